@@ -1,0 +1,1 @@
+"""Train generative models in rounds, and keep only the rounds that make them better."""

@@ -1,0 +1,154 @@
+"""Every interface of the house, on one screen. Plug-ins are dataclasses: hyperparameters in the fields, data in the call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from upturn.types import (
+    Array, Batch, Draw, Kind, Likelihood, Loss, Measurement, Outputs, Prompt, Rollout, Samples, Scores, Selection,
+    Splits,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Source(Protocol):
+    """Real data: ``load`` reads it, splits it by content, and refuses a layout by naming what it found and expected."""
+
+    kind: Kind
+
+    def load(self) -> Splits: ...
+
+
+class Sampler(Protocol):
+    """Anything that answers prompts. ``Sampling`` is the dataclass of its settings; an HTTP teacher is only this."""
+
+    kind: Kind
+    Sampling: ClassVar[type]
+
+    def sample(self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}) -> Samples:
+        """``keys`` (P, K) int64, one a candidate: row i of the noise depends on key i alone. P * K rows, prompt-major."""
+        ...
+
+
+class Trainable(Protocol):
+    """Anything with weights; reward models and classifiers are only this."""
+
+    kind: Kind
+    likelihood: Likelihood
+    id: str  # names these weights in the lineage
+    module: torch.nn.Module
+
+    def build(self, examples: Samples, key: int) -> None:
+        """Make the weights (and tokenizer, scale, …) for this data."""
+        ...
+
+    def encode(self, samples: Samples) -> Batch: ...
+    def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
+        """Chance for examples that stand at ``start``, ``start + 1``, … of the global batch that ``key`` names.
+
+        All candidates of an example share it. None where the model needs none (text).
+        """
+        ...
+
+    def forward(self, batch: Batch, draw: Draw | None) -> Outputs: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+    def flops(self, batch: Batch) -> float:
+        """Floating-point operations of one forward pass over the batch."""
+        ...
+
+
+class Policy(Sampler, Trainable, Protocol):
+    """A generative model."""
+
+    def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Rollout: ...
+    def sampling_flops(self, settings: Any) -> float:
+        """Floating-point operations to make one sample."""
+        ...
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A model whose weighted maximum likelihood needs no gradient steps."""
+
+    def fit(self, samples: Samples, weights: Array) -> None: ...
+
+
+class Objective(Protocol):
+    """Pure, tensors only. ``example`` says what it eats; ``inputs`` what ``Outputs`` must hold."""
+
+    example: ClassVar[str]  # "sample" | "group" | "rollout"
+    inputs: ClassVar[frozenset[str]]
+    accepts: ClassVar[frozenset[str]]  # the kinds of likelihood it is defined for
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Once a global batch: advantages, whitening, baselines."""
+        ...
+
+    def __call__(self, out: Outputs, batch: Batch) -> Loss: ...
+
+
+class Adapter(Protocol):
+    """Which weights a stage trains, and the model at its entry."""
+
+    def attach(self, model: Trainable) -> None: ...
+    def reference(self, model: Trainable) -> Trainable: ...
+    def parameters(self, model: Trainable) -> Iterable[torch.nn.Parameter]: ...
+    def regulariser(self, model: Trainable) -> torch.Tensor | None: ...
+    def after_step(self, model: Trainable, step: int) -> None: ...
+    def merge(self, model: Trainable) -> None: ...
+
+
+class Features(Protocol):
+    """An encoder: samples to vectors (N, D) float32, shared by metrics, deduplication and search."""
+
+    def embed(self, samples: Samples, tools: Tools) -> Array: ...
+
+
+class Tools(Protocol):
+    """What ``assemble`` hands to a plug-in: never the loop."""
+
+    train: Samples  # the real training part
+    held_out: Samples
+    classes: tuple[str, ...]
+
+    def model(self, name: str) -> Trainable:
+        """A model that the recipe's ``models:`` names; ``policy`` is the one in this stage."""
+        ...
+
+    def embed(self, samples: Samples) -> Array:
+        """(N, D) by the recipe's ``features:``, cached by sample id."""
+        ...
+
+
+class Scorer(Protocol):
+    def score(self, samples: Samples, tools: Tools) -> Scores: ...
+
+
+class Curator(Protocol):
+    """Chooses. ``rewards`` (N,) float64, NaN where unscored; rows of one ``group`` are candidates of one prompt."""
+
+    def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection: ...
+
+
+class Evidence(Protocol):
+    """What a metric may look at; ``samples`` are made from fixed prompts and noise, the same in every round."""
+
+    samples: Samples
+    rewards: Array  # (N,) by the round's scorers, NaN where unscored
+    tools: Tools
+    seed: int
+    settings: Any  # how the samples were drawn
+
+
+class Metric(Protocol):
+    """``better`` is "higher", "lower" or "neither" (a description, never a gate)."""
+
+    kinds: ClassVar[frozenset[str]]
+    better: ClassVar[str]
+
+    def measure(self, evidence: Evidence) -> Measurement: ...
