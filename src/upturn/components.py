@@ -109,7 +109,8 @@ def checked(cls: type[Any], fields: Mapping[str, Any], where: str, what: str) ->
 def typed(hint: Any, value: Any, where: str) -> Any:
     """``value`` as ``hint``, or a UserError that names the key, what stands there and what is allowed."""
     try:
-        return TypeAdapter(hint, config=None if _has_own_config(hint) else ConfigDict(strict=False)).validate_python(value)
+        config = None if _has_own_config(hint) else ConfigDict(strict=False)
+        return TypeAdapter(hint, config=config).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         inner = ".".join(str(part) for part in first["loc"])

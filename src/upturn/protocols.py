@@ -1,4 +1,7 @@
-"""Every interface of the house, on one screen. Plug-ins are dataclasses: hyperparameters in the fields, data in the call."""
+"""Every interface of the house, on one screen.
+
+Plug-ins are dataclasses: hyperparameters in the fields, data in the call.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from upturn.types import (
-    Array, Batch, Draw, Kind, Likelihood, Loss, Measurement, Outputs, Prompt, Rollout, Samples, Scores, Selection,
+    Array,
+    Batch,
+    Draw,
+    Kind,
+    Likelihood,
+    Loss,
+    Measurement,
+    Outputs,
+    Prompt,
+    Rollout,
+    Samples,
+    Scores,
+    Selection,
     Splits,
 )
 
@@ -30,7 +45,7 @@ class Sampler(Protocol):
     Sampling: ClassVar[type]
 
     def sample(self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}) -> Samples:
-        """``keys`` (P, K) int64, one a candidate: row i of the noise depends on key i alone. P * K rows, prompt-major."""
+        """P * K rows, prompt-major, for ``keys`` (P, K) int64: the noise of row i depends on key i alone."""
         ...
 
 

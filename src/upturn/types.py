@@ -135,7 +135,7 @@ class Samples:
         return replace(self, fields={**self.fields, **columns})
 
 
-def objects(values: Sequence[Any]) -> Array:
+def objects(values: Sequence[Any] | Array) -> Array:
     """(N,) object array whatever the values are (numpy would make nested sequences into matrices)."""
     out = np.empty(len(values), dtype=object)
     out[:] = list(values)
