@@ -44,6 +44,11 @@ class Sampler(Protocol):
     kind: Kind
     Sampling: ClassVar[type]
 
+    @property
+    def conditional(self) -> bool:
+        """Whether what it makes depends on the prompt."""
+        ...
+
     def sample(self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}) -> Samples:
         """P * K rows, prompt-major, for ``keys`` (P, K) int64: the noise of row i depends on key i alone."""
         ...
@@ -127,9 +132,15 @@ class Features(Protocol):
 class Tools(Protocol):
     """What ``assemble`` hands to a plug-in: never the loop."""
 
-    train: Samples  # the real training part
-    held_out: Samples
-    classes: tuple[str, ...]
+    @property
+    def train(self) -> Samples:
+        """The real training part."""
+        ...
+
+    @property
+    def held_out(self) -> Samples: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def model(self, name: str) -> Trainable:
         """A model that the recipe's ``models:`` names; ``policy`` is the one in this stage."""
@@ -153,11 +164,21 @@ class Curator(Protocol):
 class Evidence(Protocol):
     """What a metric may look at; ``samples`` are made from fixed prompts and noise, the same in every round."""
 
-    samples: Samples
-    rewards: Array  # (N,) by the round's scorers, NaN where unscored
-    tools: Tools
-    seed: int
-    settings: Any  # how the samples were drawn
+    @property
+    def samples(self) -> Samples: ...
+    @property
+    def rewards(self) -> Array:
+        """(N,) by the round's scorers, NaN where unscored."""
+        ...
+
+    @property
+    def tools(self) -> Tools: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def settings(self) -> Any:
+        """How the samples were drawn."""
+        ...
 
 
 class Metric(Protocol):

@@ -349,6 +349,7 @@ class Outputs:
     log_probs      (N, T) nats; what they mean is the model's ``likelihood``
     mask           (N, T) 1 where a log-prob counts
     dims           how many dimensions one log-prob covers: 1 for a token, d for a point or an image
+    draws          how many of the T estimate the same thing (diffusion's draws of time): a row is sum / draws
     ref_log_probs  (N, T) the same under the reference, no gradient
     values         (N, T) of a value head;  rewards (N,) of a reward head
     logits         (N, C) of a classifier head;  features (N, D) of its penultimate layer
@@ -357,11 +358,17 @@ class Outputs:
     log_probs: Tensor
     mask: Tensor
     dims: int = 1
+    draws: int = 1
     ref_log_probs: Tensor | None = None
     values: Tensor | None = None
     rewards: Tensor | None = None
     logits: Tensor | None = None
     features: Tensor | None = None
+
+    def totals(self, log_probs: Tensor | None = None) -> Tensor:
+        """(N,) log-prob of each whole row, of the policy or of the (N, T) given."""
+        each = self.log_probs if log_probs is None else log_probs
+        return (each * self.mask).sum(dim=1) / self.draws
 
 
 @dataclass(frozen=True)

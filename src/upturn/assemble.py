@@ -1,0 +1,277 @@
+"""A Recipe -> live objects that fit each other; hands plug-ins their data and models; the only model loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upturn import components
+from upturn.errors import UserError
+from upturn.protocols import Adapter, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
+from upturn.recipe import Recipe, Training
+from upturn.types import Array, Prompt, Samples
+
+_CHOOSE_BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One evaluation of the recipe: settings checked, metrics live, by the names that metrics.json gives them."""
+
+    name: str
+    prompts: int
+    candidates: int
+    settings: Any
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """All the parts of a recipe; nothing is loaded or trained yet."""
+
+    recipe: Recipe
+    source: Source
+    features: Features
+    scorers: Mapping[str, tuple[Scorer, float]]  # by name, with the weight of each in the reward
+    curators: Mapping[str, Curator]
+    evaluators: tuple[Evaluator, ...]
+    sampling: Any  # the policy's settings in a round; None without rounds
+
+    def model(self, name: str) -> Trainable:
+        """A fresh model without weights."""
+        made: Trainable = components.make("model", self.recipe.models[name].spec, f"models.{name}")
+        return made
+
+    def objective(self, spec: Training) -> Objective:
+        made: Objective = components.make("objective", spec.objective, "objective")
+        return made
+
+    def adapter(self, spec: Training) -> Adapter:
+        made: Adapter = components.make("adapter", spec.adapter, "adapter")
+        return made
+
+
+def assemble(recipe: Recipe) -> Assembly:
+    """Every part made and every pairing checked.
+
+    Raises UserError that names both where two parts do not fit.
+    """
+    source: Source = components.make("source", recipe.data, "data")
+    policy: Policy = components.make("model", recipe.models["policy"].spec, "models.policy")
+    for name, model in recipe.models.items():
+        made = components.make("model", model.spec, f"models.{name}")
+        if name != "policy" and model.fit is None:
+            raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {on: train, epochs: 20}'.")
+        if model.fit is not None:
+            _check_objective(model.fit, made, recipe.models[name].name, f"models.{name}.fit")
+    if not hasattr(policy, "sample"):
+        raise UserError(
+            f"models.policy is '{recipe.models['policy'].name}', which cannot sample",
+            fix="The policy must be a generative model.",
+        )
+    if source.kind != policy.kind:
+        raise UserError(
+            f"data '{recipe.data['name']}' gives {source.kind}, but the model '{recipe.models['policy'].name}' "
+            f"makes {policy.kind}", where="data, models.policy", fix="Pair a source and a model of one kind.",
+        )
+    for stage in recipe.stages:
+        _check_objective(stage, policy, recipe.models["policy"].name, f"stages.{stage.name}")
+        if components.make("objective", stage.objective, f"stages.{stage.name}.objective").example != "sample":
+            raise UserError(
+                f"'{stage.objective['name']}' learns from groups of candidates, which exist only inside rounds",
+                where=f"stages.{stage.name}.objective", fix="Use 'likelihood' before the rounds.",
+            )
+    parts = Assembly(
+        recipe=recipe,
+        source=source,
+        features=components.make("feature", recipe.features, "features"),
+        scorers=_scorers(recipe),
+        curators=_curators(recipe),
+        evaluators=tuple(_evaluator(recipe, i, policy) for i in range(len(recipe.evaluate))),
+        sampling=_sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings") if recipe.rounds else None,
+    )
+    _check_models_named(recipe, parts)
+    if recipe.rounds is not None:
+        _check_rounds(recipe, policy)
+    return parts
+
+
+def _scorers(recipe: Recipe) -> dict[str, tuple[Scorer, float]]:
+    found: dict[str, tuple[Scorer, float]] = {}
+    for i, spec in enumerate(recipe.rounds.score if recipe.rounds else []):
+        at, fields = f"rounds.score.{i}", dict(spec)
+        weight = components.typed(float, fields.pop("weight", 1.0), f"{at}.weight")
+        name = str(fields.pop("as", fields["name"]))
+        if name in found:
+            raise UserError(f"two scorers are called '{name}'", where=at, fix="Give one an 'as: another_name'.")
+        found[name] = (components.make("scorer", fields, at), weight)
+    return found
+
+
+def _curators(recipe: Recipe) -> dict[str, Curator]:
+    found: dict[str, Curator] = {}
+    for i, spec in enumerate(recipe.rounds.curate if recipe.rounds else []):
+        fields = dict(spec)
+        name = str(fields.pop("as", fields["name"]))
+        if name in found:
+            raise UserError(f"two curators are called '{name}'", where=f"rounds.curate.{i}", fix="Give one an 'as:'.")
+        found[name] = components.make("curator", fields, f"rounds.curate.{i}")
+    return found
+
+
+def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
+    asked = recipe.evaluate[position]
+    at = f"evaluate.{position}"
+    metrics: dict[str, Metric] = {}
+    for i, spec in enumerate(asked.metrics):
+        fields = dict(spec)
+        name = str(fields.pop("as", fields["name"]))
+        metric: Metric = components.make("metric", fields, f"{at}.metrics.{i}")
+        if policy.kind not in metric.kinds:
+            raise UserError(
+                f"the metric '{fields['name']}' measures {' and '.join(sorted(metric.kinds))}, "
+                f"but the model '{recipe.models['policy'].name}' makes {policy.kind}",
+                where=f"{at}.metrics.{i}", fix="Remove it.",
+            )
+        shown = name if position == 0 else f"{asked.name}/{name}"
+        if shown in metrics:
+            raise UserError(f"the metric '{name}' stands twice", where=f"{at}.metrics.{i}", fix="Give one an 'as:'.")
+        metrics[shown] = metric
+    settings = _sampling(policy, asked.settings, f"{at}.settings")
+    return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics)
+
+
+def _sampling(policy: Policy, settings: Mapping[str, Any], where: str) -> Any:
+    return components.checked(policy.Sampling, settings, where, "sampling")
+
+
+def _check_objective(spec: Training, model: Trainable, name: str, where: str) -> None:
+    objective: Objective = components.make("objective", spec.objective, f"{where}.objective")
+    components.make("adapter", spec.adapter, f"{where}.adapter")
+    if model.likelihood not in objective.accepts:
+        raise UserError(
+            f"the objective '{spec.objective['name']}' needs log-probs that are "
+            f"{' or '.join(sorted(objective.accepts))}, those of '{name}' are {model.likelihood}",
+            where=f"{where}.objective", fix="Choose another objective for this model.",
+        )
+
+
+def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
+    """Plug-ins that name a model in their field ``model`` must name one of the recipe's."""
+    named: list[tuple[str, Any]] = [("features", parts.features)]
+    named += [(f"rounds.score: {name}", scorer) for name, (scorer, _) in parts.scorers.items()]
+    named += [(f"evaluate: {name}", m) for e in parts.evaluators for name, m in e.metrics.items()]
+    for where, part in named:
+        wanted = getattr(part, "model", None)
+        if isinstance(wanted, str) and wanted not in recipe.models:
+            raise UserError(
+                f"asks for the model '{wanted}', which 'models:' does not have", where=where,
+                fix=f"There: {', '.join(recipe.models)}. Add '{wanted}: {{name: classifier, fit: {{…}}}}'.",
+            )
+
+
+def _check_rounds(recipe: Recipe, policy: Policy) -> None:
+    rounds = recipe.rounds
+    assert rounds is not None
+    _check_objective(rounds.train, policy, recipe.models["policy"].name, "rounds.train")
+    rewarded = [c["name"] for c in rounds.curate if c["name"] in _CHOOSE_BY_REWARD]
+    if rewarded and not rounds.score:
+        raise UserError(
+            f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="rounds.curate",
+            fix="Add 'score:' to the rounds.",
+        )
+    single = [name for name in rewarded if name in {"choice", "best_of_n"}]
+    if single and rounds.sample.candidates < 2:
+        raise UserError(
+            f"the curator '{single[0]}' chooses among candidates, but there is 1 a prompt",
+            where="rounds.sample.candidates", fix="Ask for at least 2.",
+        )
+    objective: Objective = components.make("objective", rounds.train.objective, "rounds.train.objective")
+    if objective.example == "group":
+        if rounds.sample.candidates < 2 or not rounds.score:
+            raise UserError(
+                f"the objective '{rounds.train.objective['name']}' learns from groups: it needs at least 2 candidates "
+                "and a score", where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:'.",
+            )
+        if rewarded:
+            raise UserError(
+                f"the curator '{rewarded[0]}' leaves one candidate of a prompt, but the objective "
+                f"'{rounds.train.objective['name']}' compares them", where="rounds.curate, rounds.train.objective",
+                fix="Remove the curator.",
+            )
+    if rounds.mix.lambda_ == 0 and rounds.mix.policy != "accumulate":
+        raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
+
+
+def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Trainable:
+    """A model of the recipe with the weights of ``folder``."""
+    model = parts.model(name)
+    try:
+        model.load(folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"the weights of '{name}' cannot be read: {str(error).splitlines()[0]}", where=str(folder),
+            fix="If the folder is damaged, remove its stage record beside it and run again.",
+        ) from error
+    model.id = model_id
+    model.module.eval()
+    return model
+
+
+def prompt_for(policy: Any, prompt: Prompt) -> Prompt:
+    """The prompt as this model reads it: an unconditional one reads none."""
+    return prompt if policy.conditional else Prompt(fields=prompt.fields)
+
+
+@dataclass
+class Toolbox:
+    """``protocols.Tools``: real data, models by name, features cached by sample id."""
+
+    train: Samples
+    held_out: Samples
+    classes: tuple[str, ...]
+    features: Features
+    loader: Callable[[str], Trainable]
+    models: dict[str, Trainable] = field(default_factory=dict)
+    cache: dict[str, Array] = field(default_factory=dict)
+
+    def model(self, name: str) -> Trainable:
+        if name not in self.models:
+            self.models[name] = self.loader(name)
+        return self.models[name]
+
+    def embed(self, samples: Samples) -> Array:
+        fresh = [i for i, name in enumerate(samples.ids) if name not in self.cache]
+        if fresh:
+            rows = self.features.embed(samples.take(fresh), self)
+            for i, row in zip(fresh, rows, strict=True):
+                self.cache[str(samples.ids[i])] = row
+        return np.stack([self.cache[str(name)] for name in samples.ids]) if len(samples) else np.zeros((0, 1))
+
+
+def where(samples: Samples, wanted: Mapping[str, str], at: str) -> Samples:
+    """The samples whose fields have these values.
+
+    Raises UserError naming the fields, or the values, that there are.
+    """
+    kept = np.ones(len(samples), dtype=bool)
+    for name, value in wanted.items():
+        if name not in samples.fields:
+            raise UserError(
+                f"the data has no field '{name}'", where=f"{at}.where",
+                fix=f"It has: {', '.join(sorted(samples.fields)) or 'none'}.",
+            )
+        column = samples.fields[name].astype(str)
+        if not (column == value).any():
+            raise UserError(
+                f"no sample has {name} = '{value}'", where=f"{at}.where",
+                fix=f"Values there: {', '.join(sorted(set(column))[:10])}.",
+            )
+        kept &= column == value
+    if not kept.any():
+        raise UserError(f"no sample has all of {dict(wanted)}", where=f"{at}.where")
+    return samples.take(kept) if wanted else samples

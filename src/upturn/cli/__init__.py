@@ -1,0 +1,56 @@
+"""The command line: thin. Parse, call, print. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from upturn.cli import component, lab, look, take, work
+from upturn.errors import UserError
+
+app = typer.Typer(
+    help="Train generative models in rounds, and keep only the rounds that make them better.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)
+app.command("new")(work.new)
+app.command("plan")(work.plan)
+app.command("run")(work.run)
+app.command("status")(look.status)
+app.command("report")(look.report)
+app.command("compare")(look.compare)
+app.command("trace")(look.trace)
+app.command("sample")(take.sample)
+app.command("export")(take.export)
+app.command("list")(component.show)
+app.add_typer(lab.app, name="lab")
+
+
+def main() -> None:
+    """Exit 0 done, 1 a run failed, 2 bad input, 3 waiting; one message, no traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"upturn: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("upturn: stopped. The same command goes on from what was finished.", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        print(f"upturn: {_unexpected(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _unexpected(error: Exception) -> str:
+    """A fault of ours: the details go to a file, and the person is told where."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="upturn-", suffix=".log", delete=False, encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    return (
+        f"something went wrong that should not have ({type(error).__name__}: {error}). All that was finished is kept. "
+        f"The details are in {log.name}; please send them with your recipe."
+    )

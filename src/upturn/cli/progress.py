@@ -1,0 +1,98 @@
+"""Draws a run as it works: bars with time left on a terminal, a line a step elsewhere, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from upturn.watch import Watch
+
+_QUICK = 0.05  # seconds below which a step is not worth a line of its own
+
+
+class Lines(Watch):
+    """One line a committed step, for logs."""
+
+    def end(self, unit: str, step: str, seconds: float, info: dict[str, Any]) -> None:
+        if seconds >= _QUICK or step == "gate":
+            print(f"{unit:24} {step:9} {seconds:7.1f} s  {summary(info)}".rstrip(), flush=True)
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}", flush=True)
+
+
+class Bars(Lines):
+    """Rich progress bars above the lines."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), transient=True,
+        )
+        self.progress.start()
+        self.task: Any = None
+
+    def begin(self, unit: str, step: str) -> None:
+        self.task = self.progress.add_task(f"{unit} {step}", total=None, text="")
+
+    def advance(self, done: int, total: int, text: str = "") -> None:
+        self.progress.update(self.task, completed=done, total=total, text=text)
+
+    def end(self, unit: str, step: str, seconds: float, info: dict[str, Any]) -> None:
+        self.progress.remove_task(self.task)
+        if seconds >= _QUICK or step == "gate":
+            self.progress.console.print(
+                f"{unit:24} {step:9} {seconds:7.1f} s  {summary(info)}", highlight=False, markup=False
+            )
+
+    def note(self, text: str) -> None:
+        self.progress.console.print(f"note: {text}", markup=False)
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+class Events(Watch):
+    """One JSON object a line on standard output."""
+
+    def _say(self, **what: Any) -> None:
+        print(json.dumps(what, default=str), flush=True)
+
+    def begin(self, unit: str, step: str) -> None:
+        self._say(event="begin", unit=unit, step=step)
+
+    def end(self, unit: str, step: str, seconds: float, info: dict[str, Any]) -> None:
+        self._say(event="end", unit=unit, step=step, seconds=seconds, info=info)
+
+    def skip(self, unit: str, step: str) -> None:
+        self._say(event="skip", unit=unit, step=step)
+
+    def note(self, text: str) -> None:
+        self._say(event="note", text=text)
+
+
+def watch_for(as_json: bool) -> Watch:
+    if as_json:
+        return Events()
+    return Bars() if sys.stdout.isatty() else Lines()
+
+
+def close(watch: Watch) -> None:
+    if isinstance(watch, Bars):
+        watch.close()
+
+
+def summary(info: dict[str, Any]) -> str:
+    """The little of a step's record that a person reads while it runs."""
+    if "decision" in info:
+        return f"{info['decision']}: {info['reason']}"
+    words = []
+    for name, form in (("real_fraction", "real {:.0%}"), ("reward", "reward {:.3f}"), ("reward_kept", "kept {:.3f}")):
+        if name in info:
+            words.append(form.format(info[name]))
+    if info.get("stopped"):
+        words.append(str(info["stopped"]))
+    return ", ".join(words)

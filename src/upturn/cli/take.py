@@ -1,0 +1,44 @@
+"""sample, export: what is taken out of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upturn.cli.common import RUNS, RunName, Runs, open_run, round_unit
+from upturn.errors import UserError
+
+To = Annotated[Path, typer.Option("--to", help="The folder to write to.")]
+
+
+def sample(
+    run: RunName,
+    number: Annotated[int | None, typer.Option("--round", help="The newest promoted round otherwise.")] = None,
+    prompt: Annotated[list[str], typer.Option("--prompt", help="A text, or the name of a class.")] = [],
+    n: Annotated[int, typer.Option("--n", min=1, help="Candidates a prompt.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    to: To = Path("samples"),
+    runs: Runs = RUNS,
+) -> None:
+    """New samples from a round's model, as files."""
+    from upturn import sampling
+
+    found = open_run(run, runs)
+    files = sampling.to_files(found, round_unit(found, number), prompt, n, seed, to)
+    print("\n".join(str(path) for path in files))
+
+
+def export(
+    run: RunName,
+    what: Annotated[str, typer.Option("--what", help="samples, preferences or model.")],
+    to: To = Path("export"),
+    runs: Runs = RUNS,
+) -> None:
+    """A run's samples, preferences or model in the formats that others read."""
+    from upturn.store import exports
+
+    if what not in ("samples", "preferences", "model"):
+        raise UserError(f"cannot export '{what}'", where="--what", fix="One of: samples, preferences, model.")
+    print(exports.export(open_run(run, runs), what, to))

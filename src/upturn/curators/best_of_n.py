@@ -1,0 +1,39 @@
+"""The best candidates of each prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from upturn.curators._helpers import UNSCORED, ranks_within, row_uniform, scored, selection, sizes_within
+from upturn.types import Array, Samples, Selection, objects
+
+
+@dataclass
+class BestOfN:
+    """The ``keep`` candidates of each prompt with the highest reward; ties are drawn, by key.
+
+    Stiennon et al., NeurIPS 2020, "Learning to summarize from human feedback", section 4.3 (best-of-N sampling).
+    Unscored candidates are dropped as such and do not count.
+    """
+
+    keep: int = 1  # best-of-N keeps one
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"keep must be at least 1, not {self.keep}")
+
+    def curate(self, samples: Samples, rewards: Array, tools: object, key: int) -> Selection:
+        """Rewards (N,), NaN where unscored."""
+        known = np.flatnonzero(scored(samples, rewards, "best_of_n"))
+        part = samples.group[known]
+        ranks, sizes = ranks_within(part, rewards[known], row_uniform(samples, key)[known]), sizes_within(part)
+        kept = np.zeros(len(samples), dtype=bool)
+        kept[known[ranks <= self.keep]] = True
+        width = int(sizes.max(initial=0)) + 1
+        words = objects([f"best_of_n: rank {rank} of {size}, {self.keep} kept"
+                         for rank in range(width) for size in range(width)])
+        reasons = objects([UNSCORED] * len(samples))
+        reasons[known] = words[ranks * width + sizes]
+        return selection("best_of_n", kept, reasons)

@@ -1,0 +1,56 @@
+"""JSON lines, one object a line; whatever is wrong names the file and the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from upturn.errors import UserError
+
+_BOM = b"\xef\xbb\xbf"
+_SHOWN = 60
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of each line that is not empty. BOM and CRLF are taken in stride.
+
+    Raises UserError for a byte that is not UTF-8, a line that is not JSON, and JSON that is not an object.
+    """
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            line = raw.removeprefix(_BOM) if number == 1 else raw
+            if line.strip():
+                yield number, _object(line, f"{path}, line {number}")
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"byte {error.start + 1} of the line is not UTF-8", where=where, fix="Save the file as UTF-8."
+        ) from error
+    except json.JSONDecodeError as error:
+        shown = line.decode("utf-8").strip()[:_SHOWN]
+        raise UserError(
+            f"not valid JSON ({error.msg}, column {error.colno}): {shown!r}", where=where,
+            fix="Each line must be one JSON object.",
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(
+            f"a JSON object is expected, this is a {type(found).__name__}", where=where,
+            fix='Write each line as {"column": value, …}.',
+        )
+    return found
+
+
+def column(found: dict[str, Any], name: str, where: str, key: str) -> Any:
+    """One value of an object. Raises UserError naming the columns found and the one expected."""
+    if name not in found:
+        raise UserError(
+            f"column '{name}' is expected (field '{key}'); found: {', '.join(map(str, found)) or 'none'}", where=where,
+            fix=f"Set '{key}' to one of the columns found, or mend the line.",
+        )
+    return found[name]

@@ -1,0 +1,118 @@
+"""Picture files and bytes -> one array of equal squares; every picture that cannot be read is named."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.types import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_NAMED = 3  # broken pictures that a message or note names
+_THREADS = 8  # decoding releases the interpreter's lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """How pictures become arrays: the fields that every source of pictures has.
+
+    size            side in pixels: the middle square is cut out and resized (Lanczos)
+    channels        3 colours, or 1 grey
+    background      what shows through transparent parts: a name, or #rrggbb
+    broken_at_most  share of pictures that may be unreadable; they are left out, named and counted. 0: refuse
+    """
+
+    size: int = 64
+    channels: Literal[1, 3] = 3
+    background: str = "white"
+    broken_at_most: float = 0.0
+
+    def check_pictures(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        from PIL import ImageColor
+
+        if self.size < 1:
+            raise ValueError(f"size must be 1 or more pixels, not {self.size}")
+        if not 0.0 <= self.broken_at_most < 1.0:
+            raise ValueError(f"broken_at_most must lie in [0, 1), not {self.broken_at_most}")
+        try:
+            ImageColor.getrgb(self.background)
+        except ValueError as error:
+            raise ValueError(f"background must be a colour (white, #ffffff), not {self.background!r}") from error
+
+    def decode(self, given: Sequence[Path | bytes], names: Sequence[str]) -> tuple[Array, Array, list[str]]:
+        """(M, size, size, channels) uint8 of the readable ones, (N,) bool which they are, and notes.
+
+        Raises UserError naming the first unreadable pictures where they are more than ``broken_at_most``.
+        """
+        out = np.empty((len(given), self.size, self.size, self.channels), dtype=np.uint8)
+        reasons: list[str] = [""] * len(given)
+
+        def one(row: int) -> None:
+            try:
+                out[row] = self._square(given[row])
+            except Exception as error:  # Pillow's readers raise dozens of types for malformed files
+                reasons[row] = _why(error)
+
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            list(pool.map(one, range(len(given)), chunksize=32))
+        broken = [row for row, reason in enumerate(reasons) if reason]
+        readable = np.array([not reason for reason in reasons], dtype=bool)
+        if len(broken) > math.floor(self.broken_at_most * len(given)):
+            others = f"; also {', '.join(names[row] for row in broken[1 : _NAMED + 1])}" if len(broken) > 1 else ""
+            raise UserError(
+                f"{len(broken)} of {len(given)} pictures cannot be read; this one: {reasons[broken[0]]}{others}",
+                where=names[broken[0]], fix="Mend or remove them, or allow a share: 'broken_at_most: 0.01'.",
+            )
+        if not broken:
+            return out, readable, []
+        shown = ", ".join(names[row] for row in broken[:_NAMED])
+        return out[readable], readable, [f"{len(broken)} of {len(given)} pictures cannot be read, left out: {shown}"]
+
+    def _square(self, given: Path | bytes) -> Array:
+        """(size, size, channels) uint8."""
+        from PIL import Image, ImageOps
+
+        with Image.open(io.BytesIO(given) if isinstance(given, bytes) else given) as opened:
+            opened.draft("RGB", (2 * self.size, 2 * self.size))  # JPEG only: decodes no more than twice what is needed
+            picture = _eight_bits(ImageOps.exif_transpose(opened))
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                ground = Image.new("RGBA", picture.size, self.background)
+                picture = Image.alpha_composite(ground, picture)
+            picture = picture.convert("RGB" if self.channels == 3 else "L")
+        side = (self.size, self.size)
+        if picture.size != side:
+            picture = ImageOps.fit(picture, side, method=Image.Resampling.LANCZOS)
+        return np.asarray(picture).reshape(self.size, self.size, self.channels)
+
+
+def _why(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "this is no picture"
+    return str(error) or type(error).__name__
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Sixteen bits scaled to eight (Pillow's own conversion clips). Raises ValueError for pixels of other types."""
+    from PIL import Image
+
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture).astype(np.uint16) // 257).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits (mode {picture.mode}) are not read, only 8 and 16")
+    return picture

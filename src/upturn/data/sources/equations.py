@@ -1,0 +1,181 @@
+"""Arithmetic with worked steps: generated, or out of GSM8K-format files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import ClassVar
+
+from upturn import seeds
+from upturn.data.sources._arithmetic import Worked, work_out
+from upturn.data.sources._common import Rows, a_file, check_fraction, divide, with_own_test
+from upturn.data.sources._gsm8k import problems
+from upturn.data.split import content_keys
+from upturn.errors import UserError
+from upturn.types import Kind, Prompt, Splits, objects
+
+_BLOCK = 512  # expressions drawn at a time
+_PATIENCE = 40  # times the wanted number of draws before saying that there are too few expressions
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Arithmetic: the prompt is "12+7*3=", the completion "12+21=33", one operation a step; all exact.
+
+    Generated, unless ``train`` names a GSM8K-format file (``<<48/2=24>>`` inside the answers): then its equations. Held
+    out by expression. ``Prompt.fields["answer"]`` is the final number.
+
+    count       generated expressions, all different
+    operations  how many operators, from and to
+    operators   which: any of + - * /
+    largest     operands are drawn uniformly from 1 to this
+    parentheses share of the expressions with one pair of brackets
+    results     [low, high] that every value on the way must keep to; any where null
+    seed        of the generated ones
+    train, test files in GSM8K's format; without ``test`` a share of the expressions of ``train`` is held out
+    held_out    share of the expressions that training never sees
+    """
+
+    kind: ClassVar[Kind] = "text"
+
+    count: int = 5000
+    operations: list[int] = field(default_factory=lambda: [2, 4])
+    operators: str = "+-*"
+    largest: int = 20
+    parentheses: float = 0.0
+    results: list[int] | None = None
+    seed: int = 0
+    train: str | None = None
+    test: str | None = None
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fraction(self.held_out)
+        if len(self.operations) != 2 or not 1 <= self.operations[0] <= self.operations[1]:
+            raise ValueError(f"operations must be two numbers [from, to] of 1 or more, not {self.operations}")
+        if not self.operators or set(self.operators) - set("+-*/"):
+            raise ValueError(f"operators must be some of + - * /, not {self.operators!r}")
+        if self.count < 2 or self.largest < 1:
+            raise ValueError(f"count must be 2 or more and largest 1 or more, not {self.count} and {self.largest}")
+        if not 0.0 <= self.parentheses <= 1.0:
+            raise ValueError(f"parentheses must lie in [0, 1], not {self.parentheses}")
+        if self.results is not None and (len(self.results) != 2 or self.results[0] > self.results[1]):
+            raise ValueError(f"results must be two numbers [low, high], not {self.results}")
+        if self.test is not None and self.train is None:
+            raise ValueError("test needs train: both are files in GSM8K's format")
+
+    def load(self) -> Splits:
+        """Makes or reads the equations. Raises UserError: file and line, or that there are not so many."""
+        if self.train is None:
+            return divide(_rows(self._generated()), self.held_out, "equations")
+        train, notes = _from_file(self.train, "train")
+        if self.test is None:
+            return divide(_rows(train), self.held_out, "equations", notes=notes)
+        test, more = _from_file(self.test, "test")
+        return with_own_test(_rows(train), _rows(test), "equations", notes=(*notes, *more))
+
+    def _generated(self) -> dict[str, tuple[str, str]]:
+        """expression -> (completion, answer), ``count`` of them."""
+        found: dict[str, tuple[str, str]] = {}
+        base = seeds.key("equations", self.seed)
+        for block, key in enumerate(seeds.fold(base, range(1 + self.count * _PATIENCE // _BLOCK))):
+            for text in self._expressions(int(key)):
+                if text not in found and (worked := self._accepted(text)):
+                    found[text] = worked
+                    if len(found) == self.count:
+                        return found
+            if block * _BLOCK > self.count * _PATIENCE // 4 and len(found) < self.count // 8:
+                break
+        raise UserError(
+            f"only {len(found):,} different expressions were found with these settings, {self.count:,} are asked for",
+            where="equations.count", fix="Lower 'count', or widen 'largest', 'operations', 'operators' or 'results'.",
+        )
+
+    def _expressions(self, key: int) -> Iterator[str]:
+        rng = seeds.generator(key)
+        fewest, most = self.operations
+        sizes = rng.integers(fewest, most + 1, _BLOCK)
+        numbers = rng.integers(1, self.largest + 1, (_BLOCK, most + 1))
+        signs = rng.integers(0, len(self.operators), (_BLOCK, most))
+        bracketed = rng.random(_BLOCK) < self.parentheses
+        places = rng.random((_BLOCK, 2))
+        for row in range(_BLOCK):
+            size = int(sizes[row])
+            parts = [str(number) for number in numbers[row, : size + 1]]
+            if bracketed[row] and size > 1:
+                length = 2 + int(places[row, 0] * (size - 1))  # operands inside: two, up to all but one
+                start = int(places[row, 1] * (size + 2 - length))
+                parts[start] = "(" + parts[start]
+                parts[start + length - 1] += ")"
+            operators = [self.operators[sign] for sign in signs[row, :size]]
+            yield "".join(a + b for a, b in zip(parts, [*operators, ""], strict=True))
+
+    def _accepted(self, text: str) -> tuple[str, str] | None:
+        try:
+            worked = work_out(text)
+        except ZeroDivisionError:
+            return None
+        if worked.steps is None or any(value.denominator != 1 for value in worked.values):
+            return None
+        low, high = self.results or (None, None)
+        if low is not None and high is not None and not all(low <= value <= high for value in worked.values):
+            return None
+        return "=".join(worked.steps), worked.steps[-1]
+
+
+def different_equations(path: str) -> set[str]:
+    """The different equations of a GSM8K-format file, as written."""
+    return {equation for problem in problems(a_file(path, "train")) for equation in problem.equations}
+
+
+def _rows(found: dict[str, tuple[str, str]]) -> Rows:
+    prompts = [Prompt(text=f"{text}=", fields={"answer": answer}) for text, (_, answer) in found.items()]
+    completions = objects([completion for completion, _ in found.values()])
+    return Rows("text", completions, prompts, content_keys("text", list(found)))
+
+
+def _from_file(path: str, key: str) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """expression -> (completion, answer) of a file, and notes that count what was left out and why.
+
+    One row an expression: where the file writes its result in several ways (32, 32.00), the most frequent.
+    """
+    results: dict[str, Counter[str]] = {}
+    for problem in problems(a_file(path, key)):
+        for equation in problem.equations:
+            left, right = "".join(equation.split()).rsplit("=", 1)
+            results.setdefault(left, Counter())[right] += 1
+    found: dict[str, tuple[str, str]] = {}
+    unusable, wrong = [], []
+    for text, writings in results.items():
+        try:
+            worked = work_out(text)
+        except (ValueError, ZeroDivisionError):
+            unusable.append(text)
+            continue
+        right_ones = [writing for writing, _ in writings.most_common() if _value(writing) == worked.value]
+        if right_ones:
+            found[text] = _completion(worked, right_ones[0]), right_ones[0]
+        else:
+            wrong.append(text)
+    name = a_file(path, key).name
+    notes = [f"{name}: {sum(map(len, results.values())):,} different equations, {len(results):,} different expressions"]
+    for rows, why in ((unusable, "are not arithmetic"), (wrong, "do not equal their result")):
+        if rows:
+            notes.append(f"{name}: {len(rows):,} expressions {why}, left out, e.g. {rows[0]!r}")
+    if not found:
+        raise UserError("no equation was found", where=path, fix="Answers must hold <<expression=result>>.")
+    return found, notes
+
+
+def _value(text: str) -> Fraction | None:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _completion(worked: Worked, result: str) -> str:
+    """The steps with the result as the file writes it; the result alone where a value on the way is no decimal."""
+    return "=".join([*worked.steps[:-1], result]) if worked.steps else result

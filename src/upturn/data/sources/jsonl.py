@@ -1,0 +1,55 @@
+"""JSON lines of text, prompts with completions, or points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from upturn.data.sources._columns import Columns, Table, joined
+from upturn.data.sources._common import files
+from upturn.data.sources._lines import column, records
+from upturn.data.sources._tables import splits
+from upturn.errors import UserError
+from upturn.types import Kind, Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jsonl(Columns):
+    """A file of JSON lines: text, prompts with completions, or points; the fields name the columns.
+
+    Content (N,) str or (N, d) float32. Empty lines, CRLF and a byte-order mark are taken in stride.
+
+    path  a file, or a glob
+    test  the data's own test file; its rows whose content stands in train are taken out and counted
+    """
+
+    path: str
+    test: str | None = None
+
+    def __post_init__(self) -> None:
+        self.check_columns()
+
+    @property
+    def kind(self) -> Kind:
+        return "points" if self.points else "text"
+
+    def load(self) -> Splits:
+        """Reads the lines. Raises UserError naming file and line, the columns found and the one expected."""
+        wanted = self.wanted()
+        found = files(self.path, "path")
+        train = joined([_table(path, wanted) for path in found])
+        test = joined([_table(path, wanted) for path in files(self.test, "test")]) if self.test else None
+        return splits(train, test, self, f"jsonl:{found[0].stem}")
+
+
+def _table(path: Path, wanted: dict[str, str]) -> Table:
+    lines: list[int] = []
+    columns: dict[str, list[object]] = {name: [] for name in wanted.values()}
+    asked = {name: key for key, name in wanted.items()}
+    for line, found in records(path):
+        lines.append(line)
+        for name, values in columns.items():
+            values.append(column(found, name, f"{path}, line {line}", asked[name]))
+    if not lines:
+        raise UserError("the file has no lines", where=str(path), fix="Each line must be one JSON object.")
+    return Table(columns, lambda row: f"{path}, line {lines[row]}")

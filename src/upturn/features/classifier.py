@@ -1,0 +1,24 @@
+"""The penultimate layer of a classifier of the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upturn.features._forward import forwarded
+from upturn.protocols import Tools
+from upturn.types import Array, Samples
+
+
+@dataclass
+class Classifier:
+    """The penultimate layer of a classifier of the recipe: what it needs to tell the classes apart.
+
+    Fréchet distances on features learned from the data itself follow those of Inception where Inception knows the
+    pictures, and mean something where it does not (digits, points, text). Any model whose ``Outputs`` has features.
+    """
+
+    model: str = "judge"  # one of the recipe's models
+
+    def embed(self, samples: Samples, tools: Tools) -> Array:
+        """(N, D) float32. UserError where the model has no features or cannot read these samples."""
+        return forwarded(tools.model(self.model), self.model, samples, "features")

@@ -1,0 +1,24 @@
+"""The pixels themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.types import Array, Samples
+
+
+@dataclass
+class Pixels:
+    """The pixels themselves, in [0, 1]: for small pictures, where a distance between pixels still means something."""
+
+    def embed(self, samples: Samples, tools: object) -> Array:
+        """(N, H * W * C) float32 of (N, H, W, C) uint8. UserError where the samples are not images."""
+        if samples.kind != "image":
+            raise UserError(
+                f"'pixels' reads images, and these samples are {samples.kind}", where="features",
+                fix="Use 'points' for points, 'encoder' or 'classifier' for text.",
+            )
+        return samples.content.reshape(len(samples), -1).astype(np.float32) / np.float32(255)

@@ -1,0 +1,37 @@
+"""What a classifier of the recipe says of the samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from upturn.metrics._silence import CannotSpeak
+from upturn.protocols import Evidence
+from upturn.types import Array
+
+_ROWS = 512  # samples in one forward pass
+
+
+def classified(evidence: Evidence, name: str) -> tuple[Array, tuple[str, ...]]:
+    """(N,) int64 class of each sample by the model ``name``, and what the C classes are called."""
+    import torch
+
+    model = evidence.tools.model(name)
+    batch = model.encode(evidence.samples)
+    found, width = [], 0
+    training = model.module.training
+    model.module.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(batch), _ROWS):
+                part = batch.take(torch.arange(start, min(start + _ROWS, len(batch))))
+                logits = model.forward(part, None).logits
+                if logits is None:
+                    raise CannotSpeak(f"the model '{name}' gives no logits: it is not a classifier")
+                if not bool(torch.isfinite(logits).all()):
+                    raise CannotSpeak(f"the model '{name}' gives logits that are not finite")
+                found.append(logits.argmax(dim=1).numpy(force=True))
+                width = logits.shape[1]
+    finally:
+        model.module.train(training)
+    classes = evidence.tools.classes
+    return np.concatenate(found), classes if len(classes) == width else tuple(str(i) for i in range(width))

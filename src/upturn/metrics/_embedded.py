@@ -1,0 +1,50 @@
+"""Features of the samples and of the real data, checked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from upturn.metrics._silence import CannotSpeak
+from upturn.protocols import Evidence, Tools
+from upturn.seeds import key
+from upturn.types import Array, Samples
+
+Real = Literal["held_out", "train"]
+
+
+def made_features(evidence: Evidence) -> Array:
+    """(N, D) float64 of the evaluation samples."""
+    return _checked(evidence.tools, evidence.samples, "samples")
+
+
+def real_features(tools: Tools, part: Real, least: int) -> Array:
+    """(M, D) float64 of a part of the real data. Raises CannotSpeak below ``least`` samples."""
+    samples = real_part(tools, part)
+    name = part.replace("_", "-")
+    if len(samples) < least:
+        raise CannotSpeak(f"{len(samples)} {name} samples; at least {least} are needed")
+    return _checked(tools, samples, f"{name} samples")
+
+
+def real_part(tools: Tools, part: Real) -> Samples:
+    return tools.held_out if part == "held_out" else tools.train
+
+
+def metric_key(evidence: Evidence, name: str) -> int:
+    """The key of a metric's own chance (resamples): the same in every round."""
+    return key("metric", name, evidence.seed)
+
+
+def spread_rows(n: int, at_most: int) -> Array:
+    """Up to ``at_most`` row numbers of n, evenly spaced: the same in every round, every class in its share."""
+    return np.arange(n) if n <= at_most else np.linspace(0, n - 1, at_most).round().astype(np.int64)
+
+
+def _checked(tools: Tools, samples: Samples, what: str) -> Array:
+    features = np.asarray(tools.embed(samples), dtype=np.float64).reshape(len(samples), -1)
+    broken = int((~np.isfinite(features).all(axis=1)).sum())
+    if broken:
+        raise CannotSpeak(f"{broken} of {len(samples)} {what} have features that are not finite")
+    return features

@@ -1,0 +1,42 @@
+"""Share of each class among the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._classified import classified
+from upturn.metrics._silence import speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import share
+from upturn.types import Measurement
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """Share of each class by the classifier ``model``; the value is the largest share, all stand in the details.
+
+    The interval of each share is Wilson's. That of the largest is for the class that is the largest here, and does not
+    allow for having been chosen as such.
+    """
+
+    model: str = "classifier"  # a name under the recipe's models:
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "neither"
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        found, classes = classified(evidence, self.model)
+        groups = evidence.samples.group
+        shares = {}
+        for number, name in enumerate(classes):
+            mine = (found == number).astype(np.float64)
+            low, high = share(mine, clusters=groups)
+            shares[name] = {"value": float(mine.mean()), "low": low, "high": high}
+        largest = max(shares, key=lambda name: shares[name]["value"])
+        top = shares[largest]
+        details = {"shares": shares, "largest": largest}
+        return Measurement(top["value"], top["low"], top["high"], len(found), details=details)

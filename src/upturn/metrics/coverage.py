@@ -1,0 +1,65 @@
+"""Share of real samples that have a sample in their neighbourhood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import Real, made_features, metric_key, real_features
+from upturn.metrics._neighbours import radii, within
+from upturn.metrics._silence import speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import subsample_masks
+from upturn.types import Array, Measurement
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Share of real samples whose k-neighbourhood holds at least one sample (diversity).
+
+    Naeem et al., ICML 2020, equation 4. It rises with the number of samples: ``if_equal`` in the details is what
+    samples from the real distribution would give at this n. The interval (subsampling) is over the samples; the real
+    ones are the same in every round.
+    """
+
+    k: int = 5  # the paper's, section 4.2
+    against: Real = "held_out"
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}: it must be at least 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        real = real_features(evidence.tools, self.against, self.k + 1)
+        made = made_features(evidence)
+        around, inside, _ = within(real, made, radii(real, self.k)[:, None])
+
+        def covered(masks: Array) -> Array:
+            shares = np.empty(len(masks))
+            for row, mask in enumerate(masks):
+                found = np.zeros(len(real), dtype=bool)
+                found[around[mask[inside]]] = True
+                shares[row] = found.mean()
+            return shares
+
+        value = float(covered(np.ones((1, len(made)), dtype=bool))[0])
+        low, high = subsample_masks(
+            covered, len(made), metric_key(evidence, "coverage"), clusters=evidence.samples.group
+        )
+        details = {"real": len(real), "if_equal": expected_coverage(len(real), len(made), self.k)}
+        return Measurement(value, max(low, 0.0), min(high, 1.0), len(made), details=details)
+
+
+def expected_coverage(real: int, made: int, k: int) -> float:
+    """Coverage where both are from one distribution, whatever it is (Naeem et al., section 4.1, for unequal sizes).
+
+    A neighbourhood is empty if the k nearest of the other ``real - 1`` and the ``made`` samples are all real.
+    """
+    ranks = np.arange(k)
+    return float(1 - np.prod((real - 1 - ranks) / (real - 1 + made - ranks)))

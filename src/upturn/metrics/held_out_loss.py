@@ -1,0 +1,87 @@
+"""The policy's loss on held-out real data, with fixed noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import metric_key
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.seeds import fold
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Array, Measurement
+
+_ROWS = 256  # samples in one forward pass
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Minus the log-probability of held-out samples under the policy, in nats a dimension (a token, a pixel channel).
+
+    Each sample's sum over its mask is divided by mask and dimensions, then samples are averaged, so that rounds can be
+    paired by sample; ``pooled`` in the details weighs every token alike instead. Diffusion models draw times and noise
+    from keys without the round: the same for every checkpoint. What a log-probability means is the model's
+    ``likelihood``, in the details: a surrogate compares checkpoints of one model, never models.
+    """
+
+    draws: int = 4  # of time and noise a sample, where the model needs any: halves their part of the error against 1
+    model: str = "policy"
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "lower"
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"draws is {self.draws}: it must be at least 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        held_out = evidence.tools.held_out
+        if not len(held_out):
+            raise CannotSpeak("there are no held-out samples")
+        key = metric_key(evidence, "held_out_loss")
+        losses, weights = self._losses(evidence, key)
+        with np.errstate(invalid="ignore"):
+            values = np.where(weights > 0, losses / weights, np.nan)
+        known = int((~np.isnan(values)).sum())
+        broken = int((weights > 0).sum()) - known
+        if not known or broken or not np.isfinite(values[~np.isnan(values)]).all():
+            broken += int(np.isinf(values).sum())
+            raise CannotSpeak(f"{broken} of {len(values)} held-out losses are not finite" if broken else
+                              "every held-out sample is masked out")
+        low, high = bootstrap_mean(values, key)
+        note = "" if known == len(values) else f"{len(values) - known} of {len(values)} samples are all masked"
+        details = {
+            "pooled": float(losses.sum() / weights.sum()), "likelihood": evidence.tools.model(self.model).likelihood,
+        }
+        return Measurement(float(np.nanmean(values)), low, high, known, values, note, details)
+
+    def _losses(self, evidence: Evidence, key: int) -> tuple[Array, Array]:
+        """(M,) summed losses and (M,) summed weights (mask times dimensions) over all draws."""
+        import torch
+
+        model = evidence.tools.model(self.model)
+        batch = model.encode(evidence.tools.held_out)
+        losses, weights = np.zeros(len(batch)), np.zeros(len(batch))
+        training = model.module.training
+        model.module.eval()
+        try:
+            with torch.no_grad():
+                for start in range(0, len(batch), _ROWS):
+                    rows = slice(start, min(start + _ROWS, len(batch)))
+                    part = batch.take(torch.arange(rows.start, rows.stop))
+                    for number in fold(key, range(self.draws)):
+                        draw = model.draw(part, int(number), start)
+                        out = model.forward(part, draw)
+                        mask = out.mask.double()
+                        said = torch.where(mask > 0, out.log_probs.double(), 0.0)
+                        losses[rows] -= (said * mask).sum(dim=1).numpy(force=True)
+                        weights[rows] += mask.sum(dim=1).numpy(force=True) * out.dims
+                        if draw is None:
+                            break
+        finally:
+            model.module.train(training)
+        return losses, weights

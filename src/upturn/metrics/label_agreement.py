@@ -1,0 +1,49 @@
+"""Share of samples that are what their prompt asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._classified import classified
+from upturn.metrics._embedded import metric_key
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Measurement
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """Share of samples that the classifier ``model`` puts into the class of their prompt, with 0 or 1 a sample.
+
+    Let ``model`` be another classifier than the one whose word is the reward, fitted on other real data. Samples whose
+    prompt has no class are left out (NaN) and counted in the note.
+    """
+
+    model: str = "classifier"  # a name under the recipe's models:
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        labels = evidence.samples.labels
+        named = labels >= 0
+        n = int(named.sum())
+        if not n:
+            raise CannotSpeak("no prompt has a class (the model is unconditional)")
+        found, classes = classified(evidence, self.model)
+        if labels.max() >= len(classes):
+            raise CannotSpeak(f"a prompt asks for class {labels.max()}, but '{self.model}' knows {len(classes)} classes")
+        values = np.where(named, found == labels, np.nan).astype(np.float64)
+        low, high = bootstrap_mean(values, metric_key(evidence, "label_agreement"), clusters=evidence.samples.group)
+        details = {
+            "by_class": {
+                name: float(np.mean(values[labels == i])) for i, name in enumerate(classes) if (labels == i).any()
+            }
+        }
+        note = "" if n == len(labels) else f"{len(labels) - n} of {len(labels)} samples have a prompt without a class"
+        return Measurement(float(np.nanmean(values)), low, high, n, values, note, details)

@@ -1,0 +1,47 @@
+"""Share of samples that are closer to a training sample than held-out real ones ever are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import made_features, metric_key, real_features
+from upturn.metrics._neighbours import nearest
+from upturn.metrics._silence import speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Measurement
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Share of samples nearer to their nearest training sample than a low quantile of held-out distances.
+
+    Held-out samples are real and were never trained on, so about ``quantile`` of them is that near by chance: the
+    baseline, in the details with the excess over it. A sample at the threshold counts, so that exact copies count even
+    where the data repeats itself. Compare ``authenticity`` of Alaa et al., ICML 2022, which has no baseline.
+    """
+
+    quantile: float = 0.01  # a rate of false alarms, stated as the baseline
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "lower"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quantile < 1:
+            raise ValueError(f"quantile is {self.quantile}: it must lie between 0 and 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        train = real_features(evidence.tools, "train", 1)
+        held_out = real_features(evidence.tools, "held_out", math.ceil(1 / self.quantile))
+        usual = nearest(held_out, train)[0]
+        threshold = float(np.quantile(usual, self.quantile))
+        values = (nearest(made_features(evidence), train)[0] <= threshold).astype(np.float64)
+        low, high = bootstrap_mean(values, metric_key(evidence, "memorisation"), clusters=evidence.samples.group)
+        share, baseline = float(values.mean()), float((usual <= threshold).mean())
+        details = {"baseline": baseline, "excess": share - baseline, "threshold": threshold, "held_out": len(held_out)}
+        return Measurement(share, low, high, len(values), values, details=details)

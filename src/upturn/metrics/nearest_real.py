@@ -1,0 +1,46 @@
+"""Distance of samples to their nearest training sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from upturn.metrics._embedded import made_features, metric_key, real_features
+from upturn.metrics._neighbours import nearest
+from upturn.metrics._silence import speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Measurement
+
+
+@dataclass(frozen=True)
+class NearestReal:
+    """Mean feature distance of a sample to its nearest training sample; the closest pairs stand in the details.
+
+    Neither direction is better: near 0 are copies, far out is nonsense. ``held_out`` in the details is what real
+    samples that were not trained on give.
+    """
+
+    pairs: int = 10  # how many of the closest pairs are named, for the report to show side by side
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "neither"
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        train = real_features(evidence.tools, "train", 1)
+        values, rows = nearest(made_features(evidence), train)
+        low, high = bootstrap_mean(values, metric_key(evidence, "nearest_real"), clusters=evidence.samples.group)
+        closest = values.argsort(kind="stable")[: self.pairs]
+        details: dict[str, object] = {
+            "pairs": [
+                {
+                    "sample": str(evidence.samples.ids[i]), "real": str(evidence.tools.train.ids[rows[i]]),
+                    "distance": float(values[i]),
+                }
+                for i in closest
+            ]
+        }
+        if len(evidence.tools.held_out):
+            details["held_out"] = float(nearest(real_features(evidence.tools, "held_out", 1), train)[0].mean())
+        return Measurement(float(values.mean()), low, high, len(values), values, details=details)

@@ -1,0 +1,43 @@
+"""Share of samples that lie in the neighbourhood of real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import Real, made_features, metric_key, real_features
+from upturn.metrics._neighbours import radii, within
+from upturn.metrics._silence import speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Measurement
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Share of samples within the k-th neighbour radius of some real sample (quality).
+
+    Kynkäänniemi et al., NeurIPS 2019, "Improved precision and recall", equation 1, on features (N, D). Real samples
+    are held-out ones unless ``against`` says train, which would reward copies.
+    """
+
+    k: int = 3  # the paper's, section 3
+    against: Real = "held_out"
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}: it must be at least 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        real = real_features(evidence.tools, self.against, self.k + 1)
+        made = made_features(evidence)
+        values = np.zeros(len(made))
+        values[within(real, made, radii(real, self.k)[:, None])[1]] = 1.0
+        low, high = bootstrap_mean(values, metric_key(evidence, "precision"), clusters=evidence.samples.group)
+        return Measurement(float(values.mean()), low, high, len(made), values, details={"real": len(real)})

@@ -1,0 +1,66 @@
+"""Share of real samples that lie in the neighbourhood of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import Real, made_features, metric_key, real_features
+from upturn.metrics._neighbours import neighbours, within
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import subsample_masks
+from upturn.types import Array, Measurement
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of real samples within the k-th neighbour radius of some sample (diversity).
+
+    Kynkäänniemi et al., NeurIPS 2019, equation 1 with the sets exchanged. The radii are those of the samples, so that
+    outlying samples raise it; ``coverage`` does not have this weakness. The interval (subsampling, radii anew in every
+    subset) is over the samples; the real ones are the same in every round.
+    """
+
+    k: int = 3  # the paper's, section 3
+    against: Real = "held_out"
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}: it must be at least 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        real = real_features(evidence.tools, self.against, 2)
+        made = made_features(evidence)
+        if len(made) < 2 * self.k + 2:
+            raise CannotSpeak(f"{len(made)} samples; at least {2 * self.k + 2} are needed for k = {self.k}")
+        # of so many, half hold k but for one case in 10^9, and then the last of them stands in
+        near, order = neighbours(made, min(len(made) - 1, 8 * self.k + 32))
+        around, inside, distances = within(real, made, near[None, :, -1])
+
+        def reached(masks: Array) -> Array:
+            shares = np.empty(len(masks))
+            for row, mask in enumerate(masks):
+                radius = np.where(mask, _kth(near, mask[order], self.k), -1.0)
+                found = np.zeros(len(real), dtype=bool)
+                found[around[distances <= radius[inside]]] = True
+                shares[row] = found.mean()
+            return shares
+
+        value = float(reached(np.ones((1, len(made)), dtype=bool))[0])
+        low, high = subsample_masks(reached, len(made), metric_key(evidence, "recall"), clusters=evidence.samples.group)
+        return Measurement(value, max(low, 0.0), min(high, 1.0), len(made), details={"real": len(real)})
+
+
+def _kth(near: Array, kept: Array, k: int) -> Array:
+    """(N,) squared distance of the k-th neighbour that is kept; the farthest known where fewer are."""
+    enough = kept.cumsum(axis=1, dtype=np.int16) >= k
+    place = np.where(enough[:, -1], enough.argmax(axis=1), near.shape[1] - 1)
+    radius: Array = near[np.arange(len(near)), place]
+    return radius

@@ -1,0 +1,32 @@
+"""Mean reward of the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import metric_key
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Measurement
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Mean reward by the round's scorers, with a value a sample (NaN where it is unscored, which the note counts)."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        values = np.asarray(evidence.rewards, dtype=np.float64)
+        known = int((~np.isnan(values)).sum())
+        if not known:
+            raise CannotSpeak("no sample was scored")
+        low, high = bootstrap_mean(values, metric_key(evidence, "reward"), clusters=evidence.samples.group)
+        note = "" if known == len(values) else f"{len(values) - known} of {len(values)} samples were not scored"
+        return Measurement(float(np.nanmean(values)), low, high, known, values, note)

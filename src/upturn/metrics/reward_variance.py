@@ -1,0 +1,53 @@
+"""Variance of e^reward: what the growth of reward can feed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import metric_key
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Measurement
+
+
+@dataclass(frozen=True)
+class RewardVariance:
+    """Var[e^r] over the samples, and E[e^r] in the details.
+
+    The growth bound for curated retraining is E_{t+1}[e^r] >= E_t[e^r] + ((K-1)/K) Var_t[e^r] / e^{r*}: a variance near
+    0 means that choosing among candidates has nothing left to choose (Ferbach et al., NeurIPS 2024).
+    The interval is that of the mean of (e^r - mean)^2 n/(n-1), the variance to first order.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "neither"
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        rewards = np.asarray(evidence.rewards, dtype=np.float64)
+        known = ~np.isnan(rewards)
+        n = int(known.sum())
+        if n < 2:
+            raise CannotSpeak(f"{n} samples were scored; a variance needs 2")
+        with np.errstate(over="ignore"):
+            grown = np.exp(rewards[known])
+        groups = evidence.samples.group[known]
+        if not np.isfinite(grown).all():
+            raise CannotSpeak(f"e^r overflows at a reward of {np.nanmax(rewards):.4g}: rescale the reward")
+        mean = float(grown.mean())
+        squares = (grown - mean) ** 2 * n / (n - 1)
+        if not np.isfinite(squares).all():
+            raise CannotSpeak(f"the variance of e^r overflows at a reward of {np.nanmax(rewards):.4g}")
+        key = metric_key(evidence, "reward_variance")
+        low, high = bootstrap_mean(squares, key, clusters=groups)
+        mean_low, mean_high = bootstrap_mean(grown, key, clusters=groups)
+        details = {
+            "mean": mean, "mean_low": mean_low, "mean_high": mean_high,
+            "highest_reward": float(np.nanmax(rewards)), "lowest_reward": float(np.nanmin(rewards)),
+        }
+        note = "" if n == len(rewards) else f"{len(rewards) - n} of {len(rewards)} samples were not scored"
+        return Measurement(float(squares.mean()), low, high, n, note=note, details=details)

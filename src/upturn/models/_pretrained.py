@@ -1,0 +1,151 @@
+"""Weights of causal language models: from a config, a folder or the hub; equal weights are saved as equal bytes."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upturn.errors import UserError
+from upturn.models._tokenizer import Codec, settle
+
+_EVERYTHING = "100TB"  # one file whatever the size: what is saved does not depend on a library's idea of a shard
+
+
+def bare(module: torch.nn.Module) -> Any:
+    """The `transformers` model inside what a trainer may have wrapped around it."""
+    inner: Any = module
+    while not hasattr(inner, "save_pretrained"):
+        inner = getattr(inner, "_orig_mod", None) or inner.module
+    return inner
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's progress bars and advice; its errors are raised, and ours to word."""
+    from transformers.utils import logging as library
+
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity(logging.CRITICAL)
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+def _without_dropout(config: Any, stated: Mapping[str, Any]) -> None:
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float) and name not in stated:
+            setattr(config, name, 0.0)
+
+
+def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
+    """A model with random weights from torch's stream, its vocabulary and special tokens those of ``codec``."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+
+    given = dict(spec)
+    name = given.pop("model_type")
+    if name not in CONFIG_MAPPING or CONFIG_MAPPING[name] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        near = difflib.get_close_matches(name, list(CONFIG_MAPPING), n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise UserError(
+            f"transformers has no causal language model '{name}'", where="model.config.model_type",
+            fix=f"{hint}Use llama, gpt2, gpt_neox, qwen2, …",
+        )
+    with _quiet():
+        usual = AutoConfig.for_model(name)
+    known = {*usual.to_dict(), *usual.attribute_map}
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            raise UserError(
+                f"a {name} config has no key '{key}'", where=f"model.config.{key}",
+                fix=f"Did you mean '{near[0]}'?" if near else "See the model's page in the transformers documentation.",
+            )
+    size = len(codec.tokenizer)
+    if given.setdefault("vocab_size", size) < size:
+        raise UserError(
+            f"vocab_size is {given['vocab_size']}, but the tokenizer has {size} tokens",
+            where="model.config.vocab_size", fix="Leave it out: it follows the tokenizer.",
+        )
+    ids = {"pad_token_id": codec.pad, "bos_token_id": codec.bos, "eos_token_id": codec.eos}
+    try:
+        with _quiet():
+            config = AutoConfig.for_model(name, **{**given, **ids})
+            _without_dropout(config, given)
+            module: torch.nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        raise UserError(f"no {name} can be made from this: {error}", where="model.config") from error
+    return module
+
+
+def from_files(folder: str | None, hub: str | None) -> tuple[torch.nn.Module, Codec]:
+    """A pre-trained model and its tokenizer, in float32; the hub's local cache is asked before the network."""
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise UserError(f"there is no folder '{folder}'", where="model.folder", fix="Give the folder of a model.")
+        return _read(folder, "model.folder", local=True, dropout=False)
+    name = str(hub)
+    try:
+        return _read(name, "model.hub", local=True, dropout=False)
+    except UserError:
+        try:
+            return _read(name, "model.hub", local=False, dropout=False)
+        except UserError as error:
+            raise UserError(
+                f"'{name}' is neither in the local cache nor can it be fetched: {error.what}", where="model.hub",
+                fix=f"Fetch it where there is a network (hf download {name}), or give a local folder.",
+            ) from error
+
+
+def load(folder: Path) -> tuple[torch.nn.Module, Codec]:
+    """What ``save`` wrote."""
+    return _read(str(folder), str(folder), local=True, dropout=True)
+
+
+def _read(name: str, where: str, *, local: bool, dropout: bool) -> tuple[torch.nn.Module, Codec]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+            if not dropout:
+                _without_dropout(config, {})
+            module, report = AutoModelForCausalLM.from_pretrained(
+                name, config=config, local_files_only=local, trust_remote_code=False, use_safetensors=True,
+                dtype=torch.float32, output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+    except Exception as error:  # the readers of weights, JSON and tokenizers raise whatever they like
+        raise UserError(
+            f"the model '{name}' cannot be read: {str(error).strip().splitlines()[0] if str(error) else error!r}",
+            where=where, fix="It needs config.json, model.safetensors and tokenizer.json, all whole.",
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",
+            where=where, fix="Give a causal language model, with its head.",
+        )
+    codec, grown = settle(tokenizer, where)
+    if grown and len(codec.tokenizer) > module.get_input_embeddings().weight.shape[0]:
+        module.resize_token_embeddings(len(codec.tokenizer))
+    return module, codec
+
+
+def save(module: torch.nn.Module, folder: Path) -> None:
+    """config.json, generation_config.json and one model.safetensors, without paths or times."""
+    inner = bare(module)
+    inner.config._name_or_path = ""
+    inner.name_or_path = ""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        inner.save_pretrained(str(folder), max_shard_size=_EVERYTHING)

@@ -1,0 +1,63 @@
+"""New samples from a stored model, outside any round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upturn import recipe as recipes
+from upturn import seeds
+from upturn.assemble import assemble
+from upturn.errors import UserError
+from upturn.stages.work import Work, prompt_keys
+from upturn.store.run import Run
+from upturn.types import Prompt, Samples
+from upturn.watch import Watch
+
+
+def to_files(run: Run, unit: str, prompts: Sequence[str], count: int, seed: int, folder: Path) -> list[Path]:
+    """``count`` samples a prompt as PNG, text or CSV files, named by prompt and candidate.
+
+    The noise depends on seed, prompt and candidate alone. Raises UserError for a prompt the model cannot read.
+    """
+    parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
+    work = Work(run, parts, Watch())
+    policy = work.policy(unit)
+    asked = [_prompt(text, policy, work.tools.classes) for text in prompts] or [Prompt()]
+    keys = prompt_keys(seeds.key("sample", seed), asked, count)
+    samples = policy.sample(asked, keys, parts.evaluators[0].settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [_write(samples, row, folder) for row in range(len(samples))]
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(folder), fix="Name another --to.") from error
+
+
+def _prompt(text: str, policy: Any, classes: Sequence[str]) -> Prompt:
+    if not policy.conditional:
+        raise UserError(f"the model takes no prompt, got '{text}'", where="--prompt", fix="Leave --prompt out.")
+    if policy.kind == "text" or not classes:
+        return Prompt(text)
+    if text not in classes:
+        raise UserError(f"there is no class '{text}'", where="--prompt", fix=f"One of: {', '.join(classes)}.")
+    return Prompt(text, classes.index(text))
+
+
+def _write(samples: Samples, row: int, folder: Path) -> Path:
+    stem = f"{int(samples.group[row]):03d}-{int(samples.candidate[row]):03d}"
+    content = samples.content[row]
+    if samples.kind == "image":
+        from PIL import Image
+
+        path = folder / f"{stem}.png"
+        Image.fromarray(content[:, :, 0] if content.shape[2] == 1 else content).save(path)
+    elif samples.kind == "text":
+        path = folder / f"{stem}.txt"
+        path.write_text(samples.prompts[row].text + str(content), encoding="utf-8")
+    else:
+        path = folder / f"{stem}.csv"
+        np.savetxt(path, content[None, :], delimiter=",", fmt="%.8g")
+    return path

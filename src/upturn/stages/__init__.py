@@ -1,0 +1,18 @@
+"""The steps of the loop: plain functions from what is stored to what is stored, each committed whole or not at all."""
+
+from upturn.stages.base import base
+from upturn.stages.curate import curate
+from upturn.stages.evaluate import evaluate
+from upturn.stages.gate import gate
+from upturn.stages.load import load
+from upturn.stages.mix import mix_real, mix_round
+from upturn.stages.prune import prune
+from upturn.stages.sample import sample
+from upturn.stages.score import score
+from upturn.stages.train import fit, train
+from upturn.stages.work import Done, Outcome, Waiting, Work
+
+__all__ = [
+    "Done", "Outcome", "Waiting", "Work", "base", "curate", "evaluate", "fit", "gate", "load", "mix_real",
+    "mix_round", "prune", "sample", "score", "train",
+]

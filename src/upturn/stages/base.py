@@ -1,0 +1,25 @@
+"""Round 0: the model after the last stage before the rounds, under the name that all rounds have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from upturn.stages.work import Done, Outcome, Work, round_unit
+
+
+def base(work: Work, last: str) -> Outcome:
+    """rounds/000/model and what was measured of it: links to the last stage's files, no second copy on disk."""
+    unit = round_unit(0)
+    if work.finished(unit, "base"):
+        return Done()
+    source = work.run.unit(last)
+    with work.committing(unit, "base") as out:
+        shutil.copytree(source / "model", out.path / "model", copy_function=os.link)
+        for name in ("metrics.json", "values.parquet", "grid.parquet", "evaluation.parquet"):
+            os.link(source / name, out.path / name)
+        record = work.run.done(last, "train")
+        assert record is not None
+        out.info.update(model=record.info["model"], parent=record.info["parent"], mixture=last)
+        out.info["from"] = last
+    return Done()

@@ -1,0 +1,50 @@
+"""Some candidates are kept, the others dropped, each drop with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from upturn.stages.score import rewards_of
+from upturn.stages.work import Done, Outcome, Work
+from upturn.store import tables
+from upturn.types import Array, Selection, objects
+
+
+def curate(work: Work, unit: str) -> Outcome:
+    """rounds/NNN/selections.parquet: the curators in the recipe's order, each on what the one before kept."""
+    if work.finished(unit, "curate"):
+        return Done()
+    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    rewards = rewards_of(work, unit, samples)
+    with work.committing(unit, "curate") as out:
+        alive = np.arange(len(samples))
+        selections: list[Selection] = []
+        reasons: Counter[str] = Counter()
+        for name, curator in work.parts.curators.items():
+            chosen = curator.curate(samples.take(alive), rewards[alive], work.tools, work.key("curate", unit, name))
+            kept = np.zeros(len(samples), dtype=bool)
+            kept[alive[chosen.kept]] = True
+            why = objects([""] * len(samples))
+            why[~kept] = "dropped by an earlier curator"
+            why[alive] = chosen.reasons
+            selections.append(Selection(name, kept, why))
+            # a reason may carry numbers after its kind; they are counted by kind
+            reasons.update(str(reason).split(":")[0] for reason in chosen.reasons[~chosen.kept])
+            alive = alive[chosen.kept]
+        tables.write_selections(out.path / "selections.parquet", samples, selections)
+        out.counts.update(kept=len(alive), dropped=len(samples) - len(alive))
+        out.info["dropped"] = dict(reasons)
+        if len(alive) and not np.isnan(rewards[alive]).all():
+            out.info["reward_kept"] = float(np.nanmean(rewards[alive]))
+    return Done()
+
+
+def kept_rows(work: Work, unit: str) -> Array:
+    """(N,) bool: what the last curator kept; all where there is none."""
+    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    if not work.parts.curators:
+        return np.ones(len(samples), dtype=bool)
+    found = tables.read_selections(work.run.unit(unit) / "selections.parquet", samples.ids)
+    return found[-1].kept

@@ -1,0 +1,86 @@
+"""Exactly what a stage trains on: real samples, kept samples and those of earlier rounds, each with a weight."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from upturn.assemble import where
+from upturn.data.groups import best_and_worst
+from upturn.data.mixer import Mixer
+from upturn.data.split import assert_no_leak
+from upturn.errors import RunError
+from upturn.recipe import Stage
+from upturn.stages.curate import kept_rows
+from upturn.stages.score import rewards_of
+from upturn.stages.work import DATA, Done, Outcome, Work, round_unit
+from upturn.store import tables
+from upturn.store.commit import Draft
+from upturn.types import REAL, Mixture, Samples
+
+
+def mix_real(work: Work, unit: str, stage: Stage) -> Outcome:
+    """A stage before the rounds: the real samples that it names, all of weight 1."""
+    if work.finished(unit, "mix"):
+        return Done()
+    samples = where(work.tools.train, stage.where, f"stages.{stage.name}")
+    with work.committing(unit, "mix") as out:
+        _write(work, out, Mixture(samples, np.ones(len(samples))), {})
+    return Done()
+
+
+def mix_round(work: Work, unit: str, number: int) -> Outcome:
+    """A round: by the recipe's policy and λ. Rounds that the gate rejected still gave their samples."""
+    if work.finished(unit, "mix"):
+        return Done()
+    rounds = work.parts.recipe.rounds
+    assert rounds is not None
+    if work.parts.objective(rounds.train).example == "group":
+        return _mix_pairs(work, unit)
+    earlier = [round_unit(n) for n in range(1, number + 1)]
+    kept: list[Samples] = []
+    units: dict[str, str] = {}
+    for past in earlier:
+        samples = tables.read_samples(work.run.unit(past) / "samples.parquet").take(kept_rows(work, past))
+        kept.append(samples)
+        units |= dict.fromkeys(samples.ids, past)
+    if rounds.mix.lambda_ != 0 and len(kept[-1]) == 0:
+        raise RunError(
+            "nothing was kept this round: every candidate was dropped", where=unit,
+            fix="Look at the reasons in selections.parquet; loosen the curators or sample more.",
+        )
+    mixer = Mixer(
+        policy=rounds.mix.policy, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
+        size=rounds.mix.size, rounds=rounds.count,
+    )
+    real = where(work.tools.train, rounds.mix.where, "rounds.mix")
+    with work.committing(unit, "mix") as out:
+        _write(work, out, mixer.mix(real, kept, key=work.key("mix"), round=number), units)
+    return Done()
+
+
+def _mix_pairs(work: Work, unit: str) -> Outcome:
+    """Pairs of this round's candidates, two rows a pair, the better first."""
+    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    groups, silent = best_and_worst(samples, rewards_of(work, unit, samples))
+    if len(groups) == 0:
+        raise RunError(
+            f"none of {silent} prompts has candidates of different reward: there is nothing to prefer", where=unit,
+            fix="Sample more candidates, or at a higher temperature.",
+        )
+    with work.committing(unit, "mix") as out:
+        pairs = samples.take(groups.rows.reshape(-1))
+        _write(work, out, Mixture(pairs, np.ones(len(pairs))), dict.fromkeys(samples.ids, unit))
+        out.counts.update(pairs=len(groups), prompts_without_a_pair=silent)
+    return Done()
+
+
+def _write(work: Work, out: Draft, mixture: Mixture, units: dict[str, str]) -> None:
+    leak = assert_no_leak(mixture.samples, work.tools.held_out)
+    if leak.note:
+        work.watch.note(leak.note)
+    places = [units.get(name, DATA) for name in mixture.samples.ids]
+    tables.write_mixture(out.path / "mixture.parquet", mixture, places)
+    real = mixture.samples.origin == REAL
+    weight = float(mixture.weights.sum())
+    out.counts.update(real=int(real.sum()), synthetic=int((~real).sum()), equal_to_held_out=leak.rows)
+    out.info["real_fraction"] = float(mixture.weights[real].sum() / weight) if weight else 0.0

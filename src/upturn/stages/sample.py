@@ -1,0 +1,55 @@
+"""K candidates a prompt from the incumbent, in shards: what is sampled stays sampled."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+
+from upturn import seeds
+from upturn.assemble import prompt_for, where
+from upturn.stages.work import Done, Outcome, Work, prompt_keys
+from upturn.store import tables
+from upturn.types import Prompt, Samples, concatenate
+
+
+def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
+    """rounds/NNN/samples.parquet; keys from (seed, round, prompt, candidate)."""
+    if work.finished(unit, "sample"):
+        return Done()
+    rounds = work.parts.recipe.rounds
+    assert rounds is not None
+    policy = work.policy(incumbent)
+    pool = where(work.tools.train, rounds.mix.where, "rounds.mix")
+    prompts = [prompt_for(policy, p) for p in round_prompts(pool, rounds.sample.prompts, work.key("prompts", number))]
+    keys = prompt_keys(work.key("sample", number), prompts, rounds.sample.candidates)
+    size = rounds.sample.shard
+    folder = work.run.unit(unit) / ".sample-progress"
+    folder.mkdir(parents=True, exist_ok=True)
+    with work.committing(unit, "sample") as out:
+        parts: list[Samples] = []
+        for start in range(0, len(prompts), size):
+            path = folder / f"shard-{start:08d}.parquet"
+            if not path.exists():
+                with work.computing(out):
+                    made = policy.sample(prompts[start : start + size], keys[start : start + size], work.parts.sampling)
+                partial = path.with_suffix(".tmp")
+                tables.write_samples(partial, made)
+                partial.rename(path)
+            # read back, so that a resumed round sees exactly what an undisturbed one sees
+            parts.append(tables.read_samples(path))
+            work.watch.advance(min(start + size, len(prompts)), len(prompts), "prompts")
+        samples = concatenate(parts)
+        tables.write_samples(out.path / "samples.parquet", samples)
+        out.counts["samples"] = len(samples)
+        out.info.update(model=policy.id, incumbent=incumbent)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Done()
+
+
+def round_prompts(pool: Samples, count: int, key: int) -> list[Prompt]:
+    """``count`` prompts of real samples, each used as evenly as can be, in an order that the key fixes."""
+    rng = seeds.generator(key)
+    turns = -(-count // len(pool))
+    order = np.concatenate([rng.permutation(len(pool)) for _ in range(turns)])[:count]
+    return [pool.prompts[i] for i in order]

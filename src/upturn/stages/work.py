@@ -1,0 +1,152 @@
+"""What every stage is given: the run, the parts, and the ways to what earlier stages left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upturn import seeds
+from upturn.assemble import Assembly, Toolbox, load_model
+from upturn.errors import UserError
+from upturn.protocols import Policy, Trainable
+from upturn.store import tables
+from upturn.store.commit import Draft
+from upturn.store.run import Run
+from upturn.types import Array, Prompt, Samples, Scores
+from upturn.watch import Watch
+
+DATA = "data"
+
+
+def round_unit(number: int) -> str:
+    return f"rounds/{number:03d}"
+
+
+def stage_unit(name: str) -> str:
+    """A stage before the rounds; all of them together make round 0."""
+    return f"rounds/000/{name}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """The stage is committed."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The stage needs something from outside, such as votes; ``missing`` says what."""
+
+    missing: str
+
+
+Outcome = Done | Waiting
+
+
+@dataclass
+class Work:
+    run: Run
+    parts: Assembly
+    watch: Watch
+    _policies: dict[str, Policy] = field(default_factory=dict)
+
+    def key(self, *names: str | int) -> int:
+        return seeds.key(self.parts.recipe.seed, *names)
+
+    @contextmanager
+    def committing(self, unit: str, step: str) -> Iterator[Draft]:
+        """A commit that is shown; what the body measures goes into its ``info``."""
+        self.watch.begin(unit, step)
+        began = time.perf_counter()
+        with self.run.commit(unit, step) as out:
+            yield out
+        self.watch.end(unit, step, time.perf_counter() - began, dict(out.info))
+
+    @contextmanager
+    def computing(self, out: Draft) -> Iterator[None]:
+        """Counts the time inside as sampling, training or measuring: the rest of a stage is the loop's own."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            out.info["compute_seconds"] = out.info.get("compute_seconds", 0.0) + time.perf_counter() - began
+
+    def finished(self, unit: str, step: str) -> bool:
+        if self.run.done(unit, step) is None:
+            return False
+        self.watch.skip(unit, step)
+        return True
+
+    @cached_property
+    def real(self) -> Samples:
+        """All real samples as stored, both parts."""
+        return tables.read_samples(self.run.unit(DATA) / "samples.parquet")
+
+    @cached_property
+    def tools(self) -> Toolbox:
+        record = self.run.done(DATA, "load")
+        assert record is not None, "the data is loaded before anything uses it"
+        split = self.real.fields["split"].astype(str)
+        return Toolbox(
+            train=self.real.take(split == "train"), held_out=self.real.take(split == "held_out"),
+            classes=tuple(record.info["classes"]), features=self.parts.features, loader=self._helper,
+        )
+
+    def _helper(self, name: str) -> Trainable:
+        if name not in self.parts.recipe.models or name == "policy":
+            raise UserError(f"there is no model '{name}'", where="models")
+        unit = f"models/{name}"
+        return load_model(self.parts, name, self.run.unit(unit) / "model", self.model_id(unit, "fit"))
+
+    def model_id(self, unit: str, step: str = "train") -> str:
+        record = self.run.done(unit, step)
+        assert record is not None, f"{unit} has no {step}"
+        return str(record.info["model"])
+
+    def model_folder(self, unit: str) -> Path:
+        return self.run.unit(unit) / "model"
+
+    def policy(self, unit: str) -> Policy:
+        """The trained policy of a unit; the last one asked for stays in memory. ``tools`` know it as ``policy``."""
+        step = "base" if unit == round_unit(0) else "train"
+        name = self.model_id(unit, step)
+        if name not in self._policies:
+            loaded: Any = load_model(self.parts, "policy", self.model_folder(unit), name)
+            self._policies = {name: loaded}
+        self.tools.models["policy"] = self._policies[name]
+        return self._policies[name]
+
+    def scores(self, samples: Samples) -> tuple[list[Scores], Array]:
+        """Every scorer's word, and the reward: their weighted sum, NaN where one of them is silent."""
+        found: list[Scores] = []
+        rewards = np.zeros(len(samples)) if self.parts.scorers else np.full(len(samples), np.nan)
+        for name, (scorer, weight) in self.parts.scorers.items():
+            said = scorer.score(samples, self.tools)
+            found.append(Scores(name, said.values, said.explanations))
+            rewards = rewards + weight * said.values
+        return found, rewards
+
+    def incumbent(self, before: int) -> str:
+        """The unit of the newest promoted round before round ``before``."""
+        for number in range(before - 1, 0, -1):
+            record = self.run.done(round_unit(number), "gate")
+            if record is not None and record.info["decision"] == "promoted":
+                return round_unit(number)
+        return round_unit(0)
+
+
+def prompt_keys(base: int, prompts: list[Prompt], candidates: int) -> Array:
+    """(P, K) keys from prompt and its occurrence: they do not depend on the other prompts of the list."""
+    seen: dict[str, int] = {}
+    rows = []
+    for prompt in prompts:
+        occurrence = seen.get(prompt.id, 0)
+        seen[prompt.id] = occurrence + 1
+        rows.append(seeds.fold(seeds.key(base, prompt.id, occurrence), range(candidates)))
+    return np.stack(rows)

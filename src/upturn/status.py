@@ -1,0 +1,187 @@
+"""What a run has come to, read from its folder alone: for the command line, the report and Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from upturn import recipe as recipes
+from upturn.recipe import Recipe
+from upturn.store.commit import Record
+from upturn.store.run import Run
+
+_ROUND_STEPS = ("sample", "score", "curate", "mix", "train", "evaluate", "gate")
+
+
+@dataclass(frozen=True)
+class RoundStatus:
+    """One round; round 0 is the model after the stages before the rounds."""
+
+    round: int
+    unit: str
+    state: str  # done | running | pending
+    gate: Mapping[str, Any] | None
+    real_fraction: float | None
+    metrics: Mapping[str, Mapping[str, Any]]
+    kept: int | None
+    dropped: Mapping[str, int]
+    seconds: Mapping[str, float]
+    usd: float
+    stages: tuple[StageStatus, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A stage inside round 0."""
+
+    name: str
+    unit: str
+    state: str
+    real_fraction: float | None
+    metrics: Mapping[str, Mapping[str, Any]]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    run: str
+    folder: Path
+    state: str
+    message: str
+    recipe: Recipe
+    rounds: tuple[RoundStatus, ...]
+    setup_seconds: Mapping[str, float] = field(default_factory=dict)  # loading data, fitting judges
+
+    @property
+    def incumbent(self) -> RoundStatus:
+        """The newest promoted round."""
+        promoted = [r for r in self.rounds if r.gate and r.gate.get("decision") == "promoted"]
+        return promoted[-1] if promoted else self.rounds[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``upturn status --json`` prints it."""
+        return {
+            "run": self.run, "state": self.state, "message": self.message,
+            "recipe": self.recipe.model_dump(mode="json", by_alias=True),
+            "rounds": [_round_json(r) for r in self.rounds],
+        }
+
+
+def read(run: Run) -> RunStatus:
+    """From the records and files of a run."""
+    recipe = recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml"))
+    records = {(record.unit, record.step): record for record in run.records()}
+    price = recipe.usd_per_hour
+    zero = _zero(run, recipe, records, price)
+    count = recipe.rounds.count if recipe.rounds else 0
+    later = [_round(run, number, records, price) for number in range(1, count + 1)]
+    setup = {
+        (unit if step == "fit" else "load"): record.seconds
+        for (unit, step), record in records.items() if step in {"load", "fit"}
+    }
+    return RunStatus(run.folder.name, run.folder, run.state.state, run.state.message, recipe, (zero, *later), setup)
+
+
+def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:
+    inner = []
+    for stage in recipe.stages:
+        unit = f"rounds/000/{stage.name}"
+        seconds = _seconds(records, unit)
+        state = _state(records, unit, "evaluate")
+        inner.append(StageStatus(stage.name, unit, state, _fraction(records, unit), _metrics(run, unit), seconds))
+    total: dict[str, float] = {}
+    for entry in inner:
+        for step, spent in entry.seconds.items():
+            total[step] = total.get(step, 0.0) + spent
+    state = _state(records, "rounds/000", "base")
+    if state == "pending" and any(s.state != "pending" for s in inner):
+        state = "running"
+    return RoundStatus(
+        0, "rounds/000", state, None, inner[-1].real_fraction, _metrics(run, "rounds/000"), None, {}, total,
+        sum(total.values()) / 3600 * price, tuple(inner),
+    )
+
+
+def _round(run: Run, number: int, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:
+    unit = f"rounds/{number:03d}"
+    curated = records.get((unit, "curate"))
+    judged = run.unit(unit) / "gate.json"
+    seconds = _seconds(records, unit)
+    return RoundStatus(
+        number, unit, _state(records, unit, "gate"), json.loads(judged.read_text()) if judged.exists() else None,
+        _fraction(records, unit), _metrics(run, unit), int(curated.counts["kept"]) if curated else None,
+        dict(curated.info["dropped"]) if curated else {}, seconds, sum(seconds.values()) / 3600 * price,
+    )
+
+
+def _seconds(records: Mapping[tuple[str, str], Record], unit: str) -> dict[str, float]:
+    return {step: records[unit, step].seconds for step in _ROUND_STEPS if (unit, step) in records}
+
+
+def _state(records: Mapping[tuple[str, str], Record], unit: str, last: str) -> str:
+    if (unit, last) in records:
+        return "done"
+    return "running" if any(where == unit for where, _ in records) else "pending"
+
+
+def _fraction(records: Mapping[tuple[str, str], Record], unit: str) -> float | None:
+    record = records.get((unit, "mix"))
+    return None if record is None else float(record.info["real_fraction"])
+
+
+def _metrics(run: Run, unit: str) -> dict[str, Any]:
+    path = run.unit(unit) / "metrics.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _brief(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: {part: m[part] for part in ("value", "low", "high", "n")} for name, m in metrics.items()}
+
+
+def _round_json(r: RoundStatus) -> dict[str, Any]:
+    gate = None
+    if r.gate is not None:
+        gate = {part: r.gate.get(part) for part in ("decision", "metric", "reason")}
+    shown: dict[str, Any] = {
+        "round": r.round, "state": r.state, "gate": gate, "real_fraction": r.real_fraction,
+        "metrics": _brief(r.metrics), "samples": {"kept": r.kept, "dropped": dict(r.dropped)},
+        "cost": {"seconds": dict(r.seconds), "usd": r.usd},
+    }
+    if r.round == 0:
+        shown["stages"] = [
+            {
+                "name": s.name, "state": s.state, "real_fraction": s.real_fraction, "metrics": _brief(s.metrics),
+                "cost": {"seconds": dict(s.seconds)},
+            }
+            for s in r.stages
+        ]
+    return shown
+
+
+def compare(a: RunStatus, b: RunStatus) -> dict[str, Any]:
+    """Two runs: the keys in which their recipes differ, and each metric round by round.
+
+    ``apart`` says whether the intervals are: "a higher", "b higher", or "not apart" (they overlap).
+    """
+    rows = []
+    for one, two in zip(a.rounds, b.rounds, strict=False):
+        for name in [name for name in one.metrics if name in two.metrics]:
+            rows.append({
+                "round": one.round, "metric": name, "a": dict(one.metrics[name]), "b": dict(two.metrics[name]),
+                "apart": _apart(one.metrics[name], two.metrics[name]),
+            })
+    changed = [line for line in recipes.differences(a.recipe, b.recipe) if not line.startswith("name: ")]
+    return {"runs": [a.run, b.run], "recipe": changed, "metrics": rows}
+
+
+def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    ends = [m[part] for m in (a, b) for part in ("low", "high")]
+    if any(end is None for end in ends):
+        return "unknown"
+    if a["low"] > b["high"]:
+        return "a higher"
+    return "b higher" if b["low"] > a["high"] else "not apart"

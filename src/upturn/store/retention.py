@@ -1,0 +1,146 @@
+"""Which weights a run keeps: ``keep`` and a disk budget; every removal is written down before it happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from upturn.errors import UserError
+from upturn.store import files
+from upturn.store.commit import Record
+from upturn.store.faults import reach
+
+DELETIONS = "deletions.jsonl"
+WEIGHTS = ("model", "checkpoints")  # what may be removed from a unit; samples, scores and metrics never are
+_LAST = re.compile(r"last (\d+)")
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Weights that were removed to save room: which, what they were (hash), how many bytes, why and when (UTC)."""
+
+    unit: str
+    name: str
+    hash: str
+    bytes: int
+    reason: str
+    at: str
+
+    def to_line(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def decision(records: Iterable[Record], unit: str) -> str | None:
+    """What the gate said of a unit: "promoted", "rejected", or None where it has not spoken."""
+    for record in records:
+        if record.unit == unit and record.step == "gate":
+            return str(record.info.get("decision"))
+    return None
+
+
+def _with_model(records: Iterable[Record]) -> list[str]:
+    """Units of rounds that made a model, in the order in which they began."""
+    found = [record.unit for record in records if "model" in record.files and record.unit.startswith("rounds/")]
+    return list(dict.fromkeys(found))
+
+
+def anchor(records: Sequence[Record]) -> str | None:
+    """The last stage of round 0 that made a model."""
+    first = [unit for unit in _with_model(records) if _number(unit) == 0]
+    return first[-1] if first else None
+
+
+def incumbent(records: Sequence[Record]) -> str | None:
+    """The last promoted round; without one, the last stage of round 0."""
+    promoted = [unit for unit in _with_model(records) if decision(records, unit) == "promoted"]
+    return max(promoted, key=_number) if promoted else anchor(records)
+
+
+def _number(unit: str) -> int:
+    return int(unit.split("/")[1])
+
+
+def read(folder: Path) -> list[Deletion]:
+    """The deletions of a run; a last line cut off by a kill was never acted upon and does not count."""
+    path = folder / DELETIONS
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    whole = [line for line in lines[:-1] if line]  # a whole line ends with a newline
+    try:
+        return [Deletion(**json.loads(line)) for line in whole]
+    except (ValueError, TypeError) as error:
+        raise UserError("this file is damaged", where=str(path)) from error
+
+
+def _dropped(keep: str, records: Sequence[Record], units: Sequence[str]) -> list[tuple[str, str]]:
+    """(unit, why) of the units whose weights ``keep`` does not retain."""
+    if keep == "all":
+        return []
+    if keep == "promoted":
+        return [(unit, "keep: promoted") for unit in units if decision(records, unit) == "rejected"]
+    match = _LAST.fullmatch(keep)
+    if match is None or int(match[1]) < 1:
+        raise UserError(f"'{keep}' is not known", where="keep", fix="Write 'all', 'promoted' or 'last N'.")
+    newest = sorted({_number(unit) for unit in units})[-int(match[1]):]
+    return [(unit, f"keep: {keep}") for unit in units if _number(unit) not in newest]
+
+
+def prune(folder: Path, records: Sequence[Record], keep: str, budget: int | None) -> list[Deletion]:
+    """Remove what is not retained; the rules are in ``Run.prune``. Returns what was removed now."""
+    units = sorted(_with_model(records), key=_number)
+    open_rounds = {unit for unit in units if _number(unit) > 0 and decision(records, unit) is None}
+    safe = {incumbent(records), anchor(records)} | open_rounds
+    free = [unit for unit in units if unit not in safe]
+    dropped = [(unit, why) for unit, why in _dropped(keep, records, units) if unit in free]
+    if budget is not None:
+        left = [unit for unit in free if unit not in dict(dropped)]
+        held = sum(_bytes(folder, unit) for unit in units if unit not in dict(dropped))
+        # rejected rounds go first, then the oldest
+        for unit in sorted(left, key=lambda unit: (decision(records, unit) != "rejected", _number(unit))):
+            if held <= budget:
+                break
+            held -= _bytes(folder, unit)
+            dropped.append((unit, f"disk budget of {budget} bytes"))
+    return [deletion for unit, why in dropped for deletion in _remove(folder, unit, why)]
+
+
+def _bytes(folder: Path, unit: str) -> int:
+    return sum(files.size(folder / unit / name) for name in WEIGHTS)
+
+
+def _remove(folder: Path, unit: str, why: str) -> list[Deletion]:
+    made = []
+    for name in WEIGHTS:
+        path = folder / unit / name
+        if path.exists():
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            deletion = Deletion(unit, name, files.tree_hash(path), files.size(path), why, at)
+            _append(folder / DELETIONS, deletion.to_line())
+            reach("prune:recorded")
+            files.remove(path)
+            reach("prune:deleted")
+            made.append(deletion)
+    return made
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line and flush it; a part of a line that a kill left is cut away first."""
+    old = path.read_bytes() if path.exists() else b""
+    with open(path, "ab") as file:
+        file.truncate(old.rfind(b"\n") + 1)
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    files.sync(path.parent)
+
+
+def finish(folder: Path) -> None:
+    """Carry out deletions that were written down before a kill."""
+    for deletion in read(folder):
+        files.remove(folder / deletion.unit / deletion.name)

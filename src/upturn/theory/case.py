@@ -1,0 +1,98 @@
+"""A recipe's loop in the symbols of the theory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from upturn.theory import curation, real_data, settling
+from upturn.types import Array
+
+Policy = Literal["replace", "accumulate", "accumulate_subsample", "fresh"]
+
+ONE_OF_K = ("choice", "best_of_n", "picked")
+FRACTION = ("threshold", "top_fraction")
+NOT_BY_REWARD = ("", "none", "deduplicate")
+_STANDARD_REWARDS = 256  # quantiles of N(0, 1), where no rewards were measured
+
+
+@dataclass(frozen=True)
+class Case:
+    """The loop in the symbols of the theory; see :func:`upturn.theory.verdict`."""
+
+    policy: Policy
+    n: int
+    real: int
+    rounds: int
+    lam: float | None
+    curator: str
+    candidates: int
+    kept: float | None
+    temperature: float
+    guidance: float
+    modes: int
+    size: int | None
+    rewards: Array | None
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"policy '{self.policy}' is none of {', '.join(get_args(Policy))}")
+        if self.n < 2 or self.rounds < 1 or self.real < 0 or self.modes < 1 or self.candidates < 1:
+            raise ValueError("needs n >= 2 synthetic samples a round, one round, mode and candidate or more, real >= 0")
+        if self.temperature <= 0 or (self.lam is not None and self.lam < 0):
+            raise ValueError("temperature must be above 0 and λ not below 0")
+        if self.policy == "fresh" and self.synthetic_only:
+            raise ValueError("fresh real data needs real data")
+
+    @property
+    def last_lam(self) -> float:
+        """λ of the last round: as stated, else by the counts; inf without real data."""
+        if self.real == 0:
+            return math.inf
+        growing = self.policy in ("accumulate", "accumulate_subsample")
+        return (self.rounds if growing else 1) * self.n / self.real if self.lam is None else self.lam
+
+    @property
+    def synthetic_only(self) -> bool:
+        return math.isinf(self.last_lam)
+
+    @property
+    def by_reward(self) -> bool:
+        return self.curator not in NOT_BY_REWARD and not (self.curator in ONE_OF_K and self.candidates == 1)
+
+    @property
+    def amplification(self) -> float:
+        """The most that selection can multiply a probability by: K, or 1 / the fraction kept; inf if unknown."""
+        if self.curator in FRACTION:
+            return 1 / self.kept if self.kept else math.inf
+        return float(self.candidates) if self.candidates > 1 else math.inf
+
+    @property
+    def reward_range(self) -> float:
+        known = self.rewards is not None and self.curator == "choice"
+        return float(np.ptp(self.rewards)) if known and self.rewards is not None else math.inf
+
+    @property
+    def tempered(self) -> float:
+        """What is left of a Gaussian's variance for good with real data in every round; inf if it grows for ever."""
+        room = 1 + self.last_lam * (1 - self.temperature**2)
+        return real_data.tempered_variance(self.last_lam, self.temperature) if room > 0 else math.inf
+
+    @property
+    def curated_half_life(self) -> float:
+        """Rounds until curation alone halves the effective number of samples; inf if it does not or nobody can say."""
+        if not self.by_reward:
+            return math.inf
+        if self.curator in FRACTION:
+            return math.log(2) / math.log(self.amplification) if 1 < self.amplification < math.inf else math.inf
+        if self.curator == "best_of_n":
+            return curation.best_of_n_half_life(self.candidates)
+        rewards = self.rewards
+        if rewards is None:
+            from scipy.special import ndtri
+
+            rewards = ndtri((np.arange(_STANDARD_REWARDS) + 0.5) / _STANDARD_REWARDS)
+        return settling.curated_half_life(rewards, max(self.candidates, 2))

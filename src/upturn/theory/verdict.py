@@ -1,0 +1,247 @@
+"""What the theory foresees for a recipe, before anything is spent: statements, each with its assumption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from upturn.theory import curation, discrete, gaussian, real_data, settling
+from upturn.theory.case import FRACTION, Case, Policy
+from upturn.types import Array
+
+Level = Literal["ok", "warn", "danger"]
+
+_MOST_MODE_LOSS = 2.0  # above it a mode may lose more than half of its mass: λ > 1
+_KEPT_WELL, _KEPT_HALF = 0.9, 0.5  # of a diversity, at the last round: below the first warn, below the second danger
+_SLOWLY = 10  # a half-life this many times the rounds asked for is slow
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One thing foreseen: ``text`` in words, the ``assumption`` it stands on, its ``numbers``, and how bad it is."""
+
+    text: str
+    assumption: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    level: Level = "ok"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``word`` sums up: "stable", "drifts slowly", "settles away from the data", "collapses (or: diverges) in about n
+    rounds". ``half_life`` is that n: rounds until the first diversity is halved (variance doubled), inf if never.
+    """
+
+    word: str
+    half_life: float
+    statements: tuple[Statement, ...]
+
+
+def verdict(
+    policy: Policy, *, synthetic: int, real: int, rounds: int, lam: float | None = None, curator: str = "",
+    candidates: int = 1, kept: float | None = None, temperature: float = 1.0, guidance: float = 1.0,
+    modes: int = 10, size: int | None = None, rewards: Array | None = None,
+) -> Verdict:
+    """What to expect of ``rounds`` rounds that each add ``synthetic`` samples (after curation) to ``real`` real ones.
+
+    lam         synthetic : real by weight in every round, inf for no real data; None: all samples weigh the same
+    curator     by name; ``candidates`` K of which one is kept; ``kept`` the fraction that threshold, top_fraction keep
+    temperature, guidance  of sampling, 1 is unbiased
+    modes       equal modes to count losses of (classes)
+    size        rows in all that accumulate_subsample trains on; as many as are real where None
+    rewards     (m,) rewards of samples of the first model, nats; without them N(0, 1) is assumed and said so
+
+    Raises ValueError for a policy that is not known or counts that make no loop.
+    """
+    case = Case(
+        policy, synthetic, real, rounds, lam, curator, candidates, kept, temperature, guidance, modes,
+        size, None if rewards is None else np.asarray(rewards, dtype=np.float64),
+    )
+    statements = _chance(case) + _with_real(case) + _curation(case) + _sampling(case)
+    word, half_life = _word(case)
+    return Verdict(word, half_life, tuple(statements))
+
+
+def _chance(case: Case) -> list[Statement]:
+    """What finite samples lose where nothing real holds the model, or where the pool is all there is."""
+    if case.synthetic_only and case.policy in ("replace", "fresh"):
+        return _replace(case)
+    if case.policy in ("accumulate", "accumulate_subsample") and (case.synthetic_only or case.lam is None):
+        subsample = None if case.policy == "accumulate" else case.size or case.real or case.n
+        real = 0 if case.synthetic_only else case.real
+        left = discrete.accumulated_heterozygosity(case.n, case.rounds, real, subsample=subsample)
+        return [
+            Statement(
+                f"Chance leaves {left:.1%} of the diversity after {case.rounds} rounds; the loss has a limit.",
+                "A discrete distribution learned perfectly; every sample ever made weighs the same.",
+                {"heterozygosity_kept": left}, _level(left),
+            )
+        ]
+    return []
+
+
+def _replace(case: Case) -> list[Statement]:
+    n, t = case.n, case.rounds
+    kept = discrete.mean_heterozygosity(n, t)
+    lost = discrete.expected_lost_modes(np.full(case.modes, 1 / case.modes), n, t)
+    typical = math.exp(gaussian.mean_log_variance(n, t) / 2)
+    half = math.log(2) / -math.log1p(-1 / n)
+    return [
+        Statement(
+            f"Nothing real holds the model: diversity (the chance that two samples differ) shrinks by 1 - 1/{n} a "
+            f"round, to {kept:.1%} after {t}; it halves every {half:.0f} rounds.",
+            "A discrete distribution learned perfectly from its own samples (replace).",
+            {"factor": 1 - 1 / n, "heterozygosity_kept": kept, "half_life": half}, _level(kept),
+        ),
+        Statement(
+            f"A Gaussian's spread shrinks by {gaussian.alpha(n):.6f} a round on average; the typical one is at "
+            f"{typical:.1%} after {t}.",
+            "A Gaussian fitted to its own samples, division by n - 1 (replace).",
+            {"alpha": gaussian.alpha(n), "mean_sigma": gaussian.mean_sigma(n, t), "typical_sigma": typical},
+            _level(typical),
+        ),
+        Statement(
+            f"Of {case.modes} equal modes {lost.value:.2g} are lost by chance within {t} rounds.",
+            "Wright–Fisher: a learner that errs only through its finite sample.",
+            {"lost_modes": lost.value, "standard_error": lost.standard_error},
+            "ok" if lost.value < 0.05 else "warn" if lost.value < 1 else "danger",
+        ),
+    ]
+
+
+def _with_real(case: Case) -> list[Statement]:
+    if case.synthetic_only:
+        return []
+    lam = case.last_lam
+    share, factor = 1 / (1 + lam), curation.mode_loss_bound(lam)
+    out = [
+        Statement(
+            f"With real data in each round no real mode loses more than the factor {factor:.3g} of its mass "
+            f"(KL(p_ref‖p_t) ≤ {math.log(factor):.3g}); at least {share:.0%} of what is trained on is real.",
+            "A perfect fit, unbiased or not, under any curation; the real data are used in every round.",
+            {"mode_loss": factor, "kl_reference_to_model": math.log(factor), "real_share": share},
+            "ok" if factor <= _MOST_MODE_LOSS else "warn",
+        )
+    ]
+    if case.policy == "fresh":
+        k = case.real / case.n
+        best = real_data.best_real_weight(k)
+        ratio = real_data.fresh_error(share, k) / real_data.fresh_error(best, k)
+        out.append(
+            Statement(
+                f"Fresh real data: the best weight of the real part is {best:.3f} (λ = {1 / best - 1:.3g}); with "
+                f"{share:.3f} the squared error is {ratio:.2f} times the least.",
+                "The mean of a distribution estimated with fresh real data in every round.",
+                {"best_real_weight": best, "real_weight": share, "error_ratio": ratio}, "ok" if ratio < 1.5 else "warn",
+            )
+        )
+    elif case.policy == "replace" and lam > 0:
+        rate = real_data.contraction_rate(lam)
+        out.append(
+            Statement(
+                f"A deviation from the data shrinks to {rate:.3f} of itself a round (uncurated, unbiased sampling).",
+                "An exponential family, or any likelihood that fits the data well and starts near its optimum.",
+                {"contraction": rate, "stationary_error": real_data.stationary_error(case.n, lam)},
+            )
+        )
+    return out
+
+
+def _curation(case: Case) -> list[Statement]:
+    if not case.by_reward:
+        return []
+    if case.synthetic_only:
+        half = case.curated_half_life
+        pace = "" if math.isinf(half) else f": the effective number of samples first halves in about {half:.2g} rounds"
+        return [
+            Statement(
+                f"Curated and nothing real: the model collapses onto what is rewarded most{pace}.",
+                f"A fixed reward, {_rewards_from(case)}, a perfect fit; the model keeps only the newest round."
+                if case.policy == "replace" else f"A fixed reward, {_rewards_from(case)}; accumulating only slows it.",
+                {"curated_half_life": half}, "danger",
+            )
+        ]
+    lam, most = case.last_lam, case.amplification
+    bound = math.inf if math.isinf(most) else curation.kl_bound(lam, most, case.reward_range)
+    assumption = "A fixed reward, a perfect fit, unguided sampling, p_0 = p_ref; an upper bound, often loose by 9×."
+    if math.isinf(bound):
+        limit = "" if math.isinf(most) else f" (λ = {lam:.3g} ≥ 1/(K-1) = {1 / (most - 1):.3g})"
+        text = f"Curated{limit}: pile-up on what is rewarded has no bound; the real modes keep theirs."
+        out = [Statement(text, assumption, {"kl_model_to_reference": math.inf}, "warn")]
+    else:
+        text = f"Curated with enough real data: KL(p_t‖p_ref) ≤ {bound:.3g} in every round."
+        out = [Statement(text, assumption, {"kl_model_to_reference": bound}, "ok")]
+    if case.curator == "choice" and case.rewards is not None:
+        out.append(_settled(case))
+    return out
+
+
+def _settled(case: Case) -> Statement:
+    """Where measured rewards settle, exactly, on their own support."""
+    assert case.rewards is not None
+    uniform = np.full(len(case.rewards), 1 / len(case.rewards))
+    there = settling.fixed_point(uniform, case.rewards, case.candidates, case.last_lam)
+    kl = float(np.sum(there * np.log(there / uniform)))
+    gain = float(np.sum((there - uniform) * case.rewards))
+    return Statement(
+        f"With the rewards measured, the mean reward settles {gain:+.3g} from the start, KL(p*‖p_0) = {kl:.3g}.",
+        "The support is the measured samples; a fixed reward, K and λ, a perfect fit.",
+        {"reward_gain": gain, "kl": kl, "effective_share": math.exp(-kl)}, _level(math.exp(-kl)),
+    )
+
+
+def _sampling(case: Case) -> list[Statement]:
+    out = []
+    if case.temperature != 1:
+        if case.synthetic_only:
+            left = gaussian.temperature_shrink(case.temperature, case.rounds)
+            what = f"by itself is multiplied by {left:.3g} in {case.rounds} rounds"
+        else:
+            left = case.tempered
+            what = f"settles at {left:.3g} of the data's" if math.isfinite(left) else "grows without limit"
+        text = f"Temperature {case.temperature:g}: a Gaussian's variance {what}."
+        level: Level = "danger" if left > 2 else _level(left)
+        out.append(Statement(text, "A Gaussian sampled at temperature τ, large samples.", {"variance": left}, level))
+    if case.guidance != 1:
+        out.append(
+            Statement(
+                f"Guidance {case.guidance:g} narrows what is sampled in every round; no formula here says by how much, "
+                "and the bounds above take unguided sampling.",
+                "None: measure diversity round by round.", {"guidance": case.guidance},
+                "danger" if case.synthetic_only else "warn",
+            )
+        )
+    return out
+
+
+def _word(case: Case) -> tuple[str, float]:
+    growing = case.policy in ("accumulate", "accumulate_subsample")
+    if case.synthetic_only and growing:
+        drifts = case.by_reward or case.temperature != 1 or case.guidance != 1
+        return ("drifts slowly" if drifts else "stable"), math.inf
+    if case.synthetic_only:
+        rate = -math.log1p(-1 / case.n) - 2 * math.log(case.temperature)
+        half = min(math.log(2) / abs(rate) if rate else math.inf, case.curated_half_life)
+        if case.rounds * _SLOWLY < half:
+            return "drifts slowly", half
+        return f"{'diverges' if rate < 0 else 'collapses'} in about {max(round(half), 1)} rounds", half
+    if growing and case.lam is None and case.by_reward:
+        return "drifts slowly", math.inf
+    bound = curation.kl_bound(case.last_lam, case.amplification, case.reward_range) if case.by_reward else 0.0
+    settled = case.tempered
+    away = math.isinf(bound) or not _KEPT_WELL <= settled <= 1 / _KEPT_WELL or case.guidance != 1
+    return ("settles away from the data" if away else "stable"), math.inf
+
+
+def _rewards_from(case: Case) -> str:
+    if case.curator in FRACTION or case.curator == "best_of_n":
+        return "all rewards different"
+    return "rewards as measured" if case.rewards is not None else "rewards taken as N(0, 1) as none were measured"
+
+
+def _level(kept: float) -> Level:
+    return "ok" if kept >= _KEPT_WELL else "warn" if kept >= _KEPT_HALF else "danger"

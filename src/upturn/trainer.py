@@ -1,0 +1,293 @@
+"""The only backward(): one objective, one feed, any number of processes, stopped and resumed anywhere.
+
+The summed loss is divided by the summed weight of the *global* batch, so that neither micro-batches nor processes
+change it. Everything that a step uses is a function of its number: order, noise, learning rate, decay of the average.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from upturn import seeds
+from upturn.averaging import Average
+from upturn.errors import RunError
+from upturn.feeds import Feed
+from upturn.protocols import Adapter, Objective, Trainable
+from upturn.recipe import Training
+from upturn.store import checkpoints
+from upturn.types import Batch, Outputs
+
+_HELD_OUT_CHUNK = 512  # examples in one forward pass of the held-out loss
+_BETTER = 1e-4  # a held-out loss is a gain if it is lower by this share: less is float noise at a plateau
+_COMPILE_FROM = 1000  # steps below which compiling on an accelerator costs more than it gives
+
+
+@dataclass
+class History:
+    """What happened, JSON-ready: one point every held-out evaluation, and at the end."""
+
+    points: list[dict[str, float]] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+    stopped: str = ""  # why it ended before its last step
+    best: float = math.inf
+    since_best: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One stage of training, all its parts live."""
+
+    spec: Training
+    objective: Objective
+    adapter: Adapter
+    feed: Feed
+    key: int
+    where: str  # named in messages
+    held_out: Batch | None = None
+    progress: Path | None = None  # folder of states to resume from
+    on_step: Callable[[int, int, float], None] = lambda step, total, loss: None
+    on_epoch: Callable[[int], None] = lambda epoch: None  # after an epoch that the recipe lists
+    log: Callable[[Mapping[str, float], int], None] = lambda values, step: None
+
+    @property
+    def total_steps(self) -> int:
+        if self.spec.steps is not None:
+            return self.spec.steps
+        return (self.spec.epochs or 0) * self.feed.steps_per_epoch
+
+
+def learning_rate(spec: Training, step: int, total: int) -> float:
+    """Of step ``step`` (from 0): linear warm-up, then constant, a half cosine or a line to zero."""
+    warm = round(spec.warmup * total)
+    if step < warm:
+        return spec.learning_rate * (step + 1) / (warm + 1)
+    done = (step - warm) / max(1, total - warm)
+    if spec.schedule == "cosine":
+        return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return spec.learning_rate * (1 - done if spec.schedule == "linear" else 1.0)
+
+
+def accelerator_for(spec: Training) -> Accelerator:
+    """Device, precision and processes, as ``accelerate`` finds them."""
+    precision = {"fp32": "no", "bf16": "bf16"}.get(spec.precision, "no")
+    if spec.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        precision = "bf16"
+    return Accelerator(mixed_precision=precision)
+
+
+def train(model: Trainable, plan: Plan) -> History:
+    """Train ``model`` in place; it ends with the averaged weights where the stage asks for an average.
+
+    Raises RunError when a loss or a gradient is not finite, naming the step; the last saved state stays.
+    """
+    return _Session(model, plan).run()
+
+
+class _Session:
+    """The state of one stage while it runs."""
+
+    def __init__(self, model: Trainable, plan: Plan) -> None:
+        self.model, self.plan, self.spec = model, plan, plan.spec
+        self.accelerator = accelerator_for(plan.spec)
+        self.total = plan.total_steps
+        plan.adapter.attach(model)
+        model.module.to(self.accelerator.device)
+        self.reference = plan.adapter.reference(model) if "ref_log_probs" in plan.objective.inputs else None
+        self.parameters = list(plan.adapter.parameters(model))
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=plan.spec.learning_rate, weight_decay=plan.spec.weight_decay, fused=True
+        )
+        self.average = Average(self.parameters, plan.spec.ema) if plan.spec.ema else None
+        self.history = History()
+
+    def run(self) -> History:
+        bare = self.model.module
+        self._resume()
+        began = time.perf_counter() - self.history.seconds
+        self.model.module = self.accelerator.prepare(bare)
+        if self.accelerator.device.type == "cuda" and self.total >= _COMPILE_FROM:
+            bare.compile()
+        try:
+            bare.train()
+            for step in range(self.history.steps, self.total):
+                loss, metrics = self._step(step)
+                self.history.steps = step + 1
+                self.history.seconds = time.perf_counter() - began
+                self.plan.on_step(step + 1, self.total, loss)
+                if self._after(step + 1, loss, metrics):
+                    break
+        finally:
+            self.model.module = bare
+        if self.average is not None:
+            self.average.settle()
+        bare.eval()
+        return self.history
+
+    def _step(self, step: int) -> tuple[float, dict[str, float]]:
+        plan, count = self.plan, self.accelerator.num_processes
+        batch = plan.objective.prepare(plan.feed.batch(step))
+        key = int(seeds.fold(plan.key, step)[0])
+        weight = torch.zeros((), dtype=torch.float64)
+        summed = torch.zeros((), dtype=torch.float64)
+        metrics: dict[str, torch.Tensor] = {}
+        parts = list(self._parts(len(batch)))
+        for i, (start, stop) in enumerate(parts):
+            seeds.seed_torch(int(seeds.fold(key, start)[0]))
+            held = self.accelerator.no_sync(self.model.module) if i < len(parts) - 1 else nullcontext()
+            with held:
+                micro = batch.take(torch.arange(start, max(stop, start + 1)))
+                out, micro = self._outputs(self.model, micro, key, start)
+                loss = plan.objective(out, micro)
+                # a process without a share of a small last batch still takes part in the exchange of gradients
+                share = 1.0 if stop > start else 0.0
+                self.accelerator.backward(loss.sum * share)
+            weight += loss.weight.detach().double().cpu() * share
+            summed += loss.sum.detach().double().cpu() * share
+            for name, value in loss.metrics.items():
+                metrics[name] = metrics.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu() * share
+        if count > 1:
+            names = sorted(metrics)
+            joined = torch.stack([weight, summed, *(metrics[n] for n in names)]).to(self.accelerator.device)
+            joined = self.accelerator.reduce(joined, reduction="sum").cpu()
+            weight, summed = joined[0], joined[1]
+            metrics = dict(zip(names, joined[2:], strict=True))
+        if float(weight) <= 0:
+            raise RunError(
+                "a batch in which nothing is trained on: every weight or label is masked",
+                where=f"{plan.where}, step {step + 1}", fix="Look at the mixture and its weights.",
+            )
+        self._apply(step, float(weight), count)
+        return float(summed / weight), {name: float(value / weight) for name, value in metrics.items()}
+
+    def _apply(self, step: int, weight: float, processes: int) -> None:
+        """The optimiser's step, with the gradient of the global mean."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        # several processes have averaged their gradients: times their number gives the sum
+        torch._foreach_mul_(gradients, processes / weight)
+        extra = self.plan.adapter.regulariser(self.model)
+        if extra is not None:
+            self.accelerator.backward(extra)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.clip)
+        if not bool(torch.isfinite(norm)):
+            raise RunError(
+                f"the loss is not a number any more (gradient norm {float(norm)})",
+                where=f"{self.plan.where}, step {step + 1}",
+                fix="Lower learning_rate or clip; everything before this stage is kept.",
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.spec, step, self.total)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.plan.adapter.after_step(self.model, step + 1)
+        if self.average is not None:
+            self.average.update(step + 1)
+
+    def _parts(self, examples: int) -> Iterator[tuple[int, int]]:
+        """This process's share of a global batch, in micro-batches, as (start, stop)."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        first, last = examples * rank // count, examples * (rank + 1) // count
+        size = self.spec.micro_batch or max(1, -(-examples // count))
+        if first == last:
+            yield min(first, examples - 1), min(first, examples - 1)
+        for start in range(first, last, size):
+            yield start, min(start + size, last)
+
+    def _outputs(self, model: Trainable, micro: Batch, key: int, start: int) -> tuple[Outputs, Batch]:
+        draw = model.draw(micro, key, start)
+        micro = micro.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            out = model.forward(micro, draw)
+        if self.reference is not None:
+            with torch.no_grad(), self.accelerator.autocast():
+                known = self.reference.forward(micro, draw).log_probs
+            out = Outputs(**{**out.__dict__, "ref_log_probs": known})
+        return out, micro
+
+    def _after(self, step: int, loss: float, metrics: Mapping[str, float]) -> bool:
+        """Log, evaluate, save; True where the stage is to stop."""
+        per_epoch = self.plan.feed.steps_per_epoch
+        last = step == self.total
+        every = max(1, round(self.spec.held_out_every * per_epoch))
+        if step % every == 0 or last:
+            point = {"step": step, "epoch": step / per_epoch, "loss": loss, **metrics}
+            point["learning_rate"] = learning_rate(self.spec, step - 1, self.total)
+            if self.plan.held_out is not None:
+                point["held_out"] = self.held_out_loss(self.plan.held_out)
+                if not self.history.points or point["held_out"] < self.history.best * (1 - _BETTER):
+                    self.history.best, self.history.since_best = point["held_out"], 0
+                else:
+                    self.history.since_best += 1
+            self.history.points.append(point)
+            self.plan.log(point, step)
+        epoch, rest = divmod(step, per_epoch)
+        if rest == 0 and epoch in self.spec.checkpoint_epochs:
+            with self.average.applied() if self.average else nullcontext():
+                self.plan.on_epoch(epoch)
+        if self.spec.patience and self.history.since_best >= self.spec.patience:
+            self.history.stopped = f"no better held-out loss in {self.spec.patience} evaluations"
+            return True
+        if step % self.spec.save_every == 0 and not last:
+            self._save(step)
+        return False
+
+    @torch.no_grad()
+    def held_out_loss(self, held_out: Batch) -> float:
+        """Of the model as it would be sampled, with the same noise and times at every call."""
+        total, weight = 0.0, 0.0
+        module = self.model.module
+        module.eval()
+        with self.average.applied() if self.average else nullcontext():
+            for start in range(0, len(held_out), _HELD_OUT_CHUNK):
+                chunk = held_out.take(torch.arange(start, min(start + _HELD_OUT_CHUNK, len(held_out))))
+                out, chunk = self._outputs(self.model, chunk, self.plan.key, start)
+                loss = self.plan.objective(out, chunk)
+                total, weight = total + float(loss.sum), weight + float(loss.weight)
+        module.train()
+        return total / max(weight, 1e-12)
+
+    def _save(self, step: int) -> None:
+        if self.plan.progress is None or not self.accelerator.is_main_process:
+            return
+        bare = self.accelerator.unwrap_model(self.model.module)
+        tensors = {f"model.{name}": value for name, value in bare.state_dict().items()}
+        for i, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{i}.{name}"] = value
+        if self.average is not None:
+            tensors |= {f"average.{i}": value for i, value in enumerate(self.average.values)}
+        checkpoints.write_checkpoint(self.plan.progress / f"step-{step:08d}", tensors, dict(self.history.__dict__))
+        checkpoints.prune_checkpoints(self.plan.progress, keep=1)
+
+    def _resume(self) -> None:
+        """Go on from the newest whole state, if there is one."""
+        if self.plan.progress is None:
+            return
+        newest = checkpoints.latest(self.plan.progress)
+        if newest is None:
+            return
+        tensors, scalars = checkpoints.read_checkpoint(newest)
+        own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+        self.model.module.load_state_dict(own)
+        state: dict[torch.Tensor, dict[str, Any]] = {}
+        for i, parameter in enumerate(self.parameters):
+            prefix = f"optimizer.{i}."
+            found = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+            if found:
+                # the step counter stays where the optimiser made it; moments follow their parameter
+                state[parameter] = {n: v.to(parameter.device) for n, v in found.items()}
+        self.optimizer.state.update(state)
+        if self.average is not None:
+            self.average.values = [
+                tensors[f"average.{i}"].to(p.device) for i, p in enumerate(self.parameters)
+            ]
+        self.history = History(**scalars)

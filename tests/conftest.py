@@ -1,0 +1,15 @@
+"""One thread a worker (workers run side by side), nothing from the network, no deadlines on a busy machine."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+for offline in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.setdefault(offline, "1")
+
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None, derandomize=True)
+settings.load_profile("shared machine")

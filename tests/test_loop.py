@@ -1,0 +1,215 @@
+"""The loop: what it leaves, what it decides, and that it ends with the same bytes wherever it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import GAUSSIAN, POINTS, small
+
+import upturn
+from upturn import loop, status
+from upturn.errors import RunError, UserError
+from upturn.store import faults, tables
+from upturn.store.checkpoints import tree_hash
+from upturn.store.run import Run
+from upturn.watch import Watch
+
+
+def models(folder: Path) -> dict[str, str]:
+    """Every model/ of a run by the hash of its bytes."""
+    return {str(path.relative_to(folder)): tree_hash(path) for path in sorted(folder.rglob("model"))}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return loop.run(small(GAUSSIAN), tmp_path_factory.mktemp("runs"))
+
+
+def test_a_run_leaves_what_the_store_promises(done: Run) -> None:
+    assert done.state.state == "done"
+    for number in range(1, 4):
+        unit = done.unit(f"rounds/{number:03d}")
+        for name in ("samples", "scores", "selections", "mixture", "values", "evaluation", "grid"):
+            assert (unit / f"{name}.parquet").is_file(), name
+        assert (unit / "metrics.json").is_file() and (unit / "gate.json").is_file() and (unit / "model").is_dir()
+        kept = json.loads((unit / "stages" / "curate.json").read_text())["counts"]
+        assert kept == {"kept": 150, "dropped": 450}
+    assert done.verify() == []
+
+
+def test_the_mixture_is_what_was_trained_on(done: Run) -> None:
+    """The Gaussian's mean is the weighted mean of the mixture on disk."""
+    from upturn.assemble import assemble, load_model
+
+    parts = assemble(small(GAUSSIAN))
+    for number in range(1, 4):
+        unit = done.unit(f"rounds/{number:03d}")
+        mixture = tables.read_mixture(done, unit / "mixture.parquet")
+        real = mixture.samples.origin == "real"
+        assert mixture.weights[real].sum() == pytest.approx(mixture.weights[~real].sum())
+        model = load_model(parts, "policy", unit / "model", "m")
+        expected = np.average(mixture.samples.content, axis=0, weights=mixture.weights)
+        made = model.sample([_prompt()] * 4000, np.arange(4000)[:, None], model.Sampling())  # type: ignore[attr-defined]
+        spread = made.content.std(axis=0) / np.sqrt(4000)
+        assert np.all(np.abs(made.content.mean(axis=0) - expected) < 4 * spread)
+
+
+def _prompt() -> upturn.types.Prompt:  # type: ignore[name-defined]
+    from upturn.types import Prompt
+
+    return Prompt()
+
+
+def test_selection_raises_the_reward_and_the_gate_promotes(done: Run) -> None:
+    seen = status.read(done)
+    rewards = [r.metrics["reward"]["value"] for r in seen.rounds]
+    assert rewards[-1] > rewards[0]
+    assert seen.rounds[1].gate is not None and seen.rounds[1].gate["decision"] == "promoted"
+    assert seen.incumbent.round >= 1
+
+
+def test_status_json_has_the_stated_shape(done: Run) -> None:
+    found = json.loads(json.dumps(status.read(done).to_json()))
+    assert {"run", "state", "recipe", "rounds"} <= found.keys()
+    assert [r["round"] for r in found["rounds"]] == [0, 1, 2, 3]
+    assert found["rounds"][0]["stages"][0]["name"] == "fit"
+    for entry in found["rounds"][1:]:
+        assert set(entry["gate"]) == {"decision", "metric", "reason"}
+        assert entry["real_fraction"] == pytest.approx(0.5)
+        assert set(entry["metrics"]["reward"]) == {"value", "low", "high", "n"}
+        assert entry["samples"] == {"kept": 150, "dropped": {"choice": 450}}
+        assert set(entry["cost"]) == {"seconds", "usd"} and entry["cost"]["seconds"]["train"] > 0
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(done: Run, tmp_path: Path) -> None:
+    again = loop.run(small(GAUSSIAN), tmp_path)
+    other = loop.run(small(GAUSSIAN, "seed=1", "name=other"), tmp_path)
+    assert models(again.folder) == models(done.folder)
+    assert models(other.folder) != models(done.folder)
+
+
+def test_running_again_does_nothing(done: Run) -> None:
+    before = {p: p.stat().st_mtime_ns for p in done.folder.rglob("*.parquet")}
+
+    class Counting(Watch):
+        begun = 0
+
+        def begin(self, unit: str, step: str) -> None:
+            self.begun += 1
+
+    watch = Counting()
+    loop.run(small(GAUSSIAN), done.folder.parent, watch)
+    assert watch.begun == 0
+    assert {p: p.stat().st_mtime_ns for p in done.folder.rglob("*.parquet")} == before
+
+
+def test_another_recipe_under_the_same_name_is_refused(done: Run) -> None:
+    with pytest.raises(UserError, match=r"rounds.mix.lambda: 1.0 -> 0.5.*--name"):
+        loop.run(small(GAUSSIAN, "rounds.mix.lambda=0.5"), done.folder.parent)
+
+
+def test_a_fork_goes_on_from_its_round(done: Run, tmp_path: Path) -> None:
+    forked = loop.run(small(GAUSSIAN, "name=fork", "rounds.mix.lambda=0.25"), tmp_path, fork=(done.folder, 1))
+    mine, theirs = models(forked.folder), models(done.folder)
+    assert mine["rounds/001/model"] == theirs["rounds/001/model"]
+    assert mine["rounds/002/model"] != theirs["rounds/002/model"]
+    assert status.read(forked).rounds[2].real_fraction == pytest.approx(0.8)
+    with pytest.raises(UserError, match="there is no round 9"):
+        loop.run(small(GAUSSIAN, "name=fork2"), tmp_path, fork=(done.folder, 9))
+
+
+def test_the_gate_rejects_and_the_next_round_starts_from_the_incumbent(tmp_path: Path) -> None:
+    """A guard that nothing can meet: every round is rejected, and each samples from round 0."""
+    run = loop.run(small(GAUSSIAN, "gate.guards={coverage: {at_least: 5.0}}"), tmp_path)
+    seen = status.read(run)
+    assert [r.gate["decision"] for r in seen.rounds[1:]] == ["rejected"] * 3  # type: ignore[index]
+    assert all("coverage" in r.gate["reason"] for r in seen.rounds[1:])  # type: ignore[index]
+    assert seen.incumbent.round == 0
+    assert all(run.done(r.unit, "sample").info["incumbent"] == "rounds/000" for r in seen.rounds[1:])  # type: ignore[union-attr]
+    assert all((run.unit(r.unit) / "model").is_dir() for r in seen.rounds)  # a rejected round keeps everything
+
+
+def test_python_interface(done: Run, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GAUSSIAN)
+    seen = upturn.run(path, runs=tmp_path / "runs")
+    assert seen.rounds[3].metrics["reward"]["value"] == pytest.approx(
+        status.read(done).rounds[3].metrics["reward"]["value"]
+    )
+    assert upturn.open_run(tmp_path / "runs" / "gaussian").state == "done"
+
+
+def test_pain_21_every_sample_has_its_ancestry(done: Run) -> None:
+    from upturn.store import lineage
+
+    samples = tables.read_samples(done.unit("rounds/003") / "samples.parquet")
+    traced = lineage.trace(done, str(samples.ids[0]))
+    text = json.dumps(traced, default=lambda v: getattr(v, "__dict__", str(v)))
+    assert status.read(done).rounds[0].unit in text
+    real = tables.read_samples(done.unit("data") / "samples.parquet")
+    trained = real.take(real.fields["split"].astype(str) == "train")
+    down = json.dumps(lineage.trace_down(done, str(trained.ids[0])), default=lambda v: getattr(v, "__dict__", str(v)))
+    assert "rounds/003" in down
+
+
+# killed anywhere
+
+
+def child(recipe: Path, runs: Path, **environment: str) -> subprocess.Popen[bytes]:
+    code = "import sys; from upturn.cli import main; sys.argv = ['upturn', 'run', *sys.argv[1:]]; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(recipe), "--runs", str(runs)], env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(POINTS)
+    run = loop.run(small(POINTS), folder)
+    return recipe, models(run.folder)
+
+
+@pytest.mark.parametrize("boundary", faults.BOUNDARIES)
+def test_killed_at_a_boundary_it_resumes_to_the_same_bytes(
+    boundary: str, undisturbed: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    """SIGKILL at the first and again at a later reach of each named boundary, then the rest: the same bytes."""
+    recipe, expected = undisturbed
+    killed = 0
+    for count in (1, 5):
+        process = child(recipe, tmp_path, UPTURN_FAULT=f"{boundary}:{count}")
+        process.communicate(timeout=120)
+        killed += process.returncode == -signal.SIGKILL
+        assert process.returncode in (0, -signal.SIGKILL)
+    if boundary.startswith(("commit", "checkpoint")):
+        assert killed, f"{boundary} was never reached"
+    run = loop.run(small(POINTS), tmp_path)
+    assert models(run.folder) == expected
+    assert run.verify() == []
+
+
+def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(POINTS.replace("steps: 40", "steps: 20000"))
+    process = child(recipe, tmp_path / "runs")
+    try:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "runs").glob("points/rounds/000/pretrain/stages/mix.json")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        with pytest.raises(RunError, match=f"process {process.pid} is at work"):
+            loop.run(small(POINTS.replace("steps: 40", "steps: 20000")), tmp_path / "runs")
+    finally:
+        process.kill()
+        process.communicate()
