@@ -170,7 +170,7 @@ def check_batch_size_invariance(model: Any, prompts: Sequence[Prompt], settings:
 
 
 def _content(model: Any, prompts: Sequence[Prompt], keys: np.ndarray, settings: Any) -> list[Any]:
-    """What was made, in floats where the model has them (``generate``): quantised pictures hide or double a difference."""
+    """What was made, in floats where the model has them (``generate``): rounding hides a difference or doubles it."""
     if hasattr(model, "generate"):
         flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]
         return list(model.generate(flat, keys.reshape(-1), settings).cpu().numpy())
@@ -191,7 +191,7 @@ def _same_content(a: Sequence[Any], b: Sequence[Any]) -> None:
 def check_save_and_load(
     make: Make, model: Any, examples: Samples, prompts: Sequence[Prompt], tmp_path: Path, settings: Any,
 ) -> None:
-    """save → load → the same log-probs and samples; equal weights give equal bytes; nothing pickled, no paths inside."""
+    """save → load → the same log-probs and samples; equal weights give equal bytes; no pickles, no paths inside."""
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir(parents=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small import GAUSSIAN, POINTS, small
 
+import children
 import upturn
+from small import GAUSSIAN, POINTS, small
 from upturn import loop, status
 from upturn.errors import RunError, UserError
 from upturn.store import faults, tables
@@ -163,53 +161,45 @@ def test_pain_21_every_sample_has_its_ancestry(done: Run) -> None:
 # killed anywhere
 
 
-def child(recipe: Path, runs: Path, **environment: str) -> subprocess.Popen[bytes]:
-    code = "import sys; from upturn.cli import main; sys.argv = ['upturn', 'run', *sys.argv[1:]]; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(recipe), "--runs", str(runs)], env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("whole")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(POINTS)
-    run = loop.run(small(POINTS), folder)
-    return recipe, models(run.folder)
+    process = children.start(POINTS, folder)
+    process.join()
+    assert process.exitcode == 0
+    return models(folder / "points")
 
 
 @pytest.mark.parametrize("boundary", faults.BOUNDARIES)
 def test_killed_at_a_boundary_it_resumes_to_the_same_bytes(
-    boundary: str, undisturbed: tuple[Path, dict[str, str]], tmp_path: Path
+    boundary: str, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     """SIGKILL at the first and again at a later reach of each named boundary, then the rest: the same bytes."""
-    recipe, expected = undisturbed
-    killed = 0
+    codes = []
     for count in (1, 5):
-        process = child(recipe, tmp_path, UPTURN_FAULT=f"{boundary}:{count}")
-        process.communicate(timeout=120)
-        killed += process.returncode == -signal.SIGKILL
-        assert process.returncode in (0, -signal.SIGKILL)
+        process = children.start(POINTS, tmp_path, f"{boundary}:{count}")
+        process.join(timeout=120)
+        codes.append(process.exitcode)
+    assert set(codes) <= {0, -signal.SIGKILL}
     if boundary.startswith(("commit", "checkpoint")):
-        assert killed, f"{boundary} was never reached"
-    run = loop.run(small(POINTS), tmp_path)
-    assert models(run.folder) == expected
-    assert run.verify() == []
+        assert -signal.SIGKILL in codes, f"{boundary} was never reached"
+    process = children.start(POINTS, tmp_path)
+    process.join()
+    assert process.exitcode == 0
+    assert models(tmp_path / "points") == undisturbed
+    assert Run.open(tmp_path / "points").verify() == []
 
 
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(POINTS.replace("steps: 40", "steps: 20000"))
-    process = child(recipe, tmp_path / "runs")
+    text = POINTS.replace("steps: 40", "steps: 200000")
+    process = children.start(text, tmp_path)
     try:
         deadline = time.monotonic() + 60
-        while not list((tmp_path / "runs").glob("points/rounds/000/pretrain/stages/mix.json")):
-            assert time.monotonic() < deadline and process.poll() is None
+        while not list(tmp_path.glob("points/rounds/000/pretrain/stages/mix.json")):
+            assert time.monotonic() < deadline and process.is_alive()
             time.sleep(0.05)
         with pytest.raises(RunError, match=f"process {process.pid} is at work"):
-            loop.run(small(POINTS.replace("steps: 40", "steps: 20000")), tmp_path / "runs")
+            loop.run(small(text), tmp_path)
     finally:
         process.kill()
-        process.communicate()
+        process.join()

@@ -112,8 +112,8 @@ def said_in_tests() -> frozenset[str]:
         text = path.read_text(encoding="utf-8")
         if path == Path(__file__) or not re.search(r"upturn\.cli|upturn import cli|[\"'/]upturn[\"' ]", text):
             continue
-        strings = (n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-        words |= {word for string in strings for word in string.split()}
+        constants = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
+        words |= {word for value in constants if isinstance(value, str) for word in value.split()}
     return frozenset(words)
 
 
@@ -149,7 +149,7 @@ def test_readme_and_docs_say_only_what_is_run() -> None:
 def test_commands_are_found_in_shell_blocks_only() -> None:
     text = (
         "```bash\n$ make demo  # two minutes\ngit clone x && cd x && make test\nupturn run a.yaml \\\n  --name b\n```\n"
-        "```python\nupturn run\n```\nmake nothing\n1. ```sh\n   upturn list\n   ```\n"
+        "```python\nupturn run\n```\nmake nothing\n1. So:\n\n   ```sh\n   upturn list\n   ```\n"
     )
     expected = [["make", "demo"], ["make", "test"], ["upturn", "run", "a.yaml", "--name", "b"], ["upturn", "list"]]
     assert commands(text) == expected

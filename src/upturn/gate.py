@@ -20,6 +20,7 @@ Plan = Literal["equal", "open"]
 _LEVEL = 0.95  # of the intervals that metrics give
 _RESAMPLES = 9_999  # random signs; more where alpha asks for a smaller p
 _MOST_RESAMPLES = 999_999
+_ROUNDING = 1e-9  # 0.72 is at least 0.9 of 0.8, whatever binary fractions say
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def check(rule: Guard, new: Mapping[str, Measurement], anchor: Mapping[str, Meas
 
 
 def _limit(name: str, value: float, base: float | None, limit: float, above: bool, of_what: str) -> GuardResult:
-    holds = value >= limit if above else value <= limit
+    slack = _ROUNDING * abs(limit)
+    holds = value >= limit - slack if above else value <= limit + slack
     relation = ("not " if holds else "") + ("below" if above else "above")
     return GuardResult(name, holds, value, base, limit, f"{name} {value:.4g} is {relation} {limit:.4g}, {of_what}")
 

@@ -122,7 +122,7 @@ class _Planner:
     def plan(self) -> Plan:
         for name, model in self.recipe.models.items():
             if model.fit is not None:
-                own = self.splits.train if model.fit.on == "train" else self.splits.held_out
+                own = self.splits.train if model.fit.split == "train" else self.splits.held_out
                 chosen = where(own, model.fit.where, f"models.{name}.fit")
                 self._train(f"models/{name}", "fit", self.tools.model(name), model.fit, chosen, len(chosen))
         measuring = [(e, self._measuring(e)) for e in self.parts.evaluators]

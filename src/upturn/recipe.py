@@ -68,7 +68,7 @@ class Training(Part):
 class Fit(Training):
     """How a helper model (a judge) is trained, and on which part of the real data."""
 
-    on: Literal["train", "held_out"] = "train"
+    split: Literal["train", "held_out"] = "train"
     where: dict[str, str] = {}
 
 

@@ -47,10 +47,15 @@ def generator(base: int) -> np.random.Generator:
 
 
 def seed_torch(base: int) -> None:
-    """Set torch's own stream (initial weights, dropout) from a key."""
+    """Set torch's own streams (initial weights, dropout) from a key.
+
+    Not ``torch.manual_seed``: without a GPU that queues a call, with a stack trace, for every kind of device each time.
+    """
     import torch
 
-    torch.manual_seed(base)
+    torch.default_generator.manual_seed(base)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(base)
 
 
 def philox(counter: tuple[Array, Array, Array, Array], keys: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:

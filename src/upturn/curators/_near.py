@@ -7,7 +7,7 @@ import numpy as np
 from upturn.types import Array
 
 _BLOCK = 1024  # rows sifted at once: pairs within a block are a (1024, 1024) matrix, 8 MiB
-_TREE = 8  # dimensions up to which a k-d tree beats comparing with all (measured: 100,000 rows)
+_TREE = 12  # dimensions up to which a k-d tree beats comparing with all (20,000 normal rows: 2.2 s to 3.9 s)
 
 
 class NearestKept:

@@ -34,6 +34,8 @@ class Deduplicate:
 
     def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """The reason of a dropped row names the id of the row that it repeats."""
+        if len(samples) == 0:
+            return selection("deduplicate", np.zeros(0, dtype=bool), [])
         before = self._before(samples, tools)
         every = concatenate([before, samples]) if len(before) else samples
         offset = len(before)
@@ -83,9 +85,8 @@ def _first_equal(samples: Samples) -> Array:
         table: dict[tuple[str, str], int] = {}
         pairs = zip(samples.prompts, samples.content, strict=True)
         return np.array([table.setdefault((p.text, c), row) for row, (p, c) in enumerate(pairs)], dtype=np.int64)
-    content = np.ascontiguousarray(samples.content)
-    content = content.reshape(len(samples), -1)
-    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in content)
+    content = np.ascontiguousarray(samples.content.reshape(len(samples), -1))
+    digests = b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in content)
     _, first, inverse = np.unique(np.frombuffer(digests, dtype=np.int64), return_index=True, return_inverse=True)
     return first[inverse].astype(np.int64)
 

@@ -26,9 +26,9 @@ class Coefficients(NamedTuple):
 
 
 class Formulation(Protocol):
-    """What a noise level means to the network, how much it counts, and which are visited; sigma is a standard deviation.
+    """What a noise level means to the network, how much it counts, and which are visited.
 
-    A component of kind "formulation".
+    A component of kind "formulation"; sigma is the noise's standard deviation.
     """
 
     def fitted(self, rms: float) -> Formulation:
@@ -58,7 +58,10 @@ class Formulation(Protocol):
 
 
 class Network(Protocol):
-    """F: a component of kind "network". ``folder`` is its name inside a saved model."""
+    """F: a component of kind "network". ``folder`` is its name inside a saved model.
+
+    Its module has ``settings`` or ``config``, by which it is told from a wrapper around it.
+    """
 
     folder: ClassVar[str]
 
@@ -75,6 +78,15 @@ class Network(Protocol):
         ...
 
     def from_config(self, config: Mapping[str, Any]) -> nn.Module: ...
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The network inside what a trainer may have wrapped around it (several processes, compilation)."""
+    inner: Any = module
+    while not hasattr(inner, "settings") and not hasattr(inner, "config"):
+        inner = getattr(inner, "_orig_mod", None) or inner.module
+    found: nn.Module = inner
+    return found
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:

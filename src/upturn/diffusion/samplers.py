@@ -1,13 +1,14 @@
 """From noise to samples: each sampler is one function of a denoiser, in the coordinates x = x0 + sigma * noise.
 
-All take ``denoise(x, sigma)``, the start ``x`` (N, ...) = sigmas[0] * noise, falling ``sigmas`` (steps + 1,) that end in
-0, and ``noise(i)`` (N, ...) standard normal of step i; all return (N, ...). The ODE ones never ask for noise.
+All take ``denoise(x, sigma)``, the start ``x`` (N, ...) = sigmas[0] * noise, falling ``sigmas`` (steps + 1,) that end
+in 0, and ``noise(i)`` (N, ...) standard normal of step i; all return (N, ...). The ODE ones never ask for noise.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
 
     In these coordinates it is DDIM with eta = 0 (Song et al. 2021, equation 13).
     """
-    for now, later in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, later in pairwise(sigmas.unbind()):
         x = x + (later - now) * (x - denoise(x, now)) / now
     return x
 
 
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
     """Second-order steps of the probability-flow ODE (Karras et al. 2022, Algorithm 1); 2 steps - 1 evaluations."""
-    for now, later in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, later in pairwise(sigmas.unbind()):
         x = _heun_step(denoise, x, now, later)
     return x
 
@@ -49,7 +50,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Tenso
     With alpha = 1 the paper's lambda is -log sigma; the first and the last step are of first order.
     """
     before, step_before = None, None
-    for now, later in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, later in pairwise(sigmas.unbind()):
         estimate = denoise(x, now)
         if later == 0:
             return estimate
@@ -73,7 +74,7 @@ def posterior(x: Tensor, estimate: Tensor, now: Tensor, later: Tensor) -> tuple[
 
 def ancestral(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
     """DDPM's own sampler: a Gaussian transition a step, the last without noise (Ho et al. 2020, Algorithm 2)."""
-    for i, (now, later) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (now, later) in enumerate(pairwise(sigmas.unbind())):
         mean, std = posterior(x, denoise(x, now), now, later)
         x = mean + std * noise(i) if later > 0 else mean
     return x
@@ -85,7 +86,7 @@ def churn(
 ) -> Tensor:
     """Heun steps, before each a little noise put back (Karras et al. 2022, Algorithm 2; constants of its table 5)."""
     most = math.sqrt(2) - 1
-    for i, (now, later) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (now, later) in enumerate(pairwise(sigmas.unbind())):
         gamma = min(s_churn / (len(sigmas) - 1), most) if s_min <= now <= s_max else 0.0
         raised = now * (1 + gamma)
         if gamma > 0:

@@ -30,7 +30,7 @@ def forwarded(model: Trainable, name: str, samples: Samples, column: Literal["fe
     model.module.eval()
     try:
         with torch.no_grad():
-            for rows in order.split(_CHUNK):
+            for rows in torch.split(order, _CHUNK):
                 part = batch.take(rows)
                 found = getattr(model.forward(part.to(device), model.draw(part, 0, 0)), column)
                 if found is None:

@@ -13,8 +13,8 @@ from upturn.types import Array, Samples
 class Classifier:
     """The penultimate layer of a classifier of the recipe: what it needs to tell the classes apart.
 
-    Fréchet distances on features learned from the data itself follow those of Inception where Inception knows the
-    pictures, and mean something where it does not (digits, points, text). Any model whose ``Outputs`` has features.
+    Learned from the data itself, so there is one for digits, points and text, too; distances in it compare only with
+    those of the same weights. Any model whose ``Outputs`` has features.
     """
 
     model: str = "judge"  # one of the recipe's models

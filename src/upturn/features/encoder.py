@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.features._local_encoder import load, preparation
 from upturn.features._pictures import prepared
-from upturn.types import Array, Samples, objects
+from upturn.types import Array, Samples
 
 _LONGEST = 512  # tokens, where neither the tokenizer nor the config has a limit (BERT's)
 
@@ -47,7 +48,7 @@ class Encoder:
             raise UserError("an encoder reads text or images, and these samples are points", where="features",
                             fix="Use 'points'.")
         if self._loaded is None:
-            self._loaded = _load(Path(self.folder).expanduser(), samples.kind)
+            self._loaded = load(Path(self.folder).expanduser(), samples.kind)
         model, tokenizer = self._loaded
         with torch.no_grad():
             if samples.kind == "text":
@@ -55,7 +56,7 @@ class Encoder:
             return self._images(model, samples.content)
 
     def _images(self, model: Any, content: Array) -> Array:
-        size, mean, std = _preparation(Path(self.folder).expanduser(), model.config)
+        size, mean, std = preparation(Path(self.folder).expanduser(), model.config)
         parts = []
         for start in range(0, len(content), self.batch):
             pixels = prepared(content[start : start + self.batch], size, mean, std)

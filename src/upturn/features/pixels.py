@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,4 +22,5 @@ class Pixels:
                 f"'pixels' reads images, and these samples are {samples.kind}", where="features",
                 fix="Use 'points' for points, 'encoder' or 'classifier' for text.",
             )
-        return samples.content.reshape(len(samples), -1).astype(np.float32) / np.float32(255)
+        width = math.prod(samples.content.shape[1:])
+        return samples.content.reshape(len(samples), width).astype(np.float32) / np.float32(255)

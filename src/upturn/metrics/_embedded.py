@@ -43,7 +43,7 @@ def spread_rows(n: int, at_most: int) -> Array:
 
 
 def _checked(tools: Tools, samples: Samples, what: str) -> Array:
-    features = np.asarray(tools.embed(samples), dtype=np.float64).reshape(len(samples), -1)
+    features = np.asarray(tools.embed(samples), dtype=np.float64)
     broken = int((~np.isfinite(features).all(axis=1)).sum())
     if broken:
         raise CannotSpeak(f"{broken} of {len(samples)} {what} have features that are not finite")

@@ -35,5 +35,10 @@ def speaks_or_says_why(measure: Callable[[M, Evidence], Measurement]) -> Callabl
     return guarded
 
 
+def number(value: float) -> float | None:
+    """For details, which become JSON: None where there is no number."""
+    return float(value) if math.isfinite(value) else None
+
+
 def _silent(n: int, note: str) -> Measurement:
     return Measurement(math.nan, math.nan, math.nan, n, note=note)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._classified import classified
-from upturn.metrics._silence import speaks_or_says_why
+from upturn.metrics._silence import number, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import share
 from upturn.types import Measurement
@@ -32,11 +32,16 @@ class ClassShares:
         found, classes = classified(evidence, self.model)
         groups = evidence.samples.group
         shares = {}
-        for number, name in enumerate(classes):
-            mine = (found == number).astype(np.float64)
+        for position, name in enumerate(classes):
+            mine = (found == position).astype(np.float64)
             low, high = share(mine, clusters=groups)
-            shares[name] = {"value": float(mine.mean()), "low": low, "high": high}
-        largest = max(shares, key=lambda name: shares[name]["value"])
-        top = shares[largest]
-        details = {"shares": shares, "largest": largest}
-        return Measurement(top["value"], top["low"], top["high"], len(found), details=details)
+            shares[name] = (float(mine.mean()), low, high)
+        largest = max(shares, key=lambda name: shares[name][0])
+        details = {
+            "shares": {
+                name: {"value": value, "low": number(low), "high": number(high)}
+                for name, (value, low, high) in shares.items()
+            },
+            "largest": largest,
+        }
+        return Measurement(*shares[largest], len(found), details=details)

@@ -44,14 +44,13 @@ class HeldOutLoss:
             raise CannotSpeak("there are no held-out samples")
         key = metric_key(evidence, "held_out_loss")
         losses, weights = self._losses(evidence, key)
-        with np.errstate(invalid="ignore"):
-            values = np.where(weights > 0, losses / weights, np.nan)
-        known = int((~np.isnan(values)).sum())
-        broken = int((weights > 0).sum()) - known
-        if not known or broken or not np.isfinite(values[~np.isnan(values)]).all():
-            broken += int(np.isinf(values).sum())
-            raise CannotSpeak(f"{broken} of {len(values)} held-out losses are not finite" if broken else
-                              "every held-out sample is masked out")
+        seen = weights > 0
+        known, broken = int(seen.sum()), int((~np.isfinite(losses)).sum())
+        if broken:
+            raise CannotSpeak(f"{broken} of {len(losses)} held-out losses are not finite")
+        if not known:
+            raise CannotSpeak("every held-out sample is all masked")
+        values = np.where(seen, losses / np.where(seen, weights, 1.0), np.nan)
         low, high = bootstrap_mean(values, key)
         note = "" if known == len(values) else f"{len(values) - known} of {len(values)} samples are all masked"
         details = {

@@ -37,7 +37,7 @@ class LabelAgreement:
             raise CannotSpeak("no prompt has a class (the model is unconditional)")
         found, classes = classified(evidence, self.model)
         if labels.max() >= len(classes):
-            raise CannotSpeak(f"a prompt asks for class {labels.max()}, but '{self.model}' knows {len(classes)} classes")
+            raise CannotSpeak(f"a prompt asks for class {labels.max()}, but '{self.model}' has {len(classes)} classes")
         values = np.where(named, found == labels, np.nan).astype(np.float64)
         low, high = bootstrap_mean(values, metric_key(evidence, "label_agreement"), clusters=evidence.samples.group)
         details = {

@@ -40,8 +40,8 @@ class Recall:
         made = made_features(evidence)
         if len(made) < 2 * self.k + 2:
             raise CannotSpeak(f"{len(made)} samples; at least {2 * self.k + 2} are needed for k = {self.k}")
-        # of so many, half hold k but for one case in 10^9, and then the last of them stands in
-        near, order = neighbours(made, min(len(made) - 1, 8 * self.k + 32))
+        # a subset holds k of so many neighbours but for one case in 10^9, and then the last one stands in
+        near, order = neighbours(made, min(len(made) - 1, 3 * self.k + 12))
         around, inside, distances = within(real, made, near[None, :, -1])
 
         def reached(masks: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
@@ -46,7 +46,7 @@ class RewardVariance:
         low, high = bootstrap_mean(squares, key, clusters=groups)
         mean_low, mean_high = bootstrap_mean(grown, key, clusters=groups)
         details = {
-            "mean": mean, "mean_low": mean_low, "mean_high": mean_high,
+            "mean": mean, "mean_low": number(mean_low), "mean_high": number(mean_high),
             "highest_reward": float(np.nanmax(rewards)), "lowest_reward": float(np.nanmin(rewards)),
         }
         note = "" if n == len(rewards) else f"{len(rewards) - n} of {len(rewards)} samples were not scored"

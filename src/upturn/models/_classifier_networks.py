@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST = 4  # pixels: images are halved until a side is no longer than this
+WIDEST = 256  # channels: from there on halving no longer doubles them
 BUCKETS = 1 << 13  # rows of the table of text pieces; piece 0 is padding
 
 
@@ -59,12 +60,12 @@ def convolutions(shape: tuple[int, int, int], channels: int, depth: int, hidden:
         if max(height, width) <= SMALLEST:
             break
         layers.append(nn.MaxPool2d(2, ceil_mode=True))
-        height, width, channels = -(-height // 2), -(-width // 2), min(2 * channels, 8 * 32)
+        height, width, channels = -(-height // 2), -(-width // 2), min(2 * channels, WIDEST)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, hidden), nn.SiLU())
 
 
 class Pieces(nn.Module):
-    """For (N, L) ids of hashed pieces of text, 0 where padded: the mean of their vectors (Joulin et al. 2016, fastText)."""
+    """For (N, L) ids of hashed pieces of text, 0 where padded: their mean vector (fastText, Joulin et al. 2016)."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()

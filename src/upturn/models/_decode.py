@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from upturn import seeds
+from upturn.models._pretrained import bare
 from upturn.types import Array
 
 _COMPACT = 0.875  # finished rows leave once an eighth is done: the copy of the cache costs about one decoding step
@@ -169,8 +170,7 @@ class _Step:
         # without padding no mask is needed, and attention takes its fast path
         self.mask = None if mask.all() else torch.from_numpy(mask).to(device)
         self.at = torch.from_numpy(mask.sum(axis=1)).to(device)  # the position of each row's next token
-        bare = getattr(module, "module", module)
-        parameters = inspect.signature(bare.forward).parameters
+        parameters = inspect.signature(bare(module).forward).parameters
         self.positioned = "position_ids" in parameters
         self.last_only = "logits_to_keep" in parameters
 

@@ -82,8 +82,12 @@ def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
             config = AutoConfig.for_model(name, **{**given, **ids})
             _without_dropout(config, given)
             module: torch.nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
-        raise UserError(f"no {name} can be made from this: {error}", where="model.config") from error
+    except Exception as error:  # each architecture checks its config in its own way
+        said = str(error.__cause__ or error).strip().splitlines()
+        raise UserError(
+            f"no {name} can be made from this: {said[0] if said else error!r}", where="model.config",
+            fix="Mend the values.",
+        ) from error
     return module
 
 

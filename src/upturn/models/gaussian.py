@@ -53,7 +53,8 @@ class Normal(torch.nn.Module):
         centred = (points - self.mean).T
         white = torch.linalg.solve_triangular(self.cholesky(), centred, upper=False)
         constant = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.factor.diagonal().sum()
-        return -0.5 * white.square().sum(dim=0) - constant
+        density: Tensor = -0.5 * white.square().sum(dim=0) - constant
+        return density
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,25 @@
+"""One HTML file about a run, made from its folder alone, at any time: running, failed or done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from upturn.store import files
+from upturn.store.run import Run
+
+FILE = "report.html"
+
+
+def write(run: Run) -> Path:
+    """Write ``report.html`` into the run's folder, whole or not at all, and return its path.
+
+    It needs nothing beside itself: no script, style, font or picture comes from elsewhere, and its content policy
+    forbids it. Raises UserError where the run's recipe cannot be read or the folder cannot be written.
+    """
+    from upturn.report.page import render
+
+    path = run.folder / FILE
+    page = render(run)
+    with files.disk_errors(path):
+        files.write_text(path, page)
+    return path

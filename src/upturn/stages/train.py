@@ -34,8 +34,8 @@ def fit(work: Work, name: str) -> Outcome:
     assert spec is not None
     if work.finished(unit, "fit"):
         return Done()
-    own = work.tools.train if spec.on == "train" else work.tools.held_out
-    other = work.tools.held_out if spec.on == "train" else work.tools.train
+    own = work.tools.train if spec.split == "train" else work.tools.held_out
+    other = work.tools.held_out if spec.split == "train" else work.tools.train
     samples = where(own, spec.where, f"models.{name}.fit")
     model = work.parts.model(name)
     model.build(samples, work.key("build", name))

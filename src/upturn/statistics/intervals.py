@@ -21,6 +21,9 @@ from upturn.types import Array
 
 _CELLS = 100_000  # numbers drawn at a time: they stay in the processor's cache
 _UNKNOWN = (math.nan, math.nan)
+# Of the rows in a subset. Half (the textbook's) and 0.75 hold their level alike on means and neighbours, but on the
+# number of cells that few rows hit (coverage by few samples) half covers 63% and 0.75 covers 95%.
+_FRACTION = 0.75
 
 
 def bootstrap_mean(
@@ -82,7 +85,7 @@ def share(values: Array, level: float = 0.95, clusters: Array | None = None) -> 
 
 
 def subsample(
-    statistic: Callable[[Array], float], n: int, key: int, level: float = 0.95, *, fraction: float = 0.5,
+    statistic: Callable[[Array], float], n: int, key: int, level: float = 0.95, *, fraction: float = _FRACTION,
     repeats: int = 200, rate: float = 0.5, clusters: Array | None = None,
 ) -> tuple[float, float]:
     """The two ends of an interval for the ``statistic`` of n rows; it is called with sorted row numbers.
@@ -98,15 +101,15 @@ def subsample(
 
 
 def subsample_masks(
-    statistic: Callable[[Array], Array], n: int, key: int, level: float = 0.95, *, fraction: float = 0.5,
+    statistic: Callable[[Array], Array], n: int, key: int, level: float = 0.95, *, fraction: float = _FRACTION,
     repeats: int = 200, rate: float = 0.5, clusters: Array | None = None,
 ) -> tuple[float, float]:
     """The two ends of an interval by subsampling without replacement (Politis, Romano & Wolf 1999, section 2.2).
 
     ``statistic`` takes (R, n) bool, one subset a row, and gives (R,). Subsets hold m = ``fraction`` of the rows (of the
     clusters). ``rate`` is the power b in "the error falls as n^-b"; deviations shrink by (m/n)^b, over sqrt(1 - m/n)
-    because subsets overlap (the finite-population correction of their section 10.3.1; at m = n/2, b = 1/2 it is 1:
-    the delete-half jackknife).
+    because subsets overlap (the finite-population correction of their section 10.3.1). At b = 1/2 it is the
+    delete-d jackknife (Shao & Wu 1989, Annals of Statistics 17).
 
     Departs from the book: deviations are taken from the subsets' mean, not from the statistic of all rows. A bias that
     depends on n (Fréchet distance, coverage) therefore stays in: the interval is for what the statistic gives on
@@ -157,6 +160,8 @@ def jackknife(
 def _without_nan(values: Array, clusters: Array | None) -> tuple[Array, Array | None]:
     flat = np.asarray(values, dtype=np.float64).reshape(-1)
     known = ~np.isnan(flat)
+    if clusters is not None and len(clusters) != len(flat):
+        raise ValueError(f"{len(clusters)} cluster numbers for {len(flat)} rows")
     return flat[known], None if clusters is None else np.asarray(clusters)[known]
 
 
@@ -189,7 +194,7 @@ def _resampled_means(sums: Array, sizes: Array, key: int, resamples: int) -> Arr
     step = max(1, _CELLS // count)
     for start in range(0, resamples, step):
         stop = min(resamples, start + step)
-        rows = draw.integers(0, count, (stop - start, count), dtype=np.int32)
+        rows = draw.integers(0, count, (stop - start, count), dtype=np.uint16 if count <= 2**16 else np.int64)
         total: Any = sums[rows].sum(axis=1)
         out[start:stop] = total / (count * sizes[0] if even else sizes[rows].sum(axis=1))
     return out

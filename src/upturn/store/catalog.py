@@ -1,4 +1,4 @@
-"""The catalog: runs, rounds and stages in a database, to be asked quickly and across runs. SQLAlchemy; SQLite, or a URL.
+"""The catalog: runs, rounds and stages in a database (SQLite, or any URL), to be asked quickly and across runs.
 
 It is written after the files and can be made anew from them: losing it loses nothing.
 """
@@ -6,15 +6,16 @@ It is written after the files and can be made anew from them: losing it loses no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from sqlalchemy import JSON, ForeignKey, create_engine, delete, event, select
+from sqlalchemy import JSON, ForeignKey, create_engine, delete, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from upturn.errors import UserError
 from upturn.store.commit import Record
+from upturn.store.units import unit_round
 
 if TYPE_CHECKING:
     from upturn.store.run import Run
@@ -24,7 +25,7 @@ _WAIT = 30.0  # seconds to wait for another process that writes the same SQLite 
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {dict[str, Any]: JSON}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
 
 
 class RunRow(Base):
@@ -98,9 +99,12 @@ class Catalog:
     def close(self) -> None:
         self._engine.dispose()
 
-    def has(self, run: str) -> bool:
+    def count(self, run: str) -> int | None:
+        """How many finished steps it knows of a run; None where it does not know the run."""
         with self._session() as session:
-            return session.get(RunRow, run) is not None
+            if session.get(RunRow, run) is None:
+                return None
+            return session.scalar(select(func.count()).select_from(StageRow).where(StageRow.run == run))
 
     def put_run(self, run: Run) -> None:
         """Write or renew the row of a run."""
@@ -112,7 +116,7 @@ class Catalog:
         with self._session() as session, session.begin():
             session.merge(_stage_row(run, record))
             session.flush()
-            number = _round(record)
+            number = unit_round(record.unit)
             if number >= 0:
                 rows = session.scalars(select(StageRow).where(StageRow.run == run, StageRow.round == number))
                 session.merge(_round_row(run, number, [row.record() for row in rows]))
@@ -122,7 +126,7 @@ class Catalog:
         records = run.records()
         by_round: dict[int, list[Record]] = {}
         for record in records:
-            by_round.setdefault(_round(record), []).append(record)
+            by_round.setdefault(unit_round(record.unit), []).append(record)
         with self._session() as session, session.begin():
             for table in (StageRow, RoundRow):
                 session.execute(delete(table).where(table.run == run.id))
@@ -161,12 +165,6 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _round(record: Record) -> int:
-    from upturn.store.run import unit_round
-
-    return unit_round(record.unit)
-
-
 def _run_row(run: Run) -> RunRow:
     said = run.state
     return RunRow(
@@ -177,7 +175,7 @@ def _run_row(run: Run) -> RunRow:
 
 def _stage_row(run: str, record: Record) -> StageRow:
     return StageRow(
-        run=run, unit=record.unit, step=record.step, round=_round(record), started=record.started,
+        run=run, unit=record.unit, step=record.step, round=unit_round(record.unit), started=record.started,
         seconds=record.seconds, counts=dict(record.counts), info=dict(record.info), files=dict(record.files),
     )
 

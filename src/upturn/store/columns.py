@@ -83,7 +83,7 @@ def numbers(column: pa.ChunkedArray) -> Array:
     return np.array(column.to_numpy())
 
 
-def _content(samples: Samples) -> tuple[Any, list[int]]:
+def content_column(samples: Samples) -> tuple[Any, list[int]]:
     """The content's column, and the shape of one row."""
     import pyarrow as pa
 
@@ -125,7 +125,7 @@ def to_table(samples: Samples) -> pa.Table:
     """Samples as a table; ValueError for content that is not what the kind says."""
     import pyarrow as pa
 
-    content, shape = _content(samples)
+    content, shape = content_column(samples)
     columns: dict[str, Any] = {"id": pa.array(samples.ids.tolist(), pa.string()), **prompt_columns(samples.prompts)}
     columns[CONTENT[samples.kind]] = content
     columns |= {

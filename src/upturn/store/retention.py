@@ -14,6 +14,7 @@ from upturn.errors import UserError
 from upturn.store import files
 from upturn.store.commit import Record
 from upturn.store.faults import reach
+from upturn.store.units import unit_round
 
 DELETIONS = "deletions.jsonl"
 WEIGHTS = ("model", "checkpoints")  # what may be removed from a unit; samples, scores and metrics never are
@@ -51,18 +52,14 @@ def _with_model(records: Iterable[Record]) -> list[str]:
 
 def anchor(records: Sequence[Record]) -> str | None:
     """The last stage of round 0 that made a model."""
-    first = [unit for unit in _with_model(records) if _number(unit) == 0]
+    first = [unit for unit in _with_model(records) if unit_round(unit) == 0]
     return first[-1] if first else None
 
 
 def incumbent(records: Sequence[Record]) -> str | None:
     """The last promoted round; without one, the last stage of round 0."""
     promoted = [unit for unit in _with_model(records) if decision(records, unit) == "promoted"]
-    return max(promoted, key=_number) if promoted else anchor(records)
-
-
-def _number(unit: str) -> int:
-    return int(unit.split("/")[1])
+    return max(promoted, key=unit_round) if promoted else anchor(records)
 
 
 def read(folder: Path) -> list[Deletion]:
@@ -87,22 +84,21 @@ def _dropped(keep: str, records: Sequence[Record], units: Sequence[str]) -> list
     match = _LAST.fullmatch(keep)
     if match is None or int(match[1]) < 1:
         raise UserError(f"'{keep}' is not known", where="keep", fix="Write 'all', 'promoted' or 'last N'.")
-    newest = sorted({_number(unit) for unit in units})[-int(match[1]):]
-    return [(unit, f"keep: {keep}") for unit in units if _number(unit) not in newest]
+    newest = sorted({unit_round(unit) for unit in units})[-int(match[1]):]
+    return [(unit, f"keep: {keep}") for unit in units if unit_round(unit) not in newest]
 
 
 def prune(folder: Path, records: Sequence[Record], keep: str, budget: int | None) -> list[Deletion]:
     """Remove what is not retained; the rules are in ``Run.prune``. Returns what was removed now."""
-    units = sorted(_with_model(records), key=_number)
-    open_rounds = {unit for unit in units if _number(unit) > 0 and decision(records, unit) is None}
-    safe = {incumbent(records), anchor(records)} | open_rounds
-    free = [unit for unit in units if unit not in safe]
+    units = sorted(_with_model(records), key=unit_round)
+    open_rounds = [unit for unit in units if decision(records, unit) is None]
+    free = [unit for unit in units if unit_round(unit) > 0 and unit not in {incumbent(records), *open_rounds}]
     dropped = [(unit, why) for unit, why in _dropped(keep, records, units) if unit in free]
     if budget is not None:
         left = [unit for unit in free if unit not in dict(dropped)]
         held = sum(_bytes(folder, unit) for unit in units if unit not in dict(dropped))
         # rejected rounds go first, then the oldest
-        for unit in sorted(left, key=lambda unit: (decision(records, unit) != "rejected", _number(unit))):
+        for unit in sorted(left, key=lambda unit: (decision(records, unit) != "rejected", unit_round(unit))):
             if held <= budget:
                 break
             held -= _bytes(folder, unit)

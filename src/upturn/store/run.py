@@ -1,34 +1,34 @@
 """A run's folder: its units, their steps, its state. Everything true about a run is a file in it.
 
-    runs/<name>/  run.json  recipe.yaml  fingerprint.json  state.json  deletions.jsonl  upturn.db  data/  models/  rounds/
+    runs/<name>/  run.json  recipe.yaml  fingerprint.json  state.json  deletions.jsonl  upturn.db
+                  data/  models/<name>/  rounds/NNN/  rounds/000/<stage>/
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from upturn.errors import RunError, UserError
+from upturn.errors import UserError
 from upturn.store import commit as commits
-from upturn.store import files, retention
+from upturn.store import files, retention, units
 from upturn.store.commit import STAGES, Draft, Record
+from upturn.store.creation import FINGERPRINT, IDENTITY, RECIPE, new_folder, take_along
 from upturn.store.faults import reach
-from upturn.types import content_id
+from upturn.store.lock import Lock
+from upturn.store.units import unit_round
 
 if TYPE_CHECKING:
     from upturn.store.catalog import Catalog
 
 State = Literal["running", "waiting", "done", "failed"]
-IDENTITY, RECIPE, FINGERPRINT, STATE, LOCK = "run.json", "recipe.yaml", "fingerprint.json", "state.json", ".lock"
-_UNIT = re.compile(r"data|models/[^/]+|rounds/\d{3,}(/[^/]+)?")
+STATE, DATABASE = "state.json", "upturn.db"
 
 
 @dataclass(frozen=True)
@@ -41,73 +41,46 @@ class RunState:
 
 
 class Run:
-    """An open run. Any number may read; the first commit (or ``lock``) makes this the one process that writes."""
+    """An open run. Any number may read; the first write (or ``lock``) makes this the one process that writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock: int | None = None
+        self._lock = Lock(folder)
 
     @classmethod
     def create(
         cls, folder: Path | str, recipe_text: str, fingerprint: Mapping[str, Any], *, catalog: str | None = None
     ) -> Run:
-        """A new run, its recipe and fingerprint on the disk; ``catalog`` is a database URL (SQLite in it by default).
+        """A new, locked run, its recipe and fingerprint on the disk; ``catalog`` is a database URL (SQLite otherwise).
 
         Raises UserError where the folder holds something already or cannot be written.
         """
         folder = Path(folder)
-        with cls._new(folder, recipe_text, fingerprint, {"catalog": catalog}):
-            reach("create:written")
+        with new_folder(folder, recipe_text, fingerprint, {"catalog": catalog}):
+            pass
         run = cls(folder)
         run.set_state("running")
         return run
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
-        """The run in a folder, to read; it is locked and swept by ``lock`` or the first commit.
+        """The run in a folder, to read; it is locked and swept by the first write, or ``lock``.
 
         Raises UserError where there is none.
         """
         folder = Path(folder)
         if not (folder / IDENTITY).is_file():
-            raise UserError("there is no run here", where=str(folder), fix="Give the folder that holds its recipe.yaml.")
+            raise UserError("there is no run here", where=str(folder), fix="Give a folder that 'upturn run' made.")
         return cls(folder)
-
-    @classmethod
-    @contextmanager
-    def _new(
-        cls, folder: Path, recipe_text: str, fingerprint: Mapping[str, Any], identity: Mapping[str, Any]
-    ) -> Iterator[Path]:
-        """A temporary folder with what every run has; on leaving it gets its name, whole."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError("this folder is not empty", where=str(folder), fix="Choose another name for the run.")
-        created = datetime.now(UTC).isoformat(timespec="microseconds")
-        with files.disk_errors(folder):
-            files.make_folder(folder.parent)
-            draft = folder.with_name(f".{folder.name}.new")
-            files.remove(draft)
-            draft.mkdir()
-            try:
-                name = content_id(str(folder.resolve()), created, os.getpid())
-                _write(draft / IDENTITY, files.to_json({"id": name, "created": created, **identity}))
-                _write(draft / RECIPE, recipe_text)
-                _write(draft / FINGERPRINT, files.to_json(fingerprint))
-                yield draft
-                files.sync_tree(draft)
-                os.rename(draft, folder)
-                files.sync(folder.parent)
-            except BaseException:
-                files.remove(draft)
-                raise
 
     @classmethod
     def fork(
         cls, source: Run, round: int, folder: Path | str, recipe_text: str | None = None,
         fingerprint: Mapping[str, Any] | None = None,
     ) -> Run:
-        """A new run that goes on from ``source`` after its round ``round``: data, helper models and rounds up to it.
+        """A new, locked run that goes on from ``source`` after its round ``round``, with all that came before.
 
-        Files are hard links where the disk allows it (nothing kept is ever written again), copies otherwise.
+        Recipe and fingerprint are the source's unless given; files are hard links where the disk allows it.
         Raises UserError where the source has no such round, or the weights to go on from were removed.
         """
         known = sorted({unit_round(unit) for unit in source.units()} - {-1})
@@ -116,21 +89,17 @@ class Run:
         records = [record for record in source.records() if unit_round(record.unit) <= round]
         incumbent = retention.incumbent(records)
         if incumbent is not None:
-            source.model_folder(incumbent)
-        folder = Path(folder)
-        text = recipe_text if recipe_text is not None else source.recipe_text
-        print_ = fingerprint if fingerprint is not None else source.fingerprint
-        origin = {"run": str(source.folder.resolve()), "id": source.id, "round": round}
-        with cls._new(folder, text, print_, {"catalog": source.identity["catalog"], "forked_from": origin}) as draft:
-            kept = {record.unit for record in records}
-            lines = [deletion for deletion in source.deletions() if deletion.unit in kept]
-            _write(draft / retention.DELETIONS, "".join(line.to_line() for line in lines))
-            for record in records:
-                path = Path(record.unit, STAGES, f"{record.step}.json")
-                for name in (path, *(Path(record.unit, name) for name in record.files)):
-                    _link(source.folder / name, draft / name)
+            source.model_folder(incumbent)  # raises where it was removed
+        identity = {
+            "catalog": source.identity["catalog"],
+            "forked_from": {"run": str(source.folder.resolve()), "id": source.id, "round": round},
+        }
+        text = source.recipe_text if recipe_text is None else recipe_text
+        described = source.fingerprint if fingerprint is None else fingerprint
+        with new_folder(Path(folder), text, described, identity) as draft:
+            take_along(source.folder, draft, records, source.deletions())
             reach("fork:linked")
-        run = cls(folder)
+        run = cls(Path(folder))
         run.set_state("running")
         run.rebuild_catalog()
         return run
@@ -166,24 +135,17 @@ class Run:
 
     def unit(self, name: str) -> Path:
         """The folder of a unit: data, models/<name>, rounds/NNN or rounds/NNN/<stage>; ValueError for another name."""
-        if not _UNIT.fullmatch(name):
-            raise ValueError(f"'{name}' is no unit")
-        return self.folder / name
+        return self.folder / units.checked(name)
 
     # steps
 
-    def commit(
-        self, unit: str, step: str, info: Mapping[str, Any] | None = None
-    ) -> AbstractContextManager[Draft]:
+    def commit(self, unit: str, step: str, info: Mapping[str, Any] | None = None) -> AbstractContextManager[Draft]:
         """``with run.commit(unit, step) as out:`` write files into ``out.path``; on leaving the step is done, for good.
 
         ``out.info``, ``out.counts`` and ``out.seconds`` may be filled until then. See ``upturn.store.commit``.
         """
         self.lock()
         return commits.commit(self.unit(unit), unit, step, info, self._noted)
-
-    def _noted(self, record: Record) -> None:
-        self._catalogued(lambda catalog: catalog.put_record(self.id, record))
 
     def done(self, unit: str, step: str) -> Record | None:
         """The record of a step, None where it is not done."""
@@ -192,11 +154,9 @@ class Run:
 
     def records(self, unit: str | None = None) -> list[Record]:
         """Every finished step (of one unit), in the order in which they began."""
-        where = [self.unit(unit)] if unit is not None else [
-            path.parent for pattern in ("data", "models/*", "rounds/*", "rounds/*/*")
-            for path in self.folder.glob(f"{pattern}/{STAGES}")
-        ]
-        found = [commits.read_record(path) for folder in where for path in (folder / STAGES).glob("[!.]*.json")]
+        where = units.FOLDERS if unit is None else (units.checked(unit),)
+        paths = [path for pattern in where for path in self.folder.glob(f"{pattern}/{STAGES}/[!.]*.json")]
+        found = [commits.read_record(path) for path in paths]
         return sorted(found, key=lambda record: (record.started, record.unit, record.step))
 
     def units(self) -> list[str]:
@@ -204,7 +164,7 @@ class Run:
         return list(dict.fromkeys(record.unit for record in self.records()))
 
     def round_units(self) -> list[str]:
-        """The units of rounds, round 0 first: rounds/000/pretrain, rounds/000/finetune, rounds/001, …"""
+        """The units of rounds, round 0 first, those of one round as they began."""
         return sorted((unit for unit in self.units() if unit_round(unit) >= 0), key=unit_round)
 
     def verify(self) -> list[str]:
@@ -224,7 +184,7 @@ class Run:
     # weights
 
     def incumbent(self) -> str | None:
-        """The unit whose model is the best so far: the last promoted round, else the last stage of round 0."""
+        """The unit whose model is the best so far: the last promoted round, else round 0; None before there is one."""
         return retention.incumbent(self.records())
 
     def model_folder(self, unit: str) -> Path:
@@ -234,7 +194,7 @@ class Run:
             if deletion.unit == unit and deletion.name == "model":
                 raise UserError(
                     f"these weights were removed ({deletion.reason}) at {deletion.at}", where=str(path),
-                    fix="Set 'keep: all' in the recipe to keep them all.",
+                    fix="Choose a round whose weights are there, or keep more in the recipe ('keep:').",
                 )
         if not path.is_dir():
             raise UserError("this unit has no model", where=str(path))
@@ -247,14 +207,14 @@ class Run:
     def prune(self, keep: str, budget: int | None = None) -> list[retention.Deletion]:
         """Remove weights that ``keep`` ("all", "promoted", "last N") and a budget in bytes do not retain.
 
-        Never the incumbent's, the anchor's (the last stage of round 0), or those of a round that is not gated yet;
-        each removal is written down first. Raises UserError for another ``keep``.
+        Never the incumbent's, those of round 0, or those of a round that is not gated yet; each removal is written
+        down first. Raises UserError for another ``keep``.
         """
         self.lock()
         with files.disk_errors(self.folder):
             return retention.prune(self.folder, self.records(), keep, budget)
 
-    # state
+    # state and the one writer
 
     @property
     def state(self) -> RunState:
@@ -263,54 +223,39 @@ class Run:
         return RunState(**value)
 
     def set_state(self, state: State, message: str = "") -> None:
+        """Say where the run stands; only the process that writes may."""
         if state not in get_args(State):
             raise ValueError(f"'{state}' is no state of a run")
-        updated = datetime.now(UTC).isoformat(timespec="seconds")
+        self.lock()
+        said = {"state": state, "message": message, "updated": datetime.now(UTC).isoformat(timespec="seconds")}
         with files.disk_errors(self.folder):
             reach("state:before-rename")
-            files.write_text(self.folder / STATE, files.to_json(
-                {"state": state, "message": message, "updated": updated}))
+            files.write_text(self.folder / STATE, files.to_json(said))
         self._catalogued(lambda catalog: catalog.put_run(self))
-
-    # one writer
 
     def lock(self) -> None:
         """Make this the one process that writes, and sweep what a killed one left. Does nothing when held already.
 
         Raises RunError naming the process that holds it.
         """
-        if self._lock is not None:
+        if self._lock.held:
             return
+        self._lock.acquire()
         with files.disk_errors(self.folder):
-            handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            other = os.pread(handle, 32, 0).decode().strip() or "unknown"
-            os.close(handle)
-            raise RunError(
-                f"process {other} is at work on this run", where=str(self.folder),
-                fix="Wait for it, or end it; what it has finished is kept.",
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
-        self._lock = handle
-        self._sweep()
-
-    def _sweep(self) -> None:
-        with files.disk_errors(self.folder):
-            for stages in self.folder.glob(f"**/{STAGES}"):
-                commits.sweep(stages.parent)
+            for pattern in units.FOLDERS:
+                for stages in self.folder.glob(f"{pattern}/{STAGES}"):
+                    commits.sweep(stages.parent)
             retention.finish(self.folder)
+
+    def holder(self) -> int | None:
+        """The process that writes this run now, None where there is none."""
+        return self._lock.holder()
 
     def close(self) -> None:
         """Let another process write."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
         if "_catalog" in self.__dict__:
-            self._catalog.close()
-            del self.__dict__["_catalog"]
+            self.__dict__.pop("_catalog").close()
 
     def __enter__(self) -> Run:
         self.lock()
@@ -319,23 +264,11 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def holder(self) -> int | None:
-        """The process that writes this run now, None where there is none."""
-        if self._lock is not None:
-            return os.getpid()
-        try:
-            handle = os.open(self.folder / LOCK, os.O_RDONLY)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return int(os.pread(handle, 32, 0).decode().strip() or 0) or None
-        finally:
-            os.close(handle)
-        return None
-
     # catalog
+
+    @property
+    def catalog_url(self) -> str:
+        return str(self.identity["catalog"] or f"sqlite:///{self.folder.resolve() / DATABASE}")
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -343,70 +276,50 @@ class Run:
 
         return Catalog(self.catalog_url)
 
-    @property
-    def catalog_url(self) -> str:
-        return str(self.identity["catalog"] or f"sqlite:///{self.folder.resolve() / 'upturn.db'}")
-
     def catalog(self) -> Catalog:
-        """The catalog of this run, made from the files where there is none yet."""
-        if not self._catalog.has(self.id):
-            self._catalog.rebuild(self)
+        """The catalog, this run's part made anew from the files where it is missing, behind or damaged.
+
+        Raises UserError for a database elsewhere that does not answer.
+        """
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            self._renew()
+        except SQLAlchemyError as error:
+            if self.identity["catalog"]:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"the catalog does not answer: {reason}", where="catalog") from error
+            self._catalog.close()
+            del self.__dict__["_catalog"]
+            for path in self.folder.glob(f"{DATABASE}*"):
+                path.unlink()
+            self._renew()
         return self._catalog
+
+    def _renew(self) -> None:
+        if self._catalog.count(self.id) != len(self.records()):
+            self._catalog.rebuild(self)
 
     def rebuild_catalog(self) -> None:
         """Make this run's part of the catalog anew from the files."""
         self._catalogued(lambda catalog: catalog.rebuild(self))
 
+    def _noted(self, record: Record) -> None:
+        def note(catalog: Catalog) -> None:
+            if catalog.count(self.id) is None:
+                catalog.rebuild(self)
+            else:
+                catalog.put_record(self.id, record)
+
+        self._catalogued(note)
+
     def _catalogued(self, act: Callable[[Catalog], None]) -> None:
-        """Do something to the catalog; a database that is away or damaged never stops a run: the files are the truth."""
+        """Do something to the catalog; a database that is away or damaged stops no run: the files are the truth."""
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
             act(self._catalog)
         except SQLAlchemyError as error:
-            _warn(self.catalog_url, error)
-
-
-_warned: set[str] = set()
-
-
-def _warn(url: str, error: Exception) -> None:
-    import warnings
-
-    if url not in _warned:
-        _warned.add(url)
-        reason = str(error).splitlines()[0]
-        warnings.warn(f"the catalog could not be written ({reason}); the run goes on, rebuild it later", stacklevel=3)
-
-
-def unit_round(unit: str) -> int:
-    """The round of a unit, -1 for data and helper models, which come before all rounds."""
-    parts = unit.split("/")
-    return int(parts[1]) if parts[0] == "rounds" else -1
-
-
-def round_unit(number: int, stage: str | None = None) -> str:
-    """``rounds/003``, or ``rounds/000/pretrain``."""
-    return f"rounds/{number:03d}" + (f"/{stage}" if stage else "")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same bytes under another name: a hard link, or a copy; nothing where the source was removed on purpose."""
-    import shutil
-
-    if source.is_dir():
-        for path in source.rglob("*"):
-            if path.is_file():
-                _link(path, target / path.relative_to(source))
-        return
-    if not source.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+            reason = str(error).splitlines()[0]
+            message = f"the catalog could not be written ({reason}); the run goes on, and it can be rebuilt later"
+            warnings.warn(message, stacklevel=3)

@@ -36,7 +36,7 @@ def run(
 
     Returns a JSON-ready dict: the settings, ``seconds``, ``checks`` (a row a quantity and round: theory, simulation,
     standard_error, z or None, meaningful), ``largest_z`` over the meaningful ones, ``bound`` and whether all ``agree``.
-    With 1,000 replicas no run in 1,600 disagreed by chance; with 100 it is one in a hundred (squares are skewed).
+    With 1,000 replicas no run in 1,750 disagreed by chance; with 100 it is one in a hundred (squares are skewed).
     Raises UserError for settings that make no experiment.
     """
     chosen = _checked(n, rounds, replicas, policy, dim, division)

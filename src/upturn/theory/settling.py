@@ -65,7 +65,7 @@ class FixedPoint:
 
 def fixed_point_from_rewards(
     reference: Array, rewards: Sequence[Array], candidates: int, lam: float,
-    *, resamples: int = 200, level: float = 0.95, seed: int = 0,
+    *, resamples: int = 400, level: float = 0.95, seed: int = 0,
 ) -> FixedPoint:
     """Where the shares of C classes settle when each class keeps its measured spread of rewards and only shares move.
 

@@ -19,7 +19,8 @@ def normal_quantile(u: Tensor) -> Tensor:
     """The standard normal's inverse distribution function."""
     import torch
 
-    return torch.special.ndtri(inside(u))
+    quantile: Tensor = torch.special.ndtri(inside(u))
+    return quantile
 
 
 def power_sigmas(steps: int, low: float, high: float, rho: float) -> Tensor:

@@ -20,7 +20,8 @@ class Flow:
     """Rectified flow: straight paths ``x_t = (1 - t) x0 + t noise``, the network predicts ``noise - x0``, plain MSE.
 
     ``sigma = t / (1 - t)`` and ``x = x_t / (1 - t)`` (Liu et al. 2023, "Flow straight and fast", eq. 1). A logit-normal
-    t (Esser et al. 2024, section 3.1) is a log-normal sigma. Times are kept in [t_min, t_max]: t = 1 is sigma = infinity.
+    t (Esser et al. 2024, section 3.1) is a log-normal sigma. Times are kept in [t_min, t_max]: t = 1 is sigma without
+    bound.
     """
 
     time: Literal["logit_normal", "uniform"] = "logit_normal"

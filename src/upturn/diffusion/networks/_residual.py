@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ _OCTAVES = 6.0
 
 
 class ResidualMlp(nn.Module):
-    """Residual blocks whose normalised input is scaled and shifted by noise level and class (adaLN, Peebles & Xie 2023).
+    """Residual blocks ``h + back(silu(wide(norm(h)) + shift))``, the shift from noise level and class.
 
     ``forward(x (N, *shape), noise () or (N,), label (N,) int64, -1 for none)`` -> (N, *shape). With one noise level for
-    all rows, as in sampling, the condition is computed once a class instead of once a row.
+    all rows, as in sampling, the condition is computed once a class instead of once a row. Sums are fused into the
+    matrix products: at these sizes the number of operations costs as much as their arithmetic.
     """
 
     frequencies: Tensor
@@ -27,50 +29,51 @@ class ResidualMlp(nn.Module):
         noise_low: float, noise_high: float,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
+        self.settings: dict[str, Any] = {
             "shape": list(shape), "classes": classes, "width": width, "depth": depth, "embedding": embedding,
             "noise_low": noise_low, "noise_high": noise_high,
         }
-        self.classes, self.width = classes, width
-        self.noise_low, self.noise_high = noise_low, noise_high
+        self.classes, self.width, self.noise_low, self.noise_high = classes, width, noise_low, noise_high
         size = math.prod(shape)
         turns = 2.0 ** torch.linspace(-1, _OCTAVES - 1, _FREQUENCIES)
         self.register_buffer("frequencies", 2 * math.pi * turns, persistent=False)
         self.noise_in = nn.Linear(2 * _FREQUENCIES, embedding)
         self.class_in = nn.Embedding(classes + 1, embedding) if classes else None  # the last row is "no class"
+        self.shifts = nn.Linear(embedding, depth * width)
         self.first = nn.Linear(size, width)
-        self.modulations = nn.ModuleList(nn.Linear(embedding, 2 * width) for _ in range(depth))
-        self.wide = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.back = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.wide = nn.ParameterList(nn.Parameter(torch.empty(width, width)) for _ in range(depth))
+        self.back = nn.ParameterList(nn.Parameter(torch.empty(width, width)) for _ in range(depth))
         self.last = nn.Linear(width, size)
-        for layer in (*self.back, self.last):  # every block and the network begin as the identity and zero
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for wide, back in self._blocks():
+            nn.init.normal_(wide, std=width**-0.5)  # what is normalised keeps its variance
+            nn.init.zeros_(back)  # every block begins as the identity, the network as zero
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.wide, self.back, strict=True)
 
     def condition(self, noise: Tensor, label: Tensor) -> Tensor:
-        """(N, embedding) of noise levels (N,) and classes (N,)."""
+        """(N, depth * width) of noise levels (N,) and classes (N,), all at least 0."""
         at = (noise - self.noise_low) / (self.noise_high - self.noise_low)
         angles = at[:, None] * self.frequencies
         hidden: Tensor = self.noise_in(torch.cat([angles.cos(), angles.sin()], dim=1))
         if self.class_in is not None:
-            hidden = hidden + self.class_in(torch.where(label < 0, self.classes, label))
-        return functional.silu(hidden)
+            hidden = hidden + self.class_in(label)
+        shifts: Tensor = self.shifts(functional.silu(hidden))
+        return shifts
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor) -> Tensor:
-        rows = label
-        once = noise.ndim == 0
-        if once:
-            label = torch.arange(self.classes + 1, device=x.device) if self.classes else label.new_full((1,), -1)
-            noise = noise.expand(len(label))
-            rows = torch.where(rows < 0, self.classes, rows)
-        condition = self.condition(noise, label)
+        rows = torch.where(label < 0, self.classes, label) if self.classes else torch.zeros_like(label)
+        if noise.ndim == 0:
+            every = torch.arange(self.classes + 1, device=x.device)
+            shifts = self.condition(noise.expand(len(every)), every)[rows]
+        else:
+            shifts = self.condition(noise, rows)
         hidden = self.first(x.flatten(1))
-        for modulation, wide, back in zip(self.modulations, self.wide, self.back, strict=True):
-            both = modulation(condition)
-            if once and self.classes:
-                both = both[rows]
-            scale, shift = both.chunk(2, dim=1)
-            inner = torch.addcmul(shift, functional.layer_norm(hidden, (self.width,)), 1 + scale)
-            hidden = hidden + back(functional.silu(wide(inner)))
+        for shift, (wide, back) in zip(torch.split(shifts, self.width, dim=1), self._blocks(), strict=True):
+            normal = functional.layer_norm(hidden, (self.width,))
+            inner = functional.silu(torch.addmm(shift, normal, wide.t()))
+            hidden = torch.addmm(hidden, inner, back.t())
         out: Tensor = self.last(functional.silu(hidden))
         return out.reshape(x.shape)

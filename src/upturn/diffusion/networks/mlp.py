@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from upturn.diffusion.denoiser import bare
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ _CLASS = "ResidualMlp"
 
 @dataclass(frozen=True)
 class Mlp:
-    """Residual MLP with adaptive layer norm: for points and pictures of up to about 8x8.
+    """Residual MLP, conditioned on noise level and class by shifts: for points and pictures of up to about 8x8.
 
     A picture is seen as a vector, so nothing is shared between places: above 8x8 take ``unet``.
     """
@@ -43,8 +45,9 @@ class Mlp:
     def config(self, module: nn.Module) -> Mapping[str, Any]:
         from upturn.diffusion.networks._residual import ResidualMlp
 
-        assert isinstance(module, ResidualMlp)
-        return {"_class_name": _CLASS, **module.config}
+        inner = bare(module)
+        assert isinstance(inner, ResidualMlp)
+        return {"_class_name": _CLASS, **inner.settings}
 
     def from_config(self, config: Mapping[str, Any]) -> nn.Module:
         from upturn.diffusion.networks._residual import ResidualMlp

@@ -1,0 +1,39 @@
+# make demo   install, then train, improve and report on real handwritten digits
+# make test   install, then run the tests
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(INSTALLED)
+
+# The stamp is older than these files only when there is something to install. torch comes first, by its exact version
+# (the largest by far: the resolver is not to try several). -qq: errors only.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into .venv: a few minutes the first time, nothing after."
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -qq "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[test]'
+	@touch $(INSTALLED)
+
+demo: setup
+	$(BIN)/upturn run recipes/digits.yaml
+
+# Workers run side by side with one thread each: more threads than cores make small models slower.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict src
+
+bench: setup
+	$(BIN)/python -m pytest bench -s
+
+# What make made; runs/ is yours and stays.
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

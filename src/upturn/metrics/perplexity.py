@@ -1,0 +1,87 @@
+"""Perplexity of held-out text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from upturn.errors import UserError
+from upturn.metrics._embedded import metric_key, spread_rows
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence, Trainable
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Array, Measurement, Samples
+
+_ROWS = 64  # documents in one forward pass
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean negative log-likelihood a token, of held-out text under the policy; lower is better.
+
+    Every token counts the same (long documents weigh more), the end token too, prompts not. The interval draws whole
+    documents, because the tokens of one hang together. Comparable between models that share a tokenizer only:
+    ``details`` gives bits a character, which is comparable between all.
+
+    Raises UserError where the model's log-probs are no exact likelihoods: a bound's exponential is no perplexity.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text"})
+    better: ClassVar[str] = "lower"
+
+    documents: int = 2000  # held-out documents at most, evenly spaced: about 2% of width at 100 tokens each
+
+    def __post_init__(self) -> None:
+        if self.documents < 2:
+            raise ValueError("documents is at least 2")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        model = evidence.tools.model("policy")
+        if model.likelihood != "exact":
+            raise UserError(
+                f"perplexity needs exact log-likelihoods, those of the policy are {model.likelihood}",
+                where="evaluate: perplexity", fix="Remove the metric.",
+            )
+        held_out = evidence.tools.held_out
+        used = held_out.take(spread_rows(len(held_out), self.documents))
+        if not len(used):
+            raise CannotSpeak("there is no held-out text")
+        totals, counts = _log_likelihoods(model, used)
+        mean = -float(totals.sum() / counts.sum())
+        # a ratio of sums over documents: each token is given its document's mean, tokens cluster by document
+        each = np.repeat(-totals / counts, counts)
+        low, high = bootstrap_mean(
+            each, metric_key(evidence, "perplexity"), clusters=np.repeat(np.arange(len(used)), counts)
+        )
+        characters = sum(len(str(content)) for content in used.content)
+        details = {
+            "tokens": int(counts.sum()), "characters": characters, "nats_per_token": mean,
+            "bits_per_character": -float(totals.sum()) / math.log(2) / max(characters, 1),
+        }
+        note = "" if len(used) == len(held_out) else f"{len(used)} of {len(held_out)} held-out documents"
+        return Measurement(math.exp(mean), math.exp(low), math.exp(high), len(used), note=note, details=details)
+
+
+def _log_likelihoods(model: Trainable, samples: Samples) -> tuple[Array, Array]:
+    """(N,) sums of log-probs in nats, and (N,) how many tokens each sums."""
+    examples = model.encode(samples)
+    lengths = examples.lengths
+    order = torch.arange(len(examples)) if lengths is None else lengths.argsort(stable=True)
+    totals, counts = torch.zeros(len(examples), dtype=torch.float64), torch.zeros(len(examples), dtype=torch.int64)
+    device = next(model.module.parameters()).device
+    was_training = model.module.training
+    model.module.eval()
+    try:
+        with torch.no_grad():
+            for rows in torch.split(order, _ROWS):
+                out = model.forward(examples.take(rows).to(device), None)
+                totals[rows] = (out.log_probs * out.mask).double().sum(dim=1).cpu()
+                counts[rows] = out.mask.sum(dim=1).long().cpu()
+    finally:
+        model.module.train(was_training)
+    return totals.numpy(), counts.numpy()

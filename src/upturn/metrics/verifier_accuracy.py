@@ -1,0 +1,71 @@
+"""How often a verifier says right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import metric_key
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Array, Measurement
+
+
+@dataclass(frozen=True)
+class VerifierAccuracy:
+    """The share of samples that the verifier calls right (reward 1); with ``k``, of prompts solved within k candidates.
+
+    At k > 1 the unbiased estimate of pass@k from the n scored candidates of a prompt, c of them right:
+    ``1 - C(n-c, k) / C(n, k)`` (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1).
+    Unscored samples are left out and counted; so are prompts with fewer than k scored candidates. ``values`` are a
+    sample's at k = 1 (NaN where unscored), a prompt's at k > 1. The interval draws whole prompts.
+
+    Greedy accuracy is k = 1 where the evaluation samples at temperature 0.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError("k is at least 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        rewards = np.asarray(evidence.rewards, dtype=np.float64)
+        known = ~np.isnan(rewards)
+        if not known.any():
+            raise CannotSpeak("no sample was scored")
+        if (known & (rewards != 0) & (rewards != 1)).any():
+            raise CannotSpeak("the rewards are not those of one verifier alone: some are neither 0 nor 1")
+        note = "" if known.all() else f"{int((~known).sum())} of {len(known)} samples were not scored"
+        key = metric_key(evidence, "verifier_accuracy")
+        if self.k == 1:
+            low, high = bootstrap_mean(rewards, key, clusters=evidence.samples.group)
+            return Measurement(float(rewards[known].mean()), low, high, int(known.sum()), rewards, note)
+        _, member = np.unique(evidence.samples.group, return_inverse=True)
+        n = np.bincount(member, weights=known).astype(np.int64)
+        right = np.bincount(member, weights=rewards == 1).astype(np.int64)
+        values = pass_at_k(n, right, self.k)
+        enough = ~np.isnan(values)
+        if not enough.any():
+            raise CannotSpeak(f"no prompt has {self.k} scored candidates; the most is {int(n.max())}")
+        if not enough.all():
+            few = f"{int((~enough).sum())} of {len(n)} prompts have fewer than {self.k} scored candidates"
+            note = f"{note}; {few}" if note else few
+        low, high = bootstrap_mean(values, key)
+        return Measurement(float(values[enough].mean()), low, high, int(enough.sum()), values, note)
+
+
+def pass_at_k(n: Array, right: Array, k: int) -> Array:
+    """(G,) probability that k of n candidates, drawn without replacement, hold a right one; NaN where n < k."""
+    # C(n-c, k) / C(n, k) as a product of k factors below 1, so that nothing overflows
+    misses = np.ones(len(n))
+    for i in range(k):
+        misses *= np.clip(n - right - i, 0, None) / np.maximum(n - i, 1)
+    return np.where(n >= k, 1 - misses, np.nan)

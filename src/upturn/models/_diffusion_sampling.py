@@ -1,0 +1,169 @@
+"""How a diffusion model makes samples, and the Gaussian transitions of its stochastic sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from upturn import seeds
+from upturn.diffusion import samplers
+from upturn.diffusion.denoiser import Denoise, denoised, spread
+from upturn.diffusion.guidance import guided
+from upturn.errors import UserError
+from upturn.models._diffusion_frame import carried
+from upturn.types import Array, Prompt
+
+if TYPE_CHECKING:
+    from upturn.models._diffusion import Diffusion
+
+Run = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class DiffusionSampling:
+    """``guidance`` 1 is none; ``batch`` rows are made at once, which changes nothing but speed and memory."""
+
+    steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions.md
+    sampler: Literal["euler", "heun", "dpmpp_2m", "ancestral", "churn"] = "euler"
+    guidance: float = 1.0
+    guidance_low: float = 0.0  # noise levels between which guidance acts; None: no upper end
+    guidance_high: float | None = None
+    guide: str = ""  # a model of the recipe that guides (autoguidance); empty: the model without its condition
+    s_churn: float = 40.0  # of the sampler churn: Karras et al. 2022, table 5, ImageNet-64
+    s_min: float = 0.05
+    s_max: float = 50.0
+    s_noise: float = 1.003
+    batch: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+        if not math.isfinite(self.guidance) or not 0 <= self.guidance_low <= self.high:
+            raise ValueError("guidance must be finite, and 0 <= guidance_low <= guidance_high")
+        if self.guide and self.guidance == 1.0:
+            raise ValueError(f"guide '{self.guide}' does nothing at guidance 1; give guidance, for instance 1.5")
+        if self.s_churn < 0 or self.s_noise <= 0:
+            raise ValueError("s_churn must not be below 0, s_noise must be above it")
+
+    @property
+    def high(self) -> float:
+        return math.inf if self.guidance_high is None else self.guidance_high
+
+    @property
+    def passes(self) -> int:
+        """How often a sample goes through a network."""
+        return samplers.evaluations(self.sampler, self.steps) * (2 if self.guidance != 1.0 else 1)
+
+    def run(self) -> Run:
+        """The function of :mod:`upturn.diffusion.samplers`, its constants filled in."""
+        known: dict[str, Run] = {
+            "euler": samplers.euler, "heun": samplers.heun, "dpmpp_2m": samplers.dpmpp_2m,
+            "ancestral": samplers.ancestral,
+            "churn": partial(
+                samplers.churn, s_churn=self.s_churn, s_min=self.s_min, s_max=self.s_max, s_noise=self.s_noise
+            ),
+        }
+        return known[self.sampler]
+
+
+def denoiser(model: Diffusion, label: Tensor, settings: DiffusionSampling, guides: Mapping[str, Any]) -> Denoise:
+    """D for rows of these labels (N,), with the guidance of the settings, in the model's coordinates."""
+
+    def plain(of: Diffusion, rows: Tensor) -> Denoise:
+        return lambda x, sigma: denoised(of.net, of.module, of.form, x, sigma, rows)
+
+    _check_guidance(model, settings, guides)
+    own = plain(model, label)
+    if settings.guidance == 1.0:
+        return own
+    if settings.guide:
+        other = guides[settings.guide]
+        rows = label if other.conditional else torch.full_like(label, -1)
+        weaker = carried(plain(other, rows), other.frame, model.frame)
+    else:
+        weaker = plain(model, torch.full_like(label, -1))
+    return guided(own, weaker, settings.guidance, settings.guidance_low, settings.high)
+
+
+def _check_guidance(model: Diffusion, settings: DiffusionSampling, guides: Mapping[str, Any]) -> None:
+    where, fix = "settings.guidance", "Set guidance to 1, or name a 'guide:'."
+    if settings.guide and settings.guide not in guides:
+        raise UserError(
+            f"there is no model '{settings.guide}' to guide with", where="settings.guide",
+            fix=f"There: {', '.join(guides) or 'none'}.",
+        )
+    if settings.guidance == 1.0 or settings.guide:
+        return
+    if not model.conditional:
+        raise UserError("an unconditional model has no condition to guide by", where=where, fix=fix)
+    if not model.label_dropout:
+        raise UserError("with label_dropout 0 a model never learns to go without its class", where=where, fix=fix)
+
+
+def noise_levels(model: Diffusion, settings: DiffusionSampling) -> Tensor:
+    """(steps + 1,) on the model's device."""
+    try:
+        return model.form.sigmas(settings.steps).to(model.device)
+    except ValueError as error:
+        raise UserError(str(error), where="settings.steps") from error
+
+
+def chunks(
+    model: Diffusion, prompts: Sequence[Prompt], keys: Array, batch: int
+) -> Iterator[tuple[Tensor, Tensor, samplers.Noise]]:
+    """Of every ``batch`` rows: labels, the start's unit noise, the noise of step i (streams 0 and i + 1 of a key)."""
+    labels = model.labels(prompts).to(model.device)
+    for start in range(0, len(prompts), batch):
+        part = keys[start : start + batch]
+
+        def noise(step: int, part: Array = part) -> Tensor:
+            return seeds.normal(part, model.frame.shape, stream=step + 1).to(model.device)
+
+        yield labels[start : start + batch], noise(-1), noise
+
+
+@contextmanager
+def evaluating(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Without gradients and dropout; afterwards each module is as it was."""
+    every = list(modules)
+    before = [module.training for module in every]
+    for module in every:
+        module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in zip(every, before, strict=True):
+            module.train(training)
+
+
+def trajectory(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, noise: samplers.Noise
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ancestral sampling that keeps its path: latents (N, T + 1, ...), log-probs (N, T), the finished rows (N, ...)."""
+    path, said = [x], []
+    for i in range(len(sigmas) - 2):
+        mean, std = samplers.posterior(x, denoise(x, sigmas[i]), sigmas[i], sigmas[i + 1])
+        x = mean + std * noise(i)
+        path.append(x)
+        said.append(normal_log_density(x, mean, std))
+    return torch.stack(path, dim=1), torch.stack(said, dim=1), denoise(x, sigmas[-2])
+
+
+def replay(denoise: Denoise, x: Tensor, after: Tensor, now: Tensor, later: Tensor) -> Tensor:
+    """(N,) nats of the transitions from ``x`` at sigma ``now`` (N,) to ``after`` at ``later`` (N,), with gradient."""
+    mean, std = samplers.posterior(x, denoise(x, now), spread(now, x), spread(later, x))
+    return normal_log_density(after, mean, std)
+
+
+def normal_log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(N,) nats: log N(x; mean, std^2) summed over all but the first dimension; ``std`` broadcasts over x."""
+    terms = ((x - mean) / std).square() + 2 * std.log() + math.log(2 * math.pi)
+    return -0.5 * terms.flatten(1).sum(dim=1)

@@ -1,0 +1,107 @@
+"""The recipe in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from upturn.recipe import Recipe, Rounds, Training
+from upturn.report.words import listed, number, plural, share
+
+_MOST_FIELDS = 6  # of a component that are named in a sentence; the folded recipe has all
+
+
+def summary(recipe: Recipe) -> list[tuple[str, str]]:
+    """(term, sentence) for each part of the recipe."""
+    rows = [("Data", component(recipe.data))]
+    for name, model in recipe.models.items():
+        where = ""
+        if model.fit is not None:
+            part = "training" if model.fit.split == "train" else "held-out"
+            where = f", fitted on the {part} data{_where(model.fit.where)} and then left as it is"
+        rows.append(("Model" if name == "policy" else f"Helper “{name}”", component(model.spec) + where))
+    for stage in recipe.stages:
+        rows.append((stage.name.capitalize(), f"On real data{_where(stage.where)}, {_training(stage)}."))
+    if recipe.rounds is not None:
+        rows.append(("Rounds", _rounds(recipe.rounds)))
+    rows.append(("Gate", _gate(recipe)))
+    measured = "; ".join(
+        f"{plural(e.prompts, 'prompt')}{f' × {e.candidates}' if e.candidates > 1 else ''}: "
+        f"{listed([str(m.get('as', m['name'])) for m in e.metrics])}" for e in recipe.evaluate
+    )
+    rows.append(("Measured", f"With the same prompts and noise every time. {measured}."))
+    return rows
+
+
+def component(spec: Mapping[str, Any]) -> str:
+    """``digits (degraded 0.5)``."""
+    fields = [f"{name} {_value(value)}" for name, value in spec.items() if name != "name"]
+    more = ", …" if len(fields) > _MOST_FIELDS else ""
+    return f"{spec['name']} ({', '.join(fields[:_MOST_FIELDS])}{more})" if fields else str(spec["name"])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value["name"]) if "name" in value else ", ".join(f"{k} {_value(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return " ".join(_value(v) for v in value[:_MOST_FIELDS]) + (" …" if len(value) > _MOST_FIELDS else "")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _where(where: Mapping[str, str]) -> str:
+    return f" where {listed([f'{name} is {value}' for name, value in where.items()])}" if where else ""
+
+
+def _training(spec: Training) -> str:
+    length = plural(spec.epochs, "epoch") if spec.epochs else plural(spec.steps or 0, "step")
+    adapter = "" if spec.adapter["name"] == "full" else f", {component(spec.adapter)} adapter"
+    objective = component(spec.objective)
+    rate = f"{spec.learning_rate:g}"
+    return f"{length}, batches of {spec.batch_size}, learning rate {rate}, objective {objective}{adapter}"
+
+
+def _rounds(rounds: Rounds) -> str:
+    if rounds.count == 0:
+        return "None."
+    each = f"{plural(rounds.sample.prompts, 'prompt')} × {plural(rounds.sample.candidates, 'candidate')}"
+    parts = [f"{plural(rounds.count, 'round')}, each: sample {each}"]
+    if rounds.score:
+        parts.append(f"score by {listed([component(s) for s in rounds.score])}")
+    if rounds.curate:
+        parts.append(f"curate by {listed([component(c) for c in rounds.curate])}")
+    parts.append(_mix(rounds))
+    start = "the kept model" if rounds.start == "incumbent" else "scratch"
+    parts.append(f"train from {start} for {_training(rounds.train)}")
+    return "; ".join(parts) + "."
+
+
+def _mix(rounds: Rounds) -> str:
+    policy = rounds.mix.policy.replace("_", " ")
+    lam = rounds.mix.lambda_
+    if lam is None:
+        blend = "every sample weighs the same"
+    elif math.isinf(lam):
+        blend = "no real data"
+    else:
+        blend = f"λ = {number(lam)}, so that {share(1 / (1 + lam))} of the weight is real"
+    return f"mix ({policy}): {blend}{_where(rounds.mix.where)}"
+
+
+def _gate(recipe: Recipe) -> str:
+    gate = recipe.gate
+    if gate is None:
+        return "None: every round is taken."
+    text = (
+        f"A round is kept only if {gate.metric} is better than the best model so far, with at most "
+        f"{share(gate.alpha)} chance that any round of the run is kept by luck"
+    )
+    limits = []
+    for name, limit in gate.guards.items():
+        for kind, value in limit.items():
+            limits.append({
+                "at_least": f"{name} stays at least {value:g} times that of round 0",
+                "at_most": f"{name} stays at most {value:g} times that of round 0",
+                "floor": f"{name} is at least {value:g}", "ceiling": f"{name} is at most {value:g}",
+            }.get(kind, f"{name}: {kind} {value:g}"))
+    return f"{text}, and only if {listed(limits)}." if limits else f"{text}."

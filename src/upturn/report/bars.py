@@ -1,0 +1,142 @@
+"""Stacked bars: shares of classes, real and synthetic, seconds by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from upturn.report import words
+from upturn.report.facts import DATA, Column, Facts
+
+_COLOURS = 10  # of the page; further classes take them again
+_LABEL = 0.07  # share of the width from which a segment has room for a short label
+_STEPS = ("load", "fit", "sample", "score", "curate", "mix", "train", "evaluate", "gate")
+
+
+@dataclass(frozen=True)
+class Segment:
+    share: float  # of the whole width
+    colour: str  # a class of the page
+    label: str  # inside, where there is room
+    title: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    title: str
+    note: str
+    segments: tuple[Segment, ...]
+    end: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    legend: tuple[tuple[str, str], ...]  # (colour, name)
+    bars: tuple[Bar, ...]
+    note: str = ""
+
+
+def class_shares(facts: Facts) -> Bars | None:
+    """From the first metric that gives shares by class."""
+    for name in facts.metric_names:
+        shown = [(c, _shares(c.metrics[name])) for c in facts.columns if name in c.metrics]
+        shown = [(c, shares) for c, shares in shown if shares]
+        if shown:
+            classes = list(dict.fromkeys(label for _, shares in shown for label in shares))
+            legend = tuple((f"c{i % _COLOURS}", words.visible(label)) for i, label in enumerate(classes))
+            bars = tuple(Bar(c.title, _decision(c), _segments(shares, classes)) for c, shares in shown)
+            return Bars(legend, bars)
+    return None
+
+
+def _shares(measured: Mapping[str, object]) -> dict[str, tuple[float, str]]:
+    """Class -> (share, as shown with its interval)."""
+    details = measured.get("details")
+    found = details.get("shares") if isinstance(details, Mapping) else None
+    if not isinstance(found, Mapping):
+        return {}
+    out = {}
+    for label, entry in found.items():
+        measured = entry if isinstance(entry, Mapping) else {"value": entry}
+        value = measured.get("value")
+        if isinstance(value, (int, float)):
+            out[str(label)] = (float(value), words.interval(measured))
+    return out
+
+
+def _segments(shares: Mapping[str, tuple[float, str]], classes: Sequence[str]) -> tuple[Segment, ...]:
+    out = []
+    for i, label in enumerate(classes):
+        value, shown = shares.get(label, (0.0, ""))
+        short = words.visible(label) if value >= _LABEL and len(label) <= 100 * value / 1.5 else ""
+        out.append(Segment(value, f"c{i % _COLOURS}", short, f"{label}: {shown}"))
+    return tuple(out)
+
+
+def _decision(column: Column) -> str:
+    return column.decision if column.decision in {"promoted", "rejected"} else column.note
+
+
+def real_fraction(facts: Facts) -> Bars | None:
+    """Real and synthetic weight of what each model was trained on."""
+    zero, *rounds = facts.status.rounds
+    rows = [(s.name, s.unit, s.real_fraction) for s in zero.stages]
+    rows += [(f"round {r.round}", r.unit, r.real_fraction) for r in rounds]
+    bars = []
+    for title, unit, fraction in rows:
+        if fraction is None:
+            continue
+        counts = facts.counts(unit, "mix")
+        real, made = counts.get("real", 0), counts.get("synthetic", 0)
+        parts = [(fraction, "real", f"real {words.share(fraction)}", words.plural(real, "real sample"))]
+        if fraction < 1:
+            parts.append((1 - fraction, "made", f"synthetic {words.share(1 - fraction)}", f"{made} synthetic samples"))
+        segments = tuple(Segment(s, colour, label if s > 0.2 else "", title) for s, colour, label, title in parts)
+        end = f"{words.number(real, 0)} + {words.number(made, 0)}" if counts else ""
+        bars.append(Bar(title, "", segments, end))
+    legend = (("real", "real"), ("made", "synthetic"))
+    return Bars(legend, tuple(bars), "On the right: how many real + synthetic samples.") if bars else None
+
+
+def times(facts: Facts) -> Bars | None:
+    """Seconds by step, all bars on one scale."""
+    zero, *rounds = facts.status.rounds
+    rows: list[tuple[str, Mapping[str, float]]] = []
+    setup = facts.status.setup_seconds
+    if setup:
+        fitted = sum(seconds for name, seconds in setup.items() if name != "load")
+        rows.append(("before training", {"load": setup.get("load", 0.0), "fit": fitted}))
+    rows += [(s.name, s.seconds) for s in zero.stages] + [(f"round {r.round}", r.seconds) for r in rounds]
+    rows = [(title, seconds) for title, seconds in rows if sum(seconds.values()) > 0]
+    if not rows:
+        return None
+    longest = max(sum(seconds.values()) for _, seconds in rows)
+    used = [step for step in _STEPS if any(seconds.get(step, 0) > 0 for _, seconds in rows)]
+    colours = {step: f"c{_STEPS.index(step)}" for step in _STEPS}
+    bars = tuple(
+        Bar(title, "", tuple(
+            Segment(seconds[step] / longest, colours[step], "", f"{words.STEPS[step]}: {words.duration(seconds[step])}")
+            for step in used if seconds.get(step, 0) > 0
+        ), words.duration(sum(seconds.values())))
+        for title, seconds in rows
+    )
+    return Bars(tuple((colours[step], words.STEPS[step]) for step in used), bars, _cost(facts, rows))
+
+
+def _cost(facts: Facts, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    total = sum(sum(seconds.values()) for _, seconds in rows)
+    text = f"In all {words.duration(total)}"
+    price = facts.recipe.usd_per_hour
+    if price:
+        return f"{text}, {words.usd(total / 3600 * price)} at {words.usd(price)} an hour."
+    return f"{text}. No price an hour was stated (usd_per_hour in the recipe)."
+
+
+def data_counts(facts: Facts) -> str:
+    counts = facts.counts(DATA, "load")
+    if not counts:
+        return ""
+    return (
+        f"{words.plural(counts.get('train', 0), 'real sample')} to train on, "
+        f"{words.number(counts.get('held_out', 0), 0)} held out that no training sees."
+    )

@@ -1,0 +1,133 @@
+"""Curves: a metric model by model with its intervals, and the losses of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from upturn.report import svg, words
+from upturn.report.facts import Column
+from upturn.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, element
+
+_FAR = 3.0  # a reference further away than this many spans of the curve would flatten it: named, not drawn
+_CHARACTER = 6.0  # width of a letter of an axis label
+_SPAN_OF_LOG = 30.0  # losses that fall by more than this factor are drawn on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Line:
+    """A horizontal line for comparison."""
+
+    value: float
+    label: str
+    kind: str  # "reference" | "limit"
+
+
+@dataclass(frozen=True)
+class _Mark:
+    column: Column
+    x: float
+    value: float
+    low: float | None
+    high: float | None
+    title: str
+
+
+def metric(name: str, columns: Sequence[Column], kept: Column | None, lines: Sequence[Line]) -> Markup | None:
+    """Values with 95% intervals; a line joins the models that were kept, crosses are rounds that were rejected."""
+    shown = [c for c in columns if c.metrics.get(name, {}).get("value") is not None]
+    if not shown:
+        return None
+    slot = (WIDTH - LEFT - RIGHT) / len(columns)
+    xs = {c.unit: LEFT + slot * (i + 0.5) for i, c in enumerate(columns)}
+    marks = [_mark(c, xs[c.unit], c.metrics[name]) for c in shown]
+    ends = [v for m in marks for v in (m.value, m.low, m.high) if v is not None]
+    reach = max(max(ends) - min(ends), abs(max(ends)) * 0.02, 1e-9)
+    near = [x for x in lines if min(ends) - _FAR * reach <= x.value <= max(ends) + _FAR * reach]
+    y = Axis(*svg.span([*ends, *(x.value for x in near)]), HEIGHT - BOTTOM, TOP)
+    body = [svg.y_grid(y), _labels(columns, xs, slot)]
+    for line in near:
+        at = y(line.value)
+        title = element("title", f"{line.label}: {words.number(line.value)}")
+        body.append(element("line", title, x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_=line.kind))
+    body += [_path(marks, y), *(_drawn(m, y, kept) for m in marks)]
+    return svg.figure(svg.join(body), f"{name} by model: " + "; ".join(m.title for m in marks))
+
+
+def _mark(column: Column, x: float, measured: Mapping[str, Any]) -> _Mark:
+    title = f"{column.full_title}: {words.interval(measured)}, n = {measured.get('n')}"
+    if column.decision == "rejected":
+        title += ", rejected"
+    return _Mark(column, x, measured["value"], measured.get("low"), measured.get("high"), title)
+
+
+def _path(marks: Sequence[_Mark], y: Axis) -> Markup:
+    """A solid line through the models that the run stood at; a dashed one out to each that it did not take."""
+    kept: list[tuple[float, float]] = []
+    aside = []
+    for mark in marks:
+        point = (mark.x, y(mark.value))
+        if mark.column.decision in {"stage", "promoted"}:
+            kept.append(point)
+        elif kept:
+            aside.append(svg.path([kept[-1], point], "aside"))
+    return svg.join([*aside, svg.path(kept, "line")] if len(kept) > 1 else aside)
+
+
+def _drawn(mark: _Mark, y: Axis, kept: Column | None) -> Markup:
+    at, kind = y(mark.value), mark.column.decision
+    parts = [element("title", mark.title)]
+    if mark.low is not None and mark.high is not None:
+        parts.append(element("line", x1=mark.x, x2=mark.x, y1=y(mark.low), y2=y(mark.high), class_="interval"))
+    if kept is not None and mark.column.unit == kept.unit:
+        parts.append(element("circle", cx=mark.x, cy=at, r=7.0, class_="halo"))
+    if kind == "rejected":
+        d = f"M{mark.x - 4:.1f} {at - 4:.1f}l8 8m0 -8l-8 8"
+        parts.append(element("path", d=d, class_="cross"))
+    else:
+        parts.append(element("circle", cx=mark.x, cy=at, r=4.0, class_="dot"))
+    # a wide invisible target: the title is found without aiming
+    parts.append(element("rect", x=mark.x - 10, y=float(TOP), width=20, height=HEIGHT - BOTTOM - TOP, class_="target"))
+    return element("g", *parts, class_=f"mark {kind}")
+
+
+def _labels(columns: Sequence[Column], xs: Mapping[str, float], slot: float) -> Markup:
+    """Names below; those that do not fit beside each other take turns on a second line."""
+    parts: list[Markup] = []
+    ends = [-1e9, -1e9]  # where the last label of each of the two lines ends
+    for column in columns:
+        wide = len(column.short) * _CHARACTER
+        x = min(max(xs[column.unit], wide / 2 + 2), WIDTH - wide / 2 - 2)
+        line = next((i for i in (0, 1) if ends[i] + 4 <= x - wide / 2), None)
+        if line is None:
+            continue
+        ends[line] = x + wide / 2
+        bad = " bad" if column.decision == "rejected" else ""
+        parts.append(element("text", column.short, x=x, y=HEIGHT - BOTTOM + 14.0 + 12 * line, class_=f"tick mid{bad}"))
+    return svg.join(parts)
+
+
+def loss(points: Sequence[Mapping[str, float]], label: str) -> Markup | None:
+    """Training loss (thin) and held-out loss (thick) over steps."""
+    train = [(p["step"], p["loss"]) for p in points if p.get("loss") is not None]
+    held = [(p["step"], p["held_out"]) for p in points if p.get("held_out") is not None]
+    if len(train) < 2:
+        return None
+    values = [v for _, v in (*train, *held)]
+    log = min(values) > 0 and max(values) > _SPAN_OF_LOG * min(values)
+    low, high = (min(values) * 0.9, max(values) * 1.1) if log else svg.span(values)
+    y = Axis(low, high, HEIGHT - BOTTOM, TOP, log)
+    x = Axis(0.0, max(step for step, _ in train), LEFT, WIDTH - RIGHT)
+    body = [svg.y_grid(y)]
+    for tick in x.ticks(4):
+        body.append(element("text", svg.tick_text(tick), x=x(tick), y=HEIGHT - BOTTOM + 14.0, class_="tick mid"))
+    body.append(svg.path([(x(s), y(v)) for s, v in train], "loss-train"))
+    if held:
+        body.append(svg.path([(x(s), y(v)) for s, v in held], "loss-held"))
+        best = min(held, key=lambda point: point[1])
+        title = element("title", f"lowest held-out loss {words.number(best[1])} at step {best[0]:.0f}")
+        body.append(element("circle", title, cx=x(best[0]), cy=y(best[1]), r=3.5, class_="dot"))
+    return svg.figure(svg.join(body), label)

@@ -1,0 +1,90 @@
+"""Clouds of points: small multiples with the real points behind, drawn once and referred to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from upturn.report import svg
+from upturn.report.svg import element
+from upturn.types import Array
+
+_SIDE = 400  # units of a panel
+_MOST = 1200  # points of a cloud: more only fill it
+_ROOM = 0.06  # of the real points' range, on every side
+_BINS = 48  # of a histogram, for points on a line
+
+
+@dataclass(frozen=True)
+class View:
+    """How points (N, d) become places of a panel: the same for all panels of a run.
+
+    d = 2 as they are, d = 1 as a histogram, d > 2 onto the two directions in which the real points spread most.
+    """
+
+    centre: Array
+    directions: Array  # (d, 2) or (d, 1)
+    low: Array
+    high: Array
+    note: str
+
+    @staticmethod
+    def of(real: Array) -> View:
+        d = real.shape[1]
+        centre, directions, note = np.zeros(d), np.eye(d)[:, :2], ""
+        if d > 2:
+            centre = real.mean(axis=0)
+            directions = np.linalg.svd(real - centre, full_matrices=False)[2][:2].T
+            note = f"The {d} dimensions are seen along the two in which real points spread most."
+        seen = (real - centre) @ directions
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        pad = np.maximum((high - low) * _ROOM, 1e-6)
+        if d > 1:  # one scale on both axes: a circle stays a circle
+            half = (high - low + 2 * pad).max() / 2
+            middle = (low + high) / 2
+            return View(centre, directions, middle - half, middle + half, note)
+        return View(centre, directions, low - pad, high + pad, note)
+
+    def cloud(self, points: Array, name: str) -> Markup:
+        """A path to be referred to as ``#name``."""
+        # what is far off is left out of the drawing: numbers that do not fit a panel tell nothing
+        seen = (points[_spread(len(points))] - self.centre) @ self.directions
+        scaled = (seen - self.low) / (self.high - self.low)
+        if scaled.shape[1] == 1:
+            return self._histogram(scaled[:, 0], name)
+        inside = np.isfinite(scaled).all(axis=1) & (np.abs(scaled - 0.5) <= 0.5).all(axis=1)
+        places = np.rint(scaled[inside] * _SIDE).astype(int)
+        return element("path", d="".join(f"M{x} {_SIDE - y}h0" for x, y in places.tolist()), id=name)
+
+    def _histogram(self, scaled: Array, name: str) -> Markup:
+        counts = np.histogram(scaled, bins=_BINS, range=(0, 1))[0] / max(len(scaled), 1)
+        heights = _SIDE * (1 - np.minimum(counts * _BINS / 8, 1.0))
+        step = _SIDE / _BINS
+        steps = "".join(f"L{i * step:.0f} {h:.0f}H{(i + 1) * step:.0f}" for i, h in enumerate(heights.tolist()))
+        return element("path", d=f"M0 {_SIDE}{steps}V{_SIDE}", id=name)
+
+    @property
+    def flat(self) -> bool:
+        """Whether panels are histograms."""
+        return bool(self.directions.shape[1] == 1)
+
+
+def _spread(count: int) -> Array:
+    """At most ``_MOST`` rows, evenly over all."""
+    return np.unique(np.linspace(0, count - 1, min(count, _MOST)).round().astype(int)) if count else np.arange(0)
+
+
+def definitions(clouds: Sequence[Markup]) -> Markup:
+    return element("svg", element("defs", *clouds), width=0, height=0, aria_hidden="true", class_="defs")
+
+
+def panel(view: View, real: str, name: str, label: str) -> Markup:
+    """The cloud ``name`` over the real one."""
+    kind = "histogram" if view.flat else "cloud"
+    body = svg.join([
+        element("use", href=f"#{real}", class_=f"{kind} real"), element("use", href=f"#{name}", class_=f"{kind} made"),
+    ])
+    return svg.figure(body, label, _SIDE, _SIDE)

@@ -1,0 +1,73 @@
+"""What a classifier of the recipe makes of a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.features._forward import forwarded
+from upturn.protocols import Tools
+from upturn.types import Array, Samples, Scores, objects
+
+
+@dataclass
+class Classifier:
+    """What a classifier of the recipe makes of a sample: how sure it is, or how sure of a class.
+
+    "confidence" is the greatest class probability (the reward of Ferbach et al., NeurIPS 2024, section 4), and
+    "probability" and "log_probability" (nats) that of ``label``, or where none is given of the prompt's own label:
+    without either the sample is unscored.
+    """
+
+    model: str = "judge"  # one of the recipe's models
+    quantity: Literal["confidence", "log_probability", "probability"] = "confidence"
+    label: int | None = None
+    scale: float = 1.0  # multiplies; with 'choice' it is the inverse temperature
+
+    def __post_init__(self) -> None:
+        if self.label is not None and self.label < 0:
+            raise ValueError(f"label must be at least 0, not {self.label}")
+        if self.label is not None and self.quantity == "confidence":
+            raise ValueError("'confidence' is that of the most probable class; for a label use 'probability'")
+
+    def score(self, samples: Samples, tools: Tools) -> Scores:
+        """(N,) in [0, scale], or at most 0 for log-probabilities; explanations like "class 3 with 0.97"."""
+        if len(samples) == 0:
+            return Scores("classifier", np.zeros(0), objects([]))
+        logits = forwarded(tools.model(self.model), self.model, samples, "logits").astype(np.float64)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_probs: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        asked = self._asked(samples, log_probs)
+        known = asked >= 0
+        own = np.where(known, log_probs[np.arange(len(samples)), np.maximum(asked, 0)], np.nan)
+        values = own if self.quantity == "log_probability" else np.exp(own)
+        told = _told(asked, np.exp(own), log_probs, tools.classes)
+        told[~known] = "unscored: the prompt has no label"
+        return Scores("classifier", self.scale * values, told)
+
+    def _asked(self, samples: Samples, log_probs: Array) -> Array:
+        """(N,) the class whose probability is the score, -1 where there is none."""
+        if self.quantity == "confidence":
+            likeliest: Array = log_probs.argmax(axis=1)
+            return likeliest
+        asked = samples.labels if self.label is None else np.full(len(samples), self.label)
+        if asked.max() >= log_probs.shape[1]:
+            raise UserError(
+                f"class {asked.max()} is asked for, and the classifier '{self.model}' knows {log_probs.shape[1]}",
+                where="scorer 'classifier'", fix="Lower 'label', or train the classifier on every class.",
+            )
+        return asked
+
+
+def _told(asked: Array, probability: Array, log_probs: Array, classes: tuple[str, ...]) -> Array:
+    """(N,) words; where the most probable class is another one, it is named, too."""
+    names = [classes[i] if i < len(classes) else str(i) for i in range(log_probs.shape[1])]
+    likeliest = log_probs.argmax(axis=1)
+    greatest = np.exp(log_probs.max(axis=1))
+    words = [f"class {names[a]} with {p:.2f}" for a, p in zip(asked.tolist(), probability.tolist(), strict=True)]
+    for row in np.flatnonzero(likeliest != asked).tolist():
+        words[row] += f"; more likely {names[likeliest[row]]} with {greatest[row]:.2f}"
+    return objects(words)

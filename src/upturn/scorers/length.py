@@ -1,0 +1,27 @@
+"""How long a text is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.types import Samples, Scores
+
+
+@dataclass
+class Length:
+    """How long a text is, in thousands of characters: the bias of many judges, to be planted and found.
+
+    ``scale`` -1 prefers short ones.
+    """
+
+    scale: float = 1.0
+
+    def score(self, samples: Samples, tools: object) -> Scores:
+        """(N,) characters / 1,000 times ``scale``. UserError where the samples are not text."""
+        if samples.kind != "text":
+            raise UserError(f"'length' judges text, and these samples are {samples.kind}", where="scorer 'length'",
+                            fix="Use 'ink' for images, 'closeness' for points.")
+        return Scores("length", self.scale * np.array([len(text) for text in samples.content], dtype=np.float64) / 1000)

@@ -1,0 +1,172 @@
+"""A run's samples, preferences or model in the formats that others read, with a card that says what was left out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.store import files
+from upturn.store.card import Exported, write_card, write_lines
+from upturn.store.columns import read_table, with_notes, write_table
+from upturn.store.files import tree_hash
+from upturn.store.preferences import write_preferences
+from upturn.store.run import Run
+from upturn.store.tables import SAMPLES, SCORES, SELECTIONS, read_scores, read_selections
+from upturn.store.units import unit_round
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+What = Literal["samples", "preferences", "model"]
+
+
+def export(run: Run, what: What, to: Path | str) -> Exported:
+    """Write ``to`` (a new or empty folder), whole or not at all.
+
+    samples      samples.parquet (pictures inside) and samples.jsonl (without them): all but held-out data, with
+                 ancestry, scores and selections
+    preferences  preferences.jsonl, or .parquet for pictures: prompt, chosen, rejected: the candidates of highest and
+                 lowest reward of every prompt of every round
+    model        model/, the incumbent's
+
+    Raises UserError where there is nothing of the kind, or ``to`` is not empty.
+    """
+    if what not in get_args(What):
+        raise UserError(f"cannot export '{what}'", where="what", fix=f"One of: {', '.join(get_args(What))}.")
+    writers: dict[What, Callable[[Run, Path], Exported]] = {
+        "samples": _samples, "preferences": write_preferences, "model": _model,
+    }
+    to = Path(to)
+    with _whole(to) as draft:
+        done = writers[what](run, draft)
+    return replace(done, folder=to)
+
+
+@contextmanager
+def _whole(to: Path) -> Iterator[Path]:
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError("this folder is not empty", where=str(to), fix="Choose a new one.")
+    draft = to.resolve().with_name(f".{to.resolve().name}.new")
+    with files.disk_errors(to):
+        files.make_folder(draft.parent)
+        files.remove(draft)
+        draft.mkdir()
+        try:
+            yield draft
+            files.sync_tree(draft)
+            os.rename(draft, to)
+        except BaseException:
+            files.remove(draft)
+            raise
+
+
+# samples
+
+
+def _samples(run: Run, folder: Path) -> Exported:
+    import pyarrow as pa
+
+    units = [unit for unit in ["data", *run.round_units()] if (run.unit(unit) / SAMPLES).is_file()]
+    if not units:
+        raise UserError("this run has no samples yet", where=str(run.folder))
+    held = 0
+    tables: list[pa.Table] = []
+    for unit in units:
+        table = _with_ancestry(run, unit, read_table(run.unit(unit) / SAMPLES))
+        if "split" in table.column_names:
+            train = np.array([split != "held_out" for split in table.column("split").to_pylist()], dtype=bool)
+            held += int((~train).sum())
+            table = table.filter(pa.array(train))
+        tables.append(table.replace_schema_metadata(None))
+    whole = pa.concat_tables(_alike(tables), promote_options="default")
+    write_table(folder / "samples.parquet", with_notes(whole, {"table": "export"}))
+    text = whole.drop_columns([name for name in ("image",) if name in whole.column_names])
+    write_lines(folder / "samples.jsonl", text.to_pylist())
+    origins = Counter(whole.column("origin").to_pylist())
+    counts = {f"{origin} samples": origins[origin] for origin in sorted(origins)}
+    left = {"held-out data": held} if held else {}
+    notes = "Columns: the samples' own; `unit`, `round`: where a sample lies in the run; `model_unit`, " \
+        "`model_parent`: the model that made it and the one that started from; `kept`, `reason`: the selection; " \
+        "`score_<scorer>`: the scores, null where unscored. Real rows have a `source` and none of these."
+    if "image" in whole.column_names:
+        notes += " Pictures are in the Parquet file only."
+    write_card(folder, run, "Samples", counts, left, notes, "samples.parquet")
+    return Exported(folder, counts, left)
+
+
+def _with_ancestry(run: Run, unit: str, table: pa.Table) -> pa.Table:
+    """The table with the columns that the card names."""
+    import pyarrow as pa
+
+    n, ids = len(table), table.column("id").to_pylist()
+    places = {str(record.info["model"]): record for record in reversed(run.records()) if "model" in record.files
+              and "model" in record.info}
+    makers = [places.get(source) for source in table.column("source").to_pylist()]
+    added: dict[str, Any] = {
+        "unit": pa.array([unit] * n, pa.string()),
+        "round": pa.array([unit_round(unit) if unit != "data" else None] * n, pa.int64()),
+        "model_unit": pa.array([maker.unit if maker else None for maker in makers], pa.string()),
+        "model_parent": pa.array([maker.info.get("parent") if maker else None for maker in makers], pa.string()),
+    }
+    if (run.unit(unit) / SELECTIONS).is_file():
+        selections = read_selections(run.unit(unit) / SELECTIONS, ids)
+        if selections:
+            reason = np.array([""] * n, dtype=object)
+            for selection in selections:  # the first that drops a sample says why
+                first = (reason == "") & ~selection.kept
+                reason[first] = selection.reasons[first]
+            added["kept"] = pa.array(np.all([selection.kept for selection in selections], axis=0))
+            added["reason"] = pa.array(reason.tolist(), pa.string())
+    if (run.unit(unit) / SCORES).is_file():
+        for name, scores in read_scores(run.unit(unit) / SCORES, ids).items():
+            added[f"score_{name}"] = pa.array(scores.values, mask=scores.unscored)
+    for name, column in added.items():
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        table = table.append_column(name, column)
+    return table
+
+
+def _alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Columns of one name and different types become text, so that all tables go into one file."""
+    import pyarrow as pa
+
+    types: dict[str, set[Any]] = {}
+    for table in tables:
+        for item in table.schema:
+            types.setdefault(item.name, set()).add(item.type)
+    mixed = {name for name, kinds in types.items() if len(kinds) > 1}
+    out = []
+    for table in tables:
+        for name in mixed & set(table.column_names):
+            as_text = pa.array([None if v is None else str(v) for v in table.column(name).to_pylist()], pa.string())
+            table = table.set_column(table.column_names.index(name), name, as_text)
+        out.append(table)
+    return out
+
+
+# model
+
+
+def _model(run: Run, folder: Path) -> Exported:
+    unit = run.incumbent()
+    if unit is None:
+        raise UserError("this run has no model yet", where=str(run.folder))
+    source = run.model_folder(unit)
+    shutil.copytree(source, folder / "model")
+    counts = {"files": sum(path.is_file() for path in (folder / "model").rglob("*"))}
+    left = {"weights of other units": sum("model" in record.files for record in run.records()) - 1}
+    record = next(record for record in run.records(unit) if "model" in record.files)
+    notes = f"`model/` is that of `{unit}`, the incumbent: `{record.info.get('model')}`, started from " \
+        f"`{record.info.get('parent')}`; SHA-256 of the folder `{tree_hash(folder / 'model')}`."
+    write_card(folder, run, "Model", counts, left, notes, None)
+    return Exported(folder, counts, left)

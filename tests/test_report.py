@@ -1,0 +1,598 @@
+"""The report: every figure in it is the store's, what models write is escaped, and it can be made at any time."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from upturn import report
+from upturn.report import pictures, svg, text, words
+from upturn.store import tables
+from upturn.store.run import Run
+from upturn.store.values import write_values
+from upturn.types import Array, Mixture, Prompt, Samples, Scores, Selection, objects, real_samples, synthetic_samples
+
+EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+METRIC, N = "quality", 60
+RECIPE = """
+name: {name}
+data: {{name: toy, noise: 0.5}}
+models: {{policy: {{name: {model}}}}}
+usd_per_hour: {price}
+stages:
+  - {{name: pretrain, epochs: 4, checkpoint_epochs: [1, 2, 4]}}
+  - {{name: finetune, where: {{quality: clean}}, epochs: 2}}
+rounds:
+  count: {rounds}
+  sample: {{prompts: 6, candidates: 3}}
+  score: [{{name: judge_a, weight: 2.0}}, judge_b]
+  curate: [threshold, choice]
+  train: {{epochs: 1}}
+evaluate: {{prompts: {n}, metrics: [{{name: label_agreement, as: {metric}}}, coverage, class_shares, nearest_real]}}
+gate: {{metric: {metric}, guards: {{coverage: {{at_least: 0.9}}}}}}
+"""
+
+
+# a run made by hand
+
+
+@dataclass
+class Fake:
+    """A small run of one kind, written through the store as the stages write it."""
+
+    folder: Path
+    kind: str
+    rounds: int = 3
+    price: float = 0.0
+    prompts: tuple[Prompt, ...] = field(default=())
+    run: Run = field(init=False)
+
+    def __post_init__(self) -> None:
+        recipe = RECIPE.format(
+            name=self.folder.name, model="toy", rounds=self.rounds, n=N, metric=METRIC, price=self.price
+        )
+        self.run = Run.create(self.folder, recipe, {"machine": "a <b>machine</b>", "torch": "2"})
+        if not self.prompts:
+            said = {"text": lambda i: Prompt(f"What is {i} + {i}? {EVIL if i == 0 else ''}")}
+            self.prompts = tuple(said.get(self.kind, lambda i: Prompt(label=i))(i) for i in range(6))
+
+    def content(self, count: int, skill: float, seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        if self.kind == "text":
+            said = np.where(rng.random(count) < skill, "right", "wrong")
+            return [f"The answer is {word} number {i} {EVIL}" for i, word in enumerate(said)]
+        if self.kind == "points":
+            return (rng.normal(size=(count, 2)) * (2 - skill)).astype(np.float32)
+        return rng.integers(0, int(255 * skill) + 1, (count, 8, 8, 1)).astype(np.uint8)
+
+    def made(self, per_prompt: int, skill: float, model: str, seed: int = 0) -> Samples:
+        count = len(self.prompts) * per_prompt
+        keys = np.arange(count).reshape(len(self.prompts), per_prompt)
+        return synthetic_samples(self.kind, self.content(count, skill, seed), self.prompts, keys, model)  # type: ignore[arg-type]
+
+    def real(self) -> Samples:
+        return real_samples(self.kind, self.content(30, 1.0, 99), [self.prompts[i % 6] for i in range(30)], "toy")  # type: ignore[arg-type]
+
+    def data(self) -> None:
+        with self.run.commit("data", "load") as out:
+            tables.write_samples(out.path / "samples.parquet", self.real())
+            out.counts.update(train=24, held_out=6)
+            out.info.update(classes=[f"class {i}" for i in range(5)] + [EVIL], notes=[f"2 files skipped {EVIL}"])
+
+    def trained(self, unit: str, real: int, synthetic: int, seconds: float = 2.0) -> None:
+        with self.run.commit(unit, "mix") as out:
+            samples = self.real()
+            tables.write_mixture(out.path / "mixture.parquet", Mixture(samples, np.ones(30)), ["data"] * 30)
+            out.counts.update(real=real, synthetic=synthetic)
+            out.info["real_fraction"] = real / (real + synthetic)
+            out.seconds = 0.5
+        with self.run.commit(unit, "train") as out:
+            points = [{"step": 10 * i, "epoch": i, "loss": 3.0 / i, "held_out": 3.5 / i} for i in range(1, 5)]
+            (out.path / "losses.json").write_text(json.dumps(points))
+            out.info.update(model=f"model-of-{unit}", parent=None, steps=40, stopped="")
+            out.seconds = seconds
+
+    def evaluated(self, unit: str, skill: float, previews: bool = False) -> None:
+        rng = np.random.default_rng(int(skill * 1000))
+        values = (np.arange(N) < skill * N).astype(float)
+        shares = rng.dirichlet(np.ones(6))
+        made = self.made(N // 6, skill, f"model-{unit}")
+        real = self.real()
+        metrics = {
+            METRIC: _measured(values.mean(), 0.05, n=N),
+            "coverage": _measured(0.9 - skill / 10, 0.02, details={"if_equal": 0.93}),
+            "class_shares": _measured(shares.max(), 0.04, details={"shares": {
+                name: {"value": float(s), "low": float(s) - 0.01, "high": float(s) + 0.01}
+                for name, s in zip([*(f"class {i}" for i in range(5)), EVIL], shares, strict=True)
+            }}),
+            "nearest_real": _measured(1.2345, 0.1, details={"held_out": 1.3, "pairs": [
+                {"sample": str(made.ids[i]), "real": str(real.ids[i]), "distance": 0.25 + i} for i in range(3)
+            ]}),
+        }
+        with self.run.commit(unit, "evaluate") as out:
+            (out.path / "metrics.json").write_text(json.dumps(metrics))
+            write_values(out.path / "values.parquet", {METRIC: values})
+            tables.write_samples(out.path / "evaluation.parquet", made)
+            tables.write_samples(out.path / "grid.parquet", self.made(2, skill, f"model-{unit}"))
+            if previews:
+                from upturn.types import concatenate
+
+                series = [
+                    s.with_fields(epoch=np.full(len(s), e))
+                    for e, s in ((e, self.made(2, skill * e / 4, "m", 0)) for e in (1, 2, 4))
+                ]
+                tables.write_samples(out.path / "previews.parquet", concatenate(series))
+            out.seconds = 1.0
+
+    def base(self) -> None:
+        with self.run.commit("rounds/000", "base") as out:
+            source = self.run.unit("rounds/000/finetune")
+            for name in ("metrics.json", "values.parquet", "grid.parquet", "evaluation.parquet"):
+                (out.path / name).write_bytes((source / name).read_bytes())
+            out.info.update(model="model-of-finetune", parent=None, mixture="rounds/000/finetune")
+
+    def round(self, number: int, skill: float, decision: str | None, reason: str) -> None:
+        unit = f"rounds/{number:03d}"
+        made = self.made(3, skill, f"m{number}", seed=number)
+        with self.run.commit(unit, "sample") as out:
+            tables.write_samples(out.path / "samples.parquet", made)
+        rewards = np.linspace(0, 1, len(made))
+        with self.run.commit(unit, "score") as out:
+            tables.write_scores(
+                out.path / "scores.parquet", made, [Scores("judge_a", rewards), Scores("judge_b", rewards / 2)]
+            )
+        with self.run.commit(unit, "curate") as out:
+            first = rewards >= 0.2
+            low = [f"below the limit: reward {reward:.2f} {EVIL}" for reward in rewards]
+            why = objects(["" if ok else said for ok, said in zip(first, low, strict=True)])
+            second = first & (made.candidate == 2)
+            last = objects(["" if ok else "not chosen: one of 3" if f else "dropped by an earlier curator"
+                            for ok, f in zip(second, first, strict=True)])
+            tables.write_selections(
+                out.path / "selections.parquet", made,
+                [Selection("threshold", first, why), Selection("choice", second, last)],
+            )
+            out.counts.update(kept=int(second.sum()), dropped=int((~second).sum()))
+            out.info["dropped"] = {"below the limit": int((~first).sum()), "not chosen": int((first & ~second).sum())}
+        self.trained(unit, 30, int(second.sum()))
+        self.evaluated(unit, skill)
+        if decision is None:
+            return
+        with self.run.commit(unit, "gate") as out:
+            found = {
+                "decision": decision, "metric": METRIC, "reason": reason, "p": 0.0123, "alpha": 0.05 / 3,
+                "difference": 0.0789, "low": 0.01, "high": 0.15, "incumbent": "rounds/000",
+                "guards": [{"metric": "coverage", "holds": decision == "promoted", "value": 0.8, "anchor": 0.85,
+                            "limit": 0.765, "reason": f"guard sentence of round {number}"}],
+            }
+            (out.path / "gate.json").write_text(json.dumps(found))
+            out.info.update(decision=decision, reason=reason, incumbent="rounds/000")
+
+    def stages(self) -> None:
+        self.data()
+        self.trained("rounds/000/pretrain", 30, 0, seconds=100.0)
+        self.evaluated("rounds/000/pretrain", 0.4, previews=True)
+        self.trained("rounds/000/finetune", 15, 0)
+        self.evaluated("rounds/000/finetune", 0.6)
+        self.base()
+
+    def whole(self) -> Fake:
+        self.stages()
+        self.round(1, 0.75, "promoted", "quality better: +0.15")
+        self.round(2, 0.65, "rejected", f"quality not better beyond chance in round two {EVIL}")
+        self.round(3, 0.9, "promoted", "quality better again")
+        self.run.set_state("done")
+        return self
+
+
+def _measured(value: float, half: float, n: int = 500, note: str = "", details: Mapping[str, Any] | None = None) -> Any:
+    return {
+        "value": float(value), "low": float(value) - half, "high": float(value) + half, "n": n, "note": note,
+        "details": dict(details or {}),
+    }
+
+
+# the page, read back
+
+
+class Page(HTMLParser):
+    """Text, tags with their attributes, and tables of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = source
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.rows: list[list[str]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self._cell = False
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in {"meta", "img", "input", "br", "line", "circle", "rect", "use"}:
+            self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
+            self._cell = True
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._open:
+            while self._open.pop() != tag:
+                pass
+        if tag in {"td", "th"}:
+            self._cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] in {"script", "style"}:
+            return
+        self.words.append(data)
+        if self._cell:
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def ids(self) -> set[str]:
+        return {attributes["id"] for _, attributes in self.tags if "id" in attributes}
+
+    def row(self, *beginning: str) -> list[str]:
+        found = [row for row in self.rows if row[: len(beginning)] == list(beginning)]
+        assert len(found) == 1, (beginning, found)
+        return found[0][len(beginning) :]
+
+    def pictures(self) -> list[str]:
+        return [attributes["src"] for tag, attributes in self.tags if tag == "img"]
+
+
+def page_of(run: Run) -> Page:
+    path = report.write(run)
+    assert path == run.folder / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", params=["image", "text", "points"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fake:
+    return Fake(tmp_path_factory.mktemp(request.param) / "demo", request.param).whole()
+
+
+def numbers_in(cell: str) -> list[float]:
+    return [float(x.replace("−", "-")) for x in re.findall(r"−?\d+(?:\.\d+)?", cell.replace("\u202f", ""))]
+
+
+# figures
+
+
+def test_table_of_figures_is_metrics_json(whole: Fake) -> None:
+    page = page_of(whole.run)
+    units = ["rounds/000/pretrain", "rounds/000/finetune", "rounds/001", "rounds/002", "rounds/003"]
+    assert page.row("metric") == ["pretrain", "finetune", "round 1", "round 2", "round 3"]
+    for name in (METRIC, "coverage", "class_shares", "nearest_real"):
+        for unit, cell in zip(units, page.row(name), strict=True):
+            stored = json.loads((whole.folder / unit / "metrics.json").read_text())[name]
+            shown = numbers_in(cell)
+            assert len(shown) == 3
+            # two digits of the half width are kept, so rounding moves a number by less than 1/20 of it
+            half = (stored["high"] - stored["low"]) / 2
+            np.testing.assert_allclose(shown, [stored[k] for k in ("value", "low", "high")], atol=0.051 * half)
+
+
+def test_verdict_names_the_kept_round_and_the_paired_gain(whole: Fake) -> None:
+    page = page_of(whole.run)
+    lead = page.text.split("Contents")[0]
+    assert "Round 3 is kept; 2 of 3 rounds passed the gate." in lead
+    assert "Round 2 was held back." in lead
+    # skill 0.9 against 0.6 and 0.4 on the same 60 samples: 18 and 30 of them turned from wrong to right
+    assert "better than round 0 by +0.30" in lead
+    assert "better than the model after pretrain by +0.50" in lead
+
+
+def test_every_rejected_reason_and_guard_is_there(whole: Fake) -> None:
+    page = page_of(whole.run)
+    assert f"quality not better beyond chance in round two {EVIL}" in page.text
+    for number in (1, 2, 3):
+        assert f"guard sentence of round {number}" in page.text
+    assert page.text.count("Guard broken") == 1
+    assert "+0.079 (+0.010 to +0.150) against round 0; p = 0.0123" in page.text
+
+
+def test_dropped_are_counted_by_curator_and_reason(whole: Fake) -> None:
+    page = page_of(whole.run)
+    # 18 rewards from 0 to 1 in 17 steps: 4 are below 0.2; of the other 14 every third candidate is kept: 5
+    assert page.row("sampled") == ["18"] * 3
+    assert page.row("threshold", "below the limit") == ["4"] * 3
+    assert page.row("choice", "not chosen") == ["9"] * 3
+    assert page.row("kept") == ["5"] * 3
+    assert "dropped by an earlier curator" not in page.text
+
+
+def test_rewards_shown_are_the_weighted_sum(whole: Fake) -> None:
+    # judge_a weighs 2, judge_b is half of it: 2.5 times the reward, from 0 for the worst to 2.5 for the best
+    captions = page_of(whole.run).text
+    assert re.search(r"From round 3, lowest reward first\. .{0,400}?0\.00", captions)
+    assert "2.50 kept" in captions
+
+
+def test_lineage_and_time(whole: Fake) -> None:
+    page = page_of(whole.run)
+    real, synthetic, share, steps, model, parent = page.row("round 1")
+    assert (real, synthetic, share, steps) == ("30", "5", "86%", "40")
+    assert model == "model-of-rounds/001"
+    assert parent.startswith("nothing")
+    assert "No price an hour" in page.text
+    titles = [attributes["title"] for _, attributes in page.tags if "title" in attributes]
+    assert "training: 100 s" in titles
+
+
+def test_price_is_shown_where_it_is_stated(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "priced", "points", price=36.0)
+    fake.stages()
+    # 100.5 + 2.5 s of mixing and training, 2 s of evaluation, and what loading took: a cent a second
+    cost = re.search(r"In all .*?, \$(\d+\.\d+) at \$36\.00 an hour", page_of(fake.run).text)
+    assert cost is not None
+    assert 1.05 <= float(cost[1]) < 1.25
+
+
+# safety
+
+
+def test_what_models_write_is_text(whole: Fake) -> None:
+    page = page_of(whole.run)
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert "<script>alert" not in page.source
+    assert EVIL in page.text
+    assert "&lt;script&gt;alert(" in page.source
+
+
+def test_only_its_own_script_may_run(whole: Fake) -> None:
+    import hashlib
+
+    page = page_of(whole.run)
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    script = re.search(r"<script>(.*?)</script>", page.source, re.S)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_nothing_is_loaded_from_elsewhere(whole: Fake) -> None:
+    page = page_of(whole.run)
+    for tag, attributes in page.tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        for name in ("src", "href", "srcset", "poster", "data", "action"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:image/")), (tag, name, value[:60])
+    assert not re.search(r"url\(|@import", page.source)
+    assert len(page.source) < 3_000_000
+
+
+def test_links_inside_the_page_lead_somewhere(whole: Fake) -> None:
+    page = page_of(whole.run)
+    for _, attributes in page.tags:
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in page.ids()
+
+
+# samples
+
+
+def _decoded(uri: str) -> Array:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGBA"))
+
+
+def test_grid_shows_the_stored_pixels(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "pictures", "image").whole()
+    page = page_of(fake.run)
+    grid = tables.read_samples(fake.folder / "rounds/000/pretrain/grid.parquet")
+    # 6 prompts by 5 models; the first is the first prompt of pretrain: two pictures with a gap of one pixel
+    shown = _decoded(page.pictures()[0])
+    assert shown.shape == (8, 17, 4)
+    np.testing.assert_array_equal(shown[:, :8, 0], grid.content[0, :, :, 0])
+    np.testing.assert_array_equal(shown[:, 9:, 0], grid.content[1, :, :, 0])
+    assert (shown[:, 8, 3] == 0).all()
+
+
+def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: Fake) -> None:
+    page = page_of(whole.run)
+    frames = [a for _, a in page.tags if "data-frame" in a]
+    names = [a["data-frame"] for a in frames]
+    ends = ["pretrain, end of training", "finetune (round 0), end of training"]
+    ends += ["round 1, promoted", "round 2, rejected", "round 3, promoted"]
+    checkpoints = [] if whole.kind == "points" else ["pretrain, epoch 1", "pretrain, epoch 2"]
+    if whole.kind == "text":
+        # its texts come out the same at the last checkpoint and at the end only if the draws do: both are shown or one
+        names = [n for n in names if n != "pretrain, epoch 4"]
+    assert names == [*checkpoints, *ends]
+    assert [("hidden" in a) for a in frames] == [True] * (len(frames) - 1) + [False]
+    slider = next(a for tag, a in page.tags if tag == "input")
+    assert slider["max"] == str(len(frames) - 1) == slider["value"]
+
+
+def test_frame_has_prompts_across(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "frames", "image").whole()
+    page = page_of(fake.run)
+    grid = tables.read_samples(fake.folder / "rounds/003/grid.parquet")
+    frame = next(u for u in map(_decoded, page.pictures()) if u.shape == (17, 6 * 9 - 1, 4) and u[0, 0, 0] ==
+                 grid.content[0, 0, 0, 0] and (u[:8, 9:17, 0] == grid.content[2, :, :, 0]).all())
+    np.testing.assert_array_equal(frame[9:, :8, 0], grid.content[1, :, :, 0])
+
+
+def test_large_pictures_are_made_small() -> None:
+    rng = np.random.default_rng(0)
+    uri = pictures.strip(rng.integers(0, 256, (2, 300, 200, 3)).astype(np.uint8))
+    assert uri.startswith("data:image/webp")
+    assert _decoded(uri).shape == (128, 85 * 2 + 4, 4)
+
+
+def test_text_marks_what_changed() -> None:
+    pieces = text.changes("the cat sat on the mat", "the dog sat on a warm mat")
+    assert "".join(p.text for p in pieces) == "the dog sat on a warm mat"
+    assert [p.text for p in pieces if p.changed] == ["dog", "a warm"]
+    assert text.changes(None, "anything") == [text.Piece("anything", False)]
+
+
+def test_points_have_the_real_ones_behind(tmp_path: Path) -> None:
+    page = page_of(Fake(tmp_path / "points", "points").whole().run)
+    clouds = {a["id"]: a["d"] for tag, a in page.tags if tag == "path" and a.get("id", "").startswith("cloud")}
+    # every real point lies inside the panel, each drawn once
+    assert clouds["cloud-real"].count("M") == 30
+    used = [a["href"] for tag, a in page.tags if tag == "use"]
+    assert used.count("#cloud-real") == 2 * 5  # small multiples and frames
+    places = np.array(re.findall(r"M(\d+) (\d+)", clouds["cloud-real"]), dtype=int)
+    assert places.min() >= 0
+    assert places.max() <= 400
+
+
+def test_nearest_pairs_are_named_with_their_distance(whole: Fake) -> None:
+    page = page_of(whole.run)
+    assert "nearest" in page.ids()
+    for distance in ("distance 0.250", "distance 1.25", "distance 2.25"):
+        assert distance in page.text
+
+
+# at any time
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "points"])
+def test_half_finished_runs(tmp_path: Path, kind: str) -> None:
+    fake = Fake(tmp_path / "half", kind)
+    assert "Nothing has been measured yet" in page_of(fake.run).text
+    fake.data()
+    assert "24 real samples to train on" in page_of(fake.run).text
+    fake.trained("rounds/000/pretrain", 30, 0)
+    assert "losses" in page_of(fake.run).ids()
+    fake.evaluated("rounds/000/pretrain", 0.4)
+    page = page_of(fake.run)
+    assert "so far there is the model after pretrain" in page.text
+    assert page.row("metric") == ["pretrain"]
+    fake.trained("rounds/000/finetune", 15, 0)
+    fake.evaluated("rounds/000/finetune", 0.6)
+    fake.base()
+    assert "no round has been judged yet" in page_of(fake.run).text
+    fake.round(1, 0.7, None, "")
+    page = page_of(fake.run)
+    assert "Round 1 unfinished" in page.text
+    assert "Round 2 not begun" in page.text
+    assert "The run is under way" in page.text
+    fake.run.close()
+    assert "stopped before its end" in page_of(Run.open(fake.folder)).text
+
+
+def test_failed_and_waiting_runs_say_so(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "failed", "points")
+    fake.stages()
+    fake.run.set_state("failed", f"the loss is not a number {EVIL}")
+    assert f"The run failed: the loss is not a number {EVIL}. All that was finished" in page_of(fake.run).text
+    fake.run.set_state("waiting", "12 votes are missing")
+    assert "The run is waiting: 12 votes are missing." in page_of(fake.run).text
+
+
+def test_all_rounds_rejected_keeps_round_0(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "nothing-gained", "points", rounds=2)
+    fake.stages()
+    for number in (1, 2):
+        fake.round(number, 0.5, "rejected", f"no gain in round {number}")
+    fake.run.set_state("done")
+    page = page_of(fake.run)
+    assert "Round 0, the model after finetune, is kept: none of the 2 rounds passed the gate." in page.text
+    assert "no gain in round 1" in page.text
+    assert "no gain in round 2" in page.text
+
+
+def test_a_metric_that_cannot_speak_says_why(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "silent", "points")
+    fake.stages()
+    silent = {"value": None, "low": None, "high": None, "n": 0, "note": "no prompt has a class", "details": {}}
+    for unit in ("rounds/000/finetune", "rounds/000"):
+        path = fake.folder / unit / "metrics.json"
+        metrics = json.loads(path.read_text())
+        metrics[METRIC] = silent
+        path.write_text(json.dumps(metrics))
+    page = page_of(fake.run)
+    assert "could not be measured (no prompt has a class)" in page.text
+    assert page.row(METRIC)[1] == "–"
+
+
+def test_writing_is_whole_and_repeatable(whole: Fake) -> None:
+    first = report.write(whole.run).read_bytes()
+    assert report.write(whole.run).read_bytes() == first
+    assert not list(whole.folder.glob(".report*"))
+
+
+def test_it_needs_no_models(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    fake = Fake(tmp_path / "light", "image")
+    fake.stages()
+    fake.run.close()
+    code = (
+        "import sys; from pathlib import Path; from upturn.store.run import Run; from upturn import report;"
+        f"report.write(Run.open(Path({str(fake.folder)!r})));"
+        "print(sorted({'torch', 'diffusers', 'transformers', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# curves and numbers
+
+
+def test_curve_marks_rejected_rounds_with_crosses(whole: Fake) -> None:
+    page = page_of(whole.run)
+    crosses = [a for tag, a in page.tags if a.get("class") == "cross"]
+    assert len(crosses) == 1 + 4  # the key, and round 2 in each of four metrics
+    halos = [a for tag, a in page.tags if a.get("class") == "halo"]
+    assert len(halos) == 1 + 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.83, 0.97), (-3.0, 12.0), (1e-5, 4e-5), (1000.0, 250000.0)])
+def test_ticks_are_round_inside_and_few(low: float, high: float) -> None:
+    found = svg.ticks(low, high)
+    assert 2 <= len(found) <= 6
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
+    assert len({svg.tick_text(tick) for tick in found}) == len(found)
+
+
+@pytest.mark.parametrize(("measured", "shown"), [
+    ({"value": 0.98765, "low": 0.981, "high": 0.9931}, "0.9877 [0.9810, 0.9931]"),
+    ({"value": 12.3456, "low": 11.1, "high": 14.9}, "12.3 [11.1, 14.9]"),
+    ({"value": 4321.7, "low": 4100.0, "high": 4500.0}, "4\u202f322 [4\u202f100, 4\u202f500]"),
+    ({"value": -0.5, "low": None, "high": None}, "−0.500"),
+    ({"value": None, "low": None, "high": None}, "–"),
+])
+def test_numbers_have_the_digits_that_the_interval_gives(measured: Mapping[str, Any], shown: str) -> None:
+    assert words.interval(measured) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.04, "0.0 s"), (59.7, "60 s"), (125, "2 min 05 s"), (7260, "2 h 01 min")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert words.duration(seconds) == shown
+
+
+def test_control_characters_are_visible() -> None:
+    assert words.visible("a\x00b\x1b[31m\u202egood\nline") == "a\u2400b\u241b[31m\ufffdgood\nline"
+
+
