@@ -162,7 +162,7 @@ def test_edm_measures_what_is_not_given():
     ("name", "fields", "says"),
     [
         ("edm", {"sigma_min": 90.0}, "sigma_min < sigma_max"), ("edm", {"rho": 0.0}, "above 0"),
-        ("epsilon", {"beta_start": 0.5}, "beta_start < beta_end"), ("flow", {"t_max": 1.0}, "t_min < t_max < 1"),
+        ("epsilon", {"beta_start": 0.5}, "beta_start < beta_end"), ("flow", {"sigma_max": 0.0}, "sigma_min < sigma_max"),
         ("epsilon", {"schedule": "quadratic"}, "linear"), ("flow", {"steps": 3}, "no field"),
     ],
 )

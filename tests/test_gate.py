@@ -62,8 +62,10 @@ def test_without_spending_null_runs_would_be_promoted_far_more_often(monkeypatch
 
 
 def test_planted_improvement_is_promoted():
-    first = sum(a_run(seed, 0.4)[0] == "promoted" for seed in range(30))
-    assert first / 30 >= 0.9
+    # a prompt's difference has standard deviation 0.87, so 60 prompts see 0.5 at 4.5 errors; level 0.01 needs 2.33:
+    # power 0.98 by the normal approximation, and 0.9 is 4 binomial standard errors below it at 40 runs
+    first = sum(a_run(seed, 0.5)[0] == "promoted" for seed in range(40))
+    assert first / 40 >= 0.9
 
 
 def test_rounds_that_are_worse_are_never_promoted():

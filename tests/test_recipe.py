@@ -12,7 +12,46 @@ from upturn.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
-GOOD = (ROOT / "recipes" / "points.yaml").read_text()
+GOOD = """
+name: points
+seed: 0
+data:
+  name: points
+  shape: eight_gaussians
+  n: 4000
+models:
+  policy:
+    name: points
+
+features: points
+stages:
+  - name: pretrain
+    steps: 2500
+    ema: 0.995
+rounds:
+  count: 3
+  sample:
+    prompts: 1000
+    candidates: 4
+  score:
+    name: closeness
+    to: [4.0, 0.0]
+    width: 4.0
+  curate: choice
+  mix:
+    policy: replace
+    lambda: 1.0
+  train:
+    steps: 800
+evaluate:
+  prompts: 1000
+  metrics: [reward, coverage, precision, frechet]
+gate:
+  metric: reward
+  alpha: 0.05
+  guards:
+    coverage: {at_least: 0.9}
+"""
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
@@ -75,6 +114,7 @@ PARTS = [
     ("    steps: 2500", "    steps: 2500\n    objective: dpo", ["'dpo'", "stages.pretrain.objective"]),
     ("    steps: 2500", "    steps: 2500\n    objective: ppoo", ["there is no objective 'ppoo'"]),
     ("    steps: 2500", "    steps: 2500\n    adapter: loraa", ["there is no adapter 'loraa'"]),
+    ("at_least: 0.9", "at_last: 0.9", ["no limit 'at_last'", "gate.guards.coverage", "at_least"]),
     ("lambda: 1.0", "lambda: 0", ["λ = 0", "rounds.mix.lambda"]),
     ("features: points", "features: {name: classifier, model: judge}", ["'judge'", "models:"]),
     ("    name: points\n\nfeatures", "    name: my.module:Class\n\nfeatures", ["cannot be imported", "my.module"]),

@@ -298,7 +298,7 @@ def test_verdict_names_the_kept_round_and_the_paired_gain(whole: Fake) -> None:
     page = page_of(whole.run)
     lead = page.text.split("Contents")[0]
     assert "Round 3 is kept; 2 of 3 rounds passed the gate." in lead
-    assert "Round 2 was held back." in lead
+    assert "Round 2 was rejected: quality not better beyond chance in round two" in lead
     # skill 0.9 against 0.6 and 0.4 on the same 60 samples: 18 and 30 of them turned from wrong to right
     assert "better than round 0 by +0.30" in lead
     assert "better than the model after pretrain by +0.50" in lead
@@ -310,15 +310,16 @@ def test_every_rejected_reason_and_guard_is_there(whole: Fake) -> None:
     for number in (1, 2, 3):
         assert f"guard sentence of round {number}" in page.text
     assert page.text.count("Guard broken") == 1
-    assert "+0.079 (+0.010 to +0.150) against round 0; p = 0.0123" in page.text
+    assert "Tested against round 0: quality +0.079 (+0.010 to +0.150)." in page.text
+    assert "p, the chance of such a gain by luck, is 0.0123; 0.0167 or less was needed." in page.text
 
 
 def test_dropped_are_counted_by_curator_and_reason(whole: Fake) -> None:
     page = page_of(whole.run)
     # 18 rewards from 0 to 1 in 17 steps: 4 are below 0.2; of the other 14 every third candidate is kept: 5
     assert page.row("sampled") == ["18"] * 3
-    assert page.row("threshold", "below the limit") == ["4"] * 3
-    assert page.row("choice", "not chosen") == ["9"] * 3
+    assert page.row("threshold", f"below the limit: reward … {EVIL}") == ["4"] * 3
+    assert page.row("choice", "not chosen: one of 3") == ["9"] * 3
     assert page.row("kept") == ["5"] * 3
     assert "dropped by an earlier curator" not in page.text
 

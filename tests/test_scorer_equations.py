@@ -203,7 +203,7 @@ def test_twenty_thousand_completions_take_about_a_second() -> None:
     scores = Equations().score(samples)
     spent = time.process_time() - started
     assert (scores.values == 1.0).all()
-    assert spent < 5.0, f"{spent:.1f} s"  # measured 1.1 s; the limit leaves room for a slow machine
+    assert spent < 5.0, f"{spent:.1f} s"  # measured 2.2 s; the limit leaves room for a slow machine
 
 
 def test_other_kinds_are_refused() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from upturn import components
 from upturn.errors import UserError
+from upturn.gate import guard
 from upturn.protocols import Adapter, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
 from upturn.recipe import Recipe, Training
 from upturn.types import Array, Prompt, Samples
@@ -95,6 +96,7 @@ def assemble(recipe: Recipe) -> Assembly:
         sampling=_sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings") if recipe.rounds else None,
     )
     _check_models_named(recipe, parts)
+    _check_gate(recipe, parts)
     if recipe.rounds is not None:
         _check_rounds(recipe, policy)
     return parts
@@ -172,6 +174,19 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
                 f"asks for the model '{wanted}', which 'models:' does not have", where=where,
                 fix=f"There: {', '.join(recipe.models)}. Add '{wanted}: {{name: classifier, fit: {{…}}}}'.",
             )
+
+
+def _check_gate(recipe: Recipe, parts: Assembly) -> None:
+    if recipe.gate is None:
+        return
+    metrics = {name: metric for evaluator in parts.evaluators for name, metric in evaluator.metrics.items()}
+    if metrics[recipe.gate.metric].better == "neither":
+        raise UserError(
+            f"the metric '{recipe.gate.metric}' describes: it is neither better higher nor lower", where="gate.metric",
+            fix=f"One of: {', '.join(name for name, m in metrics.items() if m.better != 'neither')}.",
+        )
+    for name, limits in recipe.gate.guards.items():
+        guard(name, limits)
 
 
 def _check_rounds(recipe: Recipe, policy: Policy) -> None:

@@ -19,6 +19,7 @@ from upturn.protocols import ClosedForm, Policy, Trainable
 from upturn.recipe import Recipe, Rounds, Training, to_yaml
 from upturn.stages.evaluate import Shown
 from upturn.stages.train import encode_examples
+from upturn.store.files import plain
 from upturn.theory import Verdict, verdict
 from upturn.types import Mixture, Samples, Splits
 
@@ -64,7 +65,7 @@ class Plan:
             "recipe": self.recipe.model_dump(mode="json", by_alias=True), "stages": [asdict(row) for row in self.rows],
             "seconds": self.seconds, "usd": self.usd, "disk_bytes": self.disk_bytes,
             "flops": sum(row.flops for row in self.rows), "real_fractions": list(self.real_fractions),
-            "verdict": None if self.theory is None else asdict(self.theory), "notes": list(self.notes),
+            "verdict": None if self.theory is None else plain(asdict(self.theory)), "notes": list(self.notes),
             "machine": self.machine,
         }
 
@@ -251,6 +252,12 @@ class _Planner:
                 self.notes.append(f"a threshold is taken to keep {_UNKNOWN_KEPT:.0%} of what it sees")
         return max(1, round(count))
 
+    def _share_kept(self, rounds: Rounds) -> float | None:
+        """What a curator that keeps a share of the candidates keeps; None for those that choose among them."""
+        if not {c["name"] for c in rounds.curate} & {"threshold", "top_fraction"}:
+            return None
+        return self._kept(rounds) / (rounds.sample.prompts * rounds.sample.candidates)
+
     def _rows_of(self, rounds: Rounds, sizes: list[int], number: int) -> int:
         mix = rounds.mix
         if self.parts.objective(rounds.train).example == "group":
@@ -288,7 +295,7 @@ class _Planner:
             rounds.mix.policy, synthetic=self._kept(rounds),
             real=len(where(self.splits.train, rounds.mix.where, "rounds.mix")), rounds=rounds.count,
             lam=rounds.mix.lambda_, curator=reward_curators[-1] if reward_curators else "",
-            candidates=rounds.sample.candidates,
+            candidates=rounds.sample.candidates, kept=self._share_kept(rounds),
             temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
             guidance=float(getattr(settings, "guidance", 1.0) or 1.0),
             modes=max(2, len(self.splits.classes) or 10), size=rounds.mix.size,

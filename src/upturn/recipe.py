@@ -95,6 +95,7 @@ class Sampling(Part):
     prompts: Positive
     candidates: Positive = 4
     settings: dict[str, Any] = {}
+    where: dict[str, str] | None = None  # whose prompts: real samples by field; null: those that mix.where names
     shard: Positive = 1024  # prompts that are sampled, and saved, at a time
 
 

@@ -34,7 +34,7 @@ def content_id(*parts: object) -> str:
         elif isinstance(part, bytes):
             raw = part
         else:
-            raw = str(part).encode()
+            raw = str(part).encode("utf-8", "surrogatepass")  # JSON may hold half a pair
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()

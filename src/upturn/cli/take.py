@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from upturn.cli.common import RUNS, RunName, Runs, open_run, round_unit
-from upturn.errors import UserError
 
 To = Annotated[Path, typer.Option("--to", help="The folder to write to.")]
 
@@ -39,6 +38,7 @@ def export(
     """A run's samples, preferences or model in the formats that others read."""
     from upturn.store import exports
 
-    if what not in ("samples", "preferences", "model"):
-        raise UserError(f"cannot export '{what}'", where="--what", fix="One of: samples, preferences, model.")
-    print(exports.export(open_run(run, runs), what, to))
+    done = exports.export(open_run(run, runs), cast(exports.What, what), to)
+    print(f"{done.folder}: {', '.join(f'{count} {name}' for name, count in done.counts.items())}")
+    for why, count in done.left_out.items():
+        print(f"left out: {count}, {why}")

@@ -33,7 +33,7 @@ class Diffusion(ABC):
 
     classes: int = 0  # 0: unconditional, labels are not looked at
     network: str | dict[str, Any] = "mlp"
-    formulation: str | dict[str, Any] = "flow"
+    formulation: str | dict[str, Any] = "flow"  # measured on 8x8 digits: docs/decisions.md
     label_dropout: float = 0.1  # Ho & Salimans 2022, section 4.1: 0.1 or 0.2
     draws: int = 1  # noise levels an example in one forward pass
     id: str = field(default="", init=False)

@@ -31,7 +31,7 @@ class DiffusionSampling:
     """``guidance`` 1 is none; ``batch`` rows are made at once, which changes nothing but speed and memory."""
 
     steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions.md
-    sampler: Literal["euler", "heun", "dpmpp_2m", "ancestral", "churn"] = "euler"
+    sampler: Literal["euler", "heun", "dpmpp_2m", "ancestral", "churn"] = "dpmpp_2m"
     guidance: float = 1.0
     guidance_low: float = 0.0  # noise levels between which guidance acts; None: no upper end
     guidance_high: float | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from upturn.recipe import Recipe, Rounds, Training
-from upturn.report.words import listed, number, plural, share
+from upturn.report.words import listed, plural, share
 
 _MOST_FIELDS = 6  # of a component that are named in a sentence; the folded recipe has all
 
@@ -84,7 +84,7 @@ def _mix(rounds: Rounds) -> str:
     elif math.isinf(lam):
         blend = "no real data"
     else:
-        blend = f"λ = {number(lam)}, so that {share(1 / (1 + lam))} of the weight is real"
+        blend = f"λ = {lam:g}, so that {share(1 / (1 + lam))} of the weight is real"
     return f"mix ({policy}): {blend}{_where(rounds.mix.where)}"
 
 

@@ -9,7 +9,7 @@ from upturn.report import words
 from upturn.report.facts import DATA, Column, Facts
 
 _COLOURS = 10  # of the page; further classes take them again
-_LABEL = 0.07  # share of the width from which a segment has room for a short label
+_LABEL = (0.02, 0.011)  # share of the width that a label in a segment needs: its edges, and each character
 _STEPS = ("load", "fit", "sample", "score", "curate", "mix", "train", "evaluate", "gate")
 
 
@@ -68,7 +68,7 @@ def _segments(shares: Mapping[str, tuple[float, str]], classes: Sequence[str]) -
     out = []
     for i, label in enumerate(classes):
         value, shown = shares.get(label, (0.0, ""))
-        short = words.visible(label) if value >= _LABEL and len(label) <= 100 * value / 1.5 else ""
+        short = words.visible(label) if value >= _LABEL[0] + _LABEL[1] * len(label) else ""
         out.append(Segment(value, f"c{i % _COLOURS}", short, f"{label}: {shown}"))
     return tuple(out)
 

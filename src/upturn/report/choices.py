@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from upturn.report import pictures
 from upturn.report.facts import DATA, Facts
 from upturn.report.samples import prompt_label
 from upturn.report.text import shortened
-from upturn.report.words import number
+from upturn.report.words import number, visible
 from upturn.store import tables
 from upturn.store.columns import read_table, to_samples
 from upturn.types import Array, Sample, Samples, Selection
@@ -23,6 +23,10 @@ _EXAMPLES = 6  # of each reason
 _GROUPS = 6  # prompts whose candidates are shown together
 _MOST_TOGETHER = 8  # candidates of a prompt that fit beside each other
 _TEXT = 260  # characters of an example
+_SHORT = 40  # characters of a text that needs no wide box
+_KINDS = 8  # reasons of one curator in words; beyond it they are not a list to read any more
+_VARIES = re.compile(r"\b[0-9a-f]{16}\b|[-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")  # an id of a sample, or a number
+_GAP = "…"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Example:
     reason: str
     kept: bool
     crisp: bool = False
+
+    @property
+    def short(self) -> bool:
+        return len(self.body) <= _SHORT
 
 
 @dataclass(frozen=True)
@@ -66,15 +74,13 @@ def choices(facts: Facts) -> Choices | None:
     found = {n: selections for n, selections in found.items() if selections}
     if not found:
         return None
-    counted = {n: _counted(selections) for n, selections in found.items()}
-    kinds = dict.fromkeys(kind for counts in counted.values() for kind in counts)
     looks = _Looks(facts)
     reasons = []
-    for curator, kind in kinds:
-        newest = max(n for n, counts in counted.items() if counts[curator, kind])
-        rows = _rows_of(found[newest], curator, kind)
-        counts = tuple(counted[n][curator, kind] for n in found)
-        reasons.append(Reason(curator, kind, counts, looks.spread(units[newest], rows, found[newest]), newest))
+    for curator in dict.fromkeys(s.curator for selections in found.values() for s in selections):
+        for kind, rows in by_kind(curator, found).items():
+            newest = max(n for n, own in rows.items() if len(own))
+            examples = looks.spread(units[newest], rows[newest], found[newest])
+            reasons.append(Reason(curator, kind, tuple(len(rows[n]) for n in found), examples, newest))
     newest = max(found)
     last = [selections[-1] for selections in found.values()]
     return Choices(
@@ -83,24 +89,39 @@ def choices(facts: Facts) -> Choices | None:
     )
 
 
-def _kind(reason: str) -> str:
-    """A reason may carry numbers after its kind; it is counted by kind."""
-    return str(reason).split(":")[0]
+def by_kind(curator: str, found: Mapping[int, Sequence[Selection]]) -> dict[str, dict[int, Array]]:
+    """Reason in words -> round -> the rows that the curator dropped for it.
+
+    Reasons that differ only in their numbers and ids are one kind; numbers that are the same in all of them stay.
+    Where that leaves very many, they are told apart by what stands before the colon only.
+    """
+    dropped: dict[int, tuple[Array, Array]] = {}
+    for number_, selections in found.items():
+        why = next((s.reasons for s in selections if s.curator == curator), np.empty(0, dtype=object)).astype(str)
+        rows = np.flatnonzero((why != "") & (why != EARLIER))
+        dropped[number_] = (rows, why[rows])
+    texts = np.unique(np.concatenate([why for _, why in dropped.values()]))
+    masks = np.array([_VARIES.sub(_GAP, text) for text in texts], dtype=str)
+    if len(np.unique(masks)) > _KINDS:
+        masks = np.array([text.split(":")[0] for text in texts], dtype=str)
+    kinds: dict[str, dict[int, Array]] = {}
+    for mask in dict.fromkeys(masks.tolist()):
+        mine = texts[masks == mask]
+        label = _in_words(curator, mask, mine.tolist())
+        kinds[mask if label in kinds else label] = {n: rows[np.isin(why, mine)] for n, (rows, why) in dropped.items()}
+    return kinds
 
 
-def _counted(selections: Sequence[Selection]) -> Counter[tuple[str, str]]:
-    counts: Counter[tuple[str, str]] = Counter()
-    for selection in selections:
-        dropped = selection.reasons[~selection.kept]
-        for kind, count in Counter(map(_kind, dropped.tolist())).items():
-            if kind != EARLIER:
-                counts[selection.curator, kind] += count
-    return counts
-
-
-def _rows_of(selections: Sequence[Selection], curator: str, kind: str) -> Array:
-    mine = next(s for s in selections if s.curator == curator)
-    return np.flatnonzero([not kept and _kind(why) == kind for kept, why in zip(mine.kept, mine.reasons, strict=True)])
+def _in_words(curator: str, mask: str, reasons: Sequence[str]) -> str:
+    """The mask with the numbers that all reasons share, without the curator's name before it."""
+    values = [_VARIES.findall(reason) for reason in reasons]
+    label = mask
+    if _GAP in mask and len({len(v) for v in values}) == 1:
+        shared = [column[0] if len(set(column)) == 1 else _GAP for column in zip(*values, strict=True)]
+        parts = mask.split(_GAP)
+        if len(parts) == len(shared) + 1:
+            label = "".join(part + value for part, value in zip(parts, [*shared, ""], strict=True))
+    return visible(label.removeprefix(f"{curator}: "))
 
 
 class _Looks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -28,6 +27,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Mark:
+    name: str
     column: Column
     x: float
     value: float
@@ -43,7 +43,7 @@ def metric(name: str, columns: Sequence[Column], kept: Column | None, lines: Seq
         return None
     slot = (WIDTH - LEFT - RIGHT) / len(columns)
     xs = {c.unit: LEFT + slot * (i + 0.5) for i, c in enumerate(columns)}
-    marks = [_mark(c, xs[c.unit], c.metrics[name]) for c in shown]
+    marks = [_mark(name, c, xs[c.unit]) for c in shown]
     ends = [v for m in marks for v in (m.value, m.low, m.high) if v is not None]
     reach = max(max(ends) - min(ends), abs(max(ends)) * 0.02, 1e-9)
     near = [x for x in lines if min(ends) - _FAR * reach <= x.value <= max(ends) + _FAR * reach]
@@ -57,11 +57,12 @@ def metric(name: str, columns: Sequence[Column], kept: Column | None, lines: Seq
     return svg.figure(svg.join(body), f"{name} by model: " + "; ".join(m.title for m in marks))
 
 
-def _mark(column: Column, x: float, measured: Mapping[str, Any]) -> _Mark:
+def _mark(name: str, column: Column, x: float) -> _Mark:
+    measured = column.metrics[name]
     title = f"{column.full_title}: {words.interval(measured)}, n = {measured.get('n')}"
     if column.decision == "rejected":
         title += ", rejected"
-    return _Mark(column, x, measured["value"], measured.get("low"), measured.get("high"), title)
+    return _Mark(name, column, x, measured["value"], measured.get("low"), measured.get("high"), title)
 
 
 def _path(marks: Sequence[_Mark], y: Axis) -> Markup:
@@ -84,6 +85,7 @@ def _drawn(mark: _Mark, y: Axis, kept: Column | None) -> Markup:
         parts.append(element("line", x1=mark.x, x2=mark.x, y1=y(mark.low), y2=y(mark.high), class_="interval"))
     if kept is not None and mark.column.unit == kept.unit:
         parts.append(element("circle", cx=mark.x, cy=at, r=7.0, class_="halo"))
+        parts.append(_value(mark, y))
     if kind == "rejected":
         d = f"M{mark.x - 4:.1f} {at - 4:.1f}l8 8m0 -8l-8 8"
         parts.append(element("path", d=d, class_="cross"))
@@ -92,6 +94,15 @@ def _drawn(mark: _Mark, y: Axis, kept: Column | None) -> Markup:
     # a wide invisible target: the title is found without aiming
     parts.append(element("rect", x=mark.x - 10, y=float(TOP), width=20, height=HEIGHT - BOTTOM - TOP, class_="target"))
     return element("g", *parts, class_=f"mark {kind}")
+
+
+def _value(mark: _Mark, y: Axis) -> Markup:
+    """The kept model's number, above its interval or, where there is no room, below."""
+    text = words.interval(mark.column.metrics[mark.name]).partition(" ")[0]
+    above = min(y(mark.value) - 7.0, y(mark.high if mark.high is not None else mark.value)) - 5.0
+    below = max(y(mark.value) + 7.0, y(mark.low if mark.low is not None else mark.value)) + 13.0
+    x = min(mark.x, WIDTH - len(text) * _CHARACTER / 2 - 2)
+    return element("text", text, x=x, y=above if above > TOP + 6 else below, class_="value mid")
 
 
 def _labels(columns: Sequence[Column], xs: Mapping[str, float], slot: float) -> Markup:

@@ -130,15 +130,15 @@ def _test(gate: Mapping[str, Any]) -> str:
         return ""
     low, high = gate.get("low"), gate.get("high")
     places = words.decimals((high - low) / 2) if low is not None and high is not None else 3
-    text = f"{gate['metric']} {words.signed(gate['difference'], places)}"
+    against = _model_name(str(gate.get("incumbent", "")))
+    change = words.signed(gate["difference"], places)
+    text = f"Tested against {against or 'the model before'}: {gate['metric']} {change}"
     if low is not None and high is not None:
         text += f" ({words.signed(low, places)} to {words.signed(high, places)})"
-    against = _model_name(str(gate.get("incumbent", "")))
-    if against:
-        text += f" against {against}"
     if gate.get("p") is not None and gate.get("alpha") is not None:
-        text += f"; p = {words.number(gate['p'])}, needed {words.number(gate['alpha'])} or less"
-    return text
+        text += f". p, the chance of such a gain by luck, is {words.number(gate['p'])}"
+        text += f"; {words.number(gate['alpha'])} or less was needed"
+    return f"{text}."
 
 
 def _model_name(unit: str) -> str:

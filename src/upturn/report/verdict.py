@@ -9,6 +9,8 @@ from typing import Any
 from upturn.report import words
 from upturn.report.facts import Column, Facts
 
+_NAMED = 3  # rejected rounds whose reasons fit at the top of the page
+
 
 @dataclass(frozen=True)
 class Step:
@@ -128,11 +130,11 @@ def _word(change: float, term: words.Term) -> str:
 
 
 def _rejected(facts: Facts) -> list[str]:
-    names = [str(c.round) for c in facts.columns if c.decision == "rejected"]
-    if not names:
-        return []
-    noun, verb = ("Round", "was") if len(names) == 1 else ("Rounds", "were")
-    return [f"{noun} {words.listed(names)} {verb} held back."]
+    """One sentence a round, its reason within; many rounds are only named."""
+    held = [r for r in facts.status.rounds if r.gate and r.gate.get("decision") == "rejected"]
+    if len(held) > _NAMED:
+        return [f"Rounds {words.listed([str(r.round) for r in held])} were rejected; their reasons stand below."]
+    return [f"Round {r.round} was rejected: {str((r.gate or {}).get('reason', '')).rstrip('.')}." for r in held]
 
 
 def _steps(facts: Facts, kept: Column, name: str) -> list[Step]:

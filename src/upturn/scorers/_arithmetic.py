@@ -34,7 +34,7 @@ class Value:
             return True
         if not self.number or self.places < _ROUNDED_FROM:
             return False
-        return 2 * abs(self.exact - other) * 10**self.places <= 1
+        return bool(2 * abs(self.exact - other) * 10**self.places <= 1)
 
 
 def value(text: str) -> Value:

@@ -20,7 +20,8 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
     rounds = work.parts.recipe.rounds
     assert rounds is not None
     policy = work.policy(incumbent)
-    pool = where(work.tools.train, rounds.mix.where, "rounds.mix")
+    asked = rounds.mix.where if rounds.sample.where is None else rounds.sample.where
+    pool = where(work.tools.train, asked, "rounds.sample")
     prompts = [prompt_for(policy, p) for p in round_prompts(pool, rounds.sample.prompts, work.key("prompts", number))]
     keys = prompt_keys(work.key("sample", number), prompts, rounds.sample.candidates)
     size = rounds.sample.shard

@@ -16,7 +16,7 @@ from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.protocols import ClosedForm, Objective, Trainable
 from upturn.recipe import Training
-from upturn.stages.work import Done, Outcome, Work
+from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.store import tables
 from upturn.store.checkpoints import tree_hash
 from upturn.tracking import tracking
@@ -41,6 +41,7 @@ def fit(work: Work, name: str) -> Outcome:
     model.build(samples, work.key("build", name))
     with work.committing(unit, "fit") as out:
         mixture = Mixture(samples, np.ones(len(samples)))
+        tables.write_mixture(out.path / "mixture.parquet", mixture, [DATA] * len(samples))
         with work.computing(out):
             history = _fitted(work, unit, model, spec, mixture, other)
         _finish(work, out, unit, model, history, parent=None)
@@ -98,6 +99,8 @@ def _fitted(
     progress.mkdir(parents=True, exist_ok=True)
     key = work.key("train", unit)
     examples = encode_examples(model, mixture, objective)
+    for note in getattr(model, "notes", ()):  # what encoding cut or did not know: never silent
+        work.watch.note(f"{unit}: {note}")
     if len(examples) == 0:
         raise UserError("there is nothing to train on: the mixture is empty", where=unit)
     recipe = work.parts.recipe

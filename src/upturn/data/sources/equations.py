@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import ClassVar
+
+import numpy as np
 
 from upturn import seeds
 from upturn.data.sources._arithmetic import Worked, work_out
@@ -14,7 +16,7 @@ from upturn.data.sources._common import Rows, a_file, check_fraction, divide, wi
 from upturn.data.sources._gsm8k import problems
 from upturn.data.split import content_keys
 from upturn.errors import UserError
-from upturn.types import Kind, Prompt, Splits, objects
+from upturn.types import Kind, Prompt, Samples, Splits, objects
 
 _BLOCK = 512  # expressions drawn at a time
 _PATIENCE = 40  # times the wanted number of draws before saying that there are too few expressions
@@ -36,6 +38,8 @@ class Equations:
     seed        of the generated ones
     train, test files in GSM8K's format; without ``test`` a share of the expressions of ``train`` is held out
     held_out    share of the expressions that training never sees
+    worked      how many train expressions come with their solution; null: all. samples.fields["solution"] says
+                "given" or "unseen": train on ``where: {solution: given}``, and let the model try the others
     """
 
     kind: ClassVar[Kind] = "text"
@@ -50,6 +54,7 @@ class Equations:
     train: str | None = None
     test: str | None = None
     held_out: float = 0.1
+    worked: int | None = None
 
     def __post_init__(self) -> None:
         check_fraction(self.held_out)
@@ -63,11 +68,26 @@ class Equations:
             raise ValueError(f"parentheses must lie in [0, 1], not {self.parentheses}")
         if self.results is not None and (len(self.results) != 2 or self.results[0] > self.results[1]):
             raise ValueError(f"results must be two numbers [low, high], not {self.results}")
+        if self.worked is not None and self.worked < 1:
+            raise ValueError(f"worked must be 1 or more, not {self.worked}")
         if self.test is not None and self.train is None:
             raise ValueError("test needs train: both are files in GSM8K's format")
 
     def load(self) -> Splits:
         """Makes or reads the equations. Raises UserError: file and line, or that there are not so many."""
+        splits = self._split()
+        return replace(
+            splits, train=self._marked(splits.train), held_out=self._marked(splits.held_out, nothing_given=True)
+        )
+
+    def _marked(self, samples: Samples, nothing_given: bool = False) -> Samples:
+        """Which solutions are given: those of smallest content id, so that it does not depend on the order."""
+        given = np.zeros(len(samples), dtype=bool)
+        if not nothing_given:
+            given[np.argsort(samples.ids.astype(str), kind="stable")[: self.worked or len(samples)]] = True
+        return samples.with_fields(solution=objects(np.where(given, "given", "unseen").tolist()))
+
+    def _split(self) -> Splits:
         if self.train is None:
             return divide(_rows(self._generated()), self.held_out, "equations")
         train, notes = _from_file(self.train, "train")

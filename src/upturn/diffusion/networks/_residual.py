@@ -23,24 +23,26 @@ class ResidualMlp(nn.Module):
     """
 
     frequencies: Tensor
+    bands: Tensor
 
     def __init__(
-        self, shape: tuple[int, ...], classes: int, width: int, depth: int, embedding: int,
+        self, shape: tuple[int, ...], classes: int, width: int, depth: int, embedding: int, waves: int,
         noise_low: float, noise_high: float,
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
             "shape": list(shape), "classes": classes, "width": width, "depth": depth, "embedding": embedding,
-            "noise_low": noise_low, "noise_high": noise_high,
+            "waves": waves, "noise_low": noise_low, "noise_high": noise_high,
         }
         self.classes, self.width, self.noise_low, self.noise_high = classes, width, noise_low, noise_high
-        size = math.prod(shape)
+        size, self.waves = math.prod(shape), waves
         turns = 2.0 ** torch.linspace(-1, _OCTAVES - 1, _FREQUENCIES)
         self.register_buffer("frequencies", 2 * math.pi * turns, persistent=False)
+        self.register_buffer("bands", 2.0 ** torch.arange(waves), persistent=False)
         self.noise_in = nn.Linear(2 * _FREQUENCIES, embedding)
         self.class_in = nn.Embedding(classes + 1, embedding) if classes else None  # the last row is "no class"
         self.shifts = nn.Linear(embedding, depth * width)
-        self.first = nn.Linear(size, width)
+        self.first = nn.Linear(size * (1 + 2 * waves), width)
         self.wide = nn.ParameterList(nn.Parameter(torch.empty(width, width)) for _ in range(depth))
         self.back = nn.ParameterList(nn.Parameter(torch.empty(width, width)) for _ in range(depth))
         self.last = nn.Linear(width, size)
@@ -70,7 +72,11 @@ class ResidualMlp(nn.Module):
             shifts = self.condition(noise.expand(len(every)), every)[rows]
         else:
             shifts = self.condition(noise, rows)
-        hidden = self.first(x.flatten(1))
+        flat = x.flatten(1)
+        if self.waves:  # Tancik et al. 2020: without them a network of few inputs is slow to learn what is sharp
+            angles = (flat[:, :, None] * self.bands).flatten(1)
+            flat = torch.cat([flat, angles.sin(), angles.cos()], dim=1)
+        hidden = self.first(flat)
         for shift, (wide, back) in zip(torch.split(shifts, self.width, dim=1), self._blocks(), strict=True):
             normal = functional.layer_norm(hidden, (self.width,))
             inner = functional.silu(torch.addmm(shift, normal, wide.t()))
