@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/mypy --strict src
 
 bench: setup
-	$(BIN)/python -m pytest bench -s
+	$(BIN)/python -m pytest bench -s -o addopts="-q -p no:timeout"
 
 # What make made; runs/ is yours and stays.
 clean:

@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT / "tests"))  # children, small
 
 def run(name: str, file: str, *settings: str) -> tuple[Run, RunStatus]:
     """A shipped recipe under another name; done before, it is only read."""
-    asked = recipe.load(ROOT / "recipes" / file, [f"name={name}", *settings])
+    # one thread: benchmarks may run side by side, and threads that wait for each other measure nothing
+    asked = recipe.load(ROOT / "recipes" / file, [f"name={name}", "threads=1", *settings])
     done = loop.run(asked, RUNS, Lines())
     return done, status.read(done)
 

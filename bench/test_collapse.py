@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-import pytest
 from common import run, say
+from fixed_point import settled
 
 from upturn.status import RunStatus
 
 
 def shares(seen: RunStatus, number: int) -> np.ndarray:
     details = seen.rounds[number].metrics["class_shares"]["details"]
-    return np.array(list(details["shares"].values() if isinstance(details["shares"], dict) else details["shares"]))
+    return np.array([share["value"] for share in details["shares"].values()])
 
 
 def curve(seen: RunStatus, metric: str) -> list[float]:
@@ -42,19 +40,15 @@ def test_curated_only_runs_away() -> None:
 
 
 def test_curated_with_real_data_settles_at_the_fixed_point() -> None:
-    from fixed_point import predicted
-
     done, seen = run("curated-real", "digits-curated-only.yaml", "rounds.mix.lambda=0.5")
     say("curated with real, entropy of classes by round", curve(seen, "class_entropy"))
-    settled = np.mean([shares(seen, number) for number in range(6, 11)], axis=0)
-    point, low, high = predicted(done, seen)
-    say("settled shares", np.round(settled, 3).tolist())
-    say("fixed point", np.round(point, 3).tolist())
-    say("its interval", json.dumps([np.round(low, 3).tolist(), np.round(high, 3).tolist()]))
-    inside = (settled >= low) & (settled <= high)
-    say("classes inside the interval", f"{int(inside.sum())} of {len(inside)}")
-    assert inside.all()
+    found = settled(done, range(6, 11), lam=0.5)
+    say("settled shares", np.round(found.measured, 3).tolist())
+    say("fixed point", np.round(found.predicted, 3).tolist())
+    ends = zip(found.low, found.high, strict=True)
+    say("difference, 95% interval", [f"{low:+.3f} to {high:+.3f}" for low, high in ends])
+    agree = (found.low <= 0) & (found.high >= 0)
+    say("classes that agree", f"{int(agree.sum())} of {len(agree)}")
+    assert seen.rounds[10].metrics["class_entropy"]["value"] > 0.95 * seen.rounds[0].metrics["class_entropy"]["value"]
+    assert agree.all()
 
-
-if __name__ == "__main__":
-    pytest.main([__file__, "-s"])

@@ -130,6 +130,14 @@ def test_epsilon_tells_the_network_the_exact_time_of_each_level_and_interpolates
     assert torch.equal(form.training_sigma(torch.tensor([0.0, 1 - 2**-24])), levels[[0, -1]])
 
 
+def test_epsilon_samples_from_the_greatest_level_that_is_asked_for():
+    for schedule in ("linear", "cosine"):
+        form = Epsilon(schedule=schedule)
+        top = form.sigmas(10)[0]
+        assert top <= 80 < form.table[int(form.time(top).round()) + 1]
+    assert float(Epsilon(sigma_max=1e9).sigmas(10)[0]) == pytest.approx(157.4, abs=0.1)
+
+
 def test_training_levels_have_the_stated_distribution_and_are_finite_at_the_ends():
     u = seeds.table_uniform(5, 0, 40_000)
     logs = Edm(sigma_data=1, p_mean=-0.7, p_std=0.9).training_sigma(u).log()
@@ -162,7 +170,8 @@ def test_edm_measures_what_is_not_given():
     ("name", "fields", "says"),
     [
         ("edm", {"sigma_min": 90.0}, "sigma_min < sigma_max"), ("edm", {"rho": 0.0}, "above 0"),
-        ("epsilon", {"beta_start": 0.5}, "beta_start < beta_end"), ("flow", {"sigma_max": 0.0}, "sigma_min < sigma_max"),
+        ("epsilon", {"beta_start": 0.5}, "beta_start < beta_end"),
+        ("flow", {"sigma_max": 0.0}, "sigma_min < sigma_max"),
         ("epsilon", {"schedule": "quadratic"}, "linear"), ("flow", {"steps": 3}, "no field"),
     ],
 )

@@ -307,7 +307,7 @@ def _sampled(model, examples, label=None, **settings):
         (lambda: _sampled(Points(classes=3, network=SMALL, label_dropout=0.0), points(), guidance=2.0), "dropout 0"),
         (lambda: _sampled(Points(network=SMALL), points(), guidance=2.0, guide="bad"), "no model 'bad'"),
         (lambda: _sampled(Points(classes=3, network=SMALL), points(), label=7), "a label is 7"),
-        (lambda: _sampled(Points(network=SMALL, formulation="epsilon"), points(), steps=2000), "between 1 and 1000"),
+        (lambda: _sampled(Points(network=SMALL, formulation="epsilon"), points(), steps=2000), "between 1 and 9"),
         (lambda: components.make("model", {"name": "points", "network": "mpl"}), "Did you mean 'mlp'"),
         (lambda: components.make("model", {"name": "pixels", "classes": -1}), "classes >= 0"),
         (lambda: components.make("network", {"name": "unet", "channels": [30]}), "multiple of groups"),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from upturn import report
-from upturn.report import pictures, svg, text, words
+from upturn.report import choices, pictures, svg, text, words
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.store.values import write_values
@@ -349,6 +349,25 @@ def test_price_is_shown_where_it_is_stated(tmp_path: Path) -> None:
     cost = re.search(r"In all .*?, \$(\d+\.\d+) at \$36\.00 an hour", page_of(fake.run).text)
     assert cost is not None
     assert 1.05 <= float(cost[1]) < 1.25
+
+
+def test_reasons_that_differ_in_numbers_are_one_kind() -> None:
+    said = {
+        "threshold": ["threshold: reward 0.1 below 0.5", "threshold: reward -2e-05 below 0.5", "", "unscored"],
+        "deduplicate": ["deduplicate: equal to 0123456789abcdef", "", "dropped by an earlier curator",
+                        "deduplicate: nearer than 0.2 to fedcba9876543210"],
+    }
+    chosen = [Selection(name, np.array([not w for w in why]), objects(why)) for name, why in said.items()]
+    found = {name: choices.by_kind(name, {1: chosen}) for name in said}
+    assert {k: v[1].tolist() for k, v in found["threshold"].items()} == {"reward … below 0.5": [0, 1], "unscored": [3]}
+    duplicates = {k: v[1].tolist() for k, v in found["deduplicate"].items()}
+    assert duplicates == {"equal to 0123456789abcdef": [0], "nearer than 0.2 to fedcba9876543210": [3]}
+
+
+def test_many_kinds_of_reasons_are_counted_by_their_first_word() -> None:
+    why = [f"judge: {'very ' * i}bad" for i in range(20)]
+    chosen = [Selection("judge", np.zeros(20, dtype=bool), objects(why))]
+    assert [(k, len(v[4])) for k, v in choices.by_kind("judge", {4: chosen}).items()] == [("judge", 20)]
 
 
 # safety

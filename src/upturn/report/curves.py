@@ -117,7 +117,7 @@ def _labels(columns: Sequence[Column], xs: Mapping[str, float], slot: float) -> 
             continue
         ends[line] = x + wide / 2
         bad = " bad" if column.decision == "rejected" else ""
-        parts.append(element("text", column.short, x=x, y=HEIGHT - BOTTOM + 14.0 + 12 * line, class_=f"tick mid{bad}"))
+        parts.append(element("text", column.short, x=x, y=HEIGHT - BOTTOM + 18.0 + 12 * line, class_=f"tick mid{bad}"))
     return svg.join(parts)
 
 
@@ -134,7 +134,7 @@ def loss(points: Sequence[Mapping[str, float]], label: str) -> Markup | None:
     x = Axis(0.0, max(step for step, _ in train), LEFT, WIDTH - RIGHT)
     body = [svg.y_grid(y)]
     for tick in x.ticks(4):
-        body.append(element("text", svg.tick_text(tick), x=x(tick), y=HEIGHT - BOTTOM + 14.0, class_="tick mid"))
+        body.append(element("text", svg.tick_text(tick), x=x(tick), y=HEIGHT - BOTTOM + 18.0, class_="tick mid"))
     body.append(svg.path([(x(s), y(v)) for s, v in train], "loss-train"))
     if held:
         body.append(svg.path([(x(s), y(v)) for s, v in held], "loss-held"))

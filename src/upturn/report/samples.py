@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
@@ -18,6 +18,7 @@ _WIDE = 10  # pictures in a row of a flip-book's frame
 _FRAMES = 40  # of a flip-book at most; evenly chosen beyond
 _CLOUD = 100  # points from which a cloud can be seen
 NO_DRAWING = Markup("")
+_SHORT = 12  # characters of a row's label that a phone has room for
 _PROMPT = 300  # characters of a prompt that are shown
 
 
@@ -59,7 +60,11 @@ class Gallery:
     crisp: bool = False
     per_prompt: int = 1
     shape: tuple[int, int] = (1, 1)  # of a frame: how many pictures wide and high
-    classes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...] = ()
+
+    @property
+    def short_labels(self) -> bool:
+        return all(len(row.label) <= _SHORT for row in self.rows)
 
 
 def gallery(facts: Facts) -> Gallery | None:

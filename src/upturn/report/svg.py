@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 340, 200  # of a card's figure, in units that are about pixels at the width of a card
 _FINER = 0.75  # of the wished distance of ticks: a little more of them is better than few
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 30
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 34
 
 
 def element(name: str, *children: Markup | str, **attributes: object) -> Markup:

@@ -24,16 +24,22 @@ class Epsilon:
 
     ``sigma_k = sqrt((1 - abar_k) / abar_k)`` and ``x = x_k / sqrt(abar_k)``, so ``c_in`` gives the network the paper's
     x_k and ``c_noise`` its k (between two of the table, by linear interpolation in log sigma).
+
+    Departs from the paper in sampling: it starts at the greatest level up to ``sigma_max``. The tables end at sigma 158
+    (linear) and beyond 10^4 (cosine), where the smallest error of the noise is a large one of the data; others clip.
     """
 
     schedule: Literal["linear", "cosine"] = "linear"  # Ho et al. 2020, section 4; Nichol & Dhariwal 2021, eq. 17
     times: int = 1000  # Ho et al. 2020, section 4
     beta_start: float = 1e-4  # of the linear schedule: section 4
     beta_end: float = 0.02
+    sigma_max: float = 80.0  # where sampling starts: Karras et al. 2022, table 1
 
     def __post_init__(self) -> None:
         if self.times < 2 or not 0 < self.beta_start < self.beta_end < 1:
             raise ValueError("epsilon: needs times >= 2 and 0 < beta_start < beta_end < 1")
+        if self.sigma_max <= self.table[0]:
+            raise ValueError(f"epsilon: sigma_max must be above the least level, {self.table[0]:.3g}")
 
     @cached_property
     def table(self) -> Array:
@@ -76,9 +82,10 @@ class Epsilon:
     def sigmas(self, steps: int) -> Tensor:
         import torch
 
-        if not 1 <= steps <= self.times:
-            raise ValueError(f"epsilon: steps must be between 1 and {self.times}, got {steps}")
-        at = np.linspace(self.times - 1, 0, steps).round().astype(int)
+        count = int(np.searchsorted(self.table, self.sigma_max, side="right"))
+        if not 1 <= steps <= count:
+            raise ValueError(f"epsilon: steps must be between 1 and {count}, got {steps}")
+        at = np.linspace(count - 1, 0, steps).round().astype(int)
         return torch.from_numpy(np.append(self.table[at], 0.0)).float()
 
     def noise_range(self) -> tuple[float, float]:

@@ -26,7 +26,7 @@ class Mlp:
     width: int | None = None  # None: 64 for points, 256 for pictures; measured, docs/decisions.md
     depth: int = 2  # blocks of two linear layers; 3 and 4 gained nothing in the same time
     embedding: int = 64  # width of the condition: noise level and class
-    waves: int | None = None  # sines and cosines of each input number, at 1, 2, 4, … radians a unit (None: 3 for points)
+    waves: int | None = None  # sines and cosines of each input at 1, 2, 4, … radians a unit (None: 3 for points)
 
     folder: ClassVar[str] = "mlp"
 
