@@ -203,3 +203,31 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.join()
+
+
+def test_two_processes_share_the_training_of_a_run(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    """Two gloo processes run the recipe together: every round is there, and round 0's weights are one process's."""
+    import os
+    import socket
+    import subprocess
+    import sys
+
+    from safetensors.torch import load_file
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    recipe = tmp_path / "points.yaml"
+    recipe.write_text(POINTS)
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    code = f"import upturn; upturn.run({str(recipe)!r}, runs={str(tmp_path)!r})"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    run = Run.open(tmp_path / "points")
+    assert run.state.state == "done" and set(models(run.folder)) == set(undisturbed) and run.verify() == []
+    alone = loop.run(small(POINTS, "name=alone", "rounds.count=0"), tmp_path)
+    one, two = (load_file(next((r.unit("rounds/000") / "model").rglob("*.safetensors"))) for r in (alone, run))
+    assert all((one[key] - two[key]).abs().max() < 1e-4 for key in one)

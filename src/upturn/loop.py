@@ -7,6 +7,7 @@ committed is passed over, and what is missing is a function of what is there.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from upturn.stages.work import Waiting, Work, round_unit, stage_unit
 from upturn.store.run import Run
 from upturn.watch import Watch
 
+_POLL = 0.05  # seconds between two looks for the run that the first process makes
 Step = Callable[[], stages.Outcome]
 
 
@@ -31,6 +33,8 @@ def run(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path
     parts = assemble(recipe)
     _set_threads(recipe)
     folder = runs / recipe.name
+    if not is_first_process():
+        return _follow(parts, folder)
     found = _opened(recipe, folder, watch, fork)
     with found:
         found.set_state("running")
@@ -49,6 +53,20 @@ def run(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path
             found.set_state("failed", f"stopped by {type(error).__name__}")
             raise
         found.set_state("waiting" if waiting else "done", waiting.missing if waiting else "")
+    return found
+
+
+def is_first_process() -> bool:
+    """Whether this process commits, and speaks, for all that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _follow(parts: Assembly, folder: Path) -> Run:
+    """One of several processes that is not the first: it shares the training and commits nothing."""
+    while not (folder / "state.json").exists():
+        time.sleep(_POLL)
+    found = Run.open(folder)
+    _through(Work(found, parts, Watch(), follower=True), parts)
     return found
 
 

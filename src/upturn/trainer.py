@@ -272,6 +272,8 @@ class _Session:
         """Go on from the newest whole state, if there is one."""
         if self.plan.progress is None:
             return
+        # processes that start together must start from one state, so none may save before all have read
+        self.accelerator.wait_for_everyone()
         newest = checkpoints.latest(self.plan.progress)
         if newest is None:
             return

@@ -75,6 +75,8 @@ def run(
         done = loop.run(asked, runs, watch, fork)
     finally:
         progress.close(watch)
+    if not loop.is_first_process():
+        return
     state, message = done.state.state, done.state.message
     from upturn.report import write
 

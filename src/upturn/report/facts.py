@@ -93,9 +93,9 @@ class Facts:
                 *(n for n in seen if n not in self.recipe.metric_names())]
 
     @cached_property
-    def components(self) -> dict[str, str]:
+    def specs(self) -> dict[str, Mapping[str, Any]]:
         """The name in metrics.json -> the metric of the recipe that it is."""
-        parts = [str(metric["name"]) for evaluation in self.recipe.evaluate for metric in evaluation.metrics]
+        parts = [metric for evaluation in self.recipe.evaluate for metric in evaluation.metrics]
         return dict(zip(self.recipe.metric_names(), parts, strict=True))
 
     @cached_property

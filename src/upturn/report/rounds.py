@@ -59,7 +59,7 @@ def metric_cards(facts: Facts) -> list[Card]:
     names = sorted(facts.metric_names, key=lambda n: watched.index(n) if n in watched else len(watched))
     cards = []
     for name in names:
-        term = words.term(name, facts.components.get(name))
+        term = words.term(name, facts.specs.get(name))
         lines, notes = _lines(facts, name, term)
         figure = curves.metric(name, facts.columns, facts.kept, lines)
         notes += _notes(facts, name)

@@ -112,13 +112,15 @@ def _rows(columns: Sequence[Column], grids: Mapping[str, Samples], classes: Sequ
     for position, group in enumerate(np.unique(first.group).tolist()):
         cells: list[Cell] = []
         before: list[str] = []
+        # greedy candidates of a prompt are one answer
+        several = any(len(set(map(str, g.content[g.group == group]))) > 1 for g in grids.values() if g.kind == "text")
         for column in columns:
             grid = grids[column.unit]
             mine = grid.content[grid.group == group]
             if grid.kind == "image":
                 cells.append(Cell(column, pictures.strip(mine) if len(mine) else ""))
                 continue
-            shown = [text.shortened(str(body)) for body in mine]
+            shown = [text.shortened(str(body)) for body in (mine if several else mine[:1])]
             known: list[str | None] = [*before, *[None] * len(shown)]
             pieces = [(text.changes(old, new), more) for old, (new, more) in zip(known, shown, strict=False)]
             cells.append(Cell(column, texts=tuple(pieces)))

@@ -44,7 +44,7 @@ def verdict(facts: Facts) -> Verdict:
         if facts.columns:
             lead = f"The rounds have not begun: so far there is the model after {facts.columns[-1].title}."
         return Verdict(lead, (), state, alarm, (), "", "")
-    term = words.term(name, facts.components.get(name))
+    term = words.term(name, facts.specs.get(name))
     sentences = [*_gains(facts, kept, name, term), *_rejected(facts)]
     return Verdict(
         _lead(facts, kept), tuple(sentences), state, alarm, tuple(_steps(facts, kept, name)), term.title, term.meaning

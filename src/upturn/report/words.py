@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Better = Literal["higher", "lower", "neither"]
@@ -61,11 +61,8 @@ METRICS: dict[str, Term] = {
         "Perplexity", "How surprised the model is by real text that it never trained on, per token.", "lower"
     ),
     "held_out_loss": Term("Held-out loss", "The training loss on real samples that were never trained on.", "lower"),
-    "accuracy": Term("Accuracy", "Share of answers that the verifier finds right.", "higher"),
     "verifier_accuracy": Term("Accuracy", "Share of answers that the verifier finds right.", "higher"),
-    "pass_at_k": Term("Solved in k tries", "Share of prompts for which at least one of k answers is right.", "higher"),
-    "distinct_n": Term("Distinct n-grams", "Share of word sequences that are not repeats: variety of text.", "higher"),
-    "authenticity": Term("Authenticity", "Share of samples that are no near copies of training samples.", "higher"),
+    "distinct": Term("Distinct phrases", "Share of short word sequences that are not repeats: variety.", "higher"),
 }
 
 STEPS: dict[str, str] = {
@@ -74,17 +71,23 @@ STEPS: dict[str, str] = {
 }
 
 
-def term(name: str, component: str | None = None) -> Term:
-    """The metric's words; ``component`` is what the recipe's ``as:`` renamed, ``a/b`` is metric b of evaluation a."""
+def term(name: str, spec: Mapping[str, Any] | None = None) -> Term:
+    """The words of a metric of metrics.json; ``spec`` is its part of the recipe, which may have given it another name.
+
+    ``a/b`` is the metric b of the evaluation a. A metric that is not known here keeps its name and has no meaning.
+    """
     group, _, last = name.rpartition("/")
-    known = METRICS.get(component or "") or METRICS.get(last)
+    component = str(spec["name"]) if spec is not None else last
+    known = METRICS.get(component)
     if known is None:
         return Term(name, "")
-    if component is not None and last != component:
-        return Term(name, known.meaning, known.better, known.reference)
-    if group:
-        return Term(f"{known.title} ({group})", known.meaning, known.better, known.reference)
-    return known
+    tries = int((spec or {}).get("k", 1))
+    if component == "verifier_accuracy" and tries > 1:
+        meaning = f"Share of prompts for which at least one of {tries} answers is right."
+        known = Term(f"Solved within {tries} tries", meaning, known.better)
+    if last != component:
+        return replace(known, title=name)
+    return replace(known, title=f"{known.title} ({group})") if group else known
 
 
 def decimals(spread: float) -> int:

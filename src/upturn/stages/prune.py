@@ -8,7 +8,7 @@ from upturn.stages.work import Done, Outcome, Work
 def prune(work: Work) -> Outcome:
     """Never the incumbent's, never those of round 0, never a table."""
     keep = work.parts.recipe.keep
-    if keep.weights == "all" and keep.disk_gb is None:
+    if work.follower or (keep.weights == "all" and keep.disk_gb is None):
         return Done()
     for gone in work.run.prune(keep.weights, None if keep.disk_gb is None else int(keep.disk_gb * 1e9)):
         work.watch.note(f"the weights of {gone.unit} are removed ({gone.reason})")

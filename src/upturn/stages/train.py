@@ -39,6 +39,10 @@ def fit(work: Work, name: str) -> Outcome:
     samples = where(own, spec.where, f"models.{name}.fit")
     model = work.parts.model(name)
     model.build(samples, work.key("build", name))
+    if work.follower:
+        _fitted(work, unit, model, spec, Mixture(samples, np.ones(len(samples))), other)
+        work.wait_for(unit, "fit")
+        return Done()
     with work.committing(unit, "fit") as out:
         mixture = Mixture(samples, np.ones(len(samples)))
         tables.write_mixture(out.path / "mixture.parquet", mixture, [DATA] * len(samples))
@@ -61,6 +65,10 @@ def train(work: Work, unit: str, spec: Training, start: str | None) -> Outcome:
     else:
         parent = work.policy(start).id
         policy = load_model(work.parts, "policy", work.model_folder(start), parent)
+    if work.follower:
+        _fitted(work, unit, policy, spec, mixture, work.tools.held_out)
+        work.wait_for(unit, "train")
+        return Done()
     with work.committing(unit, "train") as out:
         with work.computing(out):
             history = _fitted(work, unit, policy, spec, mixture, work.tools.held_out)
@@ -104,13 +112,13 @@ def _fitted(
     if len(examples) == 0:
         raise UserError("there is nothing to train on: the mixture is empty", where=unit)
     recipe = work.parts.recipe
-    with tracking(recipe.tracker, work.run.folder, f"{recipe.name}/{unit}") as log:
+    with tracking(None if work.follower else recipe.tracker, work.run.folder, f"{recipe.name}/{unit}") as log:
         plan = trainer.Plan(
             spec=spec, objective=objective, adapter=work.parts.adapter(spec),
             feed=FixedFeed(examples, spec.batch_size, key), key=key, where=unit,
             held_out=_held_out(model, held_out, objective), progress=progress,
             on_step=lambda step, total, loss: work.watch.advance(step, total, f"loss {loss:.4f}"),
-            on_epoch=_keeper(model, progress), log=log,
+            on_epoch=(lambda epoch: None) if work.follower else _keeper(model, progress), log=log,
         )
         return trainer.train(model, plan)
 

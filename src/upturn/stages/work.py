@@ -23,6 +23,8 @@ from upturn.types import Array, Prompt, Samples, Scores
 from upturn.watch import Watch
 
 DATA = "data"
+SHARED = frozenset({"train", "fit"})  # steps that several processes do together
+_POLL = 0.05  # seconds between two looks at the disk
 
 
 def round_unit(number: int) -> str:
@@ -54,6 +56,7 @@ class Work:
     run: Run
     parts: Assembly
     watch: Watch
+    follower: bool = False  # a process that only helps to train: it waits for what the first one commits
     _policies: dict[str, Policy] = field(default_factory=dict)
 
     def key(self, *names: str | int) -> int:
@@ -78,10 +81,18 @@ class Work:
             out.info["compute_seconds"] = out.info.get("compute_seconds", 0.0) + time.perf_counter() - began
 
     def finished(self, unit: str, step: str) -> bool:
+        """Whether the step is committed; a follower waits for those that it has no part in."""
+        if self.follower and step not in SHARED:
+            self.wait_for(unit, step)
         if self.run.done(unit, step) is None:
             return False
         self.watch.skip(unit, step)
         return True
+
+    def wait_for(self, unit: str, step: str) -> None:
+        """Until the first process has committed the step; if that one dies, the launcher ends this one."""
+        while self.run.done(unit, step) is None:
+            time.sleep(_POLL)
 
     @cached_property
     def real(self) -> Samples:
