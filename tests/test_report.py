@@ -471,6 +471,15 @@ def test_text_marks_what_changed() -> None:
     assert text.changes(None, "anything") == [text.Piece("anything", False)]
 
 
+def test_greedy_candidates_are_shown_once(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "greedy", "text")
+    fake.content = lambda count, skill, seed: [f"same {skill}"] * count  # type: ignore[method-assign]
+    fake.stages()
+    source = page_of(fake.run).source
+    # once for each of 6 prompts, though there are two candidates
+    assert source.count('<pre>same 0.4</pre>') == 2 * 6  # the block, and the frame of the flip-book
+
+
 def test_points_have_the_real_ones_behind(tmp_path: Path) -> None:
     page = page_of(Fake(tmp_path / "points", "points").whole().run)
     clouds = {a["id"]: a["d"] for tag, a in page.tags if tag == "path" and a.get("id", "").startswith("cloud")}
@@ -603,6 +612,26 @@ def test_ticks_are_round_inside_and_few(low: float, high: float) -> None:
 ])
 def test_numbers_have_the_digits_that_the_interval_gives(measured: Mapping[str, Any], shown: str) -> None:
     assert words.interval(measured) == shown
+
+
+def test_metrics_have_the_name_that_the_recipe_gave() -> None:
+    assert words.term("coverage").title == "Coverage"
+    assert words.term("tries/coverage", {"name": "coverage"}).title == "Coverage (tries)"
+    assert words.term("quality", {"name": "coverage"}) == words.Term(
+        "quality", words.METRICS["coverage"].meaning, "higher", words.METRICS["coverage"].reference
+    )
+    assert words.term("tries/solved", {"name": "verifier_accuracy", "as": "solved", "k": 8}).title == "tries/solved"
+    assert words.term("verifier_accuracy", {"name": "verifier_accuracy", "k": 8}).title == "Solved within 8 tries"
+    assert words.term("their_own") == words.Term("their_own", "")
+
+
+def test_directions_are_those_of_the_metrics() -> None:
+    from upturn import components
+
+    known = [name for name in components.names("metric") if name in words.METRICS]
+    assert len(known) >= 10
+    for name in known:
+        assert words.METRICS[name].better == components.find("metric", name).better, name
 
 
 @pytest.mark.parametrize(

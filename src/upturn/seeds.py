@@ -121,7 +121,7 @@ def _table(base: int, start: int, stop: int, shape: tuple[int, ...], stream: int
         source = np.random.Generator(np.random.Philox(key=base, counter=[0, 0, stream, block]))
         draw = source.standard_normal if kind == "normal" else source.random
         parts.append(draw((_BLOCK, *shape), dtype=np.float32))
-    rows = np.concatenate(parts) if len(parts) != 1 else parts[0]
+    rows = np.concatenate(parts) if parts else np.zeros((0, *shape), dtype=np.float32)
     return torch.from_numpy(rows[start - first * _BLOCK : stop - first * _BLOCK])
 
 

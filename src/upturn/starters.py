@@ -101,9 +101,9 @@ features: points
 
 stages:
   - name: pretrain
-    steps: 1500
+    steps: 800
     batch_size: 256
-    learning_rate: 2.0e-3
+    learning_rate: 1.0e-2
     ema: 0.99
 """ + _ROUNDS.format(
     prompts=500, epochs=20, metrics="reward, coverage, precision", gate="reward",
