@@ -86,7 +86,7 @@ def test_new_writes_a_recipe_that_is_read(tmp_path: Path) -> None:
 
     for kind in ("images", "text", "points"):
         invoke("new", tmp_path / f"{kind}.yaml", "--for", kind)
-        recipe.load(tmp_path / f"{kind}.yaml")
+        assert recipe.load(tmp_path / f"{kind}.yaml").rounds is not None
 
 
 def test_the_points_starter_runs(tmp_path: Path) -> None:

@@ -273,6 +273,11 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Fake(tmp_path_factory.mktemp(request.param) / "demo", request.param).whole()
 
 
+@pytest.fixture(scope="module")
+def page(whole: Fake) -> Page:
+    return page_of(whole.run)
+
+
 def numbers_in(cell: str) -> list[float]:
     return [float(x.replace("−", "-")) for x in re.findall(r"−?\d+(?:\.\d+)?", cell.replace("\u202f", ""))]
 
@@ -280,8 +285,7 @@ def numbers_in(cell: str) -> list[float]:
 # figures
 
 
-def test_table_of_figures_is_metrics_json(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_table_of_figures_is_metrics_json(whole: Fake, page: Page) -> None:
     units = ["rounds/000/pretrain", "rounds/000/finetune", "rounds/001", "rounds/002", "rounds/003"]
     assert page.row("metric") == ["pretrain", "finetune", "round 1", "round 2", "round 3"]
     for name in (METRIC, "coverage", "class_shares", "nearest_real"):
@@ -294,8 +298,7 @@ def test_table_of_figures_is_metrics_json(whole: Fake) -> None:
             np.testing.assert_allclose(shown, [stored[k] for k in ("value", "low", "high")], atol=0.051 * half)
 
 
-def test_verdict_names_the_kept_round_and_the_paired_gain(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_verdict_names_the_kept_round_and_the_paired_gain(page: Page) -> None:
     lead = page.text.split("Contents")[0]
     assert "Round 3 is kept; 2 of 3 rounds passed the gate." in lead
     assert "Round 2 was rejected: quality not better beyond chance in round two" in lead
@@ -304,8 +307,7 @@ def test_verdict_names_the_kept_round_and_the_paired_gain(whole: Fake) -> None:
     assert "better than the model after pretrain by +0.50" in lead
 
 
-def test_every_rejected_reason_and_guard_is_there(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_every_rejected_reason_and_guard_is_there(page: Page) -> None:
     assert f"quality not better beyond chance in round two {EVIL}" in page.text
     for number in (1, 2, 3):
         assert f"guard sentence of round {number}" in page.text
@@ -314,8 +316,7 @@ def test_every_rejected_reason_and_guard_is_there(whole: Fake) -> None:
     assert "p, the chance of such a gain by luck, is 0.0123; 0.0167 or less was needed." in page.text
 
 
-def test_dropped_are_counted_by_curator_and_reason(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_dropped_are_counted_by_curator_and_reason(page: Page) -> None:
     # 18 rewards from 0 to 1 in 17 steps: 4 are below 0.2; of the other 14 every third candidate is kept: 5
     assert page.row("sampled") == ["18"] * 3
     assert page.row("threshold", f"below the limit: reward … {EVIL}") == ["4"] * 3
@@ -324,15 +325,14 @@ def test_dropped_are_counted_by_curator_and_reason(whole: Fake) -> None:
     assert "dropped by an earlier curator" not in page.text
 
 
-def test_rewards_shown_are_the_weighted_sum(whole: Fake) -> None:
+def test_rewards_shown_are_the_weighted_sum(page: Page) -> None:
     # judge_a weighs 2, judge_b is half of it: 2.5 times the reward, from 0 for the worst to 2.5 for the best
-    captions = page_of(whole.run).text
+    captions = page.text
     assert re.search(r"From round 3, lowest reward first\. .{0,400}?0\.00", captions)
     assert "2.50 kept" in captions
 
 
-def test_lineage_and_time(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_lineage_and_time(page: Page) -> None:
     real, synthetic, share, steps, model, parent = page.row("round 1")
     assert (real, synthetic, share, steps) == ("30", "5", "86%", "40")
     assert model == "model-of-rounds/001"
@@ -373,8 +373,7 @@ def test_many_kinds_of_reasons_are_counted_by_their_first_word() -> None:
 # safety
 
 
-def test_what_models_write_is_text(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_what_models_write_is_text(page: Page) -> None:
     assert sum(tag == "script" for tag, _ in page.tags) == 1
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert "<script>alert" not in page.source
@@ -382,10 +381,9 @@ def test_what_models_write_is_text(whole: Fake) -> None:
     assert "&lt;script&gt;alert(" in page.source
 
 
-def test_only_its_own_script_may_run(whole: Fake) -> None:
+def test_only_its_own_script_may_run(page: Page) -> None:
     import hashlib
 
-    page = page_of(whole.run)
     policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
     script = re.search(r"<script>(.*?)</script>", page.source, re.S)
     assert script is not None
@@ -393,8 +391,7 @@ def test_only_its_own_script_may_run(whole: Fake) -> None:
     assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def test_nothing_is_loaded_from_elsewhere(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
     for tag, attributes in page.tags:
         assert tag not in {"link", "iframe", "object", "embed", "base"}
         for name in ("src", "href", "srcset", "poster", "data", "action"):
@@ -404,8 +401,7 @@ def test_nothing_is_loaded_from_elsewhere(whole: Fake) -> None:
     assert len(page.source) < 3_000_000
 
 
-def test_links_inside_the_page_lead_somewhere(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_links_inside_the_page_lead_somewhere(page: Page) -> None:
     for _, attributes in page.tags:
         if attributes.get("href", "").startswith("#"):
             assert attributes["href"][1:] in page.ids()
@@ -432,8 +428,7 @@ def test_grid_shows_the_stored_pixels(tmp_path: Path) -> None:
     assert (shown[:, 8, 3] == 0).all()
 
 
-def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: Fake, page: Page) -> None:
     frames = [a for _, a in page.tags if "data-frame" in a]
     names = [a["data-frame"] for a in frames]
     ends = ["pretrain, end of training", "finetune (round 0), end of training"]
@@ -492,8 +487,7 @@ def test_points_have_the_real_ones_behind(tmp_path: Path) -> None:
     assert places.max() <= 400
 
 
-def test_nearest_pairs_are_named_with_their_distance(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_nearest_pairs_are_named_with_their_distance(page: Page) -> None:
     assert "nearest" in page.ids()
     for distance in ("distance 0.250", "distance 1.25", "distance 2.25"):
         assert distance in page.text
@@ -587,8 +581,7 @@ def test_it_needs_no_models(tmp_path: Path) -> None:
 # curves and numbers
 
 
-def test_curve_marks_rejected_rounds_with_crosses(whole: Fake) -> None:
-    page = page_of(whole.run)
+def test_curve_marks_rejected_rounds_with_crosses(page: Page) -> None:
     crosses = [a for tag, a in page.tags if a.get("class") == "cross"]
     assert len(crosses) == 1 + 4  # the key, and round 2 in each of four metrics
     halos = [a for tag, a in page.tags if a.get("class") == "halo"]

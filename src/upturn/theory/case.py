@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from upturn.theory import curation, real_data, settling
+import upturn.theory.curation as curation
+import upturn.theory.real_data as real_data
+import upturn.theory.settling as settling
 from upturn.types import Array
 
 Policy = Literal["replace", "accumulate", "accumulate_subsample", "fresh"]

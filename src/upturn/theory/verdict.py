@@ -9,7 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from upturn.theory import curation, discrete, gaussian, real_data, settling
+import upturn.theory.curation as curation
+import upturn.theory.discrete as discrete
+import upturn.theory.gaussian as gaussian
+import upturn.theory.real_data as real_data
+import upturn.theory.settling as settling
 from upturn.theory.case import FRACTION, Case, Policy
 from upturn.types import Array
 
