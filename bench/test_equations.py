@@ -35,8 +35,9 @@ def test_self_training_beats_the_same_steps_without_it() -> None:
 @pytest.mark.skipif(not GSM8K.is_dir(), reason="GSM8K's files are not beside the project")
 def test_the_same_recipe_runs_on_the_equations_of_gsm8k() -> None:
     files = [f"data.train={GSM8K / 'train.jsonl'}", f"data.test={GSM8K / 'test.jsonl'}"]
-    _, seen = run("equations-gsm8k", "equations.yaml", *files, "data.worked=4000", "models.policy.max_length=96",
-                  "rounds.sample.settings.max_tokens=60", "evaluate.0.settings.max_tokens=60")
+    _, seen = run("equations-gsm8k", "equations.yaml", *files, "data.worked=4000", "models.policy.max_length=160",
+                  "models.policy.config.max_position_embeddings=192", "rounds.sample.settings.max_tokens=100",
+                  "evaluate.0.settings.max_tokens=100", "evaluate.1.settings.max_tokens=100")
     values = [r.metrics["verifier_accuracy"]["value"] for r in seen.rounds]
     say("GSM8K's equations, greedy accuracy by round", values)
     say("GSM8K's equations, decisions", [r.gate and r.gate["decision"] for r in seen.rounds[1:]])

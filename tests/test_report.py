@@ -545,7 +545,7 @@ def test_all_rounds_rejected_keeps_round_0(tmp_path: Path) -> None:
 def test_a_metric_that_cannot_speak_says_why(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "silent", "points")
     fake.stages()
-    silent = {"value": None, "low": None, "high": None, "n": 0, "note": "no prompt has a class", "details": {}}
+    silent: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "note": "no prompt has a class", "details": {}}
     for unit in ("rounds/000/finetune", "rounds/000"):
         path = fake.folder / unit / "metrics.json"
         metrics = json.loads(path.read_text())

@@ -18,9 +18,9 @@ from upturn.protocols import ClosedForm, Objective, Policy, Trainable
 from upturn.recipe import Training
 from upturn.types import Batch, Prompt, Samples
 
-_STEPS, _WARM = 40, 5  # timed steps, and those before that are not counted (first allocations)
-_BUDGET = 0.6  # seconds spent on one kind of work
-_FEW, _MANY = 16, 128  # prompts sampled to tell the fixed cost from the cost a sample
+_STEPS, _WARM = 30, 4  # timed steps, and those before that are not counted (first allocations)
+_BUDGET = 0.4  # seconds spent on one kind of work
+_FEW, _MANY = 8, 64  # prompts sampled to tell the fixed cost from the cost a sample
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def sampling_line(policy: Policy, prompts: Sequence[Prompt], candidates: int, se
 
 def measuring_line(measure: Callable[[int], None], most: int) -> Line:
     """Seconds to measure n samples, from two sizes."""
-    few = max(2, min(most // 4, _MANY))
-    many = max(few + 1, min(most, 4 * _MANY))
+    few, many = max(2, most // 4), max(3, most)
     measure(few)  # first calls import and load
     return _line((few, _timed(lambda: measure(few))), (many, _timed(lambda: measure(many))))
 

@@ -24,6 +24,7 @@ from upturn.theory import Verdict, verdict
 from upturn.types import Mixture, Samples, Splits
 
 _UNKNOWN_KEPT = 0.5  # share that a threshold is taken to keep: it depends on rewards that nobody has seen yet
+_MEASURED = 256  # samples that metrics are timed on
 _STEP_OVERHEAD = 0.03  # seconds a committed step takes on a local disk: files, fsync, record
 _HELD_OUT_STEP = 1.0  # training steps that one held-out loss costs: up to 512 samples forward only
 
@@ -165,8 +166,8 @@ class _Planner:
         """Seconds to sample n prompts of an evaluation, and to measure n samples."""
         prompts = [prompt_for(self.policy, p) for p in self.splits.held_out.prompts]
         sampling = calibrate.sampling_line(self.policy, prompts, evaluator.candidates, evaluator.settings)
-        most = evaluator.prompts
-        keys = np.stack([seeds.fold(i, range(evaluator.candidates)) for i in range(min(most, 512))])
+        most = min(evaluator.prompts, max(16, _MEASURED // evaluator.candidates))
+        keys = np.stack([seeds.fold(i, range(evaluator.candidates)) for i in range(most)])
         asked = [prompts[i % len(prompts)] for i in range(len(keys))]
         made = self.policy.sample(asked, keys, evaluator.settings)
 
@@ -179,7 +180,7 @@ class _Planner:
             for metric in evaluator.metrics.values():
                 metric.measure(shown)
 
-        return self._shorter(sampling, evaluator.settings), calibrate.measuring_line(measure, min(most, 512))
+        return self._shorter(sampling, evaluator.settings), calibrate.measuring_line(measure, most)
 
     def _shorter(self, line: Line, settings: Any) -> Line:
         """An untrained text model never stops; a trained one about where the data does."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from importlib.resources import files as resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upturn.recipe import to_yaml
 from upturn.report import asked, bars, choices, rounds, samples, words
@@ -13,16 +14,24 @@ from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
 from upturn.store.run import Run
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 
 def render(run: Run) -> str:
     """The whole page as text."""
+    return _template().render(context(Facts(run)))
+
+
+@cache
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("upturn.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(context(Facts(run)))
+    return environment.get_template("report.html.j2")
 
 
 def context(facts: Facts) -> dict[str, Any]:
