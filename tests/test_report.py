@@ -542,10 +542,26 @@ def test_all_rounds_rejected_keeps_round_0(tmp_path: Path) -> None:
     assert "no gain in round 2" in page.text
 
 
+def test_long_runs_show_some_columns_and_say_so(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "long", "image", rounds=20)
+    fake.stages()
+    for number in range(1, 21):
+        fake.round(number, 0.6, "promoted" if number == 7 else "rejected", f"reason of round {number}.")
+    page = page_of(fake.run)
+    assert len(page.row("metric")) == 22
+    heads = re.findall(r'<div class="head"><b>(.*?)</b>', page.source)
+    assert heads[:2] == ["pretrain", "finetune"]
+    assert "round 7" in heads
+    assert heads[-1] == "round 20"
+    assert len(heads) <= 17
+    assert f"{len(heads)} of 22 models are shown" in page.text
+    assert all(f"reason of round {number}." in page.text for number in range(1, 21))
+
+
 def test_a_metric_that_cannot_speak_says_why(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "silent", "points")
     fake.stages()
-    silent: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "note": "no prompt has a class", "details": {}}
+    silent: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "note": "no prompt has a class"}
     for unit in ("rounds/000/finetune", "rounds/000"):
         path = fake.folder / unit / "metrics.json"
         metrics = json.loads(path.read_text())

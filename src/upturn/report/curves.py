@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -121,10 +122,13 @@ def _labels(columns: Sequence[Column], xs: Mapping[str, float], slot: float) -> 
     return svg.join(parts)
 
 
+def _known(points: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    return [(p["step"], p[name]) for p in points if p.get(name) is not None and math.isfinite(p[name])]
+
+
 def loss(points: Sequence[Mapping[str, float]], label: str) -> Markup | None:
     """Training loss (thin) and held-out loss (thick) over steps."""
-    train = [(p["step"], p["loss"]) for p in points if p.get("loss") is not None]
-    held = [(p["step"], p["held_out"]) for p in points if p.get("held_out") is not None]
+    train, held = _known(points, "loss"), _known(points, "held_out")
     if len(train) < 2:
         return None
     values = [v for _, v in (*train, *held)]

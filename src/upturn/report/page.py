@@ -8,7 +8,6 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
 
-from upturn.recipe import to_yaml
 from upturn.report import asked, bars, choices, rounds, samples, words
 from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
@@ -40,12 +39,12 @@ def context(facts: Facts) -> dict[str, Any]:
     policy_losses, judge_losses = rounds.loss_cards(facts)
     pairs_of, pairs = rounds.nearest_pairs(facts)
     gallery = samples.gallery(facts)
-    identity = facts.run.identity
+    identity, run_text = facts.run.identity, facts.run.recipe_text  # stored with every default written out
     return {
         "name": facts.status.run, "run_id": facts.run.id, "forked_from": identity.get("forked_from"),
         "created": str(identity.get("created", ""))[:16].replace("T", " "), "verdict": verdict(facts),
         "asked": asked.summary(facts.recipe),
-        "recipe": words.visible(to_yaml(facts.recipe)), "data": bars.data_counts(facts),
+        "recipe": words.visible(run_text), "data": bars.data_counts(facts),
         "notes": [str(note) for note in facts.info(DATA, "load").get("notes", ())],
         "gallery": gallery, "metrics": rounds.metric_cards(facts), "columns": facts.columns, "kept": facts.kept,
         "figures": rounds.figures(facts), "judged": rounds.verdicts(facts), "shares": bars.class_shares(facts),

@@ -15,7 +15,8 @@ from upturn.report.words import visible
 from upturn.types import Array, Kind, Prompt, Samples
 
 _WIDE = 10  # pictures in a row of a flip-book's frame
-_FRAMES = 40  # of a flip-book at most; evenly chosen beyond
+_FRAMES = 24  # of a flip-book at most, evenly chosen beyond: large pictures weigh about 60 kB a frame
+_COLUMNS = 16  # models beside each other at most; the kept one always
 _CLOUD = 100  # points from which a cloud can be seen
 NO_DRAWING = Markup("")
 _SHORT = 12  # characters of a row's label that a phone has room for
@@ -60,7 +61,6 @@ class Gallery:
     crisp: bool = False
     per_prompt: int = 1
     shape: tuple[int, int] = (1, 1)  # of a frame: how many pictures wide and high
-    classes: tuple[str, ...] = ()
 
     @property
     def short_labels(self) -> bool:
@@ -70,12 +70,14 @@ class Gallery:
 def gallery(facts: Facts) -> Gallery | None:
     """None where no model has been sampled yet."""
     grids = {c.unit: g for c in facts.columns if (g := facts.samples(c.unit, "grid.parquet")) is not None and len(g)}
-    columns = tuple(c for c in facts.columns if c.unit in grids)
-    if not columns:
+    every = [c for c in facts.columns if c.unit in grids]
+    if not every:
         return None
+    columns = _some(every, facts.kept)
+    note = f"{len(columns)} of {len(every)} models are shown." if len(columns) < len(every) else ""
     kind = grids[columns[-1].unit].kind
     if kind == "points":
-        return _points(facts, columns)
+        return _points(facts, columns, note)
     classes = tuple(str(name) for name in facts.info(DATA, "load").get("classes", ()))
     rows = _rows(columns, grids, classes)
     first = grids[columns[0].unit]
@@ -83,7 +85,7 @@ def gallery(facts: Facts) -> Gallery | None:
     series = _series(facts, columns, grids)
     if kind == "text":
         frames = tuple(Frame(label, detail, texts=_texts(made, classes)) for label, detail, made in series)
-        return Gallery(kind, columns, rows, frames=frames, per_prompt=per_prompt, classes=classes)
+        return Gallery(kind, columns, rows, frames=frames, note=note, per_prompt=per_prompt)
     prompts = len(np.unique(first.group))
     wide = min(prompts, _WIDE)
     frames = tuple(
@@ -92,9 +94,17 @@ def gallery(facts: Facts) -> Gallery | None:
     )
     shape = (wide, -(-prompts // wide) * per_prompt)
     return Gallery(
-        kind, columns, rows, frames=frames, crisp=pictures.crisp(first.content), per_prompt=per_prompt, shape=shape,
-        classes=classes,
+        kind, columns, rows, frames=frames, note=note, crisp=pictures.crisp(first.content), per_prompt=per_prompt,
+        shape=shape,
     )
+
+
+def _some(columns: Sequence[Column], kept: Column | None) -> tuple[Column, ...]:
+    """The models before the rounds, the kept one, and others evenly; all of them where they fit."""
+    if len(columns) <= _COLUMNS:
+        return tuple(columns)
+    picks = set(np.linspace(0, len(columns) - 1, _COLUMNS).round().astype(int).tolist())
+    return tuple(c for i, c in enumerate(columns) if i in picks or c.decision == "stage" or c is kept)
 
 
 def prompt_label(prompt: Prompt, classes: Sequence[str], position: int | None = None) -> str:
@@ -182,7 +192,7 @@ def _texts(made: Samples, classes: Sequence[str]) -> tuple[tuple[str, str], ...]
     )
 
 
-def _points(facts: Facts, columns: Sequence[Column]) -> Gallery | None:
+def _points(facts: Facts, columns: Sequence[Column], note: str) -> Gallery | None:
     """Clouds of the evaluation: the grid has too few points to be seen as one."""
     found = {c.unit: s for c in columns if (s := facts.samples(c.unit, "evaluation.parquet")) is not None}
     columns = tuple(c for c in columns if c.unit in found)
@@ -205,7 +215,8 @@ def _points(facts: Facts, columns: Sequence[Column]) -> Gallery | None:
         for label, detail, made in _series(facts, columns, found)
     )
     shared = clouds.definitions(defs)
-    return Gallery("points", columns, panels=panels, frames=frames, definitions=shared, note=view.note)
+    said = f"{view.note} {note}".strip()
+    return Gallery("points", columns, panels=panels, frames=frames, definitions=shared, note=said)
 
 
 def _namer(view: clouds.View, defs: list[Markup]) -> Callable[[Array], str]:
