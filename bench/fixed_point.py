@@ -52,7 +52,7 @@ def _shares(classes: Array, count: int) -> Array:
 
 @dataclass(frozen=True)
 class Settled:
-    """Shares measured before selection (C,), the fixed point (C,), and the joint 95% interval of their difference (C,)."""
+    """Shares before selection (C,), the fixed point (C,), and the joint 95% interval of their difference (C,)."""
 
     measured: Array
     predicted: Array
