@@ -311,3 +311,15 @@ def test_gradients_are_finite_differences_and_shifts_change_nothing(name):
     extreme = torch.tensor([[80.0, -80.0, 0.0, 40.0]] * 3, requires_grad=True)
     call(extreme).sum().backward()
     assert extreme.grad is not None and extreme.grad.isfinite().all()
+
+
+def test_differences_that_happen_to_be_shares_may_still_be_negative_in_truth() -> None:
+    """One gain in 50 pairs, no loss: the interval of the difference touches 0, and equal pairs give 0 to 0."""
+    from upturn.statistics.paired import paired_test
+
+    gains = np.zeros(50)
+    equal = paired_test(gains, 1)
+    assert (equal.low, equal.high) == (0.0, 0.0)
+    gains[0] = 1.0
+    found = paired_test(gains, 1)
+    assert found.low <= 0.0 < found.high

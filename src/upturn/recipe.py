@@ -222,7 +222,6 @@ def parse(text: str, where: str, settings: Sequence[str] = ()) -> Recipe:
     """The same from text."""
     try:
         tree = yaml.safe_load(text)
-        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f"{where}:{mark.line + 1}" if mark else where
@@ -239,6 +238,7 @@ def parse(text: str, where: str, settings: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
+        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))  # read again, for line numbers, only when needed
         raise _explain(error, where, lines) from None
 
 

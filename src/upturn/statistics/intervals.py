@@ -29,12 +29,24 @@ _FRACTION = 0.75
 def bootstrap_mean(
     values: Array, key: int, level: float = 0.95, resamples: int = 2000, clusters: Array | None = None
 ) -> tuple[float, float]:
+    """:func:`resampled_mean`, or :func:`share` where all values are 0 or 1: no bootstrap can widen 20 successes of 20.
+
+    Not for differences: that they all happen to be 0 or 1 does not make them shares.
+    """
+    known, groups = _without_nan(values, clusters)
+    if len(known) and bool(np.all((known == 0) | (known == 1))) and len(_cluster_sums(known, groups)[0]) >= 2:
+        return share(known, level, groups)
+    return resampled_mean(values, key, level, resamples, clusters)
+
+
+def resampled_mean(
+    values: Array, key: int, level: float = 0.95, resamples: int = 2000, clusters: Array | None = None
+) -> tuple[float, float]:
     """The two ends of an interval for the mean of ``values`` (n,), NaN left out; (nan, nan) below two clusters.
 
     Bias-corrected and accelerated bootstrap (Efron 1987, JASA 82, section 4), its tails widened from normal to t as
     Hesterberg 2015 (The American Statistician 69, section 3.4.2) does for the percentile interval: of six variants it
-    kept its level best on normal, exponential and log-normal values from n = 15. Where all values are 0 or 1 it is
-    :func:`share`'s interval, because no bootstrap can widen 20 successes of 20.
+    kept its level best on normal, exponential and log-normal values from n = 15.
 
     The mean is the ratio of the clusters' sums and sizes, so clusters may differ in size.
     """
@@ -42,8 +54,6 @@ def bootstrap_mean(
     sums, sizes = _cluster_sums(known, groups)
     if len(sums) < 2:
         return _UNKNOWN
-    if bool(np.all((known == 0) | (known == 1))):
-        return share(known, level, groups)
     if known.min() == known.max():
         return float(known[0]), float(known[0])
     mean = sums.sum() / sizes.sum()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.seeds import fold, generator
-from upturn.statistics.intervals import bootstrap_mean
+from upturn.statistics.intervals import resampled_mean
 from upturn.types import Array
 
 _EXACT = 14  # clusters up to which all 2^C signs are tried
@@ -55,7 +55,7 @@ def paired_test(
     groups = None if clusters is None else np.asarray(clusters)[known]
     if not len(values):
         return Paired(1.0, math.nan, math.nan, math.nan, 0, dropped, 0, 1.0)
-    low, high = bootstrap_mean(values, key, level, clusters=groups)
+    low, high = resampled_mean(values, key, level, clusters=groups)
     sums: Array = values
     if groups is not None:
         members = np.unique(groups, return_inverse=True)[1].reshape(-1)
