@@ -616,3 +616,13 @@ def test_hub_reads_what_datasets_saved_and_folders_of_files(tmp_path: Path, monk
     (tmp_path / "files" / "train.jsonl").write_text("\n".join(json.dumps({"text": f"row {i}"}) for i in range(30)))
     splits = load("hub", path=str(tmp_path / "files"), held_out=0.3)
     assert len(splits.train) + len(splits.held_out) == 30
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    from upturn.data.sources.digits import _pictures
+
+    pixels, labels = _pictures()
+    expected = load_digits()
+    assert np.array_equal(pixels, expected.data) and np.array_equal(labels, expected.target)

@@ -21,7 +21,7 @@ from upturn.stages.evaluate import Shown
 from upturn.stages.train import encode_examples
 from upturn.store.files import plain
 from upturn.theory import Verdict, verdict
-from upturn.types import Mixture, Samples, Splits
+from upturn.types import Batch, Mixture, Samples, Splits
 
 _UNKNOWN_KEPT = 0.5  # share that a threshold is taken to keep: it depends on rewards that nobody has seen yet
 _MEASURED = 256  # samples that metrics are timed on
@@ -115,6 +115,7 @@ class _Planner:
         self.rows = [Row("data", "load", len(splits.train) + len(splits.held_out), 0, 0.0, 2 * loading)]
         self.notes: list[str] = list(splits.notes)
         self.fractions = [1.0]
+        self.steps: dict[tuple[object, ...], float] = {}
         self.policy: Any = self._built("policy", splits.train)
         self.tools = Toolbox(
             splits.train, splits.held_out, splits.classes, parts.features,
@@ -154,13 +155,21 @@ class _Planner:
         steps = spec.steps or (spec.epochs or 0) * per_epoch
         if isinstance(model, ClosedForm):
             steps = 0
-        each = calibrate.step_seconds(self.parts, model, spec, examples)
+        each = self._step_seconds(model, spec, examples)
         held_out = steps / max(1, round(spec.held_out_every * per_epoch)) * _HELD_OUT_STEP * each
         flops = calibrate.flops_of(model, examples, spec.batch_size) * steps
         seconds = steps * each + held_out + 2 * _STEP_OVERHEAD
         self.rows.append(Row(unit, step, rows, steps, flops, seconds))
         if spec.patience:
             self.notes.append(f"{unit} may stop earlier than the {steps} steps counted here (patience)")
+
+    def _step_seconds(self, model: Trainable, spec: Training, examples: Batch) -> float:
+        """Timed once for all stages whose steps are alike: the schedule and the number of steps do not matter."""
+        parts = (spec.objective["name"], spec.adapter["name"])
+        alike = (model.id, *parts, spec.batch_size, spec.micro_batch, spec.ema > 0)
+        if alike not in self.steps:
+            self.steps[alike] = calibrate.step_seconds(self.parts, model, spec, examples)
+        return self.steps[alike]
 
     def _measuring(self, evaluator: Evaluator) -> tuple[Line, Line]:
         """Seconds to sample n prompts of an evaluation, and to measure n samples."""
