@@ -210,3 +210,23 @@ def test_other_kinds_are_refused() -> None:
     points = real_samples("points", np.zeros((2, 2), np.float32), [Prompt()] * 2, "p")
     with pytest.raises(UserError, match="verifies text, and these samples are points"):
         Equations().score(points)
+
+
+@pytest.mark.parametrize("text", ["(3+)", "(-)", "()", ")", "(3*-)", "2*(4/)", "(3+)5", "((1+2)-)"])
+def test_an_operator_without_its_number_is_not_arithmetic(text: str) -> None:
+    with pytest.raises(NotArithmetic):
+        value(text)
+
+
+def test_no_text_of_signs_and_digits_does_anything_but_say_so() -> None:
+    """200,000 random strings of the verifier's alphabet: a value, or NotArithmetic, and nothing else."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("0123456789++--**//()().,%$ "))
+    valued = 0
+    for row in rng.integers(0, len(letters), (200_000, 6)):
+        try:
+            value("".join(letters[row]))
+            valued += 1
+        except NotArithmetic:
+            pass
+    assert 1000 < valued < 199_000

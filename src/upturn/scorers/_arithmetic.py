@@ -85,9 +85,11 @@ def _place(sign: str, operand: bool, numbers: list[tuple[int, int]], waiting: li
         waiting.append(sign)
         return False
     if sign == ")":
+        if not operand:  # before anything is applied: "(3+)" has an operator and one number
+            raise NotArithmetic("a bracket closes too early")
         while waiting and waiting[-1] != "(":
             _apply(waiting.pop(), numbers)
-        if not waiting or not operand:
+        if not waiting:
             raise NotArithmetic("a bracket closes too early")
         waiting.pop()
         return True
