@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features
+from upturn.metrics._by_neighbours import ByNeighbours
+from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._neighbours import radii, within
 from upturn.metrics._silence import speaks_or_says_why
 from upturn.protocols import Evidence
@@ -16,7 +16,7 @@ from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class Density:
+class Density(ByNeighbours):
     """Mean number of real k-neighbourhoods a sample lies in, over k: near 1 for real data, above 1 where samples crowd.
 
     Naeem et al., ICML 2020, "Reliable fidelity and diversity metrics", equation 3. Unlike precision, one outlying real
@@ -24,14 +24,6 @@ class Density:
     """
 
     k: int = 5  # the paper's, section 4.2
-    against: Real = "held_out"
-
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k is {self.k}: it must be at least 1")
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features
+from upturn.metrics._by_neighbours import ByNeighbours
+from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._neighbours import neighbours, within
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
@@ -16,7 +16,7 @@ from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class Recall:
+class Recall(ByNeighbours):
     """Share of real samples within the k-th neighbour radius of some sample (diversity).
 
     Kynkäänniemi et al., NeurIPS 2019, equation 1 with the sets exchanged. The radii are those of the samples, so that
@@ -25,14 +25,6 @@ class Recall:
     """
 
     k: int = 3  # the paper's, section 3
-    against: Real = "held_out"
-
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k is {self.k}: it must be at least 1")
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

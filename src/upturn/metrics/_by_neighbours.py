@@ -1,0 +1,23 @@
+"""What the metrics that compare with nearest real neighbours have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from upturn.metrics._embedded import Real
+
+
+@dataclass(frozen=True)
+class ByNeighbours:
+    """``k`` neighbours make a ball; ``against`` says which real samples are meant."""
+
+    k: int
+    against: Real = "held_out"
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}: it must be at least 1")
