@@ -1,0 +1,62 @@
+"""What every verifier of texts does: one verdict for each different question and completion, with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.types import Prompt, Samples, Scores, objects
+
+Verdict = tuple[float, str]
+Asked = TypeVar("Asked", bound=Hashable)
+
+RIGHT: Verdict = (1.0, "right")
+_SHOWN = 60  # characters of somebody's text in an explanation
+
+
+def wrong(why: str) -> Verdict:
+    return 0.0, f"wrong: {why}"
+
+
+def unscored(why: str) -> Verdict:
+    """Neither right nor wrong: the verifier cannot know."""
+    return math.nan, f"unscored: {why}"
+
+
+def shown(text: str) -> str:
+    """The text in quotes on one line, cut to a length that an explanation can bear."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+
+
+def check_text(name: str, samples: Samples) -> None:
+    """Raises UserError on samples that are no text."""
+    if samples.kind != "text":
+        raise UserError(
+            f"'{name}' verifies text, and these samples are {samples.kind}", where=f"scorer '{name}'",
+            fix="Use 'classifier' for images, 'closeness' for points.",
+        )
+
+
+def verified(
+    name: str, samples: Samples, ask: Callable[[Prompt], Asked], judge: Callable[[Asked, str], Verdict]
+) -> Scores:
+    """(N,) verdicts: ``judge(ask(prompt), completion)``, asked once for each different pair.
+
+    Raises UserError on samples that are no text.
+    """
+    check_text(name, samples)
+    seen: dict[tuple[Asked, str], Verdict] = {}
+    values = np.empty(len(samples), dtype=np.float64)
+    said = []
+    for row, (prompt, content) in enumerate(zip(samples.prompts, samples.content, strict=True)):
+        asked = ask(prompt)
+        verdict = seen.get((asked, content))
+        if verdict is None:
+            verdict = seen[asked, content] = judge(asked, content)
+        values[row] = verdict[0]
+        said.append(verdict[1])
+    return Scores(name, values, objects(said))

@@ -1,0 +1,25 @@
+"""The reward that a reward model of the recipe gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upturn.protocols import Tools
+from upturn.scorers._rewarded import rewarded
+from upturn.types import Samples, Scores
+
+
+@dataclass
+class RewardModel:
+    """The reward that a model of the recipe gives each sample: reward_text, reward_image, any with ``rewards``.
+
+    Rewards learned from comparisons are known but for a constant: differences within a prompt count. A reward that is
+    not finite is unscored.
+    """
+
+    model: str = "reward"  # one of the recipe's models
+    scale: float = 1.0  # multiplies; with 'choice' it is the inverse temperature
+
+    def score(self, samples: Samples, tools: Tools) -> Scores:
+        """(N,) nats times ``scale``: a gap of g within a prompt says that sigmoid(g) of the people would agree."""
+        return Scores("reward_model", self.scale * rewarded(tools.model(self.model), self.model, samples))
