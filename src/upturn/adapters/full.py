@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
+from upturn.models import _adapters as adapters
 from upturn.protocols import Trainable
 
 
 @dataclass(frozen=True)
 class Full:
-    """All weights are trained; the reference of a stage is a frozen copy of the model at its entry."""
+    """All weights are trained, those of adapters from earlier stages too; the reference is a frozen copy."""
 
-    def attach(self, model: Trainable) -> None:
-        for parameter in model.module.parameters():
+    def attach(self, model: Trainable, total_steps: int, key: int) -> None:
+        model.module.requires_grad_(False)
+        for parameter in adapters.weights(model.module):
             parameter.requires_grad_(True)
 
     def reference(self, model: Trainable) -> Trainable:
@@ -34,4 +36,4 @@ class Full:
         return None
 
     def merge(self, model: Trainable) -> None:
-        return None
+        adapters.merge(adapters.inner(model.module))

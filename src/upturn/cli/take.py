@@ -36,9 +36,10 @@ def export(
     runs: Runs = RUNS,
 ) -> None:
     """A run's samples, preferences or model in the formats that others read."""
+    from upturn import merging
     from upturn.store import exports
 
-    done = exports.export(open_run(run, runs), cast(exports.What, what), to)
+    done = exports.export(open_run(run, runs), cast(exports.What, what), to, merging.write)
     print(f"{done.folder}: {', '.join(f'{count} {name}' for name, count in done.counts.items())}")
     for why, count in done.left_out.items():
         print(f"left out: {count}, {why}")

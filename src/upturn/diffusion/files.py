@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from upturn.diffusion.denoiser import bare
 from upturn.errors import UserError
 from upturn.store.files import read_json, to_json
+from upturn.store.weights import linked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,12 +19,15 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # the na
 
 
 def save_network(network: Network, module: nn.Module, folder: Path) -> None:
+    """Weights that are those of the file they were loaded from are linked, not written again."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(to_json(network.config(module)), encoding="utf-8")
-    weights = {name: value.detach().cpu().contiguous() for name, value in bare(module).state_dict().items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    inner: Any = bare(module)
+    if not linked(getattr(inner, "base_file", None), folder / WEIGHTS, inner.state_dict()):
+        weights = {name: value.detach().cpu().contiguous() for name, value in inner.state_dict().items()}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_network(network: Network, folder: Path) -> nn.Module:
@@ -41,4 +45,6 @@ def load_network(network: Network, folder: Path) -> nn.Module:
         raise UserError(
             f"these weights cannot be read: {str(error).splitlines()[0]}", where=str(path), fix="They are damaged.",
         ) from error
+    read: Any = module
+    read.base_file = path
     return module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 
 from upturn.errors import UserError
+from upturn.models import _adapter_files, _adapters, _heads
 from upturn.models._tokenizer import Codec, settle
+from upturn.store.weights import linked
 
+_CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"
 _EVERYTHING = "100TB"  # one file whatever the size: what is saved does not depend on a library's idea of a shard
 
 
@@ -111,8 +115,13 @@ def from_files(folder: str | None, hub: str | None) -> tuple[torch.nn.Module, Co
 
 
 def load(folder: Path) -> tuple[torch.nn.Module, Codec]:
-    """What ``save`` wrote."""
-    return _read(str(folder), str(folder), local=True, dropout=True)
+    """What ``save`` wrote, adapters on."""
+    module, codec = _read(str(folder), str(folder), local=True, dropout=True)
+    inner: Any = module
+    inner.base_file = folder / _WEIGHTS
+    _heads.load(inner, folder)
+    _adapter_files.load(inner, folder)
+    return module, codec
 
 
 def _read(name: str, where: str, *, local: bool, dropout: bool) -> tuple[torch.nn.Module, Codec]:
@@ -146,10 +155,21 @@ def _read(name: str, where: str, *, local: bool, dropout: bool) -> tuple[torch.n
 
 
 def save(module: torch.nn.Module, folder: Path) -> None:
-    """config.json, generation_config.json and one model.safetensors, without paths or times."""
+    """config.json, generation_config.json and one model.safetensors, without paths or times; adapters and heads.
+
+    A base that has not changed since it was loaded is linked, not written again.
+    """
     inner = bare(module)
     inner.config._name_or_path = ""
     inner.name_or_path = ""
     folder.mkdir(parents=True, exist_ok=True)
-    with _quiet():
-        inner.save_pretrained(str(folder), max_shard_size=_EVERYTHING)
+    source: Path | None = getattr(inner, "base_file", None)
+    with _quiet(), _adapters.plain(inner):
+        if source is not None and linked(source, folder / _WEIGHTS, inner.state_dict()):
+            for name in _CONFIGS:
+                if (source.parent / name).is_file():
+                    shutil.copyfile(source.parent / name, folder / name)
+        else:
+            inner.save_pretrained(str(folder), max_shard_size=_EVERYTHING)
+    _heads.save(inner, folder)
+    _adapter_files.save(inner, folder)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -29,21 +30,28 @@ if TYPE_CHECKING:
 What = Literal["samples", "preferences", "model"]
 
 
-def export(run: Run, what: What, to: Path | str) -> Exported:
+Write = Callable[[Run, str, Path], None]  # of a unit's model, into a new folder
+
+
+def _copied(run: Run, unit: str, folder: Path) -> None:
+    shutil.copytree(run.model_folder(unit), folder)
+
+
+def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -> Exported:
     """Write ``to`` (a new or empty folder), whole or not at all.
 
     samples      samples.parquet (pictures inside) and samples.jsonl (without them): all but held-out data, with
                  ancestry, scores and selections
     preferences  preferences.jsonl, or .parquet for pictures: prompt, chosen, rejected: the candidates of highest and
                  lowest reward of every prompt of every round
-    model        model/, the incumbent's
+    model        model/, the incumbent's, as ``write_model`` writes it
 
     Raises UserError where there is nothing of the kind, or ``to`` is not empty.
     """
     if what not in get_args(What):
         raise UserError(f"cannot export '{what}'", where="what", fix=f"One of: {', '.join(get_args(What))}.")
     writers: dict[What, Callable[[Run, Path], Exported]] = {
-        "samples": _samples, "preferences": write_preferences, "model": _model,
+        "samples": _samples, "preferences": write_preferences, "model": partial(_model, write_model),
     }
     to = Path(to)
     with _whole(to) as draft:
@@ -157,12 +165,11 @@ def _alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
 # model
 
 
-def _model(run: Run, folder: Path) -> Exported:
+def _model(write: Write, run: Run, folder: Path) -> Exported:
     unit = run.incumbent()
     if unit is None:
         raise UserError("this run has no model yet", where=str(run.folder))
-    source = run.model_folder(unit)
-    shutil.copytree(source, folder / "model")
+    write(run, unit, folder / "model")
     counts = {"files": sum(path.is_file() for path in (folder / "model").rglob("*"))}
     left = {"weights of other units": sum("model" in record.files for record in run.records()) - 1}
     record = next(record for record in run.records(unit) if "model" in record.files)

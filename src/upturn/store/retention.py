@@ -37,9 +37,10 @@ class Deletion:
 
 
 def decision(records: Iterable[Record], unit: str) -> str | None:
-    """What the gate said of a unit: "promoted", "rejected", or None where it has not spoken."""
+    """What the gate said of a unit's round: "promoted", "rejected", or None where it has not spoken."""
+    whole = "/".join(unit.split("/")[:2])  # a training within a round shares the fate of the round
     for record in records:
-        if record.unit == unit and record.step == "gate":
+        if record.unit == whole and record.step == "gate":
             return str(record.info.get("decision"))
     return None
 
@@ -58,7 +59,8 @@ def anchor(records: Sequence[Record]) -> str | None:
 
 def incumbent(records: Sequence[Record]) -> str | None:
     """The last promoted round; without one, the last stage of round 0."""
-    promoted = [unit for unit in _with_model(records) if decision(records, unit) == "promoted"]
+    rounds = [unit for unit in _with_model(records) if unit.count("/") == 1]
+    promoted = [unit for unit in rounds if decision(records, unit) == "promoted"]
     return max(promoted, key=unit_round) if promoted else anchor(records)
 
 
@@ -96,18 +98,26 @@ def prune(folder: Path, records: Sequence[Record], keep: str, budget: int | None
     dropped = [(unit, why) for unit, why in _dropped(keep, records, units) if unit in free]
     if budget is not None:
         left = [unit for unit in free if unit not in dict(dropped)]
-        held = sum(_bytes(folder, unit) for unit in units if unit not in dict(dropped))
+        kept = [unit for unit in units if unit not in dict(dropped)]
         # rejected rounds go first, then the oldest
         for unit in sorted(left, key=lambda unit: (decision(records, unit) != "rejected", unit_round(unit))):
-            if held <= budget:
+            if _bytes(folder, kept) <= budget:
                 break
-            held -= _bytes(folder, unit)
+            kept.remove(unit)
             dropped.append((unit, f"disk budget of {budget} bytes"))
     return [deletion for unit, why in dropped for deletion in _remove(folder, unit, why)]
 
 
-def _bytes(folder: Path, unit: str) -> int:
-    return sum(files.size(folder / unit / name) for name in WEIGHTS)
+def _bytes(folder: Path, units: Iterable[str]) -> int:
+    """Of all weights of the units together; what is linked (the base of adapters) lies on the disk once."""
+    found: dict[tuple[int, int], int] = {}
+    for unit in units:
+        for name in WEIGHTS:
+            for item in (folder / unit / name).rglob("*"):
+                if item.is_file():
+                    seen = item.stat()
+                    found[seen.st_dev, seen.st_ino] = seen.st_size
+    return sum(found.values())
 
 
 def _remove(folder: Path, unit: str, why: str) -> list[Deletion]:

@@ -218,6 +218,11 @@ def read_mixture(run: Run, path: Path) -> Mixture:
     return Mixture(samples, numbers(table.column("weight")))
 
 
+def places(path: Path) -> list[str]:
+    """The unit of each row of a mixture: where its content lies."""
+    return [str(unit) for unit in read_table(path).column("unit").to_pylist()]
+
+
 def _fetch(path: Path, ids: Array) -> tuple[Samples, Array]:
     """The different samples among ``ids`` from one file, and which of them each id is."""
     table = read_table(path)

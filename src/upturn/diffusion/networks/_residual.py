@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,19 @@ from torch.nn import functional
 
 _FREQUENCIES = 16  # sines and cosines each, from half a turn to 2^5 turns over the range of noise levels
 _OCTAVES = 6.0
+
+
+def _unset(width: int) -> nn.Linear:
+    """A square layer whose weights are to be drawn: nothing of torch's stream is spent on it."""
+    return nn.Linear(width, width, bias=False, device="meta").to_empty(device="cpu")
+
+
+def _plus(known: Tensor, layer: nn.Module, x: Tensor) -> Tensor:
+    """known + layer(x), in one operation unless an adapter is wrapped around the layer."""
+    if type(layer) is nn.Linear:
+        return torch.addmm(known, x, layer.weight.t())
+    out: Tensor = known + layer(x)
+    return out
 
 
 class ResidualMlp(nn.Module):
@@ -43,17 +55,14 @@ class ResidualMlp(nn.Module):
         self.class_in = nn.Embedding(classes + 1, embedding) if classes else None  # the last row is "no class"
         self.shifts = nn.Linear(embedding, depth * width)
         self.first = nn.Linear(size * (1 + 2 * waves), width)
-        self.wide = nn.ParameterList(nn.Parameter(torch.empty(width, width)) for _ in range(depth))
-        self.back = nn.ParameterList(nn.Parameter(torch.empty(width, width)) for _ in range(depth))
+        self.wide = nn.ModuleList(_unset(width) for _ in range(depth))
+        self.back = nn.ModuleList(_unset(width) for _ in range(depth))
         self.last = nn.Linear(width, size)
-        for wide, back in self._blocks():
-            nn.init.normal_(wide, std=width**-0.5)  # what is normalised keeps its variance
-            nn.init.zeros_(back)  # every block begins as the identity, the network as zero
+        for wide, back in zip(self.wide, self.back, strict=True):
+            nn.init.normal_(cast(nn.Linear, wide).weight, std=width**-0.5)  # what is normalised keeps its variance
+            nn.init.zeros_(cast(nn.Linear, back).weight)  # every block begins as the identity, the network as zero
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.wide, self.back, strict=True)
 
     def condition(self, noise: Tensor, label: Tensor) -> Tensor:
         """(N, depth * width) of noise levels (N,) and classes (N,), all at least 0."""
@@ -77,9 +86,8 @@ class ResidualMlp(nn.Module):
             angles = (flat[:, :, None] * self.bands).flatten(1)
             flat = torch.cat([flat, angles.sin(), angles.cos()], dim=1)
         hidden = self.first(flat)
-        for shift, (wide, back) in zip(torch.split(shifts, self.width, dim=1), self._blocks(), strict=True):
+        for shift, wide, back in zip(torch.split(shifts, self.width, dim=1), self.wide, self.back, strict=True):
             normal = functional.layer_norm(hidden, (self.width,))
-            inner = functional.silu(torch.addmm(shift, normal, wide.t()))
-            hidden = torch.addmm(hidden, inner, back.t())
+            hidden = _plus(hidden, back, functional.silu(_plus(shift, wide, normal)))
         out: Tensor = self.last(functional.silu(hidden))
         return out.reshape(x.shape)

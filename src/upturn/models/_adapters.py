@@ -1,0 +1,212 @@
+"""Adapters of `peft` inside a model, which keeps its own type: who is there, who is on, and the model without them.
+
+Injected layers stand in the place of the layers they adapt and hold those as ``base_layer``. Adapters of one kind share
+an injected layer, those of another kind are wrapped around it; either way they act in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upturn.models._heads import HEADS
+
+ENTRY = "@entry"  # ends the name of a frozen copy of an adapter; no adapter of a person's is called so
+_PARTS = ("lora_A", "lora_E", "lora_B", "lora_magnitude_vector")
+
+
+def inner(module: Any) -> Any:
+    """The module that carries adapters inside what a trainer may have wrapped around it, or the module itself."""
+    found = module
+    while not hasattr(found, "peft_config"):
+        below = getattr(found, "_orig_mod", None) or getattr(found, "module", None)
+        if not isinstance(below, torch.nn.Module):
+            return module
+        found = below
+    return found
+
+
+def names(module: Any) -> list[str]:
+    """The adapters of a model, in the order in which they came; entry copies are none."""
+    return [name for name in getattr(module, "peft_config", {}) if not name.endswith(ENTRY)]
+
+
+def outermost(module: Any) -> list[tuple[torch.nn.Module, str, Any]]:
+    """(parent, name in it, injected layer) of every adapted layer."""
+    if not hasattr(module, "peft_config"):
+        return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    def below(parent: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, Any]]:
+        for name, child in parent.named_children():
+            if isinstance(child, BaseTunerLayer):
+                yield parent, name, child
+            else:
+                yield from below(child)
+
+    return list(below(module))
+
+
+def layers(module: Any) -> list[tuple[str, Any]]:
+    """(path in the model without adapters, injected layer), a layer that another is wrapped around included."""
+    if not hasattr(module, "peft_config"):
+        return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found = ((path, layer) for path, layer in module.named_modules() if isinstance(layer, BaseTunerLayer))
+    return [(path.replace(".base_layer", ""), layer) for path, layer in found]
+
+
+def tensors(module: Any, name: str) -> dict[str, torch.nn.Parameter]:
+    """An adapter's own weights under the names that `peft` gives them in a file."""
+    found: dict[str, torch.nn.Parameter] = {}
+    for path, layer in layers(module):
+        for part in _PARTS:
+            held = getattr(layer, part, None)
+            if held is None or name not in held:
+                continue
+            within = isinstance(held[name], torch.nn.Module)
+            suffix = ".weight" if within and part in ("lora_A", "lora_B") else ""
+            found[f"{path}.{part}{suffix}"] = held[name].weight if within else held[name]
+    return found
+
+
+def weights(module: Any) -> list[torch.nn.Parameter]:
+    """All that can be trained: not what `peft` keeps as parameters that never change, nor copies of an entry."""
+    return [p for name, p in module.named_parameters() if ".ranknum." not in name and ENTRY not in name]
+
+
+@contextmanager
+def plain(module: Any) -> Iterator[None]:
+    """Inside, the model is its base alone: no adapters, no heads; names and types are those of the library."""
+    taken = outermost(module)
+    heads = {name: module._modules.pop(name) for name in HEADS if name in module._modules}
+    for parent, name, layer in taken:
+        parent._modules[name] = layer.get_base_layer()
+    try:
+        yield
+    finally:
+        for parent, name, layer in taken:
+            parent._modules[name] = layer
+        module._modules.update(heads)
+
+
+def inject(module: Any, name: str, config: Any) -> None:
+    """Put an adapter into the model, frozen and on, its first weights from torch's stream."""
+    from peft import inject_adapter_in_model
+
+    config.inference_mode = True  # who is trained is the stage's choice; AdaLoRA refuses two that are not frozen
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is an adapter already, which is what is wanted
+        inject_adapter_in_model(config, module, name)
+    for _, layer in layers(module):
+        if hasattr(layer.get_base_layer(), "groups") and not hasattr(layer, "groups"):
+            layer.groups = layer.get_base_layer().groups  # a convolution of another kind around it asks for them
+    dropout(module, name, 0.0)
+    activate([layer for _, layer in layers(module)], names(module))
+
+
+@torch.no_grad()
+def copy_entry(module: Any, name: str) -> None:
+    """A frozen copy of an adapter, in the same layers, off, under its name and ``ENTRY``; an older one is replaced."""
+    twin, trained = name + ENTRY, [p for p in module.parameters() if p.requires_grad]
+    config = copy.deepcopy(module.peft_config[name])
+    for _, layer in layers(module):
+        if twin in layer.lora_A:
+            layer.delete_adapter(twin)
+        if name in layer.lora_A:
+            svd = hasattr(layer, "lora_E")
+            rank = len(layer.lora_E[name]) if svd else layer.r[name]
+            layer.update_layer(twin, rank, lora_alpha=layer.lora_alpha[name], config=config)
+            if svd:
+                layer.ranknum[twin].copy_(layer.ranknum[name])
+    module.peft_config[twin] = config
+    values = tensors(module, name)
+    for key, parameter in tensors(module, twin).items():
+        parameter.copy_(values[key])
+    dropout(module, twin, 0.0)
+    activate([layer for _, layer in layers(module)], names(module))
+    module.requires_grad_(False)  # peft has its own idea of who is trained
+    for parameter in trained:
+        parameter.requires_grad_(True)
+
+
+def activate(injected: Iterable[Any], active: Iterable[str]) -> None:
+    """These adapters are on in these layers, in this order. Unlike `peft`'s own, it leaves ``requires_grad`` alone."""
+    wanted = list(active)
+    for layer in injected:
+        layer._active_adapter = wanted
+
+
+def dropout(module: Any, name: str, share: float) -> None:
+    """Of an adapter's input, in training: only the adapter that a stage trains has any."""
+    for _, layer in layers(module):
+        if name in layer.lora_dropout:
+            layer.lora_dropout[name] = torch.nn.Dropout(share) if share else torch.nn.Identity()
+
+
+@torch.no_grad()
+def write(module: Any, name: str, values: Mapping[str, Tensor]) -> None:
+    """Weights into an adapter that is there, each of whose ranks becomes that of the weights.
+
+    Raises KeyError naming the first weight that is missing, belongs nowhere or has another shape.
+    """
+    config = module.peft_config[name]
+    for path, layer in layers(module):
+        given = values.get(f"{path}.lora_E") if name in getattr(layer, "lora_E", {}) else None
+        if given is not None and len(given) != len(layer.lora_E[name]):
+            layer.update_layer(name, len(given), config.lora_alpha, config=config)
+            layer.ranknum[name].fill_(float(config.init_r))  # the scale stays that of the first rank
+    own = tensors(module, name)
+    odd = sorted(own.keys() ^ values.keys())
+    if odd:
+        raise KeyError(f"{odd[0]} {'is missing' if odd[0] in own else 'belongs to no layer'}")
+    for key, parameter in own.items():
+        if parameter.shape != values[key].shape:
+            raise KeyError(f"{key} is {tuple(values[key].shape)}, and the layer's {tuple(parameter.shape)}")
+        parameter.copy_(values[key])
+
+
+@torch.no_grad()
+def merge(module: Any) -> None:
+    """Fold every adapter into the base, which is all that is left: the same function within rounding."""
+    for parent, name, layer in outermost(module):
+        base = layer.get_base_layer()
+        base.weight.copy_(_effective(layer, names(module)))
+        parent._modules[name] = base
+    if hasattr(module, "peft_config"):
+        del module.peft_config
+
+
+def _effective(outer: Any, active: list[str]) -> Tensor:
+    """The weight that a layer with all its adapters amounts to.
+
+    ``peft`` merges a layer's own adapters right, but not DoRA wrapped around AdaLoRA: it takes the norm of what is
+    merged already, where the forward pass takes that of the base.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    chain = [outer]
+    while isinstance(chain[-1].base_layer, BaseTunerLayer):
+        chain.append(chain[-1].base_layer)
+    base: Tensor = outer.get_base_layer().weight
+    weight = base.clone()
+    for layer in reversed(chain):
+        flipped = bool(getattr(layer, "fan_in_fan_out", False))  # weights (in, out), as GPT-2 has them
+        for name in active:
+            if name not in layer.lora_A:
+                continue
+            delta = layer.get_delta_weight(name)
+            weight = weight + delta
+            if name in layer.lora_variant:  # DoRA: magnitude over norm, a row of the output each
+                magnitude = layer.lora_magnitude_vector[name]
+                norm = magnitude.get_weight_norm(base, delta.T if flipped else delta, scaling=1)
+                factor = (magnitude.weight / norm).reshape(-1)
+                weight = weight * (factor if flipped else factor.reshape(-1, *[1] * (weight.ndim - 1)))
+    return weight

@@ -1,0 +1,56 @@
+"""Weights that have not changed are not written again: their file is linked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def linked(source: Path | None, target: Path, weights: Mapping[str, Tensor]) -> bool:
+    """Make ``target`` the file ``source`` (a hard link, a copy where there can be none) if that holds these weights.
+
+    False, and nothing but an old ``target`` gone, where it does not: every number is compared. A weight that is
+    another's under a second name (tied) may be missing in the file. An old ``target`` is never written into: it may be
+    a link to weights that others keep.
+    """
+    target.unlink(missing_ok=True)
+    if source is None or not source.is_file() or not _holds(source, weights):
+        return False
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return True
+
+
+def _holds(source: Path, weights: Mapping[str, Tensor]) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(source, framework="pt") as file:
+            stored = sorted(file.keys())
+            owners = {weights[name].data_ptr() for name in stored if name in weights}
+            # libraries save some weights under an older name: those are found by what they hold
+            renamed = {name for name in weights.keys() - set(stored) if weights[name].data_ptr() not in owners}
+            for name in stored:
+                kept = file.get_tensor(name)
+                called = [name] if name in weights else sorted(renamed)
+                found = next((other for other in called if _same(kept, weights[other])), None)
+                if found is None:
+                    return False
+                renamed.discard(found)
+            return not renamed
+    except (SafetensorError, OSError):
+        return False
+
+
+def _same(kept: Tensor, now: Tensor) -> bool:
+    import torch
+
+    return kept.dtype == now.dtype and kept.shape == now.shape and torch.equal(kept, now.detach().cpu())
