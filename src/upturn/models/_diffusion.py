@@ -214,6 +214,17 @@ class Diffusion(ABC):
         }
         return Rollout(samples, latents, log_probs, torch.ones_like(log_probs), state)
 
+    def replay(self, rollout: Rollout) -> Batch:
+        """Columns "actions", "sigmas", "label", "guidance" as in the rollout, and "behaviour" (N, T), its log-probs."""
+        columns = {"actions": rollout.actions, **rollout.state, "behaviour": rollout.log_probs}
+        return Batch({name: column.clone() for name, column in columns.items()})  # gradients cannot pass what was made
+
+    def act(self, batch: Batch) -> Outputs:
+        """(N, T) log-probs of the denoising steps of a replayed rollout: exact Gaussian transitions (DDPO)."""
+        state = {name: batch[name] for name in ("sigmas", "label", "guidance")}
+        said = self.transition_log_probs(batch["actions"], state)
+        return Outputs(said, torch.ones_like(said), dims=batch["actions"][0, 0].numel())
+
     def transition_log_probs(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """(N, S) nats with gradient: how likely this model makes the S transitions between S + 1 latents.
 

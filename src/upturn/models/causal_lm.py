@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from upturn.errors import UserError
 from upturn.models import _pretrained, _template, _tokenizer
 from upturn.models._decode import Choice, Decoded, decode
 from upturn.models._token_log_probs import token_log_probs
+from upturn.store.files import tree_hash
 from upturn.types import (
     Array,
     Batch,
@@ -34,6 +34,7 @@ from upturn.types import (
 )
 
 _SETTINGS = "upturn.json"
+VALUE_HEAD = "value_head"
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,31 @@ class CausalLm:
     def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
         """log p of token t + 1 given tokens 0 … t: (N, T) nats, T = row length - 1; the mask is shifted alike."""
         tokens = batch["tokens"]
-        logits = self.module(input_ids=tokens[:, :-1], use_cache=False).logits
-        return Outputs(token_log_probs(logits, tokens[:, 1:]), batch["mask"][:, 1:])
+        out = self.module(input_ids=tokens[:, :-1], use_cache=False, output_hidden_states=self._values is not None)
+        said = Outputs(token_log_probs(out.logits, tokens[:, 1:]), batch["mask"][:, 1:])
+        if self._values is None:
+            return said
+        return replace(said, values=self._values(out.hidden_states[-1].float())[..., 0])
+
+    def act(self, batch: Batch) -> Outputs:
+        """The same: what a text does is its tokens."""
+        return self.forward(batch, None)
+
+    @property
+    def _values(self) -> Any:
+        """The value head, None where there is none."""
+        return getattr(self._bare, VALUE_HEAD, None)
+
+    def add_value_head(self, key: int) -> None:
+        """A line from the last hidden state to nats of reward, ``Outputs.values``; zero at first, kept where it is.
+
+        It is a submodule ``value_head`` of the module, so that it is trained, saved and resumed with it.
+        """
+        if self._values is None:
+            head = torch.nn.Linear(self._bare.get_input_embeddings().weight.shape[1], 1)
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.zeros_(head.bias)
+            self._bare.add_module(VALUE_HEAD, head)
 
     def _write(
         self, prompts: Sequence[Prompt], keys: Array, settings: TextSampling
@@ -224,7 +248,7 @@ class CausalLm:
     def replay(self, rollout: Rollout) -> Batch:
         """The batch whose ``forward`` gives the log-probs of a rollout's own tokens, in their order.
 
-        Columns "tokens", "mask" as ``encode``, and "behaviour", the rollout's log-probs at the same places.
+        Columns "tokens", "mask" as ``encode``, and "behaviour", the rollout's log-probs where ``forward`` has its own.
         """
         before, taken = rollout.state["prompt_lengths"], rollout.mask.sum(dim=1).long()
         inside = torch.arange(rollout.state["prompt_tokens"].shape[1])[None, :] < before[:, None]
@@ -233,19 +257,23 @@ class CausalLm:
         offsets = torch.nn.functional.pad((before + taken).cumsum(0), (1, 0))
         rows = {
             "tokens": torch.cat([rollout.state["prompt_tokens"], rollout.actions], dim=1),
-            "mask": torch.cat([none, rollout.mask], dim=1), "behaviour": torch.cat([none, rollout.log_probs], dim=1),
+            "mask": torch.cat([none, rollout.mask], dim=1),
         }
-        return Batch({name: Ragged(values[keep], offsets) for name, values in rows.items()})
+        columns = {name: Ragged(values[keep], offsets) for name, values in rows.items()}
+        # token t + 1 is foretold at token t: one place less than tokens, BOS being the one that nothing foretells
+        said, keep = torch.cat([none, rollout.log_probs], dim=1)[:, 1:], keep[:, 1:]
+        fewer = torch.nn.functional.pad((before + taken - 1).cumsum(0), (1, 0))
+        return Batch({**columns, "behaviour": Ragged(said[keep], fewer)})
 
     def save(self, folder: Path) -> None:
-        """What ``AutoModelForCausalLM`` and ``AutoTokenizer`` open, and ``upturn.json``; no paths, no times."""
+        """What ``AutoModelForCausalLM`` and ``AutoTokenizer`` open, adapters, ``upturn.json``; no paths, no times."""
         _pretrained.save(self.module, folder)
         self.codec.save(folder)
         settings = {"model": "causal_lm", "template": _template.NAME}
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """The weights and the tokenizer of ``save``; UserError where they cannot be read."""
+        """The weights, adapters and tokenizer of ``save``; UserError where they cannot be read."""
         self.module, self.codec = _pretrained.load(folder)
         path = folder / _SETTINGS
         try:
@@ -254,8 +282,7 @@ class CausalLm:
             raise UserError(f"cannot be read: {error}", where=str(path), fix="Use another checkpoint.") from error
         if template != _template.NAME:
             raise UserError(f"was trained with the template {template!r}, not {_template.NAME!r}", where=str(path))
-        with (folder / "model.safetensors").open("rb") as weights:
-            self.id = hashlib.file_digest(weights, "sha256").hexdigest()[:16]
+        self.id = tree_hash(folder)[:16]
 
     def _work(self) -> tuple[float, float]:
         """Multiplications and additions a token, without attention; and those of one query with one key."""

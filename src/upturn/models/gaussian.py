@@ -182,6 +182,14 @@ class Gaussian:
         samples = synthetic_samples("points", points.cpu().numpy(), prompts, keys, self.id, fields)
         return Rollout(samples, points[:, None], log_probs[:, None], torch.ones(len(points), 1))
 
+    def replay(self, rollout: Rollout) -> Batch:
+        """Columns "points" (N, d), and "behaviour" (N, 1), the rollout's log-probs."""
+        return Batch({"points": rollout.actions[:, 0], "behaviour": rollout.log_probs})
+
+    def act(self, batch: Batch) -> Outputs:
+        """A point is one action: what ``forward`` says of it."""
+        return self.forward(batch, None)
+
     def save(self, folder: Path) -> None:
         """model.safetensors (mean, factor) and config.json."""
         from safetensors.torch import save_file

@@ -1,4 +1,4 @@
-"""Log-likelihoods of what was said about a group of candidates: Bradley–Terry, Plackett–Luce, Davidson, winner-only.
+"""Log-likelihoods of what was said about candidates: Bradley–Terry, Plackett–Luce, ties, vague raters, winner-only.
 
 Shapes: ``rewards`` (B, K) in nats; ``ranks`` (B, K) integers, 1 is best, 0 where nothing was said; ``mask`` (B, K)
 bool, False where a group has no such candidate. Every function gives (B,) log-probabilities, differentiable in the
@@ -7,6 +7,7 @@ rewards, unchanged when a constant is added to the rewards of a group; a group i
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +41,42 @@ def davidson(first: Tensor, second: Tensor, tie: Tensor, nu: Tensor | float) -> 
     level = torch.where(strength > 0, level, torch.full_like(both, _FAR))
     total = torch.logsumexp(torch.stack([first, second, level]), dim=0)
     return torch.where(tie, level, first) - total
+
+
+def rao_kupper(first: Tensor, second: Tensor, tie: Tensor, threshold: Tensor | float) -> Tensor:
+    """(B,) log-probability that the first is preferred, or of a tie where ``tie`` (B,) bool is true.
+
+    P(first) = w1 / (w1 + theta w2), P(tie) = (theta^2 - 1) w1 w2 / ((w1 + theta w2) (theta w1 + w2)), w = e^reward,
+    theta = e^``threshold`` (Rao & Kupper 1967, JASA 62, equations 2.2 and 2.3): people call a tie where they see a
+    difference of less than ``threshold`` nats. 0 is Bradley–Terry. Raises ValueError where it is negative, or 0 and a
+    tie is given.
+    """
+    import torch
+
+    eta = torch.as_tensor(threshold, dtype=first.dtype, device=first.device)
+    if bool((eta < 0).any()) or (bool(tie.any()) and bool((eta == 0).any())):
+        raise ValueError(f"the threshold is {threshold}: it must not be negative, nor 0 where there are ties")
+    gap = first - second
+    wins = torch.nn.functional.logsigmoid(gap - eta)
+    loses = torch.nn.functional.logsigmoid(-gap - eta)
+    level = torch.where(eta > 0, torch.expm1(2 * eta), 1.0).log()
+    return torch.where(tie, level + wins + loses, wins)
+
+
+def vague(chosen: Tensor, rejected: Tensor, threshold: Tensor | float) -> Tensor:
+    """(B,) log-probability that ``chosen`` is named by people who must choose and see no gap below ``threshold`` nats.
+
+    Those whom Rao and Kupper let call a tie toss a coin: P = (sigmoid(gap - threshold) + sigmoid(gap + threshold)) / 2,
+    P(first) + P(tie) / 2 of :func:`rao_kupper`. 0 is Bradley–Terry. Raises ValueError where it is negative.
+    """
+    import torch
+
+    eta = torch.as_tensor(threshold, dtype=chosen.dtype, device=chosen.device)
+    if bool((eta < 0).any()):
+        raise ValueError(f"the threshold is {threshold}: it must not be negative")
+    gap = chosen - rejected
+    sides = torch.nn.functional.logsigmoid(torch.stack([gap - eta, gap + eta]))
+    return torch.logsumexp(sides, dim=0) - math.log(2.0)
 
 
 def winner_only(rewards: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:

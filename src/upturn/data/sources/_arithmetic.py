@@ -8,7 +8,7 @@ from fractions import Fraction
 
 _TOKEN = re.compile(r"\d+\.?\d*|\.\d+|[-+*/()]")
 Exact = int | Fraction  # whole numbers are always int: several times faster, and nearly all there are
-_PRECEDENCE = {"*": 2, "/": 2, "+": 1, "-": 1}
+_FIRST = ("*", "/")  # before + and -
 
 
 @dataclass(frozen=True)
@@ -68,52 +68,53 @@ def tokens(text: str) -> list[Token]:
     return out
 
 
-def written(items: list[Token]) -> str | None:
-    """The expression as text, negative numbers in brackets after an operator; None where a number has no text."""
-    out: list[str] = []
-    for place, item in enumerate(items):
-        if isinstance(item, str):
-            out.append(item)
-        elif item.text is None:
-            return None
-        else:
-            inner = place > 0 and items[place - 1] != "("
-            out.append(f"({item.text})" if item.value < 0 and inner else item.text)
-    return "".join(out)
+def _shown(value: Exact, text: str | None, before: str | None) -> str | None:
+    """A number as it stands in an expression: a negative one in brackets after an operator (``before``)."""
+    return f"({text})" if value < 0 and text is not None and before not in (None, "(") else text
 
 
-def _bare(items: list[Token]) -> list[Token]:
-    """Without brackets around a single number."""
+def _bare(values: list[Exact | None], texts: list[str | None]) -> None:
+    """Takes away brackets around a single number."""
     place = 0
-    while place + 2 < len(items):
-        if items[place] == "(" and items[place + 2] == ")":
-            items = [*items[:place], items[place + 1], *items[place + 3 :]]
+    while place + 2 < len(texts):
+        value = values[place + 1]
+        if texts[place] == "(" and texts[place + 2] == ")" and value is not None:
+            before = texts[place - 1] if place else None
+            values[place : place + 3] = [value]
+            texts[place : place + 3] = [_shown(value, texts[place + 1], before)]
             place = max(place - 1, 0)
         else:
             place += 1
-    return items
 
 
-def _next(items: list[Token]) -> int:
+def _next(texts: list[str | None]) -> int:
     """Where the operator stands that comes first: leftmost innermost bracket, then * and /, then left to right."""
-    start, stop = 0, len(items)
-    if ")" in items:
-        stop = items.index(")")
-        opened = [place for place in range(stop) if items[place] == "("]
+    start, stop = 0, len(texts)
+    if ")" in texts:
+        stop = texts.index(")")
+        opened = [place for place in range(stop) if texts[place] == "("]
         if not opened:
             raise ValueError("a bracket closes that was never opened")
         start = opened[-1] + 1
-    inside = [place for place in range(start, stop) if isinstance(items[place], str)]
-    if not inside or "(" in (items[place] for place in inside):
+    elif "(" in texts:
         raise ValueError("a bracket is left open or empty")
-    return max(inside, key=lambda place: (_PRECEDENCE[str(items[place])], -place))
+    return _first(texts, start, stop)
+
+
+def _first(texts: list[str | None], start: int, stop: int) -> int:
+    """The same between two places without brackets: numbers and operators alternate."""
+    for place in range(start + 1, stop, 2):
+        if texts[place] in _FIRST:
+            return place
+    return start + 1
 
 
 def _whole(value: Fraction) -> Exact:
     return value.numerator if value.denominator == 1 else value
 
 
-def _apply(operator: str, left: Exact, right: Exact) -> Exact:
+def _apply(operator: str | None, left: Exact | None, right: Exact | None) -> Exact:
+    assert left is not None and right is not None
     if operator == "/":
         return _whole(Fraction(left) / right)
     result = left + right if operator == "+" else left - right if operator == "-" else left * right
@@ -138,20 +139,35 @@ def work_out(text: str) -> Worked:
 
     Raises ValueError where it is not arithmetic, ZeroDivisionError where it divides by 0.
     """
-    items = _bare(tokens(text))
-    values: list[Exact] = []
-    steps: list[str | None] = []
-    while len(items) > 1:
-        place = _next(items)
-        left, operator, right = items[place - 1 : place + 2]
-        if not (isinstance(left, Number) and isinstance(operator, str) and isinstance(right, Number)):
-            raise ValueError(f"{text!r} is not arithmetic")
-        value = _apply(operator, left.value, right.value)
-        items = _bare([*items[: place - 1], Number(value, decimal(value)), *items[place + 2 :]])
-        values.append(value)
-        steps.append(written(items))
-    only = items[0]
-    if not isinstance(only, Number):
-        raise ValueError(f"{text!r} is not arithmetic")
-    shown = tuple(step for step in steps if step is not None)
-    return Worked(only.value, tuple(values), shown if len(shown) == len(steps) else None)
+    items = tokens(text)
+    values = [item.value if isinstance(item, Number) else None for item in items]
+    texts = [item.text if isinstance(item, Number) else item for item in items]
+    for place, value in enumerate(values[1:], 1):
+        if value is not None:
+            texts[place] = _shown(value, texts[place], texts[place - 1])
+    return work_out_pieces(values, texts)
+
+
+def work_out_pieces(values: list[Exact | None], texts: list[str | None]) -> Worked:
+    """The same for the pieces of an expression, in an order that ``tokens`` accepts; both lists are used up.
+
+    ``values`` are of numbers, None for operators and brackets; ``texts`` say how each piece stands in the expression.
+    """
+    results: list[Exact] = []
+    steps: list[str] = []
+    bracketed = "(" in texts or ")" in texts
+    if bracketed:
+        _bare(values, texts)
+    while len(texts) > 1:
+        place = _next(texts) if bracketed else _first(texts, 0, len(texts))
+        value = _apply(texts[place], values[place - 1], values[place + 1])
+        values[place - 1 : place + 2] = [value]
+        texts[place - 1 : place + 2] = [_shown(value, decimal(value), texts[place - 2] if place > 1 else None)]
+        if bracketed:
+            _bare(values, texts)
+        results.append(value)
+        if None not in texts:
+            steps.append("".join(texts))  # type: ignore[arg-type]
+    only = values[0]
+    assert only is not None
+    return Worked(only, tuple(results), tuple(steps) if len(steps) == len(results) else None)

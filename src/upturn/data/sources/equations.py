@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn import seeds
-from upturn.data.sources._arithmetic import Worked, work_out
+from upturn.data.sources._arithmetic import Worked, work_out, work_out_pieces
 from upturn.data.sources._common import Rows, a_file, check_fraction, divide, with_own_test
 from upturn.data.sources._gsm8k import problems
 from upturn.data.split import content_keys
@@ -101,8 +101,9 @@ class Equations:
         found: dict[str, tuple[str, str]] = {}
         base = seeds.key("equations", self.seed)
         for block, key in enumerate(seeds.fold(base, range(1 + self.count * _PATIENCE // _BLOCK))):
-            for text in self._expressions(int(key)):
-                if text not in found and (worked := self._accepted(text)):
+            for operands, pieces in self._expressions(int(key)):
+                text = "".join(pieces)
+                if text not in found and (worked := self._accepted(operands, pieces)):
                     found[text] = worked
                     if len(found) == self.count:
                         return found
@@ -113,28 +114,31 @@ class Equations:
             where="equations.count", fix="Lower 'count', or widen 'largest', 'operations', 'operators' or 'results'.",
         )
 
-    def _expressions(self, key: int) -> Iterator[str]:
+    def _expressions(self, key: int) -> Iterator[tuple[list[int], list[str]]]:
+        """The operands of each expression, and all its pieces in order: numbers, operators, brackets."""
         rng = seeds.generator(key)
         fewest, most = self.operations
-        sizes = rng.integers(fewest, most + 1, _BLOCK)
-        numbers = rng.integers(1, self.largest + 1, (_BLOCK, most + 1))
-        signs = rng.integers(0, len(self.operators), (_BLOCK, most))
-        bracketed = rng.random(_BLOCK) < self.parentheses
-        places = rng.random((_BLOCK, 2))
-        for row in range(_BLOCK):
-            size = int(sizes[row])
-            parts = [str(number) for number in numbers[row, : size + 1]]
+        sizes = rng.integers(fewest, most + 1, _BLOCK).tolist()
+        numbers = rng.integers(1, self.largest + 1, (_BLOCK, most + 1)).tolist()  # NumPy is slow one by one
+        signs = rng.integers(0, len(self.operators), (_BLOCK, most)).tolist()
+        bracketed = (rng.random(_BLOCK) < self.parentheses).tolist()
+        places = rng.random((_BLOCK, 2)).tolist()
+        for row, size in enumerate(sizes):
+            operands = numbers[row][: size + 1]
+            pieces = [""] * (2 * size + 1)
+            pieces[::2] = map(str, operands)
+            pieces[1::2] = [self.operators[sign] for sign in signs[row][:size]]
             if bracketed[row] and size > 1:
-                length = 2 + int(places[row, 0] * (size - 1))  # operands inside: two, up to all but one
-                start = int(places[row, 1] * (size + 2 - length))
-                parts[start] = "(" + parts[start]
-                parts[start + length - 1] += ")"
-            operators = [self.operators[sign] for sign in signs[row, :size]]
-            yield "".join(a + b for a, b in zip(parts, [*operators, ""], strict=True))
+                length = 2 + int(places[row][0] * (size - 1))  # operands inside: two, up to all but one
+                start = int(places[row][1] * (size + 2 - length))
+                pieces.insert(2 * (start + length) - 1, ")")
+                pieces.insert(2 * start, "(")
+            yield operands, pieces
 
-    def _accepted(self, text: str) -> tuple[str, str] | None:
+    def _accepted(self, operands: list[int], pieces: list[str]) -> tuple[str, str] | None:
+        numbers = iter(operands)
         try:
-            worked = work_out(text)
+            worked = work_out_pieces([next(numbers) if p.isdigit() else None for p in pieces], [*pieces])
         except ZeroDivisionError:
             return None
         if worked.steps is None or any(value.denominator != 1 for value in worked.values):

@@ -1,0 +1,187 @@
+"""The layouts in which preferences are written, and one row of each as an example of K candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any, Literal
+
+from upturn.data.sources._columns import named
+from upturn.errors import UserError
+
+Layout = Literal["pair", "list", "label", "attributes"]
+Row = Mapping[str, Any]
+KNOWN = frozenset({
+    "prompt", "chosen", "rejected", "margin", "strength", "tie", "chosen_score", "rejected_score", "completions",
+    "ranks", "scores", "completion", "label",
+})  # fmt: skip
+_ALSO = {  # other names that published data sets have for a column
+    "completion": ("response",), "completions": ("responses",), "chosen_score": ("score_chosen", "chosen_reward"),
+    "rejected_score": ("score_rejected", "rejected_reward"), "strength": ("margin",),
+}
+_EXPECTED = (
+    "expected: chosen and rejected; or completions with ranks or scores; or completion and label; or completion and "
+    "the columns that 'attributes' names"
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """K candidates of one prompt: ranks 1 best, 0 unsaid; scores and attributes NaN where there is none."""
+
+    prompt: str
+    contents: list[Any]
+    ranks: list[int]
+    scores: list[float]
+    strength: float
+    where: str
+    label: int | None = None  # class of the prompt
+    attributes: dict[str, float] = field(default_factory=dict)
+
+
+def layout_of(row: Row, attributes: Sequence[str], where: str) -> Layout:
+    """Which layout these columns are. Raises UserError naming those found and expected."""
+    if "chosen" in row and "rejected" in row:
+        return "pair"
+    if _has(row, "completions") and ("ranks" in row or "scores" in row):
+        return "list"
+    if _has(row, "completion") and attributes:
+        return "attributes"
+    if _has(row, "completion") and "label" in row:
+        return "label"
+    raise UserError(
+        f"no layout of preferences has these columns: {', '.join(map(str, row)) or 'none'}; {_EXPECTED}", where=where,
+        fix="Name them in 'columns': {chosen: the_file's_name, …}.",
+    )
+
+
+def example(layout: Layout, row: Row, attributes: Sequence[str], content: str, where: str) -> Example:
+    """One row as an example. Raises UserError naming the column that is not there, or holds what it should not."""
+    read: Callable[[Any, str, str], Any] = text if content == "text" else picture
+    if layout == "pair":
+        return _pair(row, read, where)
+    prompt = text(_column(row, "prompt", where), "prompt", where) if "prompt" in row else ""
+    if layout == "list":
+        return _list(row, prompt, read, where)
+    body = read(_column(row, "completion", where), "completion", where)
+    if layout == "label":
+        return Example(prompt, [body], [1 if _good(row, where) else 2], [math.nan], 1.0, where)
+    found = {name: _number(_column(row, name, where), name, where) for name in attributes}
+    score = _number(row.get("score"), "score", where)
+    return Example(prompt, [body], [0], [score], 1.0, where, None, found)
+
+
+def _pair(row: Row, read: Callable[[Any, str, str], Any], where: str) -> Example:
+    chosen, rejected = _column(row, "chosen", where), _column(row, "rejected", where)
+    prompt = row.get("prompt")
+    if prompt is None and _is_chat(chosen) and _is_chat(rejected):
+        both = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+        shared = min(sum(1 for _ in both), len(chosen) - 1, len(rejected) - 1)
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    tie = row.get("tie") or False
+    if not isinstance(tie, bool | int) or tie not in (0, 1):
+        raise _wrong("tie", "true or false", tie, where)
+    strength = _number(_one(row, "strength"), "strength", where)
+    if strength < 0:
+        raise _wrong("strength", "a number of at least 0: chosen is the better", strength, where)
+    label = row.get("label")
+    if label is not None and (not isinstance(label, int) or isinstance(label, bool)):
+        raise _wrong("label", "the class of the prompt, a whole number", label, where)
+    scores = [_number(_one(row, f"{name}_score"), f"{name}_score", where) for name in ("chosen", "rejected")]
+    return Example(
+        "" if prompt is None else text(prompt, "prompt", where),
+        [read(chosen, "chosen", where), read(rejected, "rejected", where)], [1, 1] if tie else [1, 2], scores,
+        1.0 if math.isnan(strength) else strength, where, label,
+    )
+
+
+def _list(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: str) -> Example:
+    given = _column(row, "completions", where)
+    if not isinstance(given, list) or not given:
+        raise _wrong("completions", "a list of completions", given, where)
+    contents = [read(value, "completions", where) for value in given]
+    lists: dict[str, list[Any] | None] = {}
+    for name in ("ranks", "scores"):
+        lists[name] = row.get(name)
+        if lists[name] is not None and (not isinstance(lists[name], list) or len(lists[name] or []) != len(contents)):
+            raise _wrong(name, f"a list of {len(contents)}, one for each completion", lists[name], where)
+    if lists["ranks"] is None and lists["scores"] is None:
+        raise UserError("neither ranks nor scores stand there", where=where, fix="Give one of them for each example.")
+    scores = [_number(value, "scores", where) for value in lists["scores"] or [None] * len(contents)]
+    if lists["ranks"] is None:
+        better = sorted({score for score in scores if not math.isnan(score)}, reverse=True)
+        place = {score: number for number, score in enumerate(better, start=1)}
+        ranks = [place.get(score, 0) for score in scores]
+    else:
+        ranks = [_rank(value, where) for value in lists["ranks"] or []]
+    return Example(prompt, contents, ranks, scores, 1.0, where)
+
+
+def text(value: Any, name: str, where: str) -> str:
+    """Text, or messages flattened: one is its content, several are lines "role: content"."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or (value and not _is_chat(value)):
+        raise _wrong(name, "text, or a list of {role, content}", value, where)
+    if len(value) == 1:
+        return str(value[0]["content"])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in value)
+
+
+def picture(value: Any, name: str, where: str) -> bytes:
+    raw = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(raw, bytes):
+        raise _wrong(name, "the bytes of a picture", raw, where)
+    return raw
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+    )
+
+
+def _has(row: Row, name: str) -> bool:
+    return any(known in row for known in (name, *_ALSO.get(name, ())))
+
+
+def _one(row: Row, name: str) -> Any:
+    """The value under this name or one of its others, None where there is none."""
+    return next((row[known] for known in (name, *_ALSO.get(name, ())) if row.get(known) is not None), None)
+
+
+def _column(row: Row, name: str, where: str) -> Any:
+    if not _has(row, name):
+        raise UserError(
+            f"column '{name}' is expected; found: {', '.join(map(str, row)) or 'none'}", where=where,
+            fix="All rows of the data must have one layout; mend the row.",
+        )
+    return _one(row, name)
+
+
+def _good(row: Row, where: str) -> bool:
+    label = _column(row, "label", where)
+    if label not in (0, 1):  # True and False, too
+        raise _wrong("label", "true or 1 (good), false or 0 (bad)", label, where)
+    return bool(label)
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float):
+        raise _wrong(name, "a number", value, where)
+    return float(value)
+
+
+def _rank(value: Any, where: str) -> int:
+    if not isinstance(value, int | float) or value < 0 or value != int(value):
+        raise _wrong("ranks", "whole numbers, 1 for the best, 0 where nothing is said", value, where)
+    return int(value)
+
+
+def _wrong(name: str, expected: str, found: Any, where: str) -> UserError:
+    shown = repr(found)[:40] if isinstance(found, bool | int | float | str) else named(found)
+    return UserError(f"column '{name}' must hold {expected}, here it holds {shown}", where=where, fix="Mend the row.")

@@ -1,0 +1,160 @@
+"""Reward models of images and points: a head on features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from upturn import seeds
+from upturn.errors import UserError
+from upturn.models import _classifier_input as inputs
+from upturn.models import _reward_attributes
+from upturn.models._classifier_networks import Network
+from upturn.store import files
+from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
+
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_WHERE = "model 'reward_image'"
+
+
+class Asked(nn.Module):
+    """A network whose features are scaled by what the prompt asked for, before its last layer.
+
+    Class c scales them by 1 + a vector that begins at 0; no class (-1) leaves them as they are.
+    """
+
+    def __init__(self, network: Network, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.network = network
+        self.scale = nn.Embedding(classes + 1, hidden, padding_idx=0)
+        nn.init.zeros_(self.scale.weight)
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network.body(x) * (1 + self.scale(label + 1))
+        return self.network.head(self.network.dropout(features)), features
+
+
+@dataclass
+class RewardImage:
+    """A reward of an image (or a point in the plane) and the class that was asked for: a head on small convolutions.
+
+    Images of any size, halved until 4 pixels are left, as in the classifier; there is no batch statistic, so a score
+    is the same in any batch. Where prompts have classes, the features are scaled by the class first: a picture is worth
+    what it is for its prompt. ``attributes`` {name: weight} makes a head of A whose weighted sum is the reward.
+
+    hidden    width of the penultimate layer, which ``features`` hands out
+    channels  of the first convolution (images); doubled at each halving
+    depth     hidden layers; for images convolutions a resolution
+    dropout   before the last layer, in training
+    """
+
+    likelihood: ClassVar[Likelihood] = "reward"
+
+    hidden: int = 64  # as the classifier, whose figures are in docs/decisions.md
+    channels: int = 32
+    depth: int = 1
+    dropout: float = 0.0  # a pair's two rewards would get different noise
+    attributes: dict[str, float] = field(default_factory=dict)
+
+    kind: Kind = field(default="image", init=False)  # of the examples it was built for
+    id: str = field(default="", init=False)
+    module: torch.nn.Module = field(default_factory=torch.nn.Module, init=False, repr=False)
+    _settings: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "channels", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        _reward_attributes.check(self.attributes)
+
+    def build(self, examples: Samples, key: int) -> None:
+        """Weights, classes and scale for this data."""
+        if examples.kind == "text":
+            raise UserError("reward_image reads images or points, and these samples are text", where=_WHERE,
+                            fix="Use reward_text.")
+        self.kind = examples.kind
+        self._settings = {
+            "kind": examples.kind, "shape": [int(side) for side in examples.content.shape[1:]],
+            "classes": max(1, len(self.attributes)), "asked": int(examples.labels.max(initial=-1)) + 1,
+            "hidden": self.hidden, "channels": self.channels, "depth": self.depth, "dropout": self.dropout,
+            "attributes": list(self.attributes),
+        }
+        seeds.seed_torch(key)
+        self.module = self._network(self._settings, inputs.columns(examples, self._settings["shape"]))
+        self.id = content_id("reward_image", key, files.to_json(self._settings))
+
+    @staticmethod
+    def _network(settings: dict[str, Any], column: Any = None) -> Asked:
+        return Asked(inputs.network(settings, column), settings["hidden"], settings["asked"])
+
+    def encode(self, samples: Samples) -> Batch:
+        """"x" (N, C, H, W) uint8 or (N, d) float32, "label" (N,) int64, -1 where none, and "attributes" (N, A).
+
+        Raises UserError where kind, shape or classes are not those it was built for.
+        """
+        if samples.kind != self._settings["kind"]:
+            raise UserError(f"was built for {self._settings['kind']}, and these samples are {samples.kind}",
+                            where=_WHERE, fix="Train it on data of this kind.")
+        asked = self._settings["asked"]
+        labels = samples.labels if asked else np.full(len(samples), -1)  # built without: reads none
+        if labels.max(initial=-1) >= asked > 0:
+            raise UserError(
+                f"a prompt asks for class {labels.max()}, and its training data had {asked}",
+                where=_WHERE, fix="Train it on preferences about every class.",
+            )
+        columns = {"x": inputs.columns(samples, self._settings["shape"]), "label": torch.from_numpy(labels)}
+        return Batch({**columns, **_reward_attributes.column(samples, self.attributes)})
+
+    def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
+        return None
+
+    def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
+        """rewards (N,), logits (N, A), features (N, hidden); log_probs and mask are (N, 0): it gives no likelihood."""
+        said, features = self.module(batch["x"], batch["label"])
+        if said.dtype in (torch.bfloat16, torch.float16):
+            said = said.float()
+        none = said[:, :0]
+        reward = _reward_attributes.reward(said, self.attributes)
+        return Outputs(none, none, rewards=reward, logits=said, features=features.float())
+
+    def save(self, folder: Path) -> None:
+        """``model.safetensors`` and ``config.json``: equal weights give equal bytes."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        state: dict[str, Tensor] = {name: t.detach().cpu().contiguous() for name, t in self.module.state_dict().items()}
+        save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
+        (folder / _CONFIG).write_text(files.to_json({"model": "reward_image", **self._settings}), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """What ``save`` wrote; UserError where it cannot be read or is of another model."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        found = files.read_json(folder / _CONFIG)
+        if not isinstance(found, dict) or found.pop("model", None) != "reward_image":
+            raise UserError("is not the config of a reward_image", where=str(folder / _CONFIG))
+        _reward_attributes.same(found.get("attributes"), self.attributes)
+        try:
+            raw = (folder / _WEIGHTS).read_bytes()
+            module = self._network(found)
+            module.load_state_dict(load(raw))
+        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"the weights do not fit or cannot be read: {str(error).strip().splitlines()[0]}",
+                where=str(folder / _WEIGHTS), fix="Use another checkpoint.",
+            ) from error
+        self._settings, self.kind, self.module = found, found["kind"], module.eval()
+        self.id = content_id("reward_image", raw)
+
+    def flops(self, batch: Batch) -> float:
+        """Floating-point operations of the matrix products and convolutions of one forward pass."""
+        module: Any = getattr(self.module, "module", self.module)  # as it is under several processes
+        return inputs.multiplications(module.network, batch.columns["x"])
