@@ -22,7 +22,7 @@ ROWS = (
     "errors", "watch", "types", "protocols", "seeds", "statistics", "theory", "components", "fingerprint", "recipe",
     "store", "features", "data", "diffusion", "models", "adapters", "objectives", "scorers", "curators", "growers",
     "metrics", "gate", "assemble", "engine", "averaging", "feeds", "tracking", "trainer", "stages", "sampling",
-    "calibrate", "plan", "starters", "loop", "status", "studies", "feedback", "report", "cli", "",
+    "merging", "plan", "starters", "loop", "status", "studies", "feedback", "report", "cli", "",
 )  # fmt: skip
 # "" is upturn/__init__.py, which nothing in the house imports
 PLUG_INS = frozenset(folder.removeprefix("upturn.") for folder in FOLDERS.values()) | {"growers", "data.captions"}

@@ -323,7 +323,7 @@ def test_the_sampler_and_the_trainer_agree(learned: CausalLm) -> None:
     assert int(out.mask.sum()) == int(rollout.mask.sum())
     ours = out.log_probs[out.mask.bool()]
     torch.testing.assert_close(ours, rollout.log_probs[rollout.mask.bool()], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(ours, batch["behaviour"][:, 1:][out.mask.bool()], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, batch["behaviour"][out.mask.bool()], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(rollout.state["model_log_probs"], rollout.log_probs, rtol=1e-4, atol=1e-4)
     sums = rollout.samples.fields["log_prob"]
     np.testing.assert_allclose(sums, (rollout.log_probs * rollout.mask).sum(dim=1).numpy(), rtol=1e-5)

@@ -220,3 +220,19 @@ def test_uneven_texts_are_bucketed_by_length() -> None:
     assert padded < 1.1 * int(lengths.sum())  # random batches of 20 would pad to about twice the tokens
     firsts = [int(feed.batch(step)["tokens"][0, 0]) for step in range(feed.steps_per_epoch)]
     assert firsts != sorted(firsts)
+
+
+def test_what_is_computed_beforehand_fits_every_part_of_a_draw() -> None:
+    """Rows of uneven length, a draw taken in halves: columns "before_…" have the places of the tokens."""
+    from upturn.feeds import OnlineFeed
+
+    def draw(number: int) -> Batch:
+        offsets = torch.tensor([0, 3, 5, 12, 14])
+        return Batch({"tokens": Ragged(torch.arange(14), offsets)})
+
+    feed = OnlineFeed(draw, 4, 2, 1, 3)
+    seen = [feed.batch(step, lambda b: b.with_columns(before_log_probs=b["tokens"][:, 1:].float())) for step in (0, 1)]
+    for part in seen:
+        assert part["tokens"].shape[1] == 7
+        torch.testing.assert_close(part["before_log_probs"], part["tokens"][:, 1:].float())
+    assert sorted(part["tokens"][i, 0].item() for part in seen for i in range(2)) == [0, 3, 5, 12]

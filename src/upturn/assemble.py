@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from upturn import components
 from upturn.errors import UserError
 from upturn.gate import guard
 from upturn.protocols import Adapter, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
-from upturn.recipe import Recipe, Training
+from upturn.recipe import Recipe, Rounds, Training
 from upturn.types import Array, Prompt, Samples
 
+_WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 _CHOOSE_BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
 
 
@@ -41,10 +42,11 @@ class Assembly:
     curators: Mapping[str, Curator]
     evaluators: tuple[Evaluator, ...]
     sampling: Any  # the policy's settings in a round; None without rounds
+    judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
 
-    def model(self, name: str) -> Trainable:
-        """A fresh model without weights."""
-        made: Trainable = components.make("model", self.recipe.models[name].spec, f"models.{name}")
+    def model(self, name: str, policy: Path | None = None) -> Trainable:
+        """A fresh model without weights; one that starts from the policy's is given their folder to be built."""
+        made: Trainable = _fresh(self.recipe, name, policy)
         return made
 
     def objective(self, spec: Training) -> Objective:
@@ -64,11 +66,15 @@ def assemble(recipe: Recipe) -> Assembly:
     source: Source = components.make("source", recipe.data, "data")
     policy: Policy = components.make("model", recipe.models["policy"].spec, "models.policy")
     for name, model in recipe.models.items():
-        made = components.make("model", model.spec, f"models.{name}")
-        if name != "policy" and model.fit is None:
+        made = _fresh(recipe, name)
+        if name != "policy" and model.fit is None and model.refit is None:
             raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {split: train, epochs: 20}'.")
-        if model.fit is not None:
-            _check_objective(model.fit, made, recipe.models[name].name, f"models.{name}.fit")
+        for word, spec in (("fit", model.fit), ("refit", model.refit)):
+            if spec is not None:
+                _check_objective(spec, made, recipe.models[name].name, f"models.{name}.{word}")
+        if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
+            raise UserError("is fitted on the candidates of a round, and no round samples any",
+                            where=f"models.{name}.refit", fix="Add 'sample:' to the rounds, or use 'fit:'.")
     if not hasattr(policy, "sample"):
         raise UserError(
             f"models.policy is '{recipe.models['policy'].name}', which cannot sample",
@@ -81,19 +87,30 @@ def assemble(recipe: Recipe) -> Assembly:
         )
     for stage in recipe.stages:
         _check_objective(stage, policy, recipe.models["policy"].name, f"stages.{stage.name}")
-        if components.make("objective", stage.objective, f"stages.{stage.name}.objective").example != "sample":
+        made = components.make("objective", stage.objective, f"stages.{stage.name}.objective")
+        if made.example == "group" and not getattr(source, "compares", False):
             raise UserError(
-                f"'{stage.objective['name']}' learns from groups of candidates, which exist only inside rounds",
-                where=f"stages.{stage.name}.objective", fix="Use 'likelihood' before the rounds.",
+                f"the objective '{stage.objective['name']}' learns from comparisons, and the data "
+                f"'{recipe.data['name']}' has none", where=f"stages.{stage.name}.objective",
+                fix="Use the source 'preferences', or put the objective into the rounds.",
+            )
+        if stage.online is not None:
+            raise UserError(
+                "a stage before the rounds trains on real data", where=f"stages.{stage.name}.online",
+                fix="Put 'online:' into the training of the rounds.",
             )
     parts = Assembly(
         recipe=recipe,
         source=source,
         features=components.make("feature", recipe.features, "features"),
-        scorers=_scorers(recipe),
+        scorers=_scorers(recipe.rounds.score if recipe.rounds else [], "rounds.score"),
         curators=_curators(recipe),
         evaluators=tuple(_evaluator(recipe, i, policy) for i in range(len(recipe.evaluate))),
-        sampling=_sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings") if recipe.rounds else None,
+        sampling=_round_sampling(policy, recipe),
+        judges={
+            name: _scorers(model.refit.score, f"models.{name}.refit.score")
+            for name, model in recipe.models.items() if model.refit is not None
+        },
     )
     _check_models_named(recipe, parts)
     _check_gate(recipe, parts)
@@ -102,10 +119,18 @@ def assemble(recipe: Recipe) -> Assembly:
     return parts
 
 
-def _scorers(recipe: Recipe) -> dict[str, tuple[Scorer, float]]:
+def _fresh(recipe: Recipe, name: str, policy: Path | None = None) -> Any:
+    spec = dict(recipe.models[name].spec)
+    refit = recipe.models[name].refit
+    if refit is not None and refit.base == "policy":
+        spec = {key: value for key, value in spec.items() if key not in _WEIGHTS} | {"folder": str(policy)}
+    return components.make("model", spec, f"models.{name}")
+
+
+def _scorers(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, tuple[Scorer, float]]:
     found: dict[str, tuple[Scorer, float]] = {}
-    for i, spec in enumerate(recipe.rounds.score if recipe.rounds else []):
-        at, fields = f"rounds.score.{i}", dict(spec)
+    for i, spec in enumerate(specs):
+        at, fields = f"{where}.{i}", dict(spec)
         weight = components.typed(float, fields.pop("weight", 1.0), f"{at}.weight")
         name = str(fields.pop("as", fields["name"]))
         if name in found:
@@ -147,6 +172,16 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
     return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics)
 
 
+def _round_sampling(policy: Policy, recipe: Recipe) -> Any:
+    if recipe.rounds is None:
+        return None
+    if recipe.rounds.sample is not None:
+        return _sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings")
+    online = recipe.rounds.train[0].online
+    assert online is not None
+    return _sampling(policy, online.settings, "rounds.train.online.settings")
+
+
 def _sampling(policy: Policy, settings: Mapping[str, Any], where: str) -> Any:
     return components.checked(policy.Sampling, settings, where, "sampling")
 
@@ -154,11 +189,30 @@ def _sampling(policy: Policy, settings: Mapping[str, Any], where: str) -> Any:
 def _check_objective(spec: Training, model: Trainable, name: str, where: str) -> None:
     objective: Objective = components.make("objective", spec.objective, f"{where}.objective")
     components.make("adapter", spec.adapter, f"{where}.adapter")
+    if objective.example == "rollout":
+        _check_rollout(spec, objective, model, name, where)
+        return
     if model.likelihood not in objective.accepts:
         raise UserError(
             f"the objective '{spec.objective['name']}' needs log-probs that are "
             f"{' or '.join(sorted(objective.accepts))}, those of '{name}' are {model.likelihood}",
             where=f"{where}.objective", fix="Choose another objective for this model.",
+        )
+
+
+def _check_rollout(spec: Training, objective: Objective, model: Any, name: str, where: str) -> None:
+    """What a policy acts has log-probs of its own, whatever its samples have: tokens, or denoising steps."""
+    if spec.online is None:
+        raise UserError(
+            f"the objective '{spec.objective['name']}' learns from what the policy does as it trains",
+            where=f"{where}.online", fix="Add 'online: {prompts: 64, candidates: 4}', in the training of the rounds.",
+        )
+    if not hasattr(model, "act"):
+        raise UserError(f"'{name}' cannot replay what it did", where=f"{where}.objective", fix="Use another objective.")
+    if "values" in objective.inputs and not hasattr(model, "add_value_head"):
+        raise UserError(
+            f"the objective '{spec.objective['name']}' needs a value head, which '{name}' cannot have",
+            where=f"{where}.objective", fix="Use rloo, grpo or mdloo: their baseline is the group.",
         )
 
 
@@ -168,12 +222,12 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
     named += [(f"rounds.score: {name}", scorer) for name, (scorer, _) in parts.scorers.items()]
     named += [(f"evaluate: {name}", m) for e in parts.evaluators for name, m in e.metrics.items()]
     for where, part in named:
-        wanted = getattr(part, "model", None)
-        if isinstance(wanted, str) and wanted not in recipe.models:
-            raise UserError(
-                f"asks for the model '{wanted}', which 'models:' does not have", where=where,
-                fix=f"There: {', '.join(recipe.models)}. Add '{wanted}: {{name: classifier, fit: {{…}}}}'.",
-            )
+        for wanted in (getattr(part, "model", None), *(getattr(part, "models", None) or ())):
+            if isinstance(wanted, str) and wanted not in recipe.models:
+                raise UserError(
+                    f"asks for the model '{wanted}', which 'models:' does not have", where=where,
+                    fix=f"There: {', '.join(recipe.models)}. Add '{wanted}: {{name: classifier, fit: {{…}}}}'.",
+                )
 
 
 def _check_gate(recipe: Recipe, parts: Assembly) -> None:
@@ -192,7 +246,18 @@ def _check_gate(recipe: Recipe, parts: Assembly) -> None:
 def _check_rounds(recipe: Recipe, policy: Policy) -> None:
     rounds = recipe.rounds
     assert rounds is not None
-    _check_objective(rounds.train, policy, recipe.models["policy"].name, "rounds.train")
+    for i, turn in enumerate(rounds.train):
+        _check_objective(turn, policy, recipe.models["policy"].name, f"rounds.train.{i}")
+        if turn.online is not None and not rounds.score:
+            raise UserError("nothing says what is better", where=f"rounds.train.{i}.online", fix="Add 'score:'.")
+    if rounds.sample is not None:
+        _check_choosing(rounds, rounds.sample.candidates)
+    if rounds.mix.lambda_ == 0 and rounds.mix.policy != "accumulate":
+        raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
+
+
+def _check_choosing(rounds: Rounds, candidates: int) -> None:
+    """Curators and objectives that compare need several candidates, and something to compare them by."""
     rewarded = [c["name"] for c in rounds.curate if c["name"] in _CHOOSE_BY_REWARD]
     if rewarded and not rounds.score:
         raise UserError(
@@ -200,26 +265,24 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
             fix="Add 'score:' to the rounds.",
         )
     single = [name for name in rewarded if name in {"choice", "best_of_n"}]
-    if single and rounds.sample.candidates < 2:
+    if single and candidates < 2:
         raise UserError(
             f"the curator '{single[0]}' chooses among candidates, but there is 1 a prompt",
             where="rounds.sample.candidates", fix="Ask for at least 2.",
         )
-    objective: Objective = components.make("objective", rounds.train.objective, "rounds.train.objective")
-    if objective.example == "group":
-        if rounds.sample.candidates < 2 or not rounds.score:
-            raise UserError(
-                f"the objective '{rounds.train.objective['name']}' learns from groups: it needs at least 2 candidates "
-                "and a score", where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:'.",
-            )
-        if rewarded:
-            raise UserError(
-                f"the curator '{rewarded[0]}' leaves one candidate of a prompt, but the objective "
-                f"'{rounds.train.objective['name']}' compares them", where="rounds.curate, rounds.train.objective",
-                fix="Remove the curator.",
-            )
-    if rounds.mix.lambda_ == 0 and rounds.mix.policy != "accumulate":
-        raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
+    made = [components.make("objective", turn.objective, "rounds.train.objective") for turn in rounds.train]
+    compare = [turn.objective["name"] for turn, objective in zip(rounds.train, made, strict=True)
+               if objective.example == "group"]
+    if compare and (candidates < 2 or not rounds.score):
+        raise UserError(
+            f"the objective '{compare[0]}' learns from groups: it needs at least 2 candidates and a score",
+            where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:'.",
+        )
+    if rewarded and len(compare) == len(made):
+        raise UserError(
+            f"the curator '{rewarded[0]}' chooses among candidates that the objective '{compare[0]}' compares: nothing "
+            "would read its choice", where="rounds.curate, rounds.train.objective", fix="Remove the curator.",
+        )
 
 
 def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Trainable:

@@ -1,25 +1,35 @@
-"""What the trainer eats: global batches, each a function of the step alone."""
+"""What the trainer eats: global batches, each a function of the step, and online of the policy at that step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 
 import torch
 
 from upturn import seeds
-from upturn.types import Array, Batch
+from upturn.types import Array, Batch, Ragged
 
 _POOL = 50  # batches that are sorted by length together: uneven texts pad little, and the order stays random
+REFERENCE = "reference"  # the column that holds the reference's log-probs of a fixed set
+Ready = Callable[[Batch], Batch]  # what the trainer does to a global batch before its first step
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 class Feed(Protocol):
-    """``batch(step)`` is the global batch of a step, counted from 0 through all epochs."""
+    """``batch(step, ready)`` is the global batch of a step, counted from 0 through all epochs."""
 
     @property
     def steps_per_epoch(self) -> int: ...
-    def batch(self, step: int) -> Batch: ...
+    def batch(self, step: int, ready: Ready = ...) -> Batch: ...
+    def resumable(self, step: int) -> bool:
+        """Whether what comes after ``step`` steps depends on the weights as they are then, and on nothing older."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +47,26 @@ class FixedFeed:
     def steps_per_epoch(self) -> int:
         return -(-len(self.examples) // self.batch_size)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, ready: Ready = _as_it_is) -> Batch:
         epoch, within = divmod(step, self.steps_per_epoch)
-        return self.examples.take(self._order(epoch)[within])
+        return ready(self.examples.take(self._order(epoch)[within]))
+
+    def resumable(self, step: int) -> bool:
+        return True
+
+    def referred(self, log_probs: Callable[[Batch], torch.Tensor]) -> FixedFeed:
+        """The same with the column "reference": ``log_probs`` (N, T) of all rows, asked in batches of like length."""
+        lengths = self.examples.lengths
+        order = torch.arange(len(self.examples)) if lengths is None else lengths.argsort(stable=True)
+        wide = torch.arange(self.examples.candidates)
+        rows = (order[:, None] * self.examples.candidates + wide).reshape(-1)
+        back = torch.empty_like(rows)
+        back[rows] = torch.arange(len(rows))
+        parts = [log_probs(self.examples.take(part)).cpu() for part in torch.split(order, self.batch_size)]
+        # a row of text has one log-prob less than tokens
+        own = next((c.lengths - 1 for c in self.examples.columns.values() if isinstance(c, Ragged)), None)
+        column = torch.cat(parts)[back] if own is None else _cut(parts, own[rows], back)
+        return replace(self, examples=self.examples.with_columns(**{REFERENCE: column}))
 
     @lru_cache(maxsize=2)  # noqa: B019 - a feed lives as long as its stage
     def _order(self, epoch: int) -> tuple[torch.Tensor, ...]:
@@ -54,3 +81,56 @@ class FixedFeed:
             part = torch.from_numpy(order[start : start + pool])
             batches += torch.split(part[lengths[part].argsort(stable=True)], self.batch_size)
         return tuple(batches[i] for i in rng.permutation(len(batches)))
+
+
+def _cut(parts: list[torch.Tensor], lengths: torch.Tensor, back: torch.Tensor) -> Ragged:
+    """Padded ``parts`` (n, T) without their padding; row i of the result is row ``back[i]`` of them all together."""
+    kept, start = [], 0
+    for part in parts:
+        inside = torch.arange(part.shape[1])[None, :] < lengths[start : start + len(part), None]
+        kept.append(part[inside])
+        start += len(part)
+    starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))[back]
+    wanted = lengths[back]
+    offsets = torch.nn.functional.pad(wanted.cumsum(0), (1, 0))
+    index = torch.repeat_interleave(starts - offsets[:-1], wanted) + torch.arange(int(offsets[-1]))
+    return Ragged(torch.cat(kept)[index], offsets)
+
+
+@dataclass(eq=False)
+class OnlineFeed:
+    """Examples that the policy itself makes: ``draw(n)`` gives the n-th set, gone through ``passes`` times.
+
+    A set is drawn by the weights as they are at its first step, and made ready once, as a whole; an epoch is a set.
+    ``prompts`` is how many examples a set has at most.
+    """
+
+    draw: Callable[[int], Batch]
+    prompts: int
+    batch_size: int
+    passes: int
+    key: int
+    _number: int = field(default=-1, init=False)
+    _current: Batch = field(init=False, repr=False)
+
+    @property
+    def _per_pass(self) -> int:
+        return -(-self.prompts // self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.passes * self._per_pass
+
+    def batch(self, step: int, ready: Ready = _as_it_is) -> Batch:
+        number, within = divmod(step, self.steps_per_epoch)
+        if number != self._number:
+            drawn = self.draw(number)
+            # padded as a whole: what is computed beforehand, place by place, has to fit every part of it
+            self._current, self._number = ready(drawn.take(torch.arange(len(drawn)))), number
+        turn, place = divmod(within, self._per_pass)
+        rng = seeds.generator(int(seeds.fold(int(seeds.fold(self.key, number)[0]), turn)[0]))
+        order = torch.from_numpy(rng.permutation(len(self._current)))
+        return self._current.take(torch.tensor_split(order, self._per_pass)[place])
+
+    def resumable(self, step: int) -> bool:
+        return step % self.steps_per_epoch == 0

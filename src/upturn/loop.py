@@ -127,12 +127,22 @@ def _round(work: Work, recipe: Recipe, number: int) -> Iterator[Step]:
     rounds = recipe.rounds
     assert rounds is not None
     unit, incumbent = round_unit(number), work.incumbent(number)
+    if rounds.sample is not None:
+        yield lambda: stages.sample(work, unit, number, incumbent)
+        for name, model in recipe.models.items():
+            if model.refit is not None:
+                yield lambda name=name: stages.judge(work, unit, name, number)  # type: ignore[misc]
+                yield lambda name=name: stages.refit(work, unit, name, incumbent)  # type: ignore[misc]
+        yield lambda: stages.score(work, unit)
+        yield lambda: stages.curate(work, unit)
     start = incumbent if rounds.start == "incumbent" else None
-    yield lambda: stages.sample(work, unit, number, incumbent)
-    yield lambda: stages.score(work, unit)
-    yield lambda: stages.curate(work, unit)
-    yield lambda: stages.mix_round(work, unit, number)
-    yield lambda: stages.train(work, unit, rounds.train, start)
+    for place, turn in enumerate(rounds.train):
+        # the last training makes the round's model; those before it stand in folders of their own
+        into = unit if place == len(rounds.train) - 1 else f"{unit}/{turn.label}"
+        if turn.online is None:
+            yield lambda into=into, turn=turn: stages.mix_round(work, into, number, turn)  # type: ignore[misc]
+        yield lambda into=into, turn=turn, start=start: stages.train(work, into, turn, start)  # type: ignore[misc]
+        start = into
     yield lambda: stages.evaluate(work, unit)
     yield lambda: stages.gate(work, unit, number, incumbent)
     yield lambda: stages.prune(work)

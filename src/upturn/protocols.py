@@ -86,6 +86,14 @@ class Policy(Sampler, Trainable, Protocol):
     """A generative model."""
 
     def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Rollout: ...
+    def replay(self, rollout: Rollout) -> Batch:
+        """Rows that :meth:`act` reads; "behaviour" (N, T) is the rollout's own log-probs, in nats."""
+        ...
+
+    def act(self, batch: Batch) -> Outputs:
+        """Log-probs (N, T) of the actions of a replayed rollout: tokens in text, denoising steps in diffusion."""
+        ...
+
     def sampling_flops(self, settings: Any) -> float:
         """Floating-point operations to make one sample."""
         ...
@@ -99,14 +107,21 @@ class ClosedForm(Protocol):
 
 
 class Objective(Protocol):
-    """Pure, tensors only. ``example`` says what it eats; ``inputs`` what ``Outputs`` must hold."""
+    """Pure, tensors only. ``example`` says what it eats; ``inputs`` what ``Outputs`` must hold.
+
+    Optional class variables: ``candidates``, how many an example has (2: pairs; absent: whatever there are);
+    ``before``, which of "log_probs", "ref_log_probs" and "values" ``prepare`` needs: the trainer computes them for the
+    whole global batch without gradient, and puts them in as columns "before_log_probs", … (N, T) with "before_mask";
+    ``steer(state, batch)``, what adapts as training goes (a KL coefficient): called once a prepared batch, its answer is
+    saved with the training's state and given to the next batches, a number for each example, by name.
+    """
 
     example: ClassVar[str]  # "sample" | "group" | "rollout"
     inputs: ClassVar[frozenset[str]]
     accepts: ClassVar[frozenset[str]]  # the kinds of likelihood it is defined for
 
     def prepare(self, batch: Batch) -> Batch:
-        """Once a global batch: advantages, whitening, baselines."""
+        """Once a global batch (of rollouts: once when they are drawn): advantages, whitening, baselines."""
         ...
 
     def __call__(self, out: Outputs, batch: Batch) -> Loss: ...
@@ -115,7 +130,7 @@ class Objective(Protocol):
 class Adapter(Protocol):
     """Which weights a stage trains, and the model at its entry."""
 
-    def attach(self, model: Trainable) -> None: ...
+    def attach(self, model: Trainable, total_steps: int, key: int) -> None: ...
     def reference(self, model: Trainable) -> Trainable: ...
     def parameters(self, model: Trainable) -> Iterable[torch.nn.Parameter]: ...
     def regulariser(self, model: Trainable) -> torch.Tensor | None: ...

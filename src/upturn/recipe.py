@@ -37,6 +37,16 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class Online(Part):
+    """Candidates drawn from the policy as it trains, and scored at once by the round's ``score:``."""
+
+    prompts: Positive = 64  # of one draw
+    candidates: Positive = 4
+    settings: dict[str, Any] = {}
+    where: dict[str, str] = {}  # whose prompts: real samples by field
+    passes: Positive = 1  # how often a draw is gone through before the next
+
+
 class Training(Part):
     """How one stage trains. Exactly one of ``epochs`` and ``steps``; both count the mixture as it is."""
 
@@ -55,6 +65,8 @@ class Training(Part):
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on an accelerator that has it, fp32 elsewhere
     held_out_every: float = Field(1.0, gt=0)  # epochs between two held-out losses
     patience: Positive | None = None  # held-out losses without a gain before it stops; None: never
+    kl_limit: Annotated[float | None, Field(gt=0)] = None  # nats a sample to the reference; beyond it the stage stops
+    online: Online | None = None  # draw from the policy itself instead of a mixture; in rounds only
     checkpoint_epochs: tuple[Positive, ...] = ()  # weights kept, and pictures made from them, after these epochs
     save_every: Positive = 500  # steps between two states to resume from
 
@@ -72,12 +84,28 @@ class Fit(Training):
     where: dict[str, str] = {}
 
 
+class Refit(Training):
+    """How a reward model is fitted anew each round, on candidates that judges compare: verifiers, simulated people."""
+
+    score: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
+    prompts: Positive | None = None  # whose candidates are judged each round; null: all
+    base: Literal["own", "policy"] = "own"  # what it starts from: its own config or folder, or the incumbent policy
+
+
 class Model(Part):
-    """A model by name with its fields; ``fit`` for those that are trained before round 0 and then stay as they are."""
+    """A model by name with its fields; ``fit`` for those that are trained before round 0 and then stay as they are,
+    ``refit`` for those that follow the policy from round to round."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
     fit: Fit | None = None
+    refit: Refit | None = None
+
+    @model_validator(mode="after")
+    def _fitted_once(self) -> Model:
+        if self.fit is not None and self.refit is not None:
+            raise ValueError("give one of 'fit' (before the rounds) and 'refit' (in each)")
+        return self
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -108,14 +136,37 @@ class Mix(Part):
     size: Positive | None = None  # accumulate_subsample: how many samples a round trains on
 
 
+class Turn(Training):
+    """One of the trainings of a round, in order; a name tells two of one objective apart."""
+
+    name: Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = None
+
+    @property
+    def label(self) -> str:
+        return self.name or str(self.objective["name"])
+
+
 class Rounds(Part):
     count: int = Field(ge=0)
-    sample: Sampling
+    sample: Sampling | None = None  # null where the policy is trained online
     score: Annotated[list[Component], BeforeValidator(_listed)] = []
     curate: Annotated[list[Component], BeforeValidator(_listed)] = []
     mix: Mix = Mix()
-    train: Training
+    train: Annotated[list[Turn], BeforeValidator(_listed), Field(min_length=1)]  # in order, each on what it needs
     start: Literal["incumbent", "scratch"] = "incumbent"  # the weights that a round's training starts from
+
+    @model_validator(mode="after")
+    def _drawn_once(self) -> Rounds:
+        labels = [turn.label for turn in self.train]
+        twice = sorted({name for name in labels if labels.count(name) > 1})
+        if twice:
+            raise ValueError(f"train: '{twice[0]}' stands twice; give each a 'name:'")
+        online = [turn.label for turn in self.train if turn.online]
+        if online and (self.sample is not None or len(self.train) > 1):
+            raise ValueError(f"train: '{online[0]}' draws its own samples (online): it stands alone, without sample")
+        if not online and self.sample is None:
+            raise ValueError("needs 'sample:' (or 'online:' in its training)")
+        return self
 
 
 class Evaluation(Part):
@@ -173,8 +224,8 @@ class Recipe(Part):
     def _consistent(self) -> Recipe:
         if "policy" not in self.models:
             raise ValueError("models: needs 'policy', the model that is trained")
-        if self.models["policy"].fit is not None:
-            raise ValueError("models.policy: has 'fit:', but the policy is trained by 'stages:' and 'rounds:'")
+        if self.models["policy"].fit is not None or self.models["policy"].refit is not None:
+            raise ValueError("models.policy: has 'fit:' or 'refit:', but 'stages:' and 'rounds:' train the policy")
         for what, names in (("stages", [s.name for s in self.stages]), ("evaluate", [e.name for e in self.evaluate])):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

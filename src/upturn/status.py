@@ -128,8 +128,8 @@ def _state(records: Mapping[tuple[str, str], Record], unit: str, last: str) -> s
 
 
 def _fraction(records: Mapping[tuple[str, str], Record], unit: str) -> float | None:
-    record = records.get((unit, "mix"))
-    return None if record is None else float(record.info["real_fraction"])
+    record = records.get((unit, "mix")) or records.get((unit, "train"))  # online, the training mixes for itself
+    return None if record is None or "real_fraction" not in record.info else float(record.info["real_fraction"])
 
 
 def _metrics(run: Run, unit: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ from accelerate import Accelerator
 
 from upturn import seeds
 from upturn.averaging import Average
-from upturn.errors import RunError
-from upturn.feeds import Feed
+from upturn.errors import RunError, UserError
+from upturn.feeds import REFERENCE, Feed, FixedFeed
 from upturn.protocols import Adapter, Objective, Trainable
 from upturn.recipe import Training
 from upturn.store import checkpoints
 from upturn.types import Batch, Outputs
 
+_WEIGHT, _LOSS = " weight", " loss"  # among the sums of a step; no metric is called so
 _HELD_OUT_CHUNK = 512  # examples in one forward pass of the held-out loss
 _BETTER = 1e-4  # a held-out loss is a gain if it is lower by this share: less is float noise at a plateau
+_ATTACH = 2**62  # the number that stands for an adapter's own chance among the steps' keys
+_IDLE = 10  # steps without anything to learn, and no fewer than an epoch, before a stage gives up
 _COMPILE_FROM = 1000  # steps below which compiling on an accelerator costs more than it gives
 
 
@@ -41,6 +44,9 @@ class History:
     stopped: str = ""  # why it ended before its last step
     best: float = math.inf
     since_best: int = 0
+    idle: int = 0  # steps in which nothing could be learned: all candidates of every prompt were alike
+    saved: int = 0  # the step of the last saved state
+    steering: dict[str, float] = field(default_factory=dict)  # what an objective adapts as it goes: a KL coefficient
 
 
 @dataclass(frozen=True)
@@ -100,15 +106,38 @@ class _Session:
         self.model, self.plan, self.spec = model, plan, plan.spec
         self.accelerator = accelerator_for(plan.spec)
         self.total = plan.total_steps
-        plan.adapter.attach(model)
+        plan.adapter.attach(model, self.total, int(seeds.fold(plan.key, _ATTACH)[0]))
         model.module.to(self.accelerator.device)
-        self.reference = plan.adapter.reference(model) if "ref_log_probs" in plan.objective.inputs else None
+        self.feed: Feed = plan.feed
+        self.reference: Any = None
+        self._refer()
         self.parameters = list(plan.adapter.parameters(model))
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=plan.spec.learning_rate, weight_decay=plan.spec.weight_decay, fused=True
         )
         self.average = Average(self.parameters, plan.spec.ema) if plan.spec.ema else None
         self.history = History()
+
+    def _refer(self) -> None:
+        """The model at the entry: its log-probs of a fixed set once, where they never change; else at hand."""
+        plan, model = self.plan, self.model
+        if "ref_log_probs" not in plan.objective.inputs | self._before_step:
+            return
+        feed = plan.feed
+        # where a forward pass draws noise, nothing of it can be kept; a short stage would not use all of it
+        if (
+            isinstance(feed, FixedFeed) and len(feed.examples) <= self.total * self.spec.batch_size
+            and model.draw(feed.batch(0), 0, 0) is None
+        ):
+            model.module.eval()
+            self.feed = feed.referred(lambda part: self._quietly(model, part, 0, 0).log_probs)
+        else:
+            self.reference = plan.adapter.reference(model)
+
+    @property
+    def _before_step(self) -> frozenset[str]:
+        wanted: frozenset[str] = getattr(self.plan.objective, "before", frozenset())
+        return wanted
 
     def run(self) -> History:
         bare = self.model.module
@@ -135,11 +164,9 @@ class _Session:
 
     def _step(self, step: int) -> tuple[float, dict[str, float]]:
         plan, count = self.plan, self.accelerator.num_processes
-        batch = plan.objective.prepare(plan.feed.batch(step))
         key = int(seeds.fold(plan.key, step)[0])
-        weight = torch.zeros((), dtype=torch.float64)
-        summed = torch.zeros((), dtype=torch.float64)
-        metrics: dict[str, torch.Tensor] = {}
+        batch = self.feed.batch(step, lambda raw: self._ready(raw, key))
+        sums: dict[str, torch.Tensor] = {}
         parts = list(self._parts(len(batch)))
         for i, (start, stop) in enumerate(parts):
             seeds.seed_torch(int(seeds.fold(key, start)[0]))
@@ -151,26 +178,17 @@ class _Session:
                 # a process without a share of a small last batch still takes part in the exchange of gradients
                 share = 1.0 if stop > start else 0.0
                 self.accelerator.backward(loss.sum * share)
-            weight += loss.weight.detach().double().cpu() * share
-            summed += loss.sum.detach().double().cpu() * share
-            for name, value in loss.metrics.items():
-                metrics[name] = metrics.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu() * share
+            for name, value in {_WEIGHT: loss.weight, _LOSS: loss.sum, **loss.metrics}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().double() * share
+        names = sorted(sums)
+        joined = torch.stack([sums[name] for name in names])
         if count > 1:
-            names = sorted(metrics)
-            joined = torch.stack([weight, summed, *(metrics[n] for n in names)]).to(self.accelerator.device)
-            joined = self.accelerator.reduce(joined, reduction="sum").cpu()
-            weight, summed = joined[0], joined[1]
-            metrics = dict(zip(names, joined[2:], strict=True))
-        if float(weight) <= 0:
-            raise RunError(
-                "a batch in which nothing is trained on: every weight or label is masked",
-                where=f"{plan.where}, step {step + 1}", fix="Look at the mixture and its weights.",
-            )
-        self._apply(step, float(weight), count)
-        return float(summed / weight), {name: float(value / weight) for name, value in metrics.items()}
+            joined = self.accelerator.reduce(joined, reduction="sum")
+        return self._apply(step, dict(zip(names, joined, strict=True)), count)
 
-    def _apply(self, step: int, weight: float, processes: int) -> None:
-        """The optimiser's step, with the gradient of the global mean."""
+    def _apply(self, step: int, sums: dict[str, torch.Tensor], processes: int) -> tuple[float, dict[str, float]]:
+        """The optimiser's step, with the gradient of the global mean; the mean loss and metrics."""
+        weight = sums.pop(_WEIGHT)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         # several processes have averaged their gradients: times their number gives the sum
         torch._foreach_mul_(gradients, processes / weight)
@@ -178,19 +196,80 @@ class _Session:
         if extra is not None:
             self.accelerator.backward(extra)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.clip)
-        if not bool(torch.isfinite(norm)):
+        names = sorted(sums)
+        # the one time in a step that the device is waited for
+        said = torch.stack([weight, norm.double(), *(sums[name] / weight for name in names)]).tolist()
+        if said[0] <= 0:
+            self._nothing(step)
+            return 0.0, {}
+        if not math.isfinite(said[1]):
             raise RunError(
-                f"the loss is not a number any more (gradient norm {float(norm)})",
+                f"the loss is not a number any more (gradient norm {said[1]})",
                 where=f"{self.plan.where}, step {step + 1}",
                 fix="Lower learning_rate or clip; everything before this stage is kept.",
             )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.spec, step, self.total)
         self.optimizer.step()
+        self.plan.adapter.after_step(self.model, step + 1)  # some look at the gradients of the step
         self.optimizer.zero_grad(set_to_none=True)
-        self.plan.adapter.after_step(self.model, step + 1)
         if self.average is not None:
             self.average.update(step + 1)
+        metrics = dict(zip(names, said[2:], strict=True))
+        return metrics.pop(_LOSS), metrics
+
+    def _nothing(self, step: int) -> None:
+        """A batch without weight: of samples an error at once; of groups, which may all be ties, after an epoch."""
+        self.history.idle += 1
+        if self.plan.objective.example == "sample" or self.history.idle >= max(_IDLE, self.feed.steps_per_epoch):
+            raise RunError(
+                "a batch in which nothing is trained on: every weight or label is masked, or every group is a tie",
+                where=f"{self.plan.where}, step {step + 1}", fix="Look at the mixture and its weights, or the rewards.",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _ready(self, batch: Batch, key: int) -> Batch:
+        """A global batch with all that ``prepare`` asks for: log-probs before the step, what is adapted."""
+        if self._before_step:
+            batch = batch.with_columns(**self._before(batch, key))
+        if self.history.steering:
+            ones = torch.ones(len(batch))
+            batch = batch.with_given(**{name: ones * value for name, value in self.history.steering.items()})
+        prepared = self.plan.objective.prepare(batch)
+        if hasattr(self.plan.objective, "steer"):
+            self.history.steering = self.plan.objective.steer(self.history.steering, prepared)
+        return prepared
+
+    def _before(self, batch: Batch, key: int) -> dict[str, torch.Tensor]:
+        """Columns "before_…" (N, T) of the whole global batch, without gradient and dropout."""
+        module = self.model.module
+        was_training = module.training
+        module.eval()
+        found: dict[str, list[torch.Tensor]] = {}
+        size = self.spec.micro_batch or len(batch)
+        for start in range(0, len(batch), size):
+            part = batch.take(torch.arange(start, min(start + size, len(batch))))
+            out = self._quietly(self.model, part, key, start)
+            # several draws estimate one log-prob: their mask says what each counts
+            said: dict[str, Any] = {"log_probs": out.log_probs, "values": out.values, "mask": out.mask / out.draws}
+            if "ref_log_probs" in self._before_step:
+                said["ref_log_probs"] = part.columns.get(REFERENCE)
+                if said["ref_log_probs"] is None:
+                    said["ref_log_probs"] = self._quietly(self.reference, part, key, start).log_probs
+            for name in (*sorted(self._before_step), "mask"):
+                found.setdefault(f"before_{name}", []).append(said[name].cpu())
+        module.train(was_training)
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    @torch.no_grad()
+    def _quietly(self, model: Any, part: Batch, key: int, start: int) -> Outputs:
+        """One forward pass without gradient, with the chance of this key."""
+        acting = self.plan.objective.example == "rollout"
+        draw = None if acting else model.draw(part, key, start)
+        moved = part.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            out: Outputs = model.act(moved) if acting else model.forward(moved, draw)
+        return out
 
     def _parts(self, examples: int) -> Iterator[tuple[int, int]]:
         """This process's share of a global batch, in micro-batches, as (start, stop)."""
@@ -202,23 +281,27 @@ class _Session:
         for start in range(first, last, size):
             yield start, min(start + size, last)
 
-    def _outputs(self, model: Trainable, micro: Batch, key: int, start: int) -> tuple[Outputs, Batch]:
-        draw = model.draw(micro, key, start)
+    def _outputs(self, model: Any, micro: Batch, key: int, start: int) -> tuple[Outputs, Batch]:
+        acting = self.plan.objective.example == "rollout"
+        draw = None if acting else model.draw(micro, key, start)
         micro = micro.to(self.accelerator.device)
         with self.accelerator.autocast():
-            out = model.forward(micro, draw)
-        if self.reference is not None:
+            out = model.act(micro) if acting else model.forward(micro, draw)
+        if "ref_log_probs" not in self.plan.objective.inputs:
+            return out, micro
+        known = micro.columns.get(REFERENCE, micro.columns.get("before_ref_log_probs"))
+        if known is None:
             with torch.no_grad(), self.accelerator.autocast():
-                known = self.reference.forward(micro, draw).log_probs
-            out = Outputs(**{**out.__dict__, "ref_log_probs": known})
-        return out, micro
+                frozen: Any = self.reference
+                known = (frozen.act(micro) if acting else frozen.forward(micro, draw)).log_probs
+        return replace(out, ref_log_probs=known), micro
 
     def _after(self, step: int, loss: float, metrics: Mapping[str, float]) -> bool:
         """Log, evaluate, save; True where the stage is to stop."""
-        per_epoch = self.plan.feed.steps_per_epoch
+        per_epoch = self.feed.steps_per_epoch
         last = step == self.total
         every = max(1, round(self.spec.held_out_every * per_epoch))
-        if step % every == 0 or last:
+        if step % every == 0 or last or (step == 1 and metrics):
             point = {"step": step, "epoch": step / per_epoch, "loss": loss, **metrics}
             point["learning_rate"] = learning_rate(self.spec, step - 1, self.total)
             if self.plan.held_out is not None:
@@ -236,9 +319,28 @@ class _Session:
         if self.spec.patience and self.history.since_best >= self.spec.patience:
             self.history.stopped = f"no better held-out loss in {self.spec.patience} evaluations"
             return True
-        if step % self.spec.save_every == 0 and not last:
+        if self._too_far(metrics, step):
+            return True
+        every = self.spec.save_every
+        if not last and self.feed.resumable(step) and step // every > self.history.saved // every:
+            self.history.saved = step
             self._save(step)
         return False
+
+    def _too_far(self, metrics: Mapping[str, float], step: int) -> bool:
+        """Whether the policy has left its reference by more than the recipe allows; then it stops here."""
+        limit = self.spec.kl_limit
+        if limit is None:
+            return False
+        if "kl" not in metrics:
+            raise UserError(
+                "kl_limit is set, but this objective does not measure a KL", where=self.plan.where,
+                fix="Remove kl_limit, or use an objective with a reference that reports 'kl'.",
+            )
+        if metrics["kl"] <= limit:
+            return False
+        self.history.stopped = f"KL to the reference is {metrics['kl']:.3g} nats, above kl_limit {limit:g}"
+        return True
 
     @torch.no_grad()
     def held_out_loss(self, held_out: Batch) -> float:
@@ -259,7 +361,8 @@ class _Session:
         if self.plan.progress is None or not self.accelerator.is_main_process:
             return
         bare = self.accelerator.unwrap_model(self.model.module)
-        tensors = {f"model.{name}": value for name, value in bare.state_dict().items()}
+        frozen = {name for name, parameter in bare.named_parameters() if not parameter.requires_grad}
+        tensors = {f"model.{name}": value for name, value in bare.state_dict().items() if name not in frozen}
         for i, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{i}.{name}"] = value
@@ -279,7 +382,10 @@ class _Session:
             return
         tensors, scalars = checkpoints.read_checkpoint(newest)
         own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-        self.model.module.load_state_dict(own)
+        left, unknown = self.model.module.load_state_dict(own, strict=False)
+        frozen = {name for name, parameter in self.model.module.named_parameters() if not parameter.requires_grad}
+        if unknown or set(left) - frozen:
+            raise RunError("the saved state is of another model", where=str(newest), fix="Remove it and run again.")
         state: dict[torch.Tensor, dict[str, Any]] = {}
         for i, parameter in enumerate(self.parameters):
             prefix = f"optimizer.{i}."

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Kind = Literal["text", "image", "points"]
-Likelihood = Literal["exact", "elbo", "surrogate"]
+Likelihood = Literal["exact", "elbo", "surrogate", "reward"]  # reward: a head's output, no likelihood at all
 REAL, SYNTHETIC = "real", "synthetic"
 
 
@@ -288,7 +288,9 @@ class Batch:
     """Encoded examples, each of ``candidates`` rows that follow each other.
 
     columns  row-level, (N, ...) tensors or :class:`Ragged` until a batch is taken
-    given    example-level, (E, ...): "weights" (E,), "ranks" (E, K), "rewards" (E, K), "advantages" (E, K), …
+    given    example-level, (E, ...): "weights" (E,), and of groups "ranks" (E, K) int64 (1 is best, equal is a tie,
+             0 nothing was said), "rewards" (E, K) float32 (NaN where there is none), "strength" (E,), "present" (E, K)
+             bool (False: the group has fewer than K candidates, and the row repeats another)
     """
 
     columns: Mapping[str, Tensor | Ragged]
@@ -328,6 +330,9 @@ class Batch:
 
     def with_given(self, **given: Tensor) -> Batch:
         return replace(self, given={**self.given, **given})
+
+    def with_columns(self, **columns: Tensor | Ragged) -> Batch:
+        return replace(self, columns={**self.columns, **columns})
 
 
 @dataclass(frozen=True)

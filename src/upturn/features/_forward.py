@@ -13,7 +13,7 @@ from upturn.types import Array, Samples
 _CHUNK = 512  # samples in one forward pass: the trainer's own size for held-out losses
 
 
-def forwarded(model: Trainable, name: str, samples: Samples, column: Literal["features", "logits"]) -> Array:
+def forwarded(model: Trainable, name: str, samples: Samples, column: Literal["features", "logits", "rewards"]) -> Array:
     """(N, D) float32: that column of the model's ``Outputs``, in evaluation mode, without gradients.
 
     Rows of uneven length are taken in order of length and put back. Raises UserError where the model has no such

@@ -64,15 +64,18 @@ def _training(spec: Training) -> str:
 def _rounds(rounds: Rounds) -> str:
     if rounds.count == 0:
         return "None."
-    each = f"{plural(rounds.sample.prompts, 'prompt')} × {plural(rounds.sample.candidates, 'candidate')}"
-    parts = [f"{plural(rounds.count, 'round')}, each: sample {each}"]
+    drawn = rounds.sample or rounds.train[0].online
+    assert drawn is not None
+    each = f"{plural(drawn.prompts, 'prompt')} × {plural(drawn.candidates, 'candidate')}"
+    parts = [f"{plural(rounds.count, 'round')}, each: {'sample' if rounds.sample else 'draw again and again'} {each}"]
     if rounds.score:
         parts.append(f"score by {listed([component(s) for s in rounds.score])}")
     if rounds.curate:
         parts.append(f"curate by {listed([component(c) for c in rounds.curate])}")
-    parts.append(_mix(rounds))
+    if rounds.sample:
+        parts.append(_mix(rounds))
     start = "the kept model" if rounds.start == "incumbent" else "scratch"
-    parts.append(f"train from {start} for {_training(rounds.train)}")
+    parts.append(f"train from {start} for {'; then for '.join(_training(turn) for turn in rounds.train)}")
     return "; ".join(parts) + "."
 
 

@@ -24,6 +24,13 @@ class Term:
 
 METRICS: dict[str, Term] = {
     "reward": Term("Reward", "Mean score given by the judges that the rounds are curated with.", "higher"),
+    "gold_reward": Term(
+        "Gold reward", "Mean score by a judge that no training sees: where it falls while the reward rises, the reward "
+        "is being hacked.", "higher",
+    ),
+    "reward_accuracy": Term(
+        "Reward accuracy", "Share of pairs of candidates that the reward orders as the gold judge does.", "higher",
+    ),
     "reward_variance": Term(
         "Reward variance", "Variance of e^reward: how much a choice by reward can still move the model."
     ),

@@ -7,12 +7,13 @@ from upturn.stages.gate import gate
 from upturn.stages.load import load
 from upturn.stages.mix import mix_real, mix_round
 from upturn.stages.prune import prune
+from upturn.stages.refit import judge, refit
 from upturn.stages.sample import sample
 from upturn.stages.score import score
 from upturn.stages.train import fit, train
 from upturn.stages.work import Done, Outcome, Waiting, Work
 
 __all__ = [
-    "Done", "Outcome", "Waiting", "Work", "base", "curate", "evaluate", "fit", "gate", "load", "mix_real",
-    "mix_round", "prune", "sample", "score", "train",
+    "Done", "Outcome", "Waiting", "Work", "base", "curate", "evaluate", "fit", "gate", "judge", "load", "mix_real",
+    "mix_round", "prune", "refit", "sample", "score", "train",
 ]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from upturn.assemble import where
-from upturn.data.groups import best_and_worst
+from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
 from upturn.errors import RunError
-from upturn.recipe import Stage
+from upturn.recipe import Stage, Turn
 from upturn.stages.curate import kept_rows
 from upturn.stages.score import rewards_of
 from upturn.stages.work import DATA, Done, Outcome, Work, round_unit
 from upturn.store import tables
 from upturn.store.commit import Draft
-from upturn.types import REAL, Mixture, Samples
+from upturn.types import REAL, Array, Groups, Mixture, Samples
 
 
 def mix_real(work: Work, unit: str, stage: Stage) -> Outcome:
@@ -28,14 +28,18 @@ def mix_real(work: Work, unit: str, stage: Stage) -> Outcome:
     return Done()
 
 
-def mix_round(work: Work, unit: str, number: int) -> Outcome:
-    """A round: by the recipe's policy and λ. Rounds that the gate rejected still gave their samples."""
+def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
+    """One training of a round, in ``unit``: by the recipe's policy and λ, or groups of this round's candidates.
+
+    Rounds that the gate rejected still gave their samples.
+    """
     if work.finished(unit, "mix"):
         return Done()
     rounds = work.parts.recipe.rounds
     assert rounds is not None
-    if work.parts.objective(rounds.train).example == "group":
-        return _mix_pairs(work, unit)
+    objective = work.parts.objective(turn)
+    if objective.example == "group":
+        return _mix_groups(work, unit, round_unit(number), getattr(objective, "candidates", None))
     earlier = [round_unit(n) for n in range(1, number + 1)]
     kept: list[Samples] = []
     units: dict[str, str] = {}
@@ -58,20 +62,35 @@ def mix_round(work: Work, unit: str, number: int) -> Outcome:
     return Done()
 
 
-def _mix_pairs(work: Work, unit: str) -> Outcome:
-    """Pairs of this round's candidates, two rows a pair, the better first."""
-    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
-    groups, silent = best_and_worst(samples, rewards_of(work, unit, samples))
-    if len(groups) == 0:
+def _mix_groups(work: Work, unit: str, origin: str, candidates: int | None) -> Outcome:
+    """This round's candidates as groups: what was said of a row stands in its fields rank, score and strength."""
+    samples = tables.read_samples(work.run.unit(origin) / "samples.parquet")
+    rewards = rewards_of(work, origin, samples)
+    groups = by_reward(samples, rewards, candidates)
+    telling = (groups.ranks > 0).any(axis=1) & (groups.ranks.max(axis=1) > 1)
+    silent = int((~telling).sum())
+    if not telling.any():
         raise RunError(
             f"none of {silent} prompts has candidates of different reward: there is nothing to prefer", where=unit,
             fix="Sample more candidates, or at a higher temperature.",
         )
     with work.committing(unit, "mix") as out:
-        pairs = samples.take(groups.rows.reshape(-1))
-        _write(work, out, Mixture(pairs, np.ones(len(pairs))), dict.fromkeys(samples.ids, unit))
-        out.counts.update(pairs=len(groups), prompts_without_a_pair=silent)
+        marked = _marked(groups, np.flatnonzero(telling))
+        _write(work, out, Mixture(marked, np.ones(len(marked))), dict.fromkeys(samples.ids, origin))
+        out.counts.update(pairs=int(telling.sum()), prompts_without_a_pair=silent)
     return Done()
+
+
+def _marked(groups: Groups, chosen: Array) -> Samples:
+    """The candidates of the chosen groups, row after row, with what is known of each in its fields."""
+    rows = groups.rows[chosen]
+    there = rows >= 0
+    samples = groups.samples.take(rows[there])
+    told = {
+        RANK: groups.ranks[chosen][there], SCORE: groups.rewards[chosen][there],
+        STRENGTH: np.broadcast_to(groups.strength[chosen][:, None], rows.shape)[there],
+    }
+    return samples.with_fields(**told)
 
 
 def _write(work: Work, out: Draft, mixture: Mixture, units: dict[str, str]) -> None:

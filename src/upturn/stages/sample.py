@@ -18,7 +18,7 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
     if work.finished(unit, "sample"):
         return Done()
     rounds = work.parts.recipe.rounds
-    assert rounds is not None
+    assert rounds is not None and rounds.sample is not None
     policy = work.policy(incumbent)
     asked = rounds.mix.where if rounds.sample.where is None else rounds.sample.where
     pool = where(work.tools.train, asked, "rounds.sample")

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from upturn import seeds
 from upturn.assemble import load_model, where
+from upturn.data.groups import encode_groups, from_fields
+from upturn.data.labelled import labelled
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
+from upturn.feeds import Feed, FixedFeed, OnlineFeed
 from upturn.protocols import ClosedForm, Objective, Trainable
 from upturn.recipe import Training
+from upturn.stages import loud
+from upturn.stages.assess import assess
+from upturn.stages.online import Draws, keep_draws
 from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.store import tables
 from upturn.store.checkpoints import tree_hash
@@ -25,6 +32,7 @@ from upturn.types import Batch, Mixture, Samples
 if TYPE_CHECKING:
     from upturn.trainer import History
 
+_HEAD = 2**62 + 1  # the number that stands for a value head's own chance among the steps' keys
 _HELD_OUT = 512  # samples in the held-out loss of the training curve: its noise there is below what a plateau shows
 
 
@@ -40,16 +48,17 @@ def fit(work: Work, name: str) -> Outcome:
     model = work.parts.model(name)
     model.build(samples, work.key("build", name))
     if work.follower:
-        _fitted(work, unit, model, spec, Mixture(samples, np.ones(len(samples))), other)
+        fitted(work, unit, model, spec, Mixture(samples, np.ones(len(samples))), other)
         work.wait_for(unit, "fit")
         return Done()
     with work.committing(unit, "fit") as out:
         mixture = Mixture(samples, np.ones(len(samples)))
         tables.write_mixture(out.path / "mixture.parquet", mixture, [DATA] * len(samples))
         with work.computing(out):
-            history = _fitted(work, unit, model, spec, mixture, other)
-        _finish(work, out, unit, model, history, parent=None)
-    shutil.rmtree(_progress(work, unit), ignore_errors=True)
+            history = fitted(work, unit, model, spec, mixture, other)
+            out.info.update(assessed(model, other, name, work.key("assess", name)))
+        finish(work, out, unit, model, history, parent=None)
+    shutil.rmtree(work.progress(unit), ignore_errors=True)
     return Done()
 
 
@@ -57,70 +66,94 @@ def train(work: Work, unit: str, spec: Training, start: str | None) -> Outcome:
     """The policy on the unit's mixture, from the weights of unit ``start`` or from nothing."""
     if work.finished(unit, "train"):
         return Done()
-    mixture = tables.read_mixture(work.run, work.run.unit(unit) / "mixture.parquet")
+    mixture = None
+    if spec.online is None:
+        mixture = tables.read_mixture(work.run, work.run.unit(unit) / "mixture.parquet")
     if start is None:
         policy: Trainable = work.parts.model("policy")
-        policy.build(mixture.samples, work.key("build", "policy"))
+        policy.build(work.tools.train if mixture is None else mixture.samples, work.key("build", "policy"))
         parent = None
     else:
         parent = work.policy(start).id
         policy = load_model(work.parts, "policy", work.model_folder(start), parent)
     if work.follower:
-        _fitted(work, unit, policy, spec, mixture, work.tools.held_out)
+        fitted(work, unit, policy, spec, mixture, work.tools.held_out)
         work.wait_for(unit, "train")
         return Done()
     with work.committing(unit, "train") as out:
         with work.computing(out):
-            history = _fitted(work, unit, policy, spec, mixture, work.tools.held_out)
-        _finish(work, out, unit, policy, history, parent)
-    shutil.rmtree(_progress(work, unit), ignore_errors=True)
+            history = fitted(work, unit, policy, spec, mixture, work.tools.held_out)
+        if spec.online is not None:
+            steps = spec.online.passes * -(-spec.online.prompts // spec.batch_size)
+            keep_draws(work, unit, work.progress(unit), -(-history.steps // steps), out)
+        finish(work, out, unit, policy, history, parent)
+    shutil.rmtree(work.progress(unit), ignore_errors=True)
     return Done()
 
 
-def _finish(work: Work, out: Any, unit: str, model: Trainable, history: History, parent: str | None) -> None:
+def assessed(model: Trainable, held_out: Samples, name: str, key: int) -> dict[str, Any]:
+    """Of a reward model, what it is worth on preferences that it was not fitted on; of others nothing."""
+    if model.likelihood != "reward" or not len(held_out):
+        return {}
+    return {"assessment": assess(model, held_out, name, key)}
+
+
+def finish(work: Work, out: Any, unit: str, model: Trainable, history: History, parent: str | None) -> None:
     model.save(out.path / "model")
-    progress = _progress(work, unit)
+    progress = work.progress(unit)
     for kept in sorted(progress.glob("epoch-*")):
         target = out.path / "checkpoints" / kept.name
         target.parent.mkdir(exist_ok=True)
-        shutil.copytree(kept, target)
+        shutil.copytree(kept, target, copy_function=os.link)  # one disk: a frozen base stays one file
     (out.path / "losses.json").write_text(json.dumps(history.points, indent=1))
     identity = f"model-{tree_hash(out.path / 'model')[:16]}"
     out.info.update(model=identity, parent=parent, steps=history.steps, stopped=history.stopped, mixture=unit)
+    out.info.update(loud.told(unit, history, work.watch))
 
 
-def _progress(work: Work, unit: str) -> Path:
-    return work.run.unit(unit) / ".train-progress"
-
-
-def _fitted(
-    work: Work, unit: str, model: Trainable, spec: Training, mixture: Mixture, held_out: Samples
+def fitted(
+    work: Work, unit: str, model: Trainable, spec: Training, mixture: Mixture | None, held_out: Samples
 ) -> History:
-    """In closed form where the model can and the objective is likelihood; by gradient steps elsewhere."""
+    """In closed form where the model can and the objective is likelihood; by gradient steps elsewhere.
+
+    Without a mixture the policy learns from what it draws itself.
+    """
     from upturn import trainer
 
     objective = work.parts.objective(spec)
-    if isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":
+    if mixture is not None and isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":
         model.fit(mixture.samples, mixture.weights)
         return trainer.History(steps=1)
-    progress = _progress(work, unit)
+    progress = work.progress(unit)
     progress.mkdir(parents=True, exist_ok=True)
     key = work.key("train", unit)
-    examples = encode_examples(model, mixture, objective)
-    for note in getattr(model, "notes", ()):  # what encoding cut or did not know: never silent
-        work.watch.note(f"{unit}: {note}")
-    if len(examples) == 0:
-        raise UserError("there is nothing to train on: the mixture is empty", where=unit)
+    if "values" in objective.inputs:
+        model.add_value_head(int(seeds.fold(key, _HEAD)[0]))  # type: ignore[attr-defined]
+    feed: Feed
+    if mixture is None:
+        assert spec.online is not None
+        draws = Draws(work, unit, model, spec.online, objective, progress)
+        feed = OnlineFeed(draws, spec.online.prompts, spec.batch_size, spec.online.passes, key)
+    else:
+        feed = FixedFeed(_encoded(work, unit, model, mixture, objective), spec.batch_size, key)
     recipe = work.parts.recipe
     with tracking(None if work.follower else recipe.tracker, work.run.folder, f"{recipe.name}/{unit}") as log:
         plan = trainer.Plan(
-            spec=spec, objective=objective, adapter=work.parts.adapter(spec),
-            feed=FixedFeed(examples, spec.batch_size, key), key=key, where=unit,
+            spec=spec, objective=objective, adapter=work.parts.adapter(spec), feed=feed, key=key, where=unit,
             held_out=_held_out(model, held_out, objective), progress=progress,
             on_step=lambda step, total, loss: work.watch.advance(step, total, f"loss {loss:.4f}"),
             on_epoch=(lambda epoch: None) if work.follower else _keeper(model, progress), log=log,
         )
         return trainer.train(model, plan)
+
+
+def _encoded(work: Work, unit: str, model: Trainable, mixture: Mixture, objective: Objective) -> Batch:
+    examples, said = encode_examples(model, mixture, objective)
+    for note in (*said, *getattr(model, "notes", ())):  # what encoding cut or did not know: never silent
+        work.watch.note(f"{unit}: {note}")
+    if len(examples) == 0:
+        raise UserError("there is nothing to train on: the mixture is empty", where=unit)
+    return examples
 
 
 def _keeper(model: Trainable, progress: Path) -> Callable[[int], None]:
@@ -135,15 +168,20 @@ def _keeper(model: Trainable, progress: Path) -> Callable[[int], None]:
     return keep
 
 
-def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) -> Batch:
-    """Samples with their weights, or pairs: two rows a pair, the better first, as the mix stage wrote them."""
-    encoded = model.encode(mixture.samples)
-    weights = torch.from_numpy(mixture.weights.astype(np.float32))
-    if objective.example == "group":
-        pairs = len(mixture.samples) // 2
-        ranks = torch.tensor([[1, 2]]).expand(pairs, 2)
-        return Batch(encoded.columns, 2, {**encoded.given, "ranks": ranks, "weights": weights.reshape(-1, 2)[:, 0]})
-    return Batch(encoded.columns, 1, {**encoded.given, "weights": weights})
+def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) -> tuple[Batch, Sequence[str]]:
+    """Samples with their weights, or the groups that their fields tell of, as many candidates as the objective takes.
+
+    An objective that is ``unrelated`` gets, after each row, the same prompt with another example's content.
+    """
+    if objective.example != "group":
+        encoded = model.encode(mixture.samples)
+        weights = torch.from_numpy(mixture.weights.astype(np.float32))
+        return Batch(encoded.columns, 1, {**encoded.given, "weights": weights}), ()
+    groups, said = from_fields(mixture.samples)
+    if getattr(objective, "unrelated", False):
+        return labelled(model, groups), said
+    batch = encode_groups(model, groups, getattr(objective, "candidates", None))
+    return batch, said
 
 
 def _held_out(model: Trainable, held_out: Samples, objective: Objective) -> Batch | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,11 +15,11 @@ import numpy as np
 from upturn import seeds
 from upturn.assemble import Assembly, Toolbox, load_model
 from upturn.errors import UserError
-from upturn.protocols import Policy, Trainable
+from upturn.protocols import Policy, Scorer, Trainable
 from upturn.store import tables
 from upturn.store.commit import Draft
 from upturn.store.run import Run
-from upturn.types import Array, Prompt, Samples, Scores
+from upturn.types import Array, Prompt, Samples, Scores, objects
 from upturn.watch import Watch
 
 DATA = "data"
@@ -112,8 +112,29 @@ class Work:
     def _helper(self, name: str) -> Trainable:
         if name not in self.parts.recipe.models or name == "policy":
             raise UserError(f"there is no model '{name}'", where="models")
-        unit = f"models/{name}"
+        unit = self.helper_unit(name)
+        if unit is None:
+            raise UserError(f"the model '{name}' is first fitted in round 1", where="models")
         return load_model(self.parts, name, self.run.unit(unit) / "model", self.model_id(unit, "fit"))
+
+    def helper_unit(self, name: str) -> str | None:
+        """Where the newest weights of a helper model are; None before its first round."""
+        if self.parts.recipe.models[name].refit is None:
+            return f"models/{name}"
+        rounds = self.parts.recipe.rounds
+        for number in range(rounds.count if rounds else 0, 0, -1):
+            unit = f"{round_unit(number)}/{name}"
+            if self.run.done(unit, "fit") is not None:
+                return unit
+        return None
+
+    def forget(self, name: str) -> None:
+        """A helper model has newer weights: the next that asks for it reads them."""
+        self.tools.models.pop(name, None)
+
+    def progress(self, unit: str) -> Path:
+        """Where a training keeps the states that it can go on from."""
+        return self.run.unit(unit) / ".train-progress"
 
     def model_id(self, unit: str, step: str = "train") -> str:
         record = self.run.done(unit, step)
@@ -135,13 +156,28 @@ class Work:
 
     def scores(self, samples: Samples) -> tuple[list[Scores], Array]:
         """Every scorer's word, and the reward: their weighted sum, NaN where one of them is silent."""
+        return self.judged(samples, self.parts.scorers)
+
+    def judged(
+        self, samples: Samples, scorers: Mapping[str, tuple[Scorer, float]]
+    ) -> tuple[list[Scores], Array]:
+        """The same of any scorers; one whose model is not fitted yet says nothing."""
         found: list[Scores] = []
-        rewards = np.zeros(len(samples)) if self.parts.scorers else np.full(len(samples), np.nan)
-        for name, (scorer, weight) in self.parts.scorers.items():
-            said = scorer.score(samples, self.tools)
+        rewards = np.zeros(len(samples)) if scorers else np.full(len(samples), np.nan)
+        for name, (scorer, weight) in scorers.items():
+            said = self._unfitted(scorer, samples) or scorer.score(samples, self.tools)
             found.append(Scores(name, said.values, said.explanations))
             rewards = rewards + weight * said.values
         return found, rewards
+
+    def _unfitted(self, scorer: Any, samples: Samples) -> Scores | None:
+        named = [getattr(scorer, "model", None), *(getattr(scorer, "models", None) or ())]
+        known = [name for name in named if isinstance(name, str) and name in self.parts.recipe.models]
+        late = [name for name in known if name != "policy" and self.helper_unit(name) is None]
+        if not late:
+            return None
+        why = objects([f"'{late[0]}' is first fitted in round 1"] * len(samples))
+        return Scores("", np.full(len(samples), np.nan), why)
 
     def incumbent(self, before: int) -> str:
         """The unit of the newest promoted round before round ``before``."""

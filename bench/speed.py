@@ -1,0 +1,198 @@
+"""One training, ours or TRL's, on the same model, texts and batch: samples a second and peak memory, as JSON.
+
+python speed.py ours|trl sft|dpo|reward|rloo small|dense
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+BATCH, CANDIDATES = 16, 4
+STEPS = {"small": 24, "dense": 8}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "small": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "dense": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6},
+}
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+class Memory:
+    """The highest resident size of this process from now on, in MB above where it was."""
+
+    def __init__(self) -> None:
+        self.process = psutil.Process()
+        self.floor = self.process.memory_info().rss
+        self.peak = self.floor
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, self.process.memory_info().rss)
+            time.sleep(0.01)
+
+    @property
+    def above(self) -> float:
+        return (self.peak - self.floor) / 1e6
+
+
+def texts(count: int, size: str, seed: int) -> list[str]:
+    """Random letters: lengths from 8 to 200, most of them short, or all of 127."""
+    rng = np.random.default_rng(seed)
+    lengths = np.exp(rng.uniform(np.log(8), np.log(200), count)).astype(int) if size == "small" else [127] * count
+    return ["".join(rng.choice(list(LETTERS), n)) for n in lengths]
+
+
+def tokenizer() -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *LETTERS, *(f"<{i}>" for i in range(993))]
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    raw.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
+
+
+def checkpoint(folder: Path, size: str) -> None:
+    """A Llama with random weights and its tokenizer, as both sides read it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    spoken = tokenizer()
+    config = AutoConfig.for_model(
+        "llama", **CONFIGS[size], vocab_size=len(spoken), max_position_embeddings=512, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    spoken.save_pretrained(folder)
+
+
+def timed(marks: list[float], per_step: int) -> float:
+    """Samples a second from the beginning of training, log-probs of the reference included, to its last step."""
+    return per_step * (len(marks) - 1) / (marks[-1] - marks[0])
+
+
+def reward_of(text: str) -> float:
+    return text.count("a") / 10
+
+
+def ours(task: str, size: str, folder: Path) -> tuple[list[float], Memory]:
+    import torch
+
+    from upturn import components, seeds, trainer
+    from upturn.data.groups import encode_groups, from_fields
+    from upturn.feeds import Feed, FixedFeed, OnlineFeed
+    from upturn.recipe import Training
+    from upturn.types import Batch, Prompt, objects, real_samples
+
+    kind = "reward_text" if task == "reward" else "causal_lm"
+    model = components.make("model", {"name": kind, "folder": str(folder), "max_length": 512}, "bench")
+    prompts, chosen, rejected = (texts(BATCH * STEPS[size], size, seed) for seed in (1, 2, 3))
+    asked = [Prompt(p[:32]) for p in prompts]
+    model.build(real_samples("text", objects(chosen), asked, "bench"), 0)
+    objective = components.make("objective", {
+        "sft": {"name": "likelihood"}, "dpo": {"name": "dpo"}, "reward": {"name": "bradley_terry"},
+        "rloo": {"name": "rloo"},
+    }[task], "bench")
+    memory = Memory()
+    feed: Feed
+    if task == "sft":
+        feed = FixedFeed(model.encode(real_samples("text", objects(chosen), asked, "bench")), BATCH, 1)
+    elif task == "rloo":
+        def draw(number: int) -> Batch:
+            from dataclasses import replace
+
+            keys = seeds.fold(number, range(BATCH)).reshape(-1, CANDIDATES)
+            first = number * len(keys)
+            rollout = model.rollout(asked[first : first + len(keys)], keys, model.Sampling(max_tokens=48))
+            rewards = torch.tensor([reward_of(str(text)) for text in rollout.samples.content]).reshape(keys.shape)
+            return replace(model.replay(rollout), candidates=CANDIDATES, given={"rewards": rewards})
+
+        feed = OnlineFeed(draw, BATCH // CANDIDATES, BATCH // CANDIDATES, 1, 1)
+    else:
+        both = objects([text for pair in zip(chosen, rejected, strict=True) for text in pair])
+        samples = real_samples("text", both, [p for p in asked for _ in (0, 1)], "bench",
+                               {"rank": np.tile([1, 2], len(asked))})
+        from dataclasses import replace as changed
+
+        samples = changed(samples, group=np.repeat(np.arange(len(asked)), 2), candidate=np.tile([0, 1], len(asked)))
+        feed = FixedFeed(encode_groups(model, from_fields(samples)[0], 2), BATCH, 1)
+    marks = [time.perf_counter()]
+    spec = Training(steps=STEPS[size], batch_size=BATCH, learning_rate=1e-4, precision="fp32")
+    trainer.train(model, trainer.Plan(
+        spec=spec, objective=objective, adapter=components.make("adapter", {"name": "full"}, "bench"), feed=feed, key=1,
+        where="bench", on_step=lambda step, total, loss: marks.append(time.perf_counter())))
+    return marks, memory
+
+
+def theirs(task: str, size: str, folder: Path) -> tuple[list[float], Memory]:
+    import trl
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+
+    spoken = AutoTokenizer.from_pretrained(folder)
+    made = AutoModelForSequenceClassification if task == "reward" else AutoModelForCausalLM
+    extra = {"num_labels": 1} if task == "reward" else {}
+    model = made.from_pretrained(folder, dtype="float32", **extra)
+    prompts, chosen, rejected = (texts(BATCH * STEPS[size], size, seed) for seed in (1, 2, 3))
+    asked = [p[:32] for p in prompts]
+    columns = {
+        "sft": {"prompt": asked, "completion": chosen},
+        "dpo": {"prompt": asked, "chosen": chosen, "rejected": rejected},
+        "reward": {"prompt": asked, "chosen": chosen, "rejected": rejected},
+        "rloo": {"prompt": asked},
+    }[task]
+    marks: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            marks.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            marks.append(time.perf_counter())
+
+    configs: dict[str, Callable[..., Any]] = {
+        "sft": trl.SFTConfig, "dpo": trl.DPOConfig, "reward": trl.RewardConfig, "rloo": trl.RLOOConfig}
+    trainers: dict[str, Callable[..., Any]] = {
+        "sft": trl.SFTTrainer, "dpo": trl.DPOTrainer, "reward": trl.RewardTrainer, "rloo": trl.RLOOTrainer}
+    more = {"num_generations": CANDIDATES, "max_completion_length": 48} if task == "rloo" else {"max_length": 512}
+    config = configs[task](
+        output_dir=str(folder / "out"), max_steps=STEPS[size], per_device_train_batch_size=BATCH, learning_rate=1e-4,
+        use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, **more)
+    given: dict[str, Any] = {"model": model, "args": config, "train_dataset": Dataset.from_dict(columns),
+                             "processing_class": spoken, "callbacks": [Clock()]}
+    if task == "rloo":
+        given["reward_funcs"] = lambda completions, **_: [reward_of(text) for text in completions]
+    memory = Memory()
+    trainers[task](**given).train()
+    return marks, memory
+
+
+def main() -> None:
+    side, task, size = sys.argv[1:]
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("BENCH_THREADS", "2")))
+    import transformers  # noqa: F401 - both sides pay for imports before memory is read
+
+    with tempfile.TemporaryDirectory() as place:
+        checkpoint(Path(place), size)
+        marks, memory = (ours if side == "ours" else theirs)(task, size, Path(place))
+        print("RESULT " + json.dumps({"per_second": timed(marks, BATCH), "megabytes": memory.above}))
+
+
+if __name__ == "__main__":
+    main()

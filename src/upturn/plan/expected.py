@@ -1,0 +1,66 @@
+"""What a round is expected to keep and to train on, before anybody has seen a reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from upturn import components
+from upturn.data.mixer import real_and_synthetic
+from upturn.recipe import Mix, Rounds, Sampling
+from upturn.types import REAL, SYNTHETIC
+
+UNKNOWN_KEPT = 0.5  # share that a threshold is taken to keep: it depends on rewards that nobody has seen yet
+
+
+def sampled(rounds: Rounds) -> int:
+    """Candidates that a round makes before its training."""
+    return 0 if rounds.sample is None else rounds.sample.prompts * rounds.sample.candidates
+
+
+def kept(rounds: Rounds) -> int:
+    """How many candidates a round is expected to keep."""
+    if rounds.sample is None:
+        return 0
+    count = float(sampled(rounds))
+    for spec in rounds.curate:
+        count = _after(count, spec, rounds.sample)
+    return max(1, round(count))
+
+
+def _after(count: float, spec: dict[str, object], sample: Sampling) -> float:
+    curator = components.make("curator", {k: v for k, v in spec.items() if k != "as"}, "rounds.curate")
+    if spec["name"] in ("choice", "best_of_n"):
+        return min(count, sample.prompts * getattr(curator, "keep", 1))
+    if spec["name"] == "top_fraction":
+        return count * float(curator.fraction)
+    return count * UNKNOWN_KEPT if spec["name"] == "threshold" else count
+
+
+def guesses(rounds: Rounds) -> list[str]:
+    """What had to be guessed, said once."""
+    if any(spec["name"] == "threshold" for spec in rounds.curate):
+        return [f"a threshold is taken to keep {UNKNOWN_KEPT:.0%} of what it sees"]
+    return []
+
+
+def share_kept(rounds: Rounds) -> float | None:
+    """What a curator that keeps a share of the candidates keeps; None for those that choose among them."""
+    if not {c["name"] for c in rounds.curate} & {"threshold", "top_fraction"}:
+        return None
+    return kept(rounds) / sampled(rounds)
+
+
+def mixed(mix: Mix, sizes: Sequence[int], rounds: int) -> int:
+    """Rows of a round's mixture; ``sizes`` are the real rows, and those kept in each round so far."""
+    share = mix.lambda_
+    real = mix.real or (sizes[0] // (rounds + 1) if mix.policy == "fresh" else sizes[0])
+    synthetic = sum(sizes[1:]) if mix.policy.startswith("accumulate") else sizes[-1]
+    there = {REAL: 0 if share == math.inf else real, SYNTHETIC: 0 if share == 0 else synthetic}
+    everything = sum(there.values())
+    if mix.policy != "accumulate_subsample":
+        return everything
+    size = min(mix.size or sizes[0], everything)
+    if share is None:
+        return size
+    return sum(min(wanted, there[origin]) for origin, wanted in real_and_synthetic(size, share).items())

@@ -1,0 +1,194 @@
+"""Adds up what a recipe costs, from a few timed steps of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+
+from upturn import seeds
+from upturn.assemble import Assembly, Evaluator, Toolbox, prompt_for, where
+from upturn.feeds import Feed, FixedFeed
+from upturn.plan import timing
+from upturn.plan.result import Row
+from upturn.plan.timing import Line, Sampled
+from upturn.protocols import ClosedForm, Metric, Trainable
+from upturn.recipe import Training
+from upturn.stages.evaluate import Shown
+from upturn.stages.train import encode_examples
+from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
+
+COMMIT = 0.03  # seconds a committed step takes on a local disk: files, fsync, record
+_HELD_OUT = 512  # samples in a held-out loss of the training curve
+_FORWARD = 1 / 3  # of a step's operations
+_SHOWN = 4  # batches of examples that steps are timed on
+_LENGTHS = 500  # texts that tell how long texts are
+_LONG = 0.95  # quantile of their lengths at which a batch of texts is taken to have ended
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Examples to time steps on, as the trainer is fed with them; ``count`` is how many the run will have."""
+
+    examples: Batch
+    feed: Feed
+    count: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What an epoch of online training costs before its steps; it goes ``passes`` times through what was drawn."""
+
+    passes: int = 1
+    seconds: float = 0.0
+    flops: float = 0.0
+
+
+class Planner:
+    """Live, untrained models of a recipe, and the rows of what is done with them, timed."""
+
+    def __init__(self, parts: Assembly, splits: Splits, loading: float) -> None:
+        self.parts, self.recipe, self.splits = parts, parts.recipe, splits
+        self.rows = [Row("data", "load", len(splits.train) + len(splits.held_out), 0, 0.0, 2 * loading)]
+        self.notes: list[str] = list(splits.notes)
+        self._steps: dict[tuple[str | int | None, ...], float] = {}
+        self._measured: list[tuple[Evaluator, Line, Line]] = []
+        self._sampled_before = False
+        self.policy: Any = self._built("policy")
+        self.tools = Toolbox(
+            splits.train, splits.held_out, splits.classes, parts.features, loader=self._built,
+            models={"policy": self.policy},
+        )
+
+    def _built(self, name: str) -> Trainable:
+        model = self.parts.model(name)
+        model.build(self.splits.train, seeds.key("plan", name))
+        model.id = f"plan-{name}"
+        if not isinstance(model, ClosedForm):
+            import_module("torch._dynamo")  # as every optimiser does at its first step: quicker among other imports
+        return model
+
+    def before_rounds(self) -> None:
+        """Rows of the helper models, and of the stages that make round 0."""
+        for name, model in self.recipe.models.items():
+            if model.fit is not None:
+                own = self.splits.train if model.fit.split == "train" else self.splits.held_out
+                chosen = where(own, model.fit.where, f"models.{name}.fit")
+                self.train_on(f"models/{name}", "fit", self.tools.model(name), model.fit, chosen, len(chosen))
+        for stage in self.recipe.stages:
+            unit = f"rounds/000/{stage.name}"
+            chosen = where(self.splits.train, stage.where, f"stages.{stage.name}")
+            self.train_on(unit, "train", self.policy, stage, chosen, len(chosen))
+            self.evaluate(unit, len(stage.checkpoint_epochs))
+
+    def train_on(self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int) -> None:
+        """A row of training on ``rows`` samples that are encoded as these are."""
+        groups = len(np.unique(like.group))
+        shown = like.take(np.arange(min(len(like), _SHOWN * spec.batch_size * len(like) // groups)))
+        examples, _ = encode_examples(model, Mixture(shown, np.ones(len(shown))), self.parts.objective(spec))
+        count = max(1, rows * len(examples) // len(shown))
+        feed = FixedFeed(examples, spec.batch_size, 0)
+        self.train(unit, step, model, spec, Timed(examples, feed, count), rows)
+
+    def train(
+        self, unit: str, step: str, model: Trainable, spec: Training, timed: Timed, rows: int, draw: Draw = Draw()
+    ) -> None:
+        """A row of training on ``rows`` samples; ``draw`` is what each epoch costs beside its steps."""
+        if isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":
+            self.rows.append(Row(unit, step, rows, 0, 0.0, 2 * COMMIT))
+            return
+        per_epoch = draw.passes * -(-timed.count // spec.batch_size)
+        steps = spec.steps or (spec.epochs or 0) * per_epoch
+        each = self._step_seconds(model, spec, timed)
+        if self.parts.objective(spec).example == "sample":
+            every = max(1, round(spec.held_out_every * per_epoch))
+            each *= 1 + _FORWARD * min(_HELD_OUT, len(self.splits.held_out)) / spec.batch_size / every
+        draws = -(-steps // per_epoch)
+        flops = timing.flops_of(model, timed.examples, spec.batch_size) * steps + draw.flops * draws
+        self.rows.append(Row(unit, step, rows, steps, flops, steps * each + draw.seconds * draws + 2 * COMMIT))
+        if spec.patience:
+            self.notes.append(f"{unit} may stop earlier than the {steps} steps counted here (patience)")
+
+    def _step_seconds(self, model: Trainable, spec: Training, timed: Timed) -> float:
+        """Timed once for all stages whose steps are alike: the schedule and the number of steps do not matter."""
+        alike = (
+            model.id, repr(spec.objective), repr(spec.adapter), spec.batch_size, spec.micro_batch, spec.ema > 0,
+            repr(spec.online),
+        )
+        if alike not in self._steps:
+            self._steps[alike] = timing.step_seconds(self.parts, model, spec, timed.feed)
+        return self._steps[alike] * max(1.0, min(spec.batch_size, timed.count) / len(timed.examples))
+
+    def sampled(self, of: Samples, candidates: int, settings: Any, wanted: int) -> Sampled:
+        """Sampling as the trained model will do it, timed on prompts of these samples."""
+        prompts = [prompt_for(self.policy, p) for p in of.take(np.arange(min(len(of), wanted))).prompts]
+        settings = self.as_trained(settings)
+        if not self._sampled_before:
+            self.policy.sample(prompts[:1], timing.candidate_keys(1, 1), settings)  # the first imports and allocates
+            self._sampled_before = True
+        return timing.sampled(self.policy, prompts, candidates, settings, wanted)
+
+    def as_trained(self, settings: Any) -> Any:
+        """These settings with texts as long as the data's: an untrained text model may never stop."""
+        usual = self._usual_length if hasattr(settings, "max_tokens") else None
+        return settings if usual is None else replace(settings, max_tokens=min(settings.max_tokens or usual, usual))
+
+    @cached_property
+    def _usual_length(self) -> int | None:
+        """Tokens after which a batch of the data's texts has ended, the end token counted; None where none are."""
+        train = self.splits.train
+        spread = np.linspace(0, len(train) - 1, min(_LENGTHS, len(train))).astype(int)
+        mask = self.policy.encode(train.take(spread)).columns.get("mask")
+        if not isinstance(mask, Ragged):
+            return None
+        learned = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
+        return max(1, round(float(torch.quantile(learned, _LONG))))
+
+    def rewards(self, samples: Samples) -> Array:
+        """(N,) by the round's scorers."""
+        found = [scorer.score(samples, self.tools).values for scorer, _ in self.parts.scorers.values()]
+        return np.sum(found, axis=0) if found else np.zeros(len(samples))
+
+    def evaluate(self, unit: str, checkpoints: int = 0) -> None:
+        """A row of an evaluation; the grid is made anew for each of the ``checkpoints``."""
+        if not self._measured:
+            self._measured = [(e, *self._measuring(e)) for e in self.parts.evaluators]
+        seconds, flops, count = COMMIT, 0.0, 0
+        for evaluator, sampling, measuring in self._measured:
+            made = evaluator.prompts * evaluator.candidates
+            seconds += sampling(evaluator.prompts) + measuring(evaluator.prompts)
+            flops += made * self.policy.sampling_flops(evaluator.settings)
+            count += made
+        first, sampling, _ = self._measured[0]
+        grid = self.recipe.grid.prompts * self.recipe.grid.per_prompt / first.candidates
+        seconds += (1 + checkpoints) * sampling(grid)
+        self.rows.append(Row(unit, "evaluate", count, 0, flops, seconds))
+
+    def _measuring(self, evaluator: Evaluator) -> tuple[Line, Line]:
+        """Seconds to sample n prompts of an evaluation, and to score and measure them."""
+        sampled = self.sampled(self.splits.held_out, evaluator.candidates, evaluator.settings, evaluator.prompts)
+        rewards = self.rewards(sampled.made)
+        line = self.scoring(sampled, evaluator.prompts)
+        for metric in evaluator.metrics.values():
+
+            def measure(count: int, metric: Metric = metric) -> object:
+                samples = sampled.first(count)
+                return metric.measure(Shown(samples, rewards[: len(samples)], self.tools, 0, evaluator.settings))
+
+            line += self._measuring_line(measure, sampled, evaluator.prompts)
+        return sampled.line, line
+
+    def scoring(self, sampled: Sampled, wanted: int) -> Line:
+        """Seconds to score the candidates of n prompts."""
+        if not self.parts.scorers:
+            return Line(0.0, 0.0)
+        return self._measuring_line(lambda count: self.rewards(sampled.first(count)), sampled, wanted)
+
+    def _measuring_line(self, measure: Callable[[int], object], sampled: Sampled, wanted: int) -> Line:
+        # what is embedded stays embedded, within a run
+        return timing.measuring_line(measure, sampled.prompts, wanted, loaded=lambda: len(self.tools.cache))

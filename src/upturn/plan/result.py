@@ -1,0 +1,82 @@
+"""What a recipe will do and cost, row by row: as numbers, as JSON, and as a table for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from upturn.fingerprint import fingerprint
+from upturn.recipe import Recipe, to_yaml
+from upturn.store.files import plain
+from upturn.theory import Verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step of one unit."""
+
+    unit: str
+    step: str
+    samples: int  # made, trained on (an epoch), or measured
+    optimiser_steps: int
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will do and cost on this machine, and where theory says it ends."""
+
+    recipe: Recipe
+    rows: tuple[Row, ...]
+    real_fractions: tuple[float, ...]  # by round, from round 0
+    disk_bytes: float
+    theory: Verdict | None
+    notes: tuple[str, ...]
+    machine: dict[str, str] = field(default_factory=fingerprint)
+
+    @property
+    def seconds(self) -> float:
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def usd(self) -> float:
+        return self.seconds / 3600 * self.recipe.usd_per_hour
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.model_dump(mode="json", by_alias=True), "stages": [asdict(row) for row in self.rows],
+            "seconds": self.seconds, "usd": self.usd, "disk_bytes": self.disk_bytes,
+            "flops": sum(row.flops for row in self.rows), "real_fractions": list(self.real_fractions),
+            "verdict": None if self.theory is None else plain(asdict(self.theory)), "notes": list(self.notes),
+            "machine": self.machine,
+        }
+
+    def text(self) -> str:
+        """For people."""
+        lines = [to_yaml(self.recipe), f"{'unit':26}{'step':10}{'samples':>9}{'steps':>8}{'FLOP':>10}{'seconds':>9}"]
+        lines += [
+            f"{r.unit:26}{r.step:10}{r.samples:>9,}{r.optimiser_steps:>8,}{r.flops:>10.1e}{r.seconds:>9.1f}"
+            for r in self.rows
+        ]
+        flops = sum(row.flops for row in self.rows)
+        lines.append(f"{'in all':26}{'':27}{flops:>10.1e}{self.seconds:>9.1f}")
+        lines.append("")
+        lines.append(f"Time {_duration(self.seconds)} on this machine ({self.machine['processor']}), "
+                     f"cost {self.usd:.2f} USD at {self.recipe.usd_per_hour:.2f} an hour, "
+                     f"disk {self.disk_bytes / 1e6:.1f} MB.")
+        if len(self.real_fractions) > 1:
+            lines.append("Real fraction by round: " + ", ".join(f"{f:.0%}" for f in self.real_fractions))
+        if self.theory is not None:
+            lines += ["", f"Theory's word: {self.theory.word}."]
+            for said in self.theory.statements:
+                mark = {"ok": " ", "warn": "!", "danger": "!!"}[said.level]
+                lines.append(f"{mark:3}{said.text}")
+                lines.append(f"     assuming: {said.assumption}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

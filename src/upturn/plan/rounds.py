@@ -1,0 +1,103 @@
+"""The rows of the rounds: candidates are made and judged, and each training of a round eats what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from upturn import seeds
+from upturn.assemble import prompt_for, where
+from upturn.data.groups import by_reward, encode_groups
+from upturn.data.mixer import expected_real_fraction
+from upturn.feeds import OnlineFeed
+from upturn.plan import expected, timing
+from upturn.plan.planner import COMMIT, Draw, Planner, Timed
+from upturn.plan.result import Row
+from upturn.plan.timing import Sampled
+from upturn.recipe import Rounds, Sampling, Turn
+from upturn.types import Array, Batch, Rollout, Samples
+
+
+def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
+    """Adds the rows of all rounds; the real fraction of what makes each round's model, from round 0."""
+    planner.notes += expected.guesses(rounds)
+    if rounds.sample is None:
+        return _online_rounds(planner, rounds, rounds.train[0])
+    return _sampled_rounds(planner, rounds, rounds.sample)
+
+
+def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[float, ...]:
+    pool = where(planner.splits.train, rounds.mix.where if asked.where is None else asked.where, "rounds.sample")
+    real = where(planner.splits.train, rounds.mix.where, "rounds.mix")
+    settings = planner.parts.sampling
+    seen = planner.sampled(pool, asked.candidates, settings, asked.prompts)
+    scoring, count = planner.scoring(seen, asked.prompts), expected.sampled(rounds)
+    flops, fractions = count * planner.policy.sampling_flops(settings), [1.0]
+    for number in range(1, rounds.count + 1):
+        unit = f"rounds/{number:03d}"
+        planner.rows.append(Row(unit, "sample", count, 0, flops, seen.line(asked.prompts) + COMMIT))
+        planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(asked.prompts) + 2 * COMMIT))
+        sizes = [len(real), *[expected.kept(rounds)] * number]
+        fraction = 1.0
+        for turn in rounds.train:
+            into = unit if turn is rounds.train[-1] else f"{unit}/{turn.label}"
+            objective = planner.parts.objective(turn)
+            if objective.example == "group":
+                like = _as_groups(seen, getattr(objective, "candidates", None))
+                rows, fraction = len(like) * asked.prompts // seen.prompts, 0.0
+            else:
+                like, rows = real, expected.mixed(rounds.mix, sizes, rounds.count)
+                fraction = expected_real_fraction(rounds.mix.policy, rounds.mix.lambda_, number, sizes)
+            planner.train_on(into, "train", planner.policy, turn, like, rows)
+        fractions.append(fraction)  # of the last training, which makes the round's model
+        planner.evaluate(unit, len(rounds.train[-1].checkpoint_epochs))
+    return tuple(fractions)
+
+
+def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float, ...]:
+    online = turn.online
+    assert online is not None
+    pool = where(planner.splits.train, online.where, "rounds.train.online")
+    seen = planner.sampled(pool, online.candidates, planner.parts.sampling, online.prompts)
+    batch = _drawn(planner, turn, pool, seen)
+    feed = OnlineFeed(lambda number: batch, len(batch), turn.batch_size, online.passes, 0)
+    timed = Timed(batch, feed, online.prompts)
+    made = online.prompts * online.candidates
+    seconds = seen.line(online.prompts) + planner.scoring(seen, online.prompts)(online.prompts)
+    draw = Draw(online.passes, seconds, made * planner.policy.sampling_flops(planner.parts.sampling))
+    for number in range(1, rounds.count + 1):
+        unit = f"rounds/{number:03d}"
+        planner.train(unit, "train", planner.policy, turn, timed, made, draw)
+        planner.evaluate(unit, len(turn.checkpoint_epochs))
+    return (1.0, *[0.0] * rounds.count)
+
+
+def _as_groups(seen: Sampled, candidates: int | None) -> Samples:
+    """Groups that say as much as judged ones: how long a step takes does not depend on who is better."""
+    width = min(candidates or seen.candidates, seen.candidates)
+    made = seen.made.take(seen.made.candidate < width)
+    rewards = _stand_in(len(made))
+    ranks = (-rewards.reshape(-1, width)).argsort(axis=1).argsort(axis=1) + 1
+    return made.with_fields(rank=ranks.reshape(-1), score=rewards)
+
+
+def _stand_in(count: int) -> Array:
+    """(N,) rewards that are all different: an untrained model's are often all alike, and teach nothing."""
+    rewards: Array = seeds.generator(seeds.key("plan", "rewards")).random(count)
+    return rewards
+
+
+def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: Sampled) -> Batch:
+    """What the policy learns from online, as it is drawn."""
+    objective, policy = planner.parts.objective(turn), planner.policy
+    if objective.example != "rollout":
+        wanted = getattr(objective, "candidates", None)
+        return encode_groups(policy, by_reward(seen.made, _stand_in(len(seen.made)), wanted), wanted)
+    count = min(seen.prompts, turn.batch_size)
+    keys = timing.candidate_keys(count, seen.candidates)
+    prompts = [prompt_for(policy, pool.prompts[i % len(pool)]) for i in range(count)]
+    rollout: Rollout = policy.rollout(prompts, keys, planner.as_trained(planner.parts.sampling))
+    rewards = torch.from_numpy(_stand_in(keys.size).reshape(keys.shape)).float()
+    batch: Batch = policy.replay(rollout)
+    return replace(batch, candidates=seen.candidates, given={"rewards": rewards})

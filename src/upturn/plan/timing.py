@@ -1,0 +1,154 @@
+"""A few timed steps of each kind on this machine: what the plan's seconds rest on."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from upturn import seeds, trainer
+from upturn.assemble import Assembly
+from upturn.feeds import Feed
+from upturn.protocols import Policy, Trainable
+from upturn.recipe import Training
+from upturn.types import Array, Batch, Prompt, Samples
+
+_STEPS, _WARM = 30, 4  # timed steps, and those before that are not counted (first allocations)
+_BUDGET = 0.3  # seconds of timed steps of one kind, about
+_FEW, _MANY = 16, 256  # samples that tell the fixed cost from the cost a sample
+_TIMES = 4  # as many as the few are affordable
+_SLOW = 4.0  # seconds that no sampling is to take longer than
+_BATCH = 1024  # samples at once of a model that has no say in it
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of n things: ``each * n``, and ``fixed`` once for every ``batch`` of them begun."""
+
+    fixed: float
+    each: float
+    batch: float = math.inf
+
+    def __call__(self, n: float) -> float:
+        return self.fixed * max(1, math.ceil(n / self.batch)) + self.each * n
+
+    def __add__(self, other: Line) -> Line:
+        """Both, one after the other; of what is not done in batches."""
+        return Line(self.fixed + other.fixed, self.each + other.each)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What sampling costs by number of prompts, and the samples that were made to see it, K a prompt."""
+
+    line: Line
+    made: Samples
+    candidates: int
+
+    def first(self, prompts: int) -> Samples:
+        return self.made.take(np.arange(min(prompts * self.candidates, len(self.made))))
+
+    @property
+    def prompts(self) -> int:
+        return len(self.made) // self.candidates
+
+
+def candidate_keys(prompts: int, candidates: int) -> Array:
+    """(P, K) keys of samples that are only made to be timed."""
+    return np.stack([seeds.fold(i, range(candidates)) for i in range(prompts)])
+
+
+def sampled(policy: Policy, prompts: Sequence[Prompt], candidates: int, settings: Any, wanted: int) -> Sampled:
+    """Answers some of ``prompts`` with K candidates each, at two sizes; ``wanted`` is how many prompts the run has.
+
+    The larger size is a part of a batch of the sampler, less where that would take seconds. Where already the smaller
+    one does, its samples are all there are.
+    """
+
+    def timed(count: int) -> tuple[float, Samples]:
+        asked = [prompts[i % len(prompts)] for i in range(count)]
+        return _timed(lambda: policy.sample(asked, candidate_keys(count, candidates), settings))
+
+    few = max(2, _FEW // candidates)
+    short, made = timed(few)
+    if short > _SLOW:
+        return Sampled(Line(0.0, short / few), made, candidates)
+    batch = max(few + 1, getattr(settings, "batch", _BATCH) // candidates)
+    affordable = max(_TIMES * few, int(_SLOW / short * few))  # if all of it grew with their number: most of it does not
+    many = min(batch, affordable, max(few + 1, min(wanted, _MANY // candidates)))
+    long, made = timed(many)
+    line = _line((few, short), (many, long))
+    return Sampled(Line(line.fixed, line.each, batch), made, candidates)
+
+
+def measuring_line(
+    measure: Callable[[int], object], most: int, wanted: int, loaded: Callable[[], object] = lambda: None
+) -> Line:
+    """Seconds to measure n things, of which ``most`` are there: at the size that is wanted, else from two sizes.
+
+    A call that imports modules, or changes what is ``loaded``, is repeated and does not count: a run does so once.
+    """
+    before = len(sys.modules), loaded()
+    long, _ = _timed(lambda: measure(most))
+    if (len(sys.modules), loaded()) != before:
+        long, _ = _timed(lambda: measure(most))
+    few = max(1, most // 4)
+    if most >= wanted or few == most:
+        return Line(0.0, long / most)
+    return _line((few, _timed(lambda: measure(few))[0]), (most, long))
+
+
+def step_seconds(parts: Assembly, model: Trainable, spec: Training, feed: Feed) -> float:
+    """Seconds of one optimiser step of this spec, the median of a few, on a copy: the model stays as it is."""
+    trained = copy.copy(model)
+    trained.module = copy.deepcopy(model.module)
+    marks: list[float] = []
+    began = time.perf_counter()
+
+    class Enough(Exception):
+        pass
+
+    def on_step(step: int, total: int, loss: float) -> None:
+        marks.append(time.perf_counter())
+        if len(marks) >= _STEPS + _WARM or (len(marks) > _WARM and marks[-1] - began > _BUDGET):
+            raise Enough
+
+    endless = {"epochs": None, "steps": 10**6, "held_out_every": 10**6, "save_every": 10**9, "patience": None}
+    objective = parts.objective(spec)
+    if "values" in objective.inputs:
+        trained.add_value_head(0)  # type: ignore[attr-defined]
+    plan = trainer.Plan(
+        spec=spec.model_copy(update={**endless, "kl_limit": None}), objective=objective, adapter=parts.adapter(spec),
+        key=0, where="plan", on_step=on_step, feed=feed,
+    )
+    with suppress(Enough):
+        trainer.train(trained, plan)
+    return float(np.median(np.diff(marks[_WARM - 1 :])))
+
+
+def flops_of(model: Trainable, examples: Batch, rows: int) -> float:
+    """Floating-point operations of one training step on ``rows`` examples: forward, and twice that backward."""
+    count = min(rows, len(examples))
+    with torch.no_grad():
+        return 3 * model.flops(examples.take(torch.arange(count))) * rows / count
+
+
+def _line(a: tuple[float, float], b: tuple[float, float]) -> Line:
+    each = max((b[1] - a[1]) / (b[0] - a[0]), 0.0)
+    return Line(max(a[1] - each * a[0], 0.0), each)
+
+
+def _timed(call: Callable[[], Found]) -> tuple[float, Found]:
+    began = time.perf_counter()
+    found = call()
+    return time.perf_counter() - began, found

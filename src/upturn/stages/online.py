@@ -1,0 +1,111 @@
+"""Candidates drawn from the policy as it trains: sampled, scored, stored, then learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from upturn import components
+from upturn.assemble import prompt_for, where
+from upturn.data.groups import by_reward, encode_groups
+from upturn.errors import RunError
+from upturn.protocols import Objective
+from upturn.recipe import Online
+from upturn.stages.sample import round_prompts
+from upturn.stages.score import without_spread
+from upturn.stages.work import Work, prompt_keys
+from upturn.store import tables
+from upturn.store.commit import Draft
+from upturn.types import Array, Batch, Mixture, Samples, Scores, concatenate
+
+
+@dataclass
+class Draws:
+    """``feeds.OnlineFeed.draw``: set after set of the policy's own candidates, on the disk before its first step."""
+
+    work: Work
+    unit: str
+    policy: Any  # the model that is being trained
+    online: Online
+    objective: Objective
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        at = f"{self.unit}: online"
+        self.settings = components.checked(self.policy.Sampling, self.online.settings, f"{at}.settings", "sampling")
+        self.pool = where(self.work.tools.train, self.online.where, at)
+
+    def __call__(self, number: int) -> Batch:
+        """The batch of draw ``number``: P examples of K rows, or as many as have something to compare."""
+        online, key = self.online, self.work.key("draw", self.unit, number)
+        prompts = [prompt_for(self.policy, p) for p in round_prompts(self.pool, online.prompts, key)]
+        keys = prompt_keys(key, prompts, online.candidates)
+        was_training = self.policy.module.training
+        self.policy.module.eval()
+        if self.objective.example == "rollout":
+            rollout = self.policy.rollout(prompts, keys, self.settings)
+            samples, rewards = rollout.samples, self._judged(rollout.samples, number)
+            given = {"rewards": torch.from_numpy(rewards.reshape(keys.shape)).float()}
+            batch: Batch = replace(self.policy.replay(rollout), candidates=online.candidates, given=given)
+        else:
+            samples = self.policy.sample(prompts, keys, self.settings)
+            rewards = self._judged(samples, number)
+            wanted = getattr(self.objective, "candidates", None)
+            batch = encode_groups(self.policy, by_reward(samples, rewards, wanted), wanted)
+        self.policy.module.train(was_training)
+        return batch
+
+    def _judged(self, samples: Samples, number: int) -> Array:
+        """(N,) rewards; the first process stores what was drawn, and what was said of it."""
+        found, rewards = self.work.scores(samples)
+        if np.isnan(rewards).all():
+            raise RunError(
+                "not one candidate was scored: there is no reward to learn from", where=f"{self.unit}, draw {number}",
+                fix="Look at the scorer, and at the fields that it needs.",
+            )
+        if not self.work.follower:
+            marked = samples.with_fields(draw=np.full(len(samples), number, dtype=np.int64))
+            _stored(self.folder / f"draw-{number:06d}.parquet", marked, found)
+        return rewards
+
+
+def _stored(path: Path, samples: Samples, found: Sequence[Scores]) -> None:
+    partial = path.with_suffix(".tmp")
+    tables.write_scores(path.with_suffix(".scores"), samples, found)
+    tables.write_samples(partial, samples)
+    partial.rename(path)
+
+
+def keep_draws(work: Work, unit: str, folder: Path, draws: int, out: Draft) -> None:
+    """samples, scores and mixture of all that a stage drew; what it says of rewards goes into the record."""
+    paths = [folder / f"draw-{number:06d}.parquet" for number in range(draws)]
+    parts = [tables.read_samples(path) for path in paths]
+    said = [tables.read_scores(path.with_suffix(".scores")) for path in paths]
+    samples = concatenate(parts)
+    tables.write_samples(out.path / tables.SAMPLES, samples)
+    scores = [Scores(name, np.concatenate([s[name].values for s in said])) for name in work.parts.scorers]
+    tables.write_scores(out.path / tables.SCORES, samples, scores)
+    tables.write_mixture(out.path / tables.MIXTURE, Mixture(samples, np.ones(len(samples))), [unit] * len(samples))
+    weights = [weight for _, weight in work.parts.scorers.values()]
+    rewards = sum(weight * s.values for weight, s in zip(weights, scores, strict=True))
+    known = np.asarray(rewards, dtype=np.float64)
+    first, last = (known[samples.fields["draw"] == number] for number in (0, draws - 1))
+    out.counts.update(samples=len(samples), unscored=int(np.isnan(known).sum()))
+    silent = without_spread(samples, known)
+    out.info.update(
+        reward=float(np.nanmean(last)), reward_at_first=float(np.nanmean(first)), groups_without_spread=silent,
+        real_fraction=0.0,
+    )
+    groups = len(np.unique(samples.group))
+    if silent > groups / 2:
+        work.watch.note(f"{unit}: in {silent} of {groups} prompts all candidates had one reward: they teach nothing")
+    finish = samples.fields.get("finish")
+    if finish is not None and (cut := int((finish == "length").sum())):
+        out.counts["cut_off"] = cut
+        work.watch.note(f"{unit}: {cut} of {len(samples)} completions reached max_tokens without an end")
