@@ -424,3 +424,21 @@ def test_gae_with_lambda_one_is_return_less_value() -> None:
     to_go = rewards.flip(1).cumsum(dim=1).flip(1)
     assert torch.allclose(returns, to_go)
     assert torch.allclose(advantages, to_go - values)
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo", "mdloo", "ppo"])
+def test_a_policy_gone_far_astray_has_a_finite_gradient(name: str) -> None:
+    """Denoising steps of many dimensions move by hundreds of nats: e^800 is no number."""
+    from upturn import components
+
+    objective = components.make("objective", name, "test")
+    before = torch.zeros(8, 3)
+    columns = {"behaviour": before, "before_log_probs": before, "before_ref_log_probs": before - 400.0,
+               "before_values": torch.zeros(8, 3), "before_mask": torch.ones(8, 3)}
+    rewards = torch.tensor([[1.0, 0.0, 0.5, 0.2], [0.0, 1.0, 2.0, 0.1]])
+    batch = objective.prepare(Batch(columns, 4, {"rewards": rewards}))
+    now = torch.linspace(-800.0, 800.0, 24).reshape(8, 3).requires_grad_(True)
+    values = torch.zeros(8, 3, requires_grad=True)
+    out = Outputs(now, torch.ones(8, 3), ref_log_probs=before - 400.0, values=values)
+    objective(out, batch).sum.backward()
+    assert now.grad is not None and bool(torch.isfinite(now.grad).all())

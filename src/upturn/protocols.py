@@ -112,8 +112,8 @@ class Objective(Protocol):
     Optional class variables: ``candidates``, how many an example has (2: pairs; absent: whatever there are);
     ``before``, which of "log_probs", "ref_log_probs" and "values" ``prepare`` needs: the trainer computes them for the
     whole global batch without gradient, and puts them in as columns "before_log_probs", … (N, T) with "before_mask";
-    ``steer(state, batch)``, what adapts as training goes (a KL coefficient): called once a prepared batch, its answer is
-    saved with the training's state and given to the next batches, a number for each example, by name.
+    ``steer(state, batch)``, what adapts as training goes (a KL coefficient): called once a prepared batch; its answer
+    is saved with the training's state and given to the next batches, a number for each example, by name.
     """
 
     example: ClassVar[str]  # "sample" | "group" | "rollout"

@@ -12,11 +12,21 @@ from torch import Tensor
 
 from upturn.types import Batch, Outputs
 
+_FARTHEST = 20.0  # nats
+
 
 def log_ratio(log_probs: Tensor, other: Tensor, mask: Tensor) -> Tensor:
     """(N, T) log-probs less others, 0 where there is no action (whatever stands there, infinities too)."""
     acts = mask > 0
     return torch.where(acts, torch.where(acts, log_probs, 0.0) - torch.where(acts, other, 0.0), 0.0)
+
+
+def exponential(moved: Tensor) -> Tensor:
+    """e^moved, level from e^20 on: a ratio that large is a policy gone astray, and infinity would be a gradient of NaN.
+
+    Denoising steps of many dimensions get there in a few steps of training on one draw.
+    """
+    return moved.clamp(max=_FARTHEST).exp()
 
 
 def k3(log_probs: Tensor, ref_log_probs: Tensor, mask: Tensor) -> Tensor:
@@ -25,7 +35,7 @@ def k3(log_probs: Tensor, ref_log_probs: Tensor, mask: Tensor) -> Tensor:
     Schulman 2020, "Approximating KL divergence"; Shao et al. 2024, eq. 4. 0 where there is no action.
     """
     gap = log_ratio(ref_log_probs, log_probs, mask)
-    return gap.exp() - gap - 1
+    return exponential(gap) - gap - 1
 
 
 def clipped_loss(ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,9 @@ class Grpo:
     def __call__(self, out: Outputs, batch: Batch) -> Loss:
         assert out.ref_log_probs is not None
         weight, advantages = batch.given["row_weights"].reshape(-1), batch.given["advantages"].reshape(-1, 1)
-        ratio = _policy_gradient.log_ratio(out.log_probs, batch["before_log_probs"], out.mask).exp()
+        ratio = _policy_gradient.exponential(
+            _policy_gradient.log_ratio(out.log_probs, batch["before_log_probs"], out.mask)
+        )
         high = self.clip if self.clip_high is None else self.clip_high
         losses, held = _policy_gradient.clipped_loss(ratio, advantages, self.clip, high)
         kl = _policy_gradient.k3(out.log_probs, out.ref_log_probs, out.mask)

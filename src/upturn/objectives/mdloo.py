@@ -57,7 +57,7 @@ class Mdloo:
     def __call__(self, out: Outputs, batch: Batch) -> Loss:
         weight, advantages = batch.given["row_weights"].reshape(-1), batch.given["advantages"].reshape(-1, 1)
         moved = _policy_gradient.log_ratio(out.log_probs, batch["before_log_probs"], out.mask)
-        ratio = moved.exp()
+        ratio = _policy_gradient.exponential(moved)
         away = ratio * moved - ratio + 1
         each = batch.given["per_action"].reshape(-1, 1) * out.mask
         rows = -(each * (ratio * advantages - self.kl_previous * away)).sum(dim=1)

@@ -92,7 +92,9 @@ class Ppo:
     def __call__(self, out: Outputs, batch: Batch) -> Loss:
         assert out.values is not None
         weight, advantages, returns = batch.given["row_weights"].reshape(-1), batch["advantages"], batch["returns"]
-        ratio = _policy_gradient.log_ratio(out.log_probs, batch["before_log_probs"], out.mask).exp()
+        ratio = _policy_gradient.exponential(
+            _policy_gradient.log_ratio(out.log_probs, batch["before_log_probs"], out.mask)
+        )
         losses, held = _policy_gradient.clipped_loss(ratio, advantages, self.clip, self.clip)
         before = torch.where(out.mask > 0, batch["before_values"], 0.0)
         values = torch.where(out.mask > 0, out.values, 0.0)

@@ -51,7 +51,7 @@ class Rloo:
     def __call__(self, out: Outputs, batch: Batch) -> Loss:
         weight, advantages = batch.given["row_weights"].reshape(-1), batch.given["advantages"].reshape(-1)
         moved = _policy_gradient.log_ratio(out.log_probs, batch["before_log_probs"], out.mask)
-        ratio = moved.sum(dim=1).exp()
+        ratio = _policy_gradient.exponential(moved.sum(dim=1))
         losses, held = _policy_gradient.clipped_loss(ratio, advantages, self.clip, self.clip)
         ref = batch["before_ref_log_probs"]
         rows = ratio.detach()[:, None]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -66,8 +68,12 @@ class Planner:
         )
 
     def _built(self, name: str) -> Trainable:
-        model = self.parts.model(name)
-        model.build(self.splits.train, seeds.key("plan", name))
+        refit = self.recipe.models[name].refit
+        with TemporaryDirectory() as folder:
+            if refit is not None and refit.base == "policy":
+                self.policy.save(Path(folder))
+            model = self.parts.model(name, Path(folder))
+            model.build(self.splits.train, seeds.key("plan", name))
         model.id = f"plan-{name}"
         if not isinstance(model, ClosedForm):
             import_module("torch._dynamo")  # as every optimiser does at its first step: quicker among other imports

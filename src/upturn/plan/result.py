@@ -54,13 +54,13 @@ class Plan:
 
     def text(self) -> str:
         """For people."""
-        lines = [to_yaml(self.recipe), f"{'unit':26}{'step':10}{'samples':>9}{'steps':>8}{'FLOP':>10}{'seconds':>9}"]
+        lines = [to_yaml(self.recipe), f"{'unit':30}{'step':10}{'samples':>9}{'steps':>8}{'FLOP':>10}{'seconds':>9}"]
         lines += [
-            f"{r.unit:26}{r.step:10}{r.samples:>9,}{r.optimiser_steps:>8,}{r.flops:>10.1e}{r.seconds:>9.1f}"
+            f"{r.unit:30}{r.step:10}{r.samples:>9,}{r.optimiser_steps:>8,}{r.flops:>10.1e}{r.seconds:>9.1f}"
             for r in self.rows
         ]
         flops = sum(row.flops for row in self.rows)
-        lines.append(f"{'in all':26}{'':27}{flops:>10.1e}{self.seconds:>9.1f}")
+        lines.append(f"{'in all':30}{'':27}{flops:>10.1e}{self.seconds:>9.1f}")
         lines.append("")
         lines.append(f"Time {_duration(self.seconds)} on this machine ({self.machine['processor']}), "
                      f"cost {self.usd:.2f} USD at {self.recipe.usd_per_hour:.2f} an hour, "

@@ -18,6 +18,8 @@ from upturn.plan.timing import Sampled
 from upturn.recipe import Rounds, Sampling, Turn
 from upturn.types import Array, Batch, Rollout, Samples
 
+_FITTED = 0.9  # of the judged groups; the others tell what the reward model is worth
+
 
 def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
     """Adds the rows of all rounds; the real fraction of what makes each round's model, from round 0."""
@@ -37,6 +39,12 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
     for number in range(1, rounds.count + 1):
         unit = f"rounds/{number:03d}"
         planner.rows.append(Row(unit, "sample", count, 0, flops, seen.line(asked.prompts) + COMMIT))
+        for name, model in planner.recipe.models.items():
+            if model.refit is not None:
+                judged = min(model.refit.prompts or asked.prompts, asked.prompts) * number
+                rows = round(_FITTED * judged * asked.candidates)
+                groups = _as_groups(seen, None)
+                planner.train_on(f"{unit}/{name}", "fit", planner.tools.model(name), model.refit, groups, rows)
         planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(asked.prompts) + 2 * COMMIT))
         sizes = [len(real), *[expected.kept(rounds)] * number]
         fraction = 1.0
