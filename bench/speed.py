@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 BATCH, CANDIDATES = 16, 4
-STEPS = {"small": 24, "dense": 8}
+STEPS = {"small": 16, "dense": 4}
 CONFIGS: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
     "dense": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6},

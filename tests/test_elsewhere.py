@@ -106,8 +106,8 @@ def test_the_llama_rounds_run_on_any_folder_of_a_causal_model(run: Run, tmp_path
     (tmp_path / "texts" / "sums.txt").write_text("\n\n".join(lines))
     small_ones = [
         f"models.policy={{name: causal_lm, folder: {run.unit('rounds/000/pretrain') / 'model'}, max_length: 48}}",
-        f"data={{name: corpus, paths: [{tmp_path / 'texts'}], length: 24, section: 240}}", "threads=1", "stages.0.steps=4",
-        "rounds.count=1", "rounds.sample.prompts=16", "rounds.sample.settings={max_tokens: 20}",
+        f"data={{name: corpus, paths: [{tmp_path / 'texts'}], length: 24, section: 240}}", "threads=1",
+        "stages.0.steps=4", "rounds.count=1", "rounds.sample.prompts=16", "rounds.sample.settings={max_tokens: 20}",
         "models.reward.refit.prompts=16", "models.reward.refit.epochs=1", "models.reward.max_length=48",
         "models.reward.refit.score={name: length}", "evaluate.0.prompts=8", "evaluate.0.settings={max_tokens: 20}",
         "grid={prompts: 1, per_prompt: 1}",
