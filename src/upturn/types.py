@@ -29,12 +29,14 @@ def content_id(*parts: object) -> str:
     """16 hexadecimal digits that name these parts: equal content has an equal id, on any machine."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        if isinstance(part, np.ndarray):
+        if isinstance(part, str):  # nearly all there are
+            raw = part.encode("utf-8", "surrogatepass")  # JSON may hold half a pair
+        elif isinstance(part, np.ndarray):
             raw = str(part.dtype).encode() + str(part.shape).encode() + np.ascontiguousarray(part).tobytes()
         elif isinstance(part, bytes):
             raw = part
         else:
-            raw = str(part).encode("utf-8", "surrogatepass")  # JSON may hold half a pair
+            raw = str(part).encode()
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
