@@ -20,6 +20,10 @@ def summary(recipe: Recipe) -> list[tuple[str, str]]:
         if model.fit is not None:
             part = "training" if model.fit.split == "train" else "held-out"
             where = f", fitted on the {part} data{_where(model.fit.where)} and then left as it is"
+        if model.refit is not None:
+            asked = plural(model.refit.prompts, "prompt") if model.refit.prompts else "every prompt"
+            judges = listed([component(s) for s in model.refit.score])
+            where = f", fitted anew each round on candidates of {asked} as compared by {judges}"
         rows.append(("Model" if name == "policy" else f"Helper “{name}”", component(model.spec) + where))
     for stage in recipe.stages:
         rows.append((stage.name.capitalize(), f"On real data{_where(stage.where)}, {_training(stage)}."))
