@@ -16,6 +16,7 @@ from upturn.report import write
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
+from upturn.types import Batch
 from upturn.watch import Watch
 
 ONLINE = """
@@ -252,3 +253,26 @@ def test_a_draw_may_be_gone_through_more_than_once(tmp_path: Path) -> None:
 def test_parts_that_do_not_fit_are_refused(settings: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         loop.run(small(ONLINE, *settings), tmp_path)
+
+
+def test_idle_steps_apart_from_each_other_do_not_end_a_stage() -> None:
+    """Every second draw is all ties: counted, also under a KL limit; twelve in all, never two in a row."""
+    import torch
+
+    from toy import Line, examples
+    from upturn import trainer
+    from upturn.adapters.full import Full
+    from upturn.feeds import OnlineFeed
+    from upturn.objectives.kto import Kto
+    from upturn.recipe import Training
+
+    def draw(number: int) -> Batch:
+        label = 0 if number % 2 else 1
+        return examples(4, candidates=2, given={"ranks": np.tile([[label, 0]], (4, 1))})
+
+    model = Line(noisy=False)
+    spec = Training(steps=24, batch_size=4, learning_rate=1e-3, kl_limit=1e6)
+    history = trainer.train(model, trainer.Plan(
+        spec=spec, objective=Kto(), adapter=Full(), feed=OnlineFeed(draw, 4, 4, 1, 3), key=3, where="test"))
+    assert history.steps == 24 and history.idle == 12 and not history.stopped
+    assert all(bool(torch.isfinite(p).all()) for p in model.module.parameters())

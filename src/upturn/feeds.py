@@ -97,6 +97,11 @@ def _cut(parts: list[torch.Tensor], lengths: torch.Tensor, back: torch.Tensor) -
     return Ragged(torch.cat(kept)[index], offsets)
 
 
+def steps_of_a_draw(prompts: int, batch_size: int, passes: int) -> int:
+    """Optimiser steps on one set that the policy drew."""
+    return passes * -(-prompts // batch_size)
+
+
 @dataclass(eq=False)
 class OnlineFeed:
     """Examples that the policy itself makes: ``draw(n)`` gives the n-th set, gone through ``passes`` times.
@@ -114,12 +119,8 @@ class OnlineFeed:
     _current: Batch = field(init=False, repr=False)
 
     @property
-    def _per_pass(self) -> int:
-        return -(-self.prompts // self.batch_size)
-
-    @property
     def steps_per_epoch(self) -> int:
-        return self.passes * self._per_pass
+        return steps_of_a_draw(self.prompts, self.batch_size, self.passes)
 
     def batch(self, step: int, ready: Ready = _as_it_is) -> Batch:
         number, within = divmod(step, self.steps_per_epoch)
@@ -127,10 +128,11 @@ class OnlineFeed:
             drawn = self.draw(number)
             # padded as a whole: what is computed beforehand, place by place, has to fit every part of it
             self._current, self._number = ready(drawn.take(torch.arange(len(drawn)))), number
-        turn, place = divmod(within, self._per_pass)
+        per_pass = self.steps_per_epoch // self.passes
+        turn, place = divmod(within, per_pass)
         rng = seeds.generator(int(seeds.fold(int(seeds.fold(self.key, number)[0]), turn)[0]))
         order = torch.from_numpy(rng.permutation(len(self._current)))
-        return self._current.take(torch.tensor_split(order, self._per_pass)[place])
+        return self._current.take(torch.tensor_split(order, per_pass)[place])
 
     def resumable(self, step: int) -> bool:
         return step % self.steps_per_epoch == 0

@@ -30,7 +30,8 @@ _WEIGHT, _LOSS = " weight", " loss"  # among the sums of a step; no metric is ca
 _HELD_OUT_CHUNK = 512  # examples in one forward pass of the held-out loss
 _BETTER = 1e-4  # a held-out loss is a gain if it is lower by this share: less is float noise at a plateau
 _ATTACH = 2**62  # the number that stands for an adapter's own chance among the steps' keys
-_IDLE = 10  # steps without anything to learn, and no fewer than an epoch, before a stage gives up
+_NOTHING = "idle"  # the metric of a step in which nothing was learned
+_IDLE = 10  # steps in a row without anything to learn, and no fewer than an epoch, before a stage gives up
 _COMPILE_FROM = 1000  # steps below which compiling on an accelerator costs more than it gives
 
 
@@ -45,6 +46,7 @@ class History:
     best: float = math.inf
     since_best: int = 0
     idle: int = 0  # steps in which nothing could be learned: all candidates of every prompt were alike
+    idle_in_a_row: int = 0
     saved: int = 0  # the step of the last saved state
     steering: dict[str, float] = field(default_factory=dict)  # what an objective adapts as it goes: a KL coefficient
 
@@ -201,7 +203,7 @@ class _Session:
         said = torch.stack([weight, norm.double(), *(sums[name] / weight for name in names)]).tolist()
         if said[0] <= 0:
             self._nothing(step)
-            return 0.0, {}
+            return 0.0, {_NOTHING: 1.0}
         if not math.isfinite(said[1]):
             raise RunError(
                 f"the loss is not a number any more (gradient norm {said[1]})",
@@ -210,6 +212,7 @@ class _Session:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.spec, step, self.total)
+        self.history.idle_in_a_row = 0
         self.optimizer.step()
         self.plan.adapter.after_step(self.model, step + 1)  # some look at the gradients of the step
         self.optimizer.zero_grad(set_to_none=True)
@@ -221,7 +224,9 @@ class _Session:
     def _nothing(self, step: int) -> None:
         """A batch without weight: of samples an error at once; of groups, which may all be ties, after an epoch."""
         self.history.idle += 1
-        if self.plan.objective.example == "sample" or self.history.idle >= max(_IDLE, self.feed.steps_per_epoch):
+        self.history.idle_in_a_row += 1
+        patience = max(_IDLE, self.feed.steps_per_epoch)
+        if self.plan.objective.example == "sample" or self.history.idle_in_a_row >= patience:
             raise RunError(
                 "a batch in which nothing is trained on: every weight or label is masked, or every group is a tie",
                 where=f"{self.plan.where}, step {step + 1}", fix="Look at the mixture and its weights, or the rewards.",
@@ -330,7 +335,7 @@ class _Session:
     def _too_far(self, metrics: Mapping[str, float], step: int) -> bool:
         """Whether the policy has left its reference by more than the recipe allows; then it stops here."""
         limit = self.spec.kl_limit
-        if limit is None:
+        if limit is None or _NOTHING in metrics:
             return False
         if "kl" not in metrics:
             raise UserError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from upturn.errors import UserError
+from upturn.objectives._ranks import better, means
 from upturn.objectives._rows import example_weights, present
 from upturn.types import Batch, Loss, Outputs
 
@@ -20,30 +21,6 @@ def rewards_of(out: Outputs, batch: Batch) -> Tensor:
         raise UserError("this objective compares rewards, and the model gives none", where="objective",
                         fix="Train a reward model with it, such as reward_text or reward_image.")
     return out.rewards.reshape(-1, batch.candidates)
-
-
-def better(ranks: Tensor, there: Tensor) -> Tensor:
-    """(E, K, K) bool: candidate i is said to be better than j. Of a pick (1, 0, 0), the picked than the others."""
-    said = there & (ranks > 0)
-    pick = (torch.where(said, ranks, 0).amax(dim=1) == 1)[:, None]
-    placed = torch.where(pick & there & ~said, 2, torch.where(there, ranks, 0))
-    known = placed > 0
-    return (placed[:, :, None] < placed[:, None, :]) & known[:, :, None] & known[:, None, :]
-
-
-@torch.no_grad()
-def said_metrics(rewards: Tensor, above: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """Means over the (better, worse) pairs of a group, 0 where it has none, summed by the groups' weights (E,)."""
-    share = above.to(rewards.dtype)
-    share = share / share.sum(dim=(1, 2), keepdim=True).clamp_min(1)
-    gap = rewards[:, :, None] - rewards[:, None, :]
-    each = {
-        "accuracy": (share * (gap > 0)).sum(dim=(1, 2)),
-        "margin": (share * gap).sum(dim=(1, 2)),
-        "chosen_reward": (share.sum(dim=2) * rewards).sum(dim=1),
-        "rejected_reward": (share.sum(dim=1) * rewards).sum(dim=1),
-    }
-    return {name: (weight * value).sum() for name, value in each.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +56,7 @@ class Anchored:
         if self.centre:
             summed = torch.where(there, rewards, 0.0).sum(dim=1)
             total = total + self.centre * summed.square() * 2 / there.sum(dim=1)
-        metrics = said_metrics(rewards, above, weight)
+        metrics = means(above, weight, rewards)
         with torch.no_grad():
             metrics["said_nothing"] = (~learns).sum().to(weight.dtype)
             if "rewards" in batch.given:

@@ -17,11 +17,11 @@ from upturn.assemble import load_model, where
 from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
-from upturn.feeds import Feed, FixedFeed, OnlineFeed
+from upturn.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
 from upturn.protocols import ClosedForm, Objective, Trainable
 from upturn.recipe import Training
-from upturn.stages import loud
 from upturn.stages.assess import assess
+from upturn.stages.loud import told
 from upturn.stages.online import Draws, keep_draws
 from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.store import tables
@@ -84,8 +84,8 @@ def train(work: Work, unit: str, spec: Training, start: str | None) -> Outcome:
         with work.computing(out):
             history = fitted(work, unit, policy, spec, mixture, work.tools.held_out)
         if spec.online is not None:
-            steps = spec.online.passes * -(-spec.online.prompts // spec.batch_size)
-            keep_draws(work, unit, work.progress(unit), -(-history.steps // steps), out)
+            each = steps_of_a_draw(spec.online.prompts, spec.batch_size, spec.online.passes)
+            keep_draws(work, unit, work.progress(unit), -(-history.steps // each), out)
         finish(work, out, unit, policy, history, parent)
     shutil.rmtree(work.progress(unit), ignore_errors=True)
     return Done()
@@ -108,7 +108,7 @@ def finish(work: Work, out: Any, unit: str, model: Trainable, history: History, 
     (out.path / "losses.json").write_text(json.dumps(history.points, indent=1))
     identity = f"model-{tree_hash(out.path / 'model')[:16]}"
     out.info.update(model=identity, parent=parent, steps=history.steps, stopped=history.stopped, mixture=unit)
-    out.info.update(loud.told(unit, history, work.watch))
+    out.info.update(told(unit, history, work.watch))
 
 
 def fitted(
