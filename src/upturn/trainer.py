@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from upturn import seeds
+from upturn import beforehand, seeds
 from upturn.averaging import Average
 from upturn.errors import RunError, UserError
 from upturn.feeds import REFERENCE, Feed, FixedFeed
@@ -119,11 +119,14 @@ class _Session:
         )
         self.average = Average(self.parameters, plan.spec.ema) if plan.spec.ema else None
         self.history = History()
+        self.once = (self.accelerator.num_processes == 1 and self._acting
+                     and beforehand.one_pass(self.feed, plan.spec.micro_batch, model.module))
+        self.live: Outputs | None = None  # the pass of this step that was made beforehand
 
     def _refer(self) -> None:
         """The model at the entry: its log-probs of a fixed set once, where they never change; else at hand."""
         plan, model = self.plan, self.model
-        if "ref_log_probs" not in plan.objective.inputs | self._before_step:
+        if "ref_log_probs" not in plan.objective.inputs | beforehand.asked(plan.objective):
             return
         feed = plan.feed
         # where a forward pass draws noise, nothing of it can be kept; a short stage would not use all of it
@@ -135,11 +138,6 @@ class _Session:
             self.feed = feed.referred(lambda part: self._quietly(model, part, 0, 0).log_probs)
         else:
             self.reference = plan.adapter.reference(model)
-
-    @property
-    def _before_step(self) -> frozenset[str]:
-        wanted: frozenset[str] = getattr(self.plan.objective, "before", frozenset())
-        return wanted
 
     def run(self) -> History:
         bare = self.model.module
@@ -235,8 +233,9 @@ class _Session:
 
     def _ready(self, batch: Batch, key: int) -> Batch:
         """A global batch with all that ``prepare`` asks for: log-probs before the step, what is adapted."""
-        if self._before_step:
-            batch = batch.with_columns(**self._before(batch, key))
+        wanted = beforehand.asked(self.plan.objective)
+        if wanted:
+            batch = batch.with_columns(**self._before(batch, wanted, key))
         if self.history.steering:
             ones = torch.ones(len(batch))
             batch = batch.with_given(**{name: ones * value for name, value in self.history.steering.items()})
@@ -245,36 +244,39 @@ class _Session:
             self.history.steering = self.plan.objective.steer(self.history.steering, prepared)
         return prepared
 
-    def _before(self, batch: Batch, key: int) -> dict[str, torch.Tensor]:
+    def _before(self, batch: Batch, wanted: frozenset[str], key: int) -> dict[str, torch.Tensor]:
         """Columns "before_…" (N, T) of the whole global batch, without gradient and dropout."""
         module = self.model.module
+        self.live = None
+        if "log_probs" in wanted and self.once:
+            moved = batch.to(self.accelerator.device)
+            with self.accelerator.autocast():
+                self.live = self._asked(self.model, moved, None)
         was_training = module.training
         module.eval()
-        found: dict[str, list[torch.Tensor]] = {}
-        size = self.spec.micro_batch or len(batch)
-        for start in range(0, len(batch), size):
-            part = batch.take(torch.arange(start, min(start + size, len(batch))))
-            out = self._quietly(self.model, part, key, start)
-            # several draws estimate one log-prob: their mask says what each counts
-            said: dict[str, Any] = {"log_probs": out.log_probs, "values": out.values, "mask": out.mask / out.draws}
-            if "ref_log_probs" in self._before_step:
-                said["ref_log_probs"] = part.columns.get(REFERENCE)
-                if said["ref_log_probs"] is None:
-                    said["ref_log_probs"] = self._quietly(self.reference, part, key, start).log_probs
-            for name in (*sorted(self._before_step), "mask"):
-                found.setdefault(f"before_{name}", []).append(said[name].cpu())
+        found = beforehand.columns(
+            wanted, batch, self.spec.micro_batch or len(batch), self.live,
+            ask=lambda part, at: self._quietly(self.model, part, key, at),
+            ask_reference=lambda part, at: self._quietly(self.reference, part, key, at),
+        )
         module.train(was_training)
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        return found
+
+    @property
+    def _acting(self) -> bool:
+        """Whether log-probs are those of what the policy did."""
+        return self.plan.objective.example == "rollout"
+
+    def _asked(self, model: Any, part: Batch, draw: Any) -> Outputs:
+        out: Outputs = model.act(part) if self._acting else model.forward(part, draw)
+        return out
 
     @torch.no_grad()
     def _quietly(self, model: Any, part: Batch, key: int, start: int) -> Outputs:
         """One forward pass without gradient, with the chance of this key."""
-        acting = self.plan.objective.example == "rollout"
-        draw = None if acting else model.draw(part, key, start)
-        moved = part.to(self.accelerator.device)
+        draw = None if self._acting else model.draw(part, key, start)
         with self.accelerator.autocast():
-            out: Outputs = model.act(moved) if acting else model.forward(moved, draw)
-        return out
+            return self._asked(model, part.to(self.accelerator.device), draw)
 
     def _parts(self, examples: int) -> Iterator[tuple[int, int]]:
         """This process's share of a global batch, in micro-batches, as (start, stop)."""
@@ -287,18 +289,19 @@ class _Session:
             yield start, min(start + size, last)
 
     def _outputs(self, model: Any, micro: Batch, key: int, start: int) -> tuple[Outputs, Batch]:
-        acting = self.plan.objective.example == "rollout"
-        draw = None if acting else model.draw(micro, key, start)
         micro = micro.to(self.accelerator.device)
-        with self.accelerator.autocast():
-            out = model.act(micro) if acting else model.forward(micro, draw)
+        draw = None if self._acting else model.draw(micro, key, start)
+        out = beforehand.taken_along(micro, self.live)
+        if out is None:
+            with self.accelerator.autocast():
+                out = self._asked(model, micro, draw)
         if "ref_log_probs" not in self.plan.objective.inputs:
             return out, micro
-        known = micro.columns.get(REFERENCE, micro.columns.get("before_ref_log_probs"))
+        known: Any = micro.columns.get(REFERENCE, micro.columns.get("before_ref_log_probs"))
         if known is None:
             with torch.no_grad(), self.accelerator.autocast():
                 frozen: Any = self.reference
-                known = (frozen.act(micro) if acting else frozen.forward(micro, draw)).log_probs
+                known = self._asked(frozen, micro, draw).log_probs
         return replace(out, ref_log_probs=known), micro
 
     def _after(self, step: int, loss: float, metrics: Mapping[str, float]) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from upturn import seeds
+from upturn.models import _llama_step
 from upturn.models._pretrained import bare
 from upturn.types import Array
 
@@ -117,11 +118,14 @@ def _decode_batch(
     device = next(module.parameters()).device
     used, row_prompt = np.unique(of, return_inverse=True)
     # the distribution over the next token, for each prompt once, then for each of its candidates
-    step = _Step(module, [prompts[p] for p in used], DynamicCache(config=config), device)
-    logits = step.read()
+    read = _Step(module, [prompts[p] for p in used], DynamicCache(config=config), device)
+    logits = read.read()
     index = torch.from_numpy(row_prompt).to(device)
     logits = logits[index]
-    step.keep(index)
+    read.keep(index)
+    inner = bare(module)
+    quick = _llama_step.fits(inner)
+    step = _llama_step.LlamaStep(inner, read.cache, read.mask, read.at, max_tokens) if quick else read
 
     count = len(of)
     tokens = torch.full((count, max_tokens), -1, dtype=torch.int64, device=device)

@@ -1,0 +1,125 @@
+"""One decoding step of Llama-shaped models without the framework around it.
+
+At a million parameters a step of `transformers` is nine parts Python to one part arithmetic: hooks, keyword
+arguments, masks made anew, a cache that is copied at every token. Here a step is the arithmetic alone, on the same
+modules' weights, with a cache that is allocated once. What it cannot reproduce exactly is left to `transformers`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_SHAPED_ALIKE = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
+_JOINED = 1 << 22  # weights (16 MB) up to which maps are joined: beyond, a call costs nothing beside its arithmetic
+
+
+def fits(module: Any) -> bool:
+    """Whether :class:`LlamaStep` does what this model's own forward pass does: float32, attention to all that went.
+
+    Layers an adapter stands in are called as they are; sliding windows and other kinds of attention are not done here.
+    """
+    if type(module).__name__ not in _SHAPED_ALIKE or not type(module).__module__.startswith("transformers."):
+        return False
+    config = module.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    slides = type(module).__name__ == "MistralForCausalLM" and config.sliding_window is not None
+    plain = config._attn_implementation in {"sdpa", "eager"} and kinds == {"full_attention"} and not slides
+    return plain and all(parameter.dtype == torch.float32 for parameter in module.parameters())
+
+
+class LlamaStep:
+    """``next(tokens)`` (rows,) -> logits (rows, V) of the token after; ``keep(rows)`` leaves the others out.
+
+    cache  of `transformers`, after the prompts were read: a layer's keys and values are (rows, heads, L, width)
+    mask   (rows, L) 1 where a row's prompt stands, None where none was padded
+    at     (rows,) position of each row's next token
+    room   tokens that may come
+    """
+
+    def __init__(self, module: Any, cache: Any, mask: Tensor | None, at: Tensor, room: int) -> None:
+        self.head, self.inner, self.at = module.lm_head, module.model, at
+        self.used = cache.get_seq_length()
+        self.blocks = [_Block(layer) for layer in self.inner.layers]
+        self.kept = [
+            tuple(F.pad(part, (0, 0, 0, room)) for part in (layer.keys, layer.values)) for layer in cache.layers
+        ]
+        self.mask = None if mask is None else F.pad(mask.bool(), (0, room), value=True)
+
+    def next(self, tokens: Tensor) -> Tensor:
+        x = self.inner.embed_tokens(tokens)
+        cos, sin = self.inner.rotary_emb(x, self.at[:, None])
+        first, self.used, self.at = self.used, self.used + 1, self.at + 1
+        seen = None if self.mask is None else self.mask[:, None, None, : self.used]
+        for block, (keys, values) in zip(self.blocks, self.kept, strict=True):
+            x = block(x, cos, sin, keys, values, first, seen)
+        logits: Tensor = self.head(_scaled(x, self.inner.norm) * self.inner.norm.weight)
+        return logits
+
+    def keep(self, rows: Tensor) -> None:
+        self.kept = [tuple(part[rows] for part in layer) for layer in self.kept]
+        self.at = self.at[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+
+
+def _scaled(x: Tensor, norm: Any) -> Tensor:
+    """x over its root mean square (Zhang & Sennrich 2019, equation 4), not yet times the weight."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+
+
+class _Joined:
+    """Several linear maps of one normed row, side by side: (rows, D) -> (rows, sum of their outputs).
+
+    Small plain ones are one matrix, the norm's weight inside it; others (large, or with adapters) stay as they are.
+    """
+
+    def __init__(self, norm: Any, *maps: Any) -> None:
+        self.norm, self.maps = norm, maps
+        self.weight: Tensor | None = None
+        if all(type(each) is torch.nn.Linear for each in maps) and sum(m.weight.numel() for m in maps) <= _JOINED:
+            self.weight = torch.cat([each.weight for each in maps]) * norm.weight
+            biases = [each.bias for each in maps]
+            self.bias = None if biases[0] is None else torch.cat(biases)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = _scaled(x, self.norm)
+        if self.weight is not None:
+            return F.linear(x, self.weight, self.bias)
+        x = x * self.norm.weight
+        return torch.cat([each(x) for each in self.maps], dim=-1)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, equation 34, halves instead of pairs) of x (rows, heads, width)."""
+    left, right = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cos, torch.cat((-right, left), dim=-1), sin)
+
+
+class _Block:
+    """A layer's maps, made ready once."""
+
+    def __init__(self, layer: Any) -> None:
+        attends, feeds = layer.self_attn, layer.mlp
+        self.asked = _Joined(layer.input_layernorm, attends.q_proj, attends.k_proj, attends.v_proj)
+        self.fed = _Joined(layer.post_attention_layernorm, feeds.gate_proj, feeds.up_proj)
+        self.out, self.down, self.bend = attends.o_proj, feeds.down_proj, feeds.act_fn
+        self.width, self.scale = attends.head_dim, attends.scaling
+
+    def __call__(
+        self, x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, at: int, seen: Tensor | None
+    ) -> Tensor:
+        """(rows, D); writes column ``at`` of the cache, and attends to all up to it that ``seen`` allows."""
+        rows, shared = keys.shape[:2]
+        heads = self.asked(x).view(rows, -1, self.width)
+        turned = _turned(heads[:, :-shared], cos, sin)
+        keys[:, :, at], values[:, :, at] = turned[:, -shared:], heads[:, -shared:]
+        # the heads that share keys stand where other queries would: one token asks, so nothing has to be hidden
+        grouped = turned[:, :-shared].reshape(rows, shared, -1, self.width)
+        met = F.scaled_dot_product_attention(
+            grouped, keys[:, :, : at + 1], values[:, :, : at + 1], attn_mask=seen, scale=self.scale)
+        x = x + self.out(met.reshape(rows, -1))
+        gate, up = self.fed(x).chunk(2, dim=-1)
+        return x + self.down(self.bend(gate) * up)  # type: ignore[no-any-return]

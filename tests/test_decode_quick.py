@@ -1,0 +1,106 @@
+"""The quick decoding step against the forward pass of `transformers`; a set drawn for one step is passed once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from upturn import beforehand, components, seeds, trainer
+from upturn.feeds import OnlineFeed
+from upturn.models import _decode, _llama_step
+from upturn.models._decode import Choice, decode
+from upturn.recipe import Training
+from upturn.types import Prompt, objects, real_samples
+
+_SIZE: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50,
+    "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}
+_CONFIG = {"model_type": "llama", **{k: v for k, v in _SIZE.items() if not k.endswith("_id") and k != "vocab_size"}}
+
+
+def _module(kind: str, **more: Any) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**_SIZE, **more})
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def _decoded(module: Any) -> _decode.Decoded:
+    """Uneven prompts, three candidates each: padding on the left, shared reading, rows that end and leave."""
+    prompts = [np.random.default_rng(i).integers(3, 50, 3 + 4 * i).tolist() for i in range(3)]
+    return decode(
+        module, module.config, prompts, np.repeat(np.arange(3), 3), np.arange(9), stop=2, max_tokens=20,
+        choice=Choice(temperature=0.7), batch=512)
+
+
+@pytest.mark.parametrize("kind, more", [
+    ("llama", {}), ("llama", {"num_key_value_heads": 2, "tie_word_embeddings": True, "attention_bias": True}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+    ("qwen2", {"num_key_value_heads": 2}), ("mistral", {"sliding_window": None, "num_key_value_heads": 1}),
+])
+@pytest.mark.parametrize("joined", [0, _llama_step._JOINED], ids=["apart", "joined"])
+def test_the_quick_step_says_what_the_forward_pass_says(
+    kind: str, more: dict[str, Any], joined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _module(kind, **more)
+    for parameter in module.parameters():  # norms and biases away from where they begin
+        chance = torch.Generator().manual_seed(parameter.numel())
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=chance)
+    assert _llama_step.fits(module)
+    monkeypatch.setattr(_llama_step, "_JOINED", joined)
+    quick = _decoded(module)
+    monkeypatch.setattr(_llama_step, "fits", lambda _: False)
+    plain = _decoded(module)
+    assert (quick.tokens == plain.tokens).all()
+    assert quick.stopped.any() and not quick.stopped.all()  # some rows left early
+    torch.testing.assert_close(quick.model_log_probs, plain.model_log_probs, atol=2e-5, rtol=0)
+
+
+def test_what_the_quick_step_cannot_do_is_left_to_the_model() -> None:
+    assert not _llama_step.fits(_module("mistral", sliding_window=8))
+    assert not _llama_step.fits(_module("gpt2"))
+    assert not _llama_step.fits(_module("llama").to(torch.bfloat16))
+
+
+def test_a_set_drawn_for_one_step_is_passed_once_and_learned_from_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights after three RLOO steps, with a pass of the policy less each time."""
+    def trained(single: bool) -> tuple[list[torch.Tensor], int]:
+        model = components.make("model", {"name": "causal_lm", "config": _CONFIG}, "test")
+        asked = [Prompt(f"{i}+{i}=") for i in range(4)]
+        model.build(real_samples("text", objects([str(2 * i) for i in range(4)]), asked, "test"), 0)
+        if not single:
+            monkeypatch.setattr(beforehand, "one_pass", lambda *_: False)
+        passes = 0
+        act = model.act
+
+        def counted(batch: Any) -> Any:
+            nonlocal passes
+            passes += 1
+            return act(batch)
+
+        model.act = counted
+
+        def draw(number: int) -> Any:
+            keys = seeds.fold(number, range(16)).reshape(4, 4)
+            rollout = model.rollout(asked, keys, model.Sampling(max_tokens=8))
+            rewards = torch.tensor([float(len(str(text))) for text in rollout.samples.content]).reshape(4, 4)
+            return replace(model.replay(rollout), candidates=4, given={"rewards": rewards})
+
+        trainer.train(model, trainer.Plan(
+            spec=Training(steps=3, batch_size=4, learning_rate=1e-2, precision="fp32"),
+            objective=components.make("objective", {"name": "rloo"}, "test"),
+            adapter=components.make("adapter", {"name": "full"}, "test"),
+            feed=OnlineFeed(draw, 4, 4, 1, 1), key=1, where="test"))
+        return [p.detach().clone() for p in model.module.parameters()], passes
+
+    once, fewer = trained(True)
+    twice, more = trained(False)
+    assert more - fewer == 3
+    for a, b in zip(once, twice, strict=True):
+        # Adam moves a weight by 1e-2 a step whatever its gradient's size: float noise of 1e-7 shows as a bit more
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
