@@ -23,7 +23,8 @@ FORMULATIONS = [Edm(sigma_data=0.6), Epsilon(), Epsilon(schedule="cosine"), Flow
 class Linear:
     """A network that is any fixed function of all its inputs; the module is not looked at."""
 
-    def call(self, module, x, noise, label):
+    def call(self, module, x, noise, condition):
+        label = condition["label"]
         return torch.tanh(0.7 * x + 0.1 * spread(noise, x) + 0.05 * spread(label, x).to(x.dtype))
 
 
@@ -40,7 +41,7 @@ def drawn(n=500, dims=3):
 
 def surrogate(formulation, x0, noise, sigma, label):
     """(N,) the weighted squared error that the models train on."""
-    d = denoised(NETWORK, torch.nn.Identity(), formulation, x0 + spread(sigma, x0) * noise, sigma, label)
+    d = denoised(NETWORK, torch.nn.Identity(), formulation, x0 + spread(sigma, x0) * noise, sigma, {"label": label})
     return formulation.weight(sigma) * (d - x0).square().sum(1)
 
 
@@ -58,7 +59,7 @@ def test_epsilon_loss_is_the_plain_squared_error_of_the_noise(schedule):
         f = torch.cos((torch.arange(1001).double() / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
     bar = torch.cumprod(1 - betas, 0)[k][:, None]
-    predicted = NETWORK.call(None, bar.sqrt() * x0 + (1 - bar).sqrt() * noise, k.double(), label)
+    predicted = NETWORK.call(None, bar.sqrt() * x0 + (1 - bar).sqrt() * noise, k.double(), {"label": label})
     textbook = (predicted - noise).square().sum(1)
     sigma = ((1 - bar) / bar).sqrt()[:, 0]
     torch.testing.assert_close(surrogate(form, x0, noise, sigma, label), textbook, rtol=1e-6, atol=1e-8)
@@ -67,7 +68,7 @@ def test_epsilon_loss_is_the_plain_squared_error_of_the_noise(schedule):
 def test_flow_loss_is_the_plain_squared_error_of_the_velocity():
     x0, noise, u, label = drawn()
     t = 0.01 + 0.98 * u
-    predicted = NETWORK.call(None, (1 - t[:, None]) * x0 + t[:, None] * noise, 1000 * t, label)
+    predicted = NETWORK.call(None, (1 - t[:, None]) * x0 + t[:, None] * noise, 1000 * t, {"label": label})
     textbook = (predicted - (noise - x0)).square().sum(1)
     torch.testing.assert_close(surrogate(Flow(), x0, noise, t / (1 - t), label), textbook, rtol=1e-6, atol=1e-8)
 
@@ -81,7 +82,7 @@ def test_edm_loss_is_the_squared_error_of_a_target_of_unit_variance():
     root = (sigma**2 + sigma_data**2).sqrt()[:, None]
     # Karras et al. 2022, equation 8, with their table 1 written out
     target = (x0 - sigma_data**2 / root**2 * x) / (sigma[:, None] * sigma_data / root)
-    raw = NETWORK.call(None, x / root, sigma.log() / 4, label)
+    raw = NETWORK.call(None, x / root, sigma.log() / 4, {"label": label})
     textbook = (raw - target).square().sum(1)
     torch.testing.assert_close(surrogate(form, x0, noise, sigma, label), textbook, rtol=1e-6, atol=1e-8)
     # 60,000 targets of variance 1, in 5 bands of noise: 12,000 each, standard error of a variance 0.013
@@ -308,9 +309,11 @@ def test_euler_is_ddim():
     sample = seeds.table_normal(2, 0, 6, (3,)).double()
     x = sample * (1 + sigmas[0] ** 2).sqrt()
     for time, now, later in zip(times, sigmas[:-1], sigmas[1:], strict=True):
-        sample = ddim.step(NETWORK.call(None, sample, torch.tensor(float(time)), label), time, sample).prev_sample
+        said = NETWORK.call(None, sample, torch.tensor(float(time)), {"label": label})
+        sample = ddim.step(said, time, sample).prev_sample
         x = samplers.euler(
-            lambda v, s: denoised(NETWORK, torch.nn.Identity(), form, v, s, label), x, torch.stack([now, later]), None
+            lambda v, s: denoised(NETWORK, torch.nn.Identity(), form, v, s, {"label": label}), x,
+            torch.stack([now, later]), None,
         )
         torch.testing.assert_close(x / (1 + later**2).sqrt(), sample, rtol=1e-4, atol=1e-5)
 

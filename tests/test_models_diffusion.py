@@ -115,7 +115,7 @@ def test_log_probs_are_the_weighted_squared_error(formulation):
         sigma = drawn.sigma[row, time]
         label = torch.tensor([-1 if drawn.drop[row] else points(12).labels[row]])
         with torch.no_grad():
-            d = denoiser(model, label, settings, {})((x0 + sigma * drawn.noise[row, time])[None], sigma)[0]
+            d = denoiser(model, {"label": label}, settings, {})((x0 + sigma * drawn.noise[row, time])[None], sigma)[0]
         expected = -0.5 * model.form.weight(sigma) * (d - x0).square().sum()
         torch.testing.assert_close(out.log_probs[row, time].detach(), expected, rtol=1e-4, atol=1e-4)
 
@@ -172,7 +172,8 @@ def test_diffusers_opens_an_unconditional_unet_as_a_pipeline_and_makes_pictures(
     assert isinstance(pipeline.scheduler, DDPMScheduler) and pipeline.scheduler.config.beta_end == 0.02
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        theirs, ours = pipeline.unet(x, 250).sample, model.net.call(model.module, x, torch.tensor(250.0), None)
+        theirs = pipeline.unet(x, 250).sample
+        ours = model.net.call(model.module, x, torch.tensor(250.0), {"label": torch.full((2,), -1)})
     torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
 
 
@@ -186,7 +187,7 @@ def test_diffusers_opens_a_conditional_unet(tmp_path):
     x, label = torch.randn(3, 1, 16, 16), torch.tensor([0, 2, -1])
     with torch.no_grad():
         theirs = opened(x, 40.0, class_labels=torch.tensor([0, 2, 3])).sample
-        ours = model.net.call(model.module, x, torch.tensor(40.0), label)
+        ours = model.net.call(model.module, x, torch.tensor(40.0), {"label": label})
     torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
 
 

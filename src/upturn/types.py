@@ -347,6 +347,8 @@ class Draw:
     sigma: Tensor
     noise: Tensor
     drop: Tensor | None = None  # (N,) bool: the condition is dropped (classifier-free guidance)
+    latent: Tensor | None = None  # (N, ...) standard normal: where in the posterior of its latents a picture stands
+    variant: Tensor | None = None  # (N,) in [0, 1): which of the captions of a picture is read
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Denoise = Callable[["Tensor", "Tensor"], "Tensor"]  # x (N, ...), sigma () or (N,) -> an estimate of x0 (N, ...)
+Condition = Mapping[str, "Tensor"]  # what is asked for, by name: row-level tensors (N, ...), such as the class "label"
 
 
 class Coefficients(NamedTuple):
@@ -57,20 +58,22 @@ class Formulation(Protocol):
         ...
 
 
-class Network(Protocol):
-    """F: a component of kind "network". ``folder`` is its name inside a saved model.
+class Caller(Protocol):
+    """F, as samplers and training see it. Its module has ``settings`` or ``config``: so it is told from a wrapper."""
 
-    Its module has ``settings`` or ``config``, by which it is told from a wrapper around it.
-    """
+    def call(self, module: nn.Module, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """F(x (N, *shape), c_noise () or (N,), N rows of condition) -> (N, *shape)."""
+        ...
+
+
+class Network(Caller, Protocol):
+    """A component of kind "network", conditioned on "label" (N,) int64, -1 for none; ``folder`` is its name in a saved
+    model."""
 
     folder: ClassVar[str]
 
     def make(self, shape: tuple[int, ...], classes: int, noise_range: tuple[float, float]) -> nn.Module:
         """Fresh weights, from torch's own stream."""
-        ...
-
-    def call(self, module: nn.Module, x: Tensor, noise: Tensor, label: Tensor) -> Tensor:
-        """F(x (N, *shape), c_noise () or (N,), label (N,) int64 with -1 for none) -> (N, *shape)."""
         ...
 
     def config(self, module: nn.Module) -> Mapping[str, Any]:
@@ -95,9 +98,9 @@ def spread(values: Tensor, like: Tensor) -> Tensor:
 
 
 def denoised(
-    network: Network, module: nn.Module, formulation: Formulation, x: Tensor, sigma: Tensor, label: Tensor
+    network: Caller, module: nn.Module, formulation: Formulation, x: Tensor, sigma: Tensor, condition: Condition
 ) -> Tensor:
-    """D(x (N, ...); sigma () or (N,), label (N,)): the expected x0, (N, ...)."""
+    """D(x (N, ...); sigma () or (N,), N rows of condition): the expected x0, (N, ...)."""
     c = formulation.coefficients(sigma)
-    raw = network.call(module, spread(c.into, x) * x, c.noise, label)
+    raw = network.call(module, spread(c.into, x) * x, c.noise, condition)
     return spread(c.skip, x) * x + spread(c.out, x) * raw

@@ -25,7 +25,8 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
     In these coordinates it is DDIM with eta = 0 (Song et al. 2021, equation 13).
     """
     for now, later in pairwise(sigmas.unbind()):
-        x = x + (later - now) * (x - denoise(x, now)) / now
+        estimate = denoise(x, now)
+        x = estimate + later / now * (x - estimate)  # nothing cancels, however great the first noise level
     return x
 
 

@@ -97,6 +97,21 @@ def plain(module: Any) -> Iterator[None]:
         module._modules.update(heads)
 
 
+@contextmanager
+def merged(module: Any) -> Iterator[None]:
+    """Inside, the base holds what it amounts to with every adapter, for those who look at it alone (``plain``)."""
+    with torch.no_grad():
+        whole = [(layer.get_base_layer().weight, _effective(layer, names(module))) for _, _, layer in outermost(module)]
+    kept = [weight.data for weight, _ in whole]
+    for weight, effective in whole:
+        weight.data = effective
+    try:
+        yield
+    finally:
+        for (weight, _), own in zip(whole, kept, strict=True):
+            weight.data = own
+
+
 def inject(module: Any, name: str, config: Any) -> None:
     """Put an adapter into the model, frozen and on, its first weights from torch's stream."""
     from peft import inject_adapter_in_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,16 @@ from upturn.types import Array, Kind, Ragged, Samples
 
 _LONGEST_PIECE = 4  # bytes: fastText's character pieces are 3 to 6, short ones matter where texts are formulas
 _PRIME = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's odd multiplier
+
+
+def check(sizes: Mapping[str, int], shares: Mapping[str, float]) -> None:
+    """ValueError where a size is below 1, or a share not in [0, 1)."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, not {size}")
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, not {share}")
 
 
 def columns(samples: Samples, shape: Sequence[int]) -> Tensor | Ragged:

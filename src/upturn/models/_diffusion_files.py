@@ -15,13 +15,13 @@ from upturn.models._diffusion_frame import Frame
 from upturn.store.files import read_json, to_json
 
 if TYPE_CHECKING:
-    from upturn.models._diffusion import Diffusion
+    from upturn.models._diffusion_classes import ClassDiffusion
 
 _SETTINGS, _SCHEDULER, _PIPELINE = "model.json", "scheduler", "model_index.json"
 _OF_TRAINING = {"label_dropout", "draws"}  # may differ from what the saved model was trained with
 
 
-def save(model: Diffusion, folder: Path) -> None:
+def save(model: ClassDiffusion, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     inner = bare(model.module)
     with _adapters.plain(inner):
@@ -39,7 +39,7 @@ def save(model: Diffusion, folder: Path) -> None:
     (folder / _SETTINGS).write_text(to_json(_settings(model)), encoding="utf-8")
 
 
-def _settings(model: Diffusion) -> dict[str, Any]:
+def _settings(model: ClassDiffusion) -> dict[str, Any]:
     own = {f.name: getattr(model, f.name) for f in fields(model) if f.init}
     network: Any = model.net  # both are dataclasses, as every component is
     formulation: Any = model.form
@@ -48,7 +48,7 @@ def _settings(model: Diffusion) -> dict[str, Any]:
     return {"model": model.name, "fields": own, "frame": asdict(model.frame)}
 
 
-def load(model: Diffusion, folder: Path) -> None:
+def load(model: ClassDiffusion, folder: Path) -> None:
     """Fields, frame and weights of the folder into a model whose own fields must not disagree."""
     path = folder / _SETTINGS
     saved = read_json(path)

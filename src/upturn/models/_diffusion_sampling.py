@@ -14,7 +14,7 @@ from torch import Tensor
 
 from upturn import seeds
 from upturn.diffusion import samplers
-from upturn.diffusion.denoiser import Denoise, denoised, spread
+from upturn.diffusion.denoiser import Condition, Denoise, denoised, spread
 from upturn.diffusion.guidance import guided
 from upturn.errors import UserError
 from upturn.models._diffusion_frame import carried
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from upturn.models._diffusion import Diffusion
 
 Run = Callable[..., Tensor]
+_AVERAGING, _FARTHEST = frozenset({"heun", "churn"}), 1e5  # a table of cosine betas ends at 2 * 10^4
 
 
 @dataclass(frozen=True)
@@ -73,23 +74,33 @@ class DiffusionSampling:
         return known[self.sampler]
 
 
-def denoiser(model: Diffusion, label: Tensor, settings: DiffusionSampling, guides: Mapping[str, Any]) -> Denoise:
-    """D for rows of these labels (N,), with the guidance of the settings, in the model's coordinates."""
+def denoiser(
+    model: Diffusion, condition: Condition, settings: DiffusionSampling, guides: Mapping[str, Any],
+    prompts: Sequence[Prompt] = (),
+) -> Denoise:
+    """D for N rows of condition, with the guidance of the settings, in the model's coordinates.
 
-    def plain(of: Diffusion, rows: Tensor) -> Denoise:
-        return lambda x, sigma: denoised(of.net, of.module, of.form, x, sigma, rows)
+    ``prompts`` are those of the rows: a guide makes its own condition of them.
+    """
+
+    def plain(of: Diffusion, asked: Condition) -> Denoise:
+        rows = of.prepared(asked)
+        return lambda x, sigma: denoised(of.caller, of.module, of.form, x, sigma, rows)
 
     _check_guidance(model, settings, guides)
-    own = plain(model, label)
+    own = plain(model, condition)
     if settings.guidance == 1.0:
         return own
     if settings.guide:
         other = guides[settings.guide]
-        rows = label if other.conditional else torch.full_like(label, -1)
-        weaker = carried(plain(other, rows), other.frame, model.frame)
+        weaker = carried(plain(other, moved(other.condition(prompts), model.device)), other.frame, model.frame)
     else:
-        weaker = plain(model, torch.full_like(label, -1))
+        weaker = plain(model, model.without(condition, settings))
     return guided(own, weaker, settings.guidance, settings.guidance_low, settings.high)
+
+
+def moved(condition: Condition, device: torch.device) -> Condition:
+    return {name: column.to(device) for name, column in condition.items()}
 
 
 def _check_guidance(model: Diffusion, settings: DiffusionSampling, guides: Mapping[str, Any]) -> None:
@@ -101,32 +112,38 @@ def _check_guidance(model: Diffusion, settings: DiffusionSampling, guides: Mappi
         )
     if settings.guidance == 1.0 or settings.guide:
         return
-    if not model.conditional:
-        raise UserError("an unconditional model has no condition to guide by", where=where, fix=fix)
-    if not model.label_dropout:
-        raise UserError("with label_dropout 0 a model never learns to go without its class", where=where, fix=fix)
+    obstacle = model.unguidable()
+    if obstacle:
+        raise UserError(obstacle, where=where, fix=fix)
 
 
 def noise_levels(model: Diffusion, settings: DiffusionSampling) -> Tensor:
     """(steps + 1,) on the model's device."""
     try:
-        return model.form.sigmas(settings.steps).to(model.device)
+        levels = model.form.sigmas(settings.steps)
     except ValueError as error:
         raise UserError(str(error), where="settings.steps") from error
+    if settings.sampler in _AVERAGING and float(levels[0]) > _FARTHEST:
+        raise UserError(
+            f"the sampler '{settings.sampler}' averages two slopes, and this model begins at pure noise, where a step "
+            "is without bound", where="settings.sampler", fix="Use euler, dpmpp_2m or ancestral.",
+        )
+    return levels.to(model.device)
 
 
 def chunks(
     model: Diffusion, prompts: Sequence[Prompt], keys: Array, batch: int
-) -> Iterator[tuple[Tensor, Tensor, samplers.Noise]]:
-    """Of every ``batch`` rows: labels, the start's unit noise, the noise of step i (streams 0 and i + 1 of a key)."""
-    labels = model.labels(prompts).to(model.device)
+) -> Iterator[tuple[Sequence[Prompt], Condition, Tensor, samplers.Noise]]:
+    """Of every ``batch`` rows: prompts, condition, the start's unit noise, noise of step i (streams 0 and i + 1)."""
+    condition = moved(model.condition(prompts), model.device)
     for start in range(0, len(prompts), batch):
-        part = keys[start : start + batch]
+        rows = slice(start, start + batch)
+        part = keys[rows]
 
         def noise(step: int, part: Array = part) -> Tensor:
             return seeds.normal(part, model.frame.shape, stream=step + 1).to(model.device)
 
-        yield labels[start : start + batch], noise(-1), noise
+        yield prompts[rows], {name: column[rows] for name, column in condition.items()}, noise(-1), noise
 
 
 @contextmanager

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,15 @@ import torch
 
 from upturn.errors import UserError
 from upturn.models import _adapter_files, _adapters, _heads
-from upturn.models._tokenizer import Codec, settle
+from upturn.models._opened import Form, located, quiet, read, without_dropout
+from upturn.models._tokenizer import Codec
 from upturn.store.weights import linked
 
 _CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"
+_FORM = Form(
+    "AutoModelForCausalLM", needs="It needs config.json, model.safetensors and tokenizer.json, all whole.",
+    whole="Give a causal language model, with its head.",
+)
 _EVERYTHING = "100TB"  # one file whatever the size: what is saved does not depend on a library's idea of a shard
 
 
@@ -27,28 +30,6 @@ def bare(module: torch.nn.Module) -> Any:
     while not hasattr(inner, "save_pretrained"):
         inner = getattr(inner, "_orig_mod", None) or inner.module
     return inner
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's progress bars and advice; its errors are raised, and ours to word."""
-    from transformers.utils import logging as library
-
-    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    library.set_verbosity(logging.CRITICAL)
-    library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library.set_verbosity(level)
-        if bars:
-            library.enable_progress_bar()
-
-
-def _without_dropout(config: Any, stated: Mapping[str, Any]) -> None:
-    for name, value in config.to_dict().items():
-        if "drop" in name and isinstance(value, float) and name not in stated:
-            setattr(config, name, 0.0)
 
 
 def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
@@ -64,7 +45,7 @@ def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
             f"transformers has no causal language model '{name}'", where="model.config.model_type",
             fix=f"{hint}Use llama, gpt2, gpt_neox, qwen2, …",
         )
-    with _quiet():
+    with quiet():
         usual = AutoConfig.for_model(name)
     known = {*usual.to_dict(), *usual.attribute_map}
     for key in given:
@@ -82,9 +63,9 @@ def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
         )
     ids = {"pad_token_id": codec.pad, "bos_token_id": codec.bos, "eos_token_id": codec.eos}
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.for_model(name, **{**given, **ids})
-            _without_dropout(config, given)
+            without_dropout(config, given)
             module: torch.nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except Exception as error:  # each architecture checks its config in its own way
         said = str(error.__cause__ or error).strip().splitlines()
@@ -97,60 +78,24 @@ def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
 
 def from_files(folder: str | None, hub: str | None) -> tuple[torch.nn.Module, Codec]:
     """A pre-trained model and its tokenizer, in float32; the hub's local cache is asked before the network."""
-    if folder is not None:
-        if not Path(folder).is_dir():
-            raise UserError(f"there is no folder '{folder}'", where="model.folder", fix="Give the folder of a model.")
-        return _read(folder, "model.folder", local=True, dropout=False)
-    name = str(hub)
     try:
-        return _read(name, "model.hub", local=True, dropout=False)
-    except UserError:
-        try:
-            return _read(name, "model.hub", local=False, dropout=False)
-        except UserError as error:
-            raise UserError(
-                f"'{name}' is neither in the local cache nor can it be fetched: {error.what}", where="model.hub",
-                fix=f"Fetch it where there is a network (hf download {name}), or give a local folder.",
-            ) from error
+        return located(folder, hub, lambda name, where, local: read(_FORM, name, where, local=local, dropout=False)[:2])
+    except UserError as error:
+        if folder is not None:
+            raise
+        raise UserError(
+            f"'{hub}' is neither in the local cache nor can it be fetched: {error.what}", where="model.hub",
+            fix=f"Fetch it where there is a network (hf download {hub}), or give a local folder.",
+        ) from error
 
 
 def load(folder: Path) -> tuple[torch.nn.Module, Codec]:
     """What ``save`` wrote, adapters on."""
-    module, codec = _read(str(folder), str(folder), local=True, dropout=True)
+    module, codec, _ = read(_FORM, str(folder), str(folder), local=True, dropout=True)
     inner: Any = module
     inner.base_file = folder / _WEIGHTS
     _heads.load(inner, folder)
     _adapter_files.load(inner, folder)
-    return module, codec
-
-
-def _read(name: str, where: str, *, local: bool, dropout: bool) -> tuple[torch.nn.Module, Codec]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(name, local_files_only=local, trust_remote_code=False)
-            if not dropout:
-                _without_dropout(config, {})
-            module, report = AutoModelForCausalLM.from_pretrained(
-                name, config=config, local_files_only=local, trust_remote_code=False, use_safetensors=True,
-                dtype=torch.float32, output_loading_info=True,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
-    except Exception as error:  # the readers of weights, JSON and tokenizers raise whatever they like
-        raise UserError(
-            f"the model '{name}' cannot be read: {str(error).strip().splitlines()[0] if str(error) else error!r}",
-            where=where, fix="It needs config.json, model.safetensors and tokenizer.json, all whole.",
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",
-            where=where, fix="Give a causal language model, with its head.",
-        )
-    codec, grown = settle(tokenizer, where)
-    if grown and len(codec.tokenizer) > module.get_input_embeddings().weight.shape[0]:
-        module.resize_token_embeddings(len(codec.tokenizer))
     return module, codec
 
 
@@ -164,7 +109,7 @@ def save(module: torch.nn.Module, folder: Path) -> None:
     inner.name_or_path = ""
     folder.mkdir(parents=True, exist_ok=True)
     source: Path | None = getattr(inner, "base_file", None)
-    with _quiet(), _adapters.plain(inner):
+    with quiet(), _adapters.plain(inner):
         if source is not None and linked(source, folder / _WEIGHTS, inner.state_dict()):
             for name in _CONFIGS:
                 if (source.parent / name).is_file():

@@ -2,107 +2,45 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from upturn import seeds
-from upturn.errors import UserError
-from upturn.models import _pretrained, _reward_weights, _template, _tokenizer
-from upturn.store import files
-from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
-
-_SETTINGS = "upturn.json"
+from upturn.models import _reward_weights
+from upturn.models._text_model import TextModel
+from upturn.models._tokenizer import Codec
+from upturn.types import Batch
 
 
 @dataclass(eq=False)
-class HeadedText:
+class HeadedText(TextModel):
     """A causal language model of `transformers` with a linear head on the state of the last token, EOS.
 
     Exactly one of ``config`` (random weights), ``folder`` and ``hub`` says which, as in causal_lm; a folder may be that
     of a causal_lm of an earlier stage or run (the head is then new) or of a model with such a head (it is kept).
     Padding stands on the right and nothing attends to it: a score is the same in any batch.
+    ``AutoModelForSequenceClassification`` opens what is saved.
     """
-
-    config: dict[str, Any] | None = None
-    folder: str | None = None
-    hub: str | None = None
-    tokenizer: dict[str, Any] = field(default_factory=lambda: {"kind": "characters"})
-    max_length: int | None = None
-    truncated_at_most: float = 0.0  # the share of completions that may be cut; none, unless it is allowed
-    id: str = field(default="", init=False)
-    notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: what was cut or unknown, counted
-    module: torch.nn.Module = field(init=False, repr=False)
-
-    kind: ClassVar[Kind] = "text"
-    name: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
-            raise ValueError(f"{self.name} needs exactly one of config, folder and hub")
-        if self.config is not None and not isinstance(self.config.get("model_type"), str):
-            raise ValueError("config needs a model_type, such as llama or gpt2")
-        if self.max_length is not None and self.max_length < 2:
-            raise ValueError("max_length is at least 2: BOS and EOS")
-        if not 0 <= self.truncated_at_most <= 1:
-            raise ValueError("truncated_at_most is a share between 0 and 1")
-        _tokenizer.check(self.tokenizer)
-
-    def _settings(self) -> dict[str, Any]:
-        """JSON-ready: what ``load`` must know beside the weights."""
-        return {}
-
-    def _settle(self, settings: dict[str, Any]) -> None:
-        """Take over what ``_settings`` wrote."""
 
     @property
     def _outputs(self) -> int:
         return 1
 
-    def build(self, examples: Samples, key: int) -> None:
-        """Weights (and tokenizer) for these training samples; UserError where the model cannot be had."""
-        self._need_text(examples)
-        seeds.seed_torch(key)
-        if self.config is not None:
-            texts = _template.distinct([p.text for p in examples.prompts])[0] + [str(c) for c in examples.content]
-            self.codec, _ = _tokenizer.settle(_tokenizer.train(self.tokenizer, texts), "model.tokenizer")
-            self.module = _reward_weights.from_config(self.config, self.codec, self._outputs)
-        else:
-            self.module, self.codec, _ = _reward_weights.from_files(self.folder, self.hub, self._outputs)
-        said = json.dumps([self.config, self._settings()], sort_keys=True)
-        self.id = content_id(self.name, key, said, self.folder, self.hub)
-        self._positions()
+    def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
+        return _reward_weights.from_config(config, codec, self._outputs)
 
-    def _need_text(self, samples: Samples) -> None:
-        if samples.kind != "text":
-            raise UserError(f"{self.name} reads text, and these samples are {samples.kind}", where="model")
+    def _from_files(self) -> tuple[torch.nn.Module, Codec]:
+        return _reward_weights.from_files(self.folder, self.hub, self._outputs)[:2]
 
-    def _positions(self) -> int:
-        """Tokens in a row at most: ``max_length``, or the model's own number of positions."""
-        own = getattr(_pretrained.bare(self.module).config.get_text_config(), "max_position_embeddings", None)
-        if self.max_length is None and own is None:
-            raise UserError(
-                "this model has no limit of its own", where="model.max_length", fix="State max_length in tokens."
-            )
-        if self.max_length is not None and own is not None and self.max_length > own:
-            raise UserError(
-                f"max_length is {self.max_length}, and the model has only {own} positions", where="model.max_length",
-                fix="Lower max_length, or give the config more positions.",
-            )
-        return int(own if self.max_length is None else self.max_length)  # type: ignore[arg-type]
+    def _settle(self, settings: dict[str, Any]) -> None:
+        """Take over what ``_settings`` wrote."""
 
-    def encode(self, samples: Samples) -> Batch:
-        """Ragged "tokens" and "mask" as causal_lm has them; see ``notes`` for what was cut."""
-        self._need_text(samples)
-        batch, self.notes = _template.encode(self.codec, samples, self._positions(), self.truncated_at_most)
-        return batch
-
-    def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
-        return None
+    def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
+        self._settle(settings)
+        return _reward_weights.load(folder, self._outputs)
 
     def _read(self, batch: Batch) -> Tensor:
         """(N, A) what the head says, at least float32.
@@ -117,36 +55,3 @@ class HeadedText:
         tokens = torch.where(places > last, self.codec.pad, tokens)
         said: Tensor = self.module(input_ids=tokens, use_cache=False).logits
         return said.float() if said.dtype in (torch.bfloat16, torch.float16) else said
-
-    def save(self, folder: Path) -> None:
-        """What ``AutoModelForSequenceClassification`` and ``AutoTokenizer`` open, and ``upturn.json``."""
-        _pretrained.save(self.module, folder)
-        self.codec.save(folder)
-        settings = {"model": self.name, "template": _template.NAME, **self._settings()}
-        (folder / _SETTINGS).write_text(files.to_json(settings), encoding="utf-8")
-
-    def load(self, folder: Path) -> None:
-        """The weights, the head and the tokenizer of ``save``; UserError where they cannot be read."""
-        settings = files.read_json(folder / _SETTINGS)
-        if not isinstance(settings, dict) or settings.get("model") != self.name:
-            raise UserError(f"is not the config of a {self.name}", where=str(folder / _SETTINGS))
-        if settings.get("template") != _template.NAME:
-            raise UserError(f"was trained with the template {settings.get('template')!r}, not {_template.NAME!r}",
-                            where=str(folder / _SETTINGS))
-        self._settle(settings)
-        self.module, self.codec = _reward_weights.load(folder, self._outputs)
-        self.id = files.tree_hash(folder)[:16]
-
-    def flops(self, batch: Batch) -> float:
-        """2 a weight and token, and 4 a layer, width and pair of tokens (Kaplan et al. 2020, table 1)."""
-        module = _pretrained.bare(self.module)
-        config = module.config.get_text_config()
-        matrices = sum(p.numel() for p in module.parameters() if p.dim() > 1)
-        matrices -= module.get_input_embeddings().weight.numel()  # looked up, not multiplied
-        column = batch.columns["tokens"]
-        if isinstance(column, Ragged):
-            lengths = column.lengths.double()
-        else:
-            lengths = torch.full((column.shape[0],), float(column.shape[1]), dtype=torch.float64)
-        pair = 4.0 * config.num_hidden_layers * config.hidden_size
-        return float((2.0 * matrices * lengths + pair * lengths**2).sum())

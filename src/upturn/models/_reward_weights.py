@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _adapters, _pretrained
-from upturn.models._tokenizer import Codec, settle
+from upturn.models import _adapter_files, _adapters, _opened, _pretrained
+from upturn.models._tokenizer import Codec
 
 _HEAD = "score"  # what transformers calls the head of every causal model of this kind
 
@@ -37,18 +37,13 @@ def from_files(folder: str | None, hub: str | None, outputs: int) -> tuple[torch
 
     Adapters of a folder of ours are merged: what was learned in them is in the weights that this begins with.
     """
+    found = _opened.located(
+        folder, hub, lambda name, where, local: _read(name, outputs, where, local=local, dropout=False)
+    )
     if folder is not None:
-        if not Path(folder).is_dir():
-            raise UserError(f"there is no folder '{folder}'", where="model.folder", fix="Give the folder of a model.")
-        found = _read(folder, outputs, "model.folder", local=True, dropout=False)
         _adapter_files.load(found[0], Path(folder))
         _adapters.merge(found[0])
-        return found
-    name = str(hub)
-    try:
-        return _read(name, outputs, "model.hub", local=True, dropout=False)
-    except UserError:
-        return _read(name, outputs, "model.hub", local=False, dropout=False)
+    return found
 
 
 def load(folder: Path, outputs: int) -> tuple[torch.nn.Module, Codec]:
@@ -64,37 +59,14 @@ def load(folder: Path, outputs: int) -> tuple[torch.nn.Module, Codec]:
 def _read(
     name: str, outputs: int, where: str, *, local: bool, dropout: bool
 ) -> tuple[torch.nn.Module, Codec, bool]:
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        with _pretrained._quiet():
-            config = AutoConfig.from_pretrained(name, local_files_only=local, trust_remote_code=False)
-            if not dropout:
-                _pretrained._without_dropout(config, {})
-            config.num_labels = outputs
-            config.use_cache = False
-            module, report = AutoModelForSequenceClassification.from_pretrained(
-                name, config=config, local_files_only=local, trust_remote_code=False, use_safetensors=True,
-                dtype=torch.float32, output_loading_info=True,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
-    except Exception as error:  # the readers of weights, JSON and tokenizers raise whatever they like
-        said = str(error).strip().splitlines()
-        raise UserError(
-            f"the model '{name}' cannot be read with a head of {outputs}: {said[0] if said else repr(error)}",
-            where=where, fix="It needs config.json, model.safetensors and tokenizer.json, all whole, of a causal "
-                             "language model, with the same number of outputs if it has a head.",
-        ) from error
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith(f"{_HEAD}."))
-    if missing:
-        raise UserError(
-            f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",
-            where=where, fix="Give a causal language model.",
-        )
-    codec, grown = settle(tokenizer, where)
-    if grown and len(codec.tokenizer) > module.get_input_embeddings().weight.shape[0]:
-        module.resize_token_embeddings(len(codec.tokenizer))
-    return _headed(module, codec, where), codec, not report["missing_keys"]
+    form = _opened.Form(
+        "AutoModelForSequenceClassification", unfit=f" with a head of {outputs}", anew=_HEAD,
+        needs="It needs config.json, model.safetensors and tokenizer.json, all whole, of a causal "
+              "language model, with the same number of outputs if it has a head.",
+        whole="Give a causal language model.", config={"num_labels": outputs, "use_cache": False},
+    )
+    module, codec, headed = _opened.read(form, name, where, local=local, dropout=dropout)
+    return _headed(module, codec, where), codec, headed
 
 
 def _headed(module: torch.nn.Module, codec: Codec, where: str) -> torch.nn.Module:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from upturn import seeds
 from upturn.errors import UserError
 from upturn.models import _classifier_input as inputs
+from upturn.models import _network_files
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
 
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _WHERE = "model 'classifier'"
 
 
@@ -50,12 +49,8 @@ class Classifier:
     _settings: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "channels", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("dropout", "smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        sizes = {"hidden": self.hidden, "channels": self.channels, "depth": self.depth}
+        inputs.check(sizes, {"dropout": self.dropout, "smoothing": self.smoothing})
         if self.classes is not None and self.classes < 2:
             raise ValueError(f"classes must be at least 2, not {self.classes}")
 
@@ -108,31 +103,13 @@ class Classifier:
 
     def save(self, folder: Path) -> None:
         """``model.safetensors`` and ``config.json``: equal weights give equal bytes."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        state: dict[str, Tensor] = {name: t.detach().cpu().contiguous() for name, t in self.module.state_dict().items()}
-        save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
-        (folder / _CONFIG).write_text(files.to_json({"model": "classifier", **self._settings}), encoding="utf-8")
+        _network_files.save(self.module, "classifier", self._settings, folder)
 
     def load(self, folder: Path) -> None:
         """What ``save`` wrote; UserError where it cannot be read or is of another model."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        found = files.read_json(folder / _CONFIG)
-        if not isinstance(found, dict) or found.pop("model", None) != "classifier":
-            raise UserError("is not the config of a classifier", where=str(folder / _CONFIG))
-        try:
-            raw = (folder / _WEIGHTS).read_bytes()
-            module = inputs.network(found)
-            module.load_state_dict(load(raw))
-        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"the weights do not fit or cannot be read: {str(error).strip().splitlines()[0]}",
-                where=str(folder / _WEIGHTS), fix="Use another checkpoint.",
-            ) from error
-        self._settings, self.kind, self.module = found, found["kind"], module.eval()
+        found = _network_files.settings("classifier", folder)
+        module, raw = _network_files.weights(lambda: inputs.network(found), folder)
+        self._settings, self.kind, self.module = found, found["kind"], module
         self.id = content_id("classifier", raw)
 
     def flops(self, batch: Batch) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from upturn.errors import UserError
-from upturn.models._diffusion import Diffusion
+from upturn.models._diffusion_classes import ClassDiffusion
 from upturn.models._diffusion_frame import Frame
 from upturn.types import Array, Kind
 
@@ -18,7 +18,7 @@ _HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as diffusers has them
 
 
 @dataclass(eq=False)
-class Pixels(Diffusion):
+class Pixels(ClassDiffusion):
     """Diffusion of square pictures (N, H, H, C) uint8, of a class or unconditional, pixel by pixel.
 
     The network sees -1 to 1, (N, C, H, H); take ``mlp`` at 8x8, ``unet`` from 16x16 up.

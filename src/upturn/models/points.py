@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from upturn.errors import UserError
-from upturn.models._diffusion import Diffusion
+from upturn.models._diffusion_classes import ClassDiffusion
 from upturn.models._diffusion_frame import Frame
 from upturn.types import Array, Kind
 
 
 @dataclass(eq=False)
-class Points(Diffusion):
+class Points(ClassDiffusion):
     """Diffusion of points (N, d) float32, in the plane or in any few dimensions.
 
     Points are centred a dimension and divided by one standard deviation for all, measured at ``build``.

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from upturn import seeds
 from upturn.errors import UserError
 from upturn.models import _classifier_input as inputs
-from upturn.models import _reward_attributes
+from upturn.models import _network_files, _reward_attributes
 from upturn.models._classifier_networks import Network
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
 
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _WHERE = "model 'reward_image'"
 
 
@@ -67,11 +66,8 @@ class RewardImage:
     _settings: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "channels", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        sizes = {"hidden": self.hidden, "channels": self.channels, "depth": self.depth}
+        inputs.check(sizes, {"dropout": self.dropout})
         _reward_attributes.check(self.attributes)
 
     def build(self, examples: Samples, key: int) -> None:
@@ -126,32 +122,14 @@ class RewardImage:
 
     def save(self, folder: Path) -> None:
         """``model.safetensors`` and ``config.json``: equal weights give equal bytes."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        state: dict[str, Tensor] = {name: t.detach().cpu().contiguous() for name, t in self.module.state_dict().items()}
-        save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
-        (folder / _CONFIG).write_text(files.to_json({"model": "reward_image", **self._settings}), encoding="utf-8")
+        _network_files.save(self.module, "reward_image", self._settings, folder)
 
     def load(self, folder: Path) -> None:
         """What ``save`` wrote; UserError where it cannot be read or is of another model."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        found = files.read_json(folder / _CONFIG)
-        if not isinstance(found, dict) or found.pop("model", None) != "reward_image":
-            raise UserError("is not the config of a reward_image", where=str(folder / _CONFIG))
+        found = _network_files.settings("reward_image", folder)
         _reward_attributes.same(found.get("attributes"), self.attributes)
-        try:
-            raw = (folder / _WEIGHTS).read_bytes()
-            module = self._network(found)
-            module.load_state_dict(load(raw))
-        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"the weights do not fit or cannot be read: {str(error).strip().splitlines()[0]}",
-                where=str(folder / _WEIGHTS), fix="Use another checkpoint.",
-            ) from error
-        self._settings, self.kind, self.module = found, found["kind"], module.eval()
+        module, raw = _network_files.weights(lambda: self._network(found), folder)
+        self._settings, self.kind, self.module = found, found["kind"], module
         self.id = content_id("reward_image", raw)
 
     def flops(self, batch: Batch) -> float:

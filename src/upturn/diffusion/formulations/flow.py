@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from upturn.diffusion.denoiser import Coefficients
 from upturn.diffusion.formulations._helpers import inside, normal_quantile, power_sigmas
+from upturn.diffusion.formulations._straight import TIMES, Straight
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SCALE = 1000.0  # what networks are told is 1000 t, as those of diffusers expect
-
 
 @dataclass(frozen=True)
-class Flow:
+class Flow(Straight):
     """Rectified flow: straight paths ``x_t = (1 - t) x0 + t noise``, the network predicts ``noise - x0``, plain MSE.
 
     ``sigma = t / (1 - t)`` and ``x = x_t / (1 - t)`` (Liu et al. 2023, "Flow straight and fast", eq. 1). A logit-normal
@@ -36,17 +34,6 @@ class Flow:
         if not 0 < self.sigma_min < self.sigma_max or min(self.std, self.rho) <= 0:
             raise ValueError("flow: needs 0 < sigma_min < sigma_max, and std and rho above 0")
 
-    def fitted(self, rms: float) -> Flow:
-        return self
-
-    def coefficients(self, sigma: Tensor) -> Coefficients:
-        into = (1 + sigma).reciprocal()
-        t = sigma * into
-        return Coefficients(into, -t, into, _SCALE * t)
-
-    def weight(self, sigma: Tensor) -> Tensor:
-        return ((1 + sigma) / sigma).square()
-
     def training_sigma(self, u: Tensor) -> Tensor:
         if self.time == "uniform":
             sigma = inside(u) / (1 - inside(u))
@@ -57,8 +44,5 @@ class Flow:
     def sigmas(self, steps: int) -> Tensor:
         return power_sigmas(steps, self.sigma_min, self.sigma_max, self.rho)
 
-    def noise_range(self) -> tuple[float, float]:
-        return 0.0, _SCALE
-
     def scheduler(self) -> Mapping[str, Any]:
-        return {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": int(_SCALE), "shift": 1.0}
+        return {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": int(TIMES), "shift": 1.0}

@@ -12,6 +12,8 @@ from upturn.diffusion.denoiser import bare
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from upturn.diffusion.denoiser import Condition
+
 _CLASS = "ResidualMlp"
 _POINTS = 4  # dimensions up to which a row is a point: a network of few inputs learns sharp edges slowly without waves
 
@@ -46,8 +48,8 @@ class Mlp:
             "embedding": self.embedding, "waves": waves, "noise_low": low, "noise_high": high,
         })
 
-    def call(self, module: nn.Module, x: Tensor, noise: Tensor, label: Tensor) -> Tensor:
-        out: Tensor = module(x, noise, label)
+    def call(self, module: nn.Module, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        out: Tensor = module(x, noise, condition["label"])
         return out
 
     def config(self, module: nn.Module) -> Mapping[str, Any]:

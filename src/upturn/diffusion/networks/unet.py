@@ -12,6 +12,8 @@ from upturn.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from upturn.diffusion.denoiser import Condition
+
 _CLASS = "UNet2DModel"
 
 
@@ -55,11 +57,12 @@ class Unet:
             "add_attention": self.attention > 0, "num_class_embeds": classes + 1 if classes else None,
         })
 
-    def call(self, module: nn.Module, x: Tensor, noise: Tensor, label: Tensor) -> Tensor:
+    def call(self, module: nn.Module, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         import torch
 
         settings: Any = bare(module).config
         last = settings.num_class_embeds
+        label = condition["label"]
         rows = torch.where(label < 0, last - 1, label) if last else None
         out: Tensor = module(x, noise, class_labels=rows, return_dict=False)[0]
         return out

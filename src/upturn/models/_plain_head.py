@@ -1,0 +1,90 @@
+"""Which models have a head that is one linear map and nothing after it, and their hidden states without it.
+
+Not plain, so that log-probs come from whole logits as the model gives them:
+  logits bent or scaled after the head   gemma2, gemma3, gemma4 (soft caps), nanochat, granite, cohere, hyperclovax, …
+  a head that is not an ``nn.Linear``     one with an adapter on it, a quantised one, several codebooks (musicgen)
+  a head that is split among processes   fully sharded weights
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+_REACH = 1e4  # logits as large as any: a cap or a float type that holds less shows
+_known: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+
+
+def plain_head(inner: Any) -> torch.nn.Linear | None:
+    """The head of a `transformers` model whose logits are its output as it is; None where they are not."""
+    head = inner.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head._forward_hooks or head._forward_pre_hooks:
+        return None
+    # in a forward pass of sharded weights they are whole, and outside of it they are not
+    if type(head.weight) is not torch.nn.Parameter or head.weight.shape != (head.out_features, head.in_features):
+        return None
+    if inner not in _known:
+        _known[inner] = _nothing_follows(inner, head)
+    return head if _known[inner] else None
+
+
+@contextmanager
+def aside(inner: Any, head: torch.nn.Linear) -> Iterator[None]:
+    """Inside, the head lets its input through: what the model calls logits (N, T, V) are hidden states (N, T, D)."""
+    with _replaced(inner, head, _through(inner)):
+        yield
+
+
+class _Ramp(torch.nn.Module):
+    """Says numbers that are known beforehand, whatever it is given; counts how often it was asked."""
+
+    def __init__(self, width: int, like: Tensor) -> None:
+        super().__init__()
+        self.said = torch.linspace(-_REACH, _REACH, width, device=like.device, dtype=like.dtype)
+        self.asked = 0
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.asked += 1
+        return self.said.expand(*hidden.shape[:-1], -1)
+
+
+@torch.no_grad()
+def _nothing_follows(inner: Any, head: torch.nn.Linear) -> bool:
+    """Whether what the head says comes out untouched: tried once, on two tokens, with known numbers as its output.
+
+    By what comes out, not by the model's name or config: a cap has other names in other models, and one that is far
+    away does nothing to a new model's small logits.
+    """
+    ramp = _Ramp(head.out_features, head.weight)
+    tokens = torch.zeros(1, 2, dtype=torch.int64, device=head.weight.device)
+    with torch.random.fork_rng(), _replaced(inner, head, ramp):  # dropout may draw: not from the training's stream
+        out = inner(input_ids=tokens, use_cache=False).logits
+    expected = ramp.said.expand(1, 2, -1)
+    return ramp.asked == 1 and out.shape == expected.shape and bool(torch.equal(out.to(expected.dtype), expected))
+
+
+def _through(inner: Any) -> torch.nn.Module:
+    """One stand-in a model for all its life: a compiled model knows modules by identity."""
+    return _stand_ins.setdefault(inner, torch.nn.Identity())
+
+
+_stand_ins: WeakKeyDictionary[torch.nn.Module, torch.nn.Module] = WeakKeyDictionary()
+
+
+@contextmanager
+def _replaced(inner: Any, head: torch.nn.Linear, by: torch.nn.Module) -> Iterator[None]:
+    places = [
+        (parent, name) for parent in inner.modules() for name, child in parent._modules.items() if child is head
+    ]
+    for parent, name in places:
+        parent._modules[name] = by
+    try:
+        yield
+    finally:
+        for parent, name in places:
+            parent._modules[name] = cast(torch.nn.Module, head)

@@ -1,0 +1,90 @@
+"""The denoiser with its text: what a forward pass calls, and the module where text encoders train too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from upturn.diffusion.denoiser import Condition, bare
+from upturn.models._t2i_captions import NONE, Captions
+from upturn.models._t2i_family import Family, Read
+
+CAPTION = "caption"
+_READ = "read:"  # begins the name of a condition's column that holds what a trained encoder has said already
+
+
+class Joint(nn.Module):
+    """A denoiser and the text encoders that train with it: one forward pass, so that a wrapper sees all gradients."""
+
+    def __init__(self, family: Family, size: int, denoiser: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {"parts": [family.denoiser, *sorted(encoders)]}
+        self.family, self.size = family, size
+        self.denoiser = denoiser
+        for name, encoder in sorted(encoders.items()):
+            self.add_module(name, encoder)
+
+    def trained(self) -> dict[str, nn.Module]:
+        """The text encoders, by name."""
+        return {name: getattr(self, name) for name in self.settings["parts"][1:]}
+
+    def forward(
+        self, text: Read, tokens: Mapping[str, Read], x: Tensor | None = None, time: Tensor | None = None,
+        spoken: Tensor | None = None,
+    ) -> Any:
+        """F(x; time), or, without x, what the encoders say of the tokens alone.
+
+        ``spoken`` (N,) is 0 where zeros stand for the text.
+        """
+        said: dict[str, Tensor] = {}
+        for name, part in tokens.items():
+            said |= self.family.read(name, getattr(self, name), part)
+        if spoken is not None:
+            said = {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in said.items()}
+        if x is None or time is None:
+            return said
+        return self.family.denoise(self.denoiser, x, time, {**text, **said}, self.size)
+
+
+@dataclass(frozen=True)
+class TextCaller:
+    """``diffusion.denoiser.Caller`` of a text-to-image model: the condition's column "caption" holds keys."""
+
+    family: Family
+    captions: Captions
+    size: int
+    joint: bool
+
+    def call(self, module: nn.Module, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        keys = condition[CAPTION]
+        time = noise.expand(len(x)) if noise.ndim == 0 else noise
+        known = {name.removeprefix(_READ): value for name, value in condition.items() if name.startswith(_READ)}
+        text, tokens = self.captions.rows(keys)
+        text = {**text, **known}
+        out: Tensor
+        if not self.joint:
+            out = self.family.denoise(module, x, time, text, self.size)
+        else:
+            out = module(text, {} if known else tokens, x, time, self._spoken(keys))
+        return out
+
+    def read(self, module: nn.Module, condition: Condition) -> Condition:
+        """The condition with what the trained encoders say of it, where many calls follow without a gradient."""
+        if not self.joint:
+            return condition
+        some, back = torch.unique(condition[CAPTION], return_inverse=True)
+        said = module({}, self.captions.rows(some)[1], spoken=self._spoken(some))
+        return {**condition, **{_READ + name: value[back] for name, value in said.items()}}
+
+    def _spoken(self, keys: Tensor) -> Tensor | None:
+        return (keys != NONE).float() if self.family.zeroed else None
+
+
+def denoiser_of(module: nn.Module) -> Any:
+    """The denoiser itself, out of wrappers and of a joint module."""
+    inner: Any = bare(module)
+    return inner.denoiser if isinstance(inner, Joint) else inner

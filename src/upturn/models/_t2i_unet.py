@@ -1,0 +1,96 @@
+"""Stable Diffusion 1.x, 2.x and XL: a U-Net that attends to CLIP's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from upturn.models._t2i_family import Family, Read, clip_length, hidden, padded
+
+VAES = ("AutoencoderKL", "AutoencoderTiny")
+
+
+def _odd_unet(unet: Mapping[str, Any], added: str | None) -> str:
+    latents = unet.get("in_channels", 4)
+    if unet.get("out_channels", latents) != latents:
+        return (
+            f"a U-Net of {latents} channels in and {unet.get('out_channels')} out: "
+            f"{'one for inpainting' if latents > unet.get('out_channels', 4) else 'one that learns its variance'}"
+        )
+    for key, usual in (
+        ("time_cond_proj_dim", None), ("class_embed_type", None), ("encoder_hid_dim_type", None),
+        ("addition_embed_type", added),
+    ):
+        if unet.get(key) != usual:
+            return f"a U-Net with {key}: {unet.get(key)!r}"
+    return ""
+
+
+class StableDiffusion(Family):
+    """Rombach et al. 2022; the text is CLIP's last hidden state."""
+
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline",)
+    denoiser: ClassVar[str] = "unet"
+    components: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "unet": ("UNet2DConditionModel",), "vae": VAES, "text_encoder": ("CLIPTextModel",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    }
+    trains: ClassVar[tuple[str, ...]] = ("text_encoder",)
+
+    def check(self, configs: Mapping[str, Mapping[str, Any]]) -> str:
+        return _odd_unet(configs["unet"], None)
+
+    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+        return padded(tokenizer, texts, clip_length(tokenizer))
+
+    def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
+        config: Any = encoder.config
+        mask = tokens["mask"] if getattr(config, "use_attention_mask", False) else None
+        return {"hidden": encoder(tokens["ids"], attention_mask=mask)[0]}
+
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
+        out: Tensor = denoiser(x, time, encoder_hidden_states=text["hidden"], return_dict=False)[0]
+        return out
+
+
+class StableDiffusionXl(Family):
+    """Podell et al. 2023: two encoders side by side, the second's embedding and the picture's size beside the time.
+
+    A picture is told to be whole and of the size it has: original size, crop and target are (size, size), (0, 0) and
+    (size, size), as the pipeline has them unless asked otherwise.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionXLPipeline",)
+    denoiser: ClassVar[str] = "unet"
+    components: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "unet": ("UNet2DConditionModel",), "vae": VAES, "text_encoder": ("CLIPTextModel",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",), "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    }
+    trains: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
+
+    def __init__(self, index: Mapping[str, Any]) -> None:
+        super().__init__(index)
+        self.zeroed = bool(index.get("force_zeros_for_empty_prompt", True))
+
+    def check(self, configs: Mapping[str, Mapping[str, Any]]) -> str:
+        return _odd_unet(configs["unet"], "text_time")
+
+    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+        return padded(tokenizer, texts, clip_length(tokenizer))
+
+    def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
+        words, whole = hidden(encoder, tokens)
+        return {f"hidden:{name}": words} if whole.ndim == 3 else {f"hidden:{name}": words, "pooled": whole}
+
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
+        words = torch.cat([text["hidden:text_encoder"], text["hidden:text_encoder_2"]], dim=-1)
+        sizes = words.new_tensor([size, size, 0, 0, size, size]).expand(len(x), -1)
+        out: Tensor = denoiser(
+            x, time, encoder_hidden_states=words, return_dict=False,
+            added_cond_kwargs={"text_embeds": text["pooled"], "time_ids": sizes},
+        )[0]
+        return out

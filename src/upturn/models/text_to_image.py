@@ -1,0 +1,307 @@
+"""Text to image: any pipeline of ``diffusers``, or a small one from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from upturn import components, seeds
+from upturn.diffusion import scheduled
+from upturn.diffusion.denoiser import Condition
+from upturn.errors import UserError
+from upturn.models import _adapter_files, _t2i_files, _t2i_small
+from upturn.models._diffusion import Diffusion
+from upturn.models._diffusion_frame import Frame
+from upturn.models._t2i_captions import NONE, Captions
+from upturn.models._t2i_latents import Latents
+from upturn.models._t2i_module import CAPTION, Joint, TextCaller
+from upturn.models._t2i_pipeline import Pipeline, cached, family_of, from_folder, hub_folder
+from upturn.models._t2i_sampling import TextToImageSampling
+from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, content_id
+
+_LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
+_CAPTIONS = "captions"  # the samples' field with several captions a picture, and a batch's column of their keys
+_DEFAULT_LATENTS = 128  # a side, where the denoiser's config does not say: Flux's pipeline
+
+
+@dataclass(eq=False)
+class TextToImage(Diffusion):
+    """Text to image: a U-Net or transformer pipeline of `diffusers`, or a small one from nothing; pictures are square.
+
+    Exactly one of ``config`` (a small Stable Diffusion of pixels, its own words; see ``_t2i_small.Small``), ``folder``
+    (a pipeline of diffusers) and ``hub`` (a name; the local cache first) says which: StableDiffusion (1.x, 2.x, XL, 3),
+    Flux, PixArt. safetensors only, never remote code. What the network predicts is read from the pipeline's scheduler.
+
+    The autoencoder is frozen; where ``cache`` is on, a picture's latents are computed once (a draw then says where in
+    their distribution it stands), and what frozen text encoders say of a caption, once. Several captions a picture: the
+    samples' field "captions", tuples of texts, one of which a draw reads. Log-probs are surrogates: see ``Diffusion``.
+
+    Saved as a pipeline that plain diffusers opens. A safety checker is not read and not kept.
+    """
+
+    config: dict[str, Any] | None = None
+    folder: str | None = None
+    hub: str | None = None
+    size: int | None = None  # pixels a side; None: the pipeline's own, or the examples' for a config
+    train_text: bool | None = None  # CLIP text encoders with the denoiser; None: of a config yes, of a checkpoint no
+    caption_dropout: float = 0.1  # Ho & Salimans 2022, section 4.1: 0.1 or 0.2
+    min_snr: float | None = None  # 5: Hang et al. 2023, "Efficient diffusion training via min-SNR weighting", sec. 3.4
+    noise_offset: float = 0.0  # 0.1: Guttenberg 2023, "Diffusion with offset noise"
+    cache: bool = True  # latents and frozen text once, not in each forward pass
+    gradient_checkpointing: bool = False  # less memory, more time
+    notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: captions that were cut, counted
+    pipeline: Pipeline = field(init=False, repr=False)
+    small: _t2i_small.Small | None = field(default=None, init=False, repr=False)
+
+    name: ClassVar[str] = "text_to_image"
+    kind: ClassVar[Kind] = "image"
+    Sampling: ClassVar[type] = TextToImageSampling
+    asks: ClassVar[tuple[str, ...]] = (CAPTION,)
+    counted: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
+            raise ValueError("text_to_image needs exactly one of config, folder and hub")
+        if not 0 <= self.caption_dropout < 1 or self.draws < 1 or self.noise_offset < 0:
+            raise ValueError("needs 0 <= caption_dropout < 1, draws >= 1 and noise_offset >= 0")
+        if (self.min_snr is not None and self.min_snr <= 0) or (self.size is not None and self.size < 1):
+            raise ValueError("min_snr and size must be above 0")
+        if self.config is not None:
+            where, what = "model.config", "the config of text_to_image"
+            self.small = components.checked(_t2i_small.Small, self.config, where, what)
+            return
+        at = Path(self.folder) if self.folder is not None else cached(str(self.hub))
+        if at is not None:  # a pipeline that is not in the hub's cache is checked when it is fetched
+            family = family_of(at, self._where)
+            if self.train_text and not family.trains:
+                raise UserError(
+                    f"the text encoder of {family.index['_class_name']} cannot be trained", where="model.train_text",
+                    fix="Leave train_text out.",
+                )
+
+    @property
+    def _where(self) -> str:
+        return "model.folder" if self.folder is not None else "model.hub"
+
+    @property
+    def trains_text(self) -> bool:
+        return self.config is not None if self.train_text is None else self.train_text
+
+    @property
+    def conditional(self) -> bool:
+        return True
+
+    @property
+    def dropout(self) -> float:
+        return self.caption_dropout
+
+    @property
+    def pixels(self) -> int:
+        """Of a picture, a side."""
+        return self.frame.shape[1] * self.latents.factor
+
+    # Weights.
+
+    def build(self, examples: Samples, key: int) -> None:
+        """The pipeline's weights, or random ones from ``key`` and a tokenizer for these examples' captions.
+
+        Raises UserError where pictures or pipeline do not fit.
+        """
+        self._check_kind(examples)
+        if not len(examples):
+            raise UserError("there are no examples to build a model for", where="model")
+        seeds.seed_torch(key)
+        if self.small is not None:
+            size = self.size or int(examples.content.shape[1])
+            captions = [text for texts in _texts(examples) for text in texts]
+            pipeline = _t2i_small.build(self.small, size, captions)
+        else:
+            folder = Path(self.folder) if self.folder is not None else hub_folder(str(self.hub), self._where)
+            pipeline, size = from_folder(folder, self._where), self.size or 0
+        self._settle(pipeline, size)
+        self._check_pictures(examples.content)
+        self.id = content_id(self.name, key, str(self.config), self.folder, self.hub)
+
+    def _settle(self, pipeline: Pipeline, size: int) -> None:
+        """Live parts; ``size`` 0 is the pipeline's own."""
+        family, self.pipeline = pipeline.family, pipeline
+        at = "cuda" if torch.cuda.is_available() else "cpu"
+        self.latents = Latents(pipeline.vae.to(at), family.shifts)
+        settings: Any = pipeline.denoiser.config
+        side = _side(size, self.latents.factor, settings)
+        patch = int(getattr(settings, "patch_size", None) or 1) if family.patch == 1 else family.patch
+        if side % patch:
+            raise UserError(
+                f"pictures of {size} pixels do not fit: the size must be a multiple of {patch * self.latents.factor}",
+                where="model.size", fix="Change 'size:'.",
+            )
+        self.frame = Frame((self.latents.channels, side, side), (0.0,) * self.latents.channels, 1.0, 1.0)
+        self.form = scheduled.formulation(
+            pipeline.scheduler, self._where, tokens=(side // patch) ** 2, time=family.time, last=family.last
+        )
+        self._operations = {}
+        if self.gradient_checkpointing:
+            pipeline.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        trained = {
+            name: encoder for name, encoder in pipeline.encoders.items() if self.trains_text and name in family.trains
+        }
+        for encoder in trained.values():
+            encoder.requires_grad_(True)
+        pixels = side * self.latents.factor
+        self.module = Joint(family, pixels, pipeline.denoiser, trained) if trained else pipeline.denoiser
+        silent: dict[str, Tensor] = {}
+        for name in family.encoders:
+            if name not in pipeline.encoders:
+                silent |= family.silent(name, pipeline.denoiser, 1)
+        frozen = {name: encoder.to(at) for name, encoder in pipeline.encoders.items() if name not in trained}
+        self.captions = Captions(family, pipeline.tokenizers, frozen, frozenset(trained), silent, self.cache)
+        self.caller = TextCaller(family, self.captions, pixels, bool(trained))
+
+    def _check_pictures(self, content: Array) -> None:
+        wanted = (self.pixels, self.pixels, 3)
+        if content.ndim != 4 or content.shape[1:] != wanted or content.dtype != np.uint8:
+            raise UserError(
+                f"the examples are {content.dtype} of shape {'x'.join(map(str, content.shape[1:]))}, the model takes "
+                f"uint8 pictures of {'x'.join(map(str, wanted))}", where="model.size",
+                fix=f"Write 'size: {self.pixels}' for the data, or another 'size:' for the model.",
+            )
+
+    def save(self, folder: Path) -> None:
+        """A pipeline folder that ``DiffusionPipeline.from_pretrained`` opens, model.json, and adapters/."""
+        _t2i_files.save(self, folder)
+
+    def load(self, folder: Path) -> None:
+        """What was saved. Raises UserError where this instance contradicts it, or a file is missing or damaged."""
+        pipeline, said = _t2i_files.load(self, folder)
+        self._settle(pipeline, int(said["size"]))
+        _adapter_files.load(self.module, folder)
+
+    # Examples.
+
+    def encode(self, samples: Samples) -> Batch:
+        """Columns "x" (latents' moments, or pixels where nothing is cached) and "captions" (N, V) keys, -1 for none.
+
+        See ``notes`` for captions that are longer than a text encoder reads.
+        """
+        self._check_kind(samples)
+        self._check_pictures(samples.content)
+        texts = _texts(samples)
+        flat = self.captions.keys([text for row in texts for text in row])
+        widths = torch.tensor([len(row) for row in texts])
+        keys = torch.full((len(texts), max(map(len, texts), default=1)), -1)
+        keys[torch.arange(keys.shape[1])[None, :] < widths[:, None]] = flat
+        cut = sum(text in self.captions.cut for row in texts for text in row)
+        self.notes = tuple(self.captions.notes)
+        self.captions.notes.clear()
+        if cut:
+            self.notes += (f"{cut} of {len(flat)} captions are longer than the text encoder reads, and are cut",)
+        pixels = self.latents.pixels(samples.content)
+        return Batch({"x": self.latents.moments(pixels) if self.cache else pixels, _CAPTIONS: keys})
+
+    def draw(self, batch: Batch, key: int, start: int) -> Draw:
+        """The base's, with the noise of the autoencoder's posterior, which caption is read, and the offset noise."""
+        drawn, stop = super().draw(batch, key, start), start + len(batch)
+
+        def shared(table: Tensor) -> Tensor:
+            return table.repeat_interleave(batch.candidates, dim=0) if batch.candidates > 1 else table
+
+        latent = variant = None
+        noise = drawn.noise
+        if self.latents.sampled:
+            latent = shared(seeds.table_normal(key, start, stop, self.frame.shape, stream=_LATENT))
+        if batch[_CAPTIONS].shape[1] > 1:
+            variant = shared(seeds.table_uniform(key, start, stop, stream=_VARIANT))
+        if self.noise_offset:
+            level = seeds.table_normal(key, start, stop, (self.draws, self.frame.shape[0]), stream=_OFFSET)
+            noise = noise + self.noise_offset * shared(level)[..., None, None]
+        return replace(drawn, noise=noise, latent=latent, variant=variant)
+
+    def clean(self, batch: Batch, draw: Draw) -> Tensor:
+        x = batch["x"]
+        return self.latents.drawn(x if self.cache else self.latents.moments(x), draw.latent)
+
+    # Condition.
+
+    def condition(self, prompts: Sequence[Prompt]) -> Condition:
+        return {CAPTION: self.captions.keys([prompt.text for prompt in prompts])}
+
+    def asked(self, batch: Batch, draw: Draw) -> Condition:
+        keys = batch[_CAPTIONS]
+        caption = keys[:, 0]
+        if draw.variant is not None:
+            counts = (keys >= 0).sum(dim=1)
+            which = (draw.variant.to(keys.device) * counts).long().clamp(max=counts - 1)
+            caption = keys.gather(1, which[:, None])[:, 0]
+        return {CAPTION: caption if draw.drop is None else caption.masked_fill(draw.drop.to(caption.device), NONE)}
+
+    def without(self, condition: Condition, settings: Any) -> Condition:
+        negative = getattr(settings, "negative", "") or None
+        return {CAPTION: torch.full_like(condition[CAPTION], int(self.captions.keys([negative])[0]))}
+
+    def prepared(self, condition: Condition) -> Condition:
+        caller: Any = self.caller
+        read: Condition = condition if torch.is_grad_enabled() else caller.read(self.module, condition)
+        return read
+
+    def unguidable(self) -> str:
+        if self.config is not None and not self.caption_dropout:
+            return "with caption_dropout 0 a model from nothing never learns to go without its caption"
+        return ""
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """The textbook's, or min(SNR, min_snr) where that is less, which is the same for every prediction.
+
+        Hang et al. 2023, equation 7: min(SNR, gamma) of the squared error of x0, where SNR is 1 / sigma^2.
+        """
+        if self.min_snr is None:
+            return self.form.weight(sigma)
+        return sigma.square().reciprocal().clamp(max=self.min_snr)
+
+    def content(self, made: Tensor) -> Array:
+        return self.latents.content(made)
+
+    def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Rollout:
+        if settings.negative:
+            raise UserError("a rollout takes no 'negative' caption", where="settings.negative", fix="Leave it out.")
+        return super().rollout(prompts, keys, settings)
+
+    def flops(self, batch: Batch) -> float:
+        once = super().flops(batch)
+        return once if self.cache else once + self._coding() * batch.rows
+
+    def _coding(self) -> float:
+        """Of one picture through the autoencoder, which a forward pass without a cache does."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if "coding" not in self._operations:
+            with FlopCounterMode(display=False) as counter:
+                self.latents.moments(torch.zeros(1, 3, self.pixels, self.pixels, dtype=torch.uint8))
+            self._operations["coding"] = float(counter.get_total_flops())
+        return self._operations["coding"]
+
+
+def _texts(samples: Samples) -> list[tuple[str, ...]]:
+    """The captions of each picture, at least one."""
+    several = samples.fields.get(_CAPTIONS)
+    if several is None:
+        return [(prompt.text,) for prompt in samples.prompts]
+    return [tuple(texts) or (prompt.text,) for texts, prompt in zip(several, samples.prompts, strict=True)]
+
+
+def _side(size: int, factor: int, settings: Any) -> int:
+    """Latents a side of pictures of ``size`` pixels, 0 for the denoiser's own."""
+    if not size:
+        own = getattr(settings, "sample_size", None) or _DEFAULT_LATENTS
+        return int(own if isinstance(own, int) else own[0])
+    if size % factor:
+        raise UserError(
+            f"pictures of {size} pixels do not fit: the size must be a multiple of {factor}", where="model.size",
+            fix="Change 'size:'.",
+        )
+    return size // factor
