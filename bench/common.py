@@ -1,12 +1,21 @@
-"""What the benchmarks share: where runs lie, and how figures are printed."""
+"""What the benchmarks share: where runs lie, how two sides are timed beside each other, how figures are printed."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import statistics
+import subprocess
 import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from upturn import loop, recipe, status
 from upturn.cli.progress import Lines
@@ -15,6 +24,7 @@ from upturn.store.run import Run
 from upturn.store.values import read_values
 
 ROOT = Path(__file__).parents[1]
+PAIRS = int(os.environ.get("BENCH_PAIRS", "5"))
 RUNS = ROOT / "runs" / "bench"
 sys.path.insert(0, str(ROOT / "tests"))  # children, small
 
@@ -52,3 +62,77 @@ def own_share(done: Run) -> float:
 def interval(values: list[float]) -> str:
     array = np.asarray(values)
     return f"{array.mean():.4f} (lowest {array.min():.4f}, highest {array.max():.4f} of {len(array)})"
+
+
+class Memory:
+    """The highest resident size of this process from now on, in MB above where it was."""
+
+    def __init__(self) -> None:
+        self.process = psutil.Process()
+        self.floor = self.process.memory_info().rss
+        self.peak = self.floor
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, self.process.memory_info().rss)
+            time.sleep(0.01)
+
+    @property
+    def above(self) -> float:
+        return (self.peak - self.floor) / 1e6
+
+
+def timed(marks: Sequence[float], per_step: int) -> float:
+    """Samples a second from the first mark, which is the beginning of training, to the last, the end of a step."""
+    return per_step * (len(marks) - 1) / (marks[-1] - marks[0])
+
+
+def threads() -> int:
+    return int(os.environ.get("BENCH_THREADS", "2"))
+
+
+def tell(figures: dict[str, object]) -> None:
+    """The last thing that a script says to :func:`once`."""
+    print("RESULT " + json.dumps(figures))
+
+
+def once(script: str, *arguments: str) -> dict[str, float]:
+    """One side in a process of its own: what it tells."""
+    command = [sys.executable, str(Path(__file__).parent / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stderr[-3000:]
+    found: dict[str, float] = json.loads(lines[-1].removeprefix("RESULT "))
+    return found
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Ours over theirs, a pair each."""
+
+    speeds: list[float]
+    memories: list[float]
+
+    @property
+    def speed(self) -> float:
+        return statistics.median(self.speeds)
+
+    @property
+    def memory(self) -> float:
+        return statistics.median(self.memories)
+
+    def say(self, name: str, of: str) -> None:
+        spread = f"median of {len(self.speeds)} pairs ({min(self.speeds):.2f} to {max(self.speeds):.2f})"
+        say(f"{name}: {of} a second, {spread}", f"{self.speed:.2f}")
+        say(f"{name}: peak memory above imports", f"{self.memory:.2f}")
+
+
+def paired_speeds(script: str, ours: Sequence[str], theirs: Sequence[str]) -> Ratios:
+    """One after the other each time: what the machine does to one it does to both."""
+    found = Ratios([], [])
+    for _ in range(PAIRS):
+        one, other = once(script, *ours), once(script, *theirs)
+        found.speeds.append(one["per_second"] / other["per_second"])
+        found.memories.append(one["megabytes"] / other["megabytes"])
+    return found

@@ -5,18 +5,15 @@ python speed.py ours|trl sft|dpo|reward|rloo small|dense
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from common import Memory, tell, threads, timed
 
 BATCH, CANDIDATES = 16, 4
 STEPS = {"small": 16, "dense": 4}
@@ -25,25 +22,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "dense": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6},
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
-
-
-class Memory:
-    """The highest resident size of this process from now on, in MB above where it was."""
-
-    def __init__(self) -> None:
-        self.process = psutil.Process()
-        self.floor = self.process.memory_info().rss
-        self.peak = self.floor
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, self.process.memory_info().rss)
-            time.sleep(0.01)
-
-    @property
-    def above(self) -> float:
-        return (self.peak - self.floor) / 1e6
 
 
 def texts(count: int, size: str, seed: int) -> list[str]:
@@ -77,11 +55,6 @@ def checkpoint(folder: Path, size: str) -> None:
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     spoken.save_pretrained(folder)
-
-
-def timed(marks: list[float], per_step: int) -> float:
-    """Samples a second from the beginning of training, log-probs of the reference included, to its last step."""
-    return per_step * (len(marks) - 1) / (marks[-1] - marks[0])
 
 
 def reward_of(text: str) -> float:
@@ -185,13 +158,13 @@ def main() -> None:
     side, task, size = sys.argv[1:]
     import torch
 
-    torch.set_num_threads(int(os.environ.get("BENCH_THREADS", "2")))
+    torch.set_num_threads(threads())
     import transformers  # noqa: F401 - both sides pay for imports before memory is read
 
     with tempfile.TemporaryDirectory() as place:
         checkpoint(Path(place), size)
         marks, memory = (ours if side == "ours" else theirs)(task, size, Path(place))
-        print("RESULT " + json.dumps({"per_second": timed(marks, BATCH), "megabytes": memory.above}))
+        tell({"per_second": timed(marks, BATCH), "megabytes": memory.above})
 
 
 if __name__ == "__main__":

@@ -80,6 +80,28 @@ def test_rankings_and_scores(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples.fields["score"][:4], [1, 3.5, NAN, 3.5])
 
 
+def test_a_signed_strength_says_which_of_two_is_better(tmp_path: Path) -> None:
+    """HelpSteer2: from -3, response_1 much better, to 3, response_2 much better. HelpSteer3 has other names."""
+    said = {-3: ([1, 2], 1.0), -1: ([1, 2], 1 / 3), 0: ([1, 1], 1 / 3), 2: ([2, 1], 2 / 3), None: ([0, 0], 1 / 3)}
+    expected = list(said.items()) * 6
+    two = [{"prompt": f"q{i}", "response_1": f"a{i}", "response_2": f"b{i}", "preference_strength": by}
+           for i, (by, _) in enumerate(expected)]
+    three = [{"context": [{"role": "user", "content": row["prompt"]}], "response1": row["response_1"],
+              "response2": row["response_2"], "overall_preference": row["preference_strength"]} for row in two]
+    for name, rows, columns in (("2", two, {}), ("3", three, {"prompt": "context"})):
+        samples = whole(load(tmp_path / f"{name}.jsonl", rows, strongest=3.0, columns=columns))
+        own = {str(content): row for row, content in enumerate(samples.content)}
+        for i, (by, (ranks, strength)) in enumerate(expected):
+            if by is None:
+                assert f"a{i}" not in own or samples.fields["rank"][own[f"a{i}"]] == 0
+                continue
+            rows_of = [own[f"a{i}"], own[f"b{i}"]]
+            assert samples.fields["rank"][rows_of].tolist() == ranks, by
+            np.testing.assert_allclose(samples.fields["strength"][rows_of], strength)
+            assert {samples.prompts[row].text for row in rows_of} == {f"q{i}"}
+            assert samples.group[rows_of[0]] == samples.group[rows_of[1]]
+
+
 def test_unpaired_labels_and_attributes(tmp_path: Path) -> None:
     labelled = [{"prompt": f"q{i}", "completion": f"c{i}", "label": i % 2 == 0} for i in range(30)]
     samples = whole(load(tmp_path / "a.jsonl", labelled))
@@ -186,6 +208,7 @@ def test_pain_18_what_says_nothing_is_counted_and_ties_stay(tmp_path: Path) -> N
     [
         ({"question": "x", "answer": "y"}, "no layout of preferences has these columns: question, answer; expected"),
         ({"prompt": "x", "chosen": "y", "rejected": 3}, "'rejected' must hold text, or a list of .* holds 3"),
+        ({"response_1": "y", "response_2": "z", "preference_strength": "2"}, "'preference_strength' must hold"),
         ({"prompt": "x", "chosen": "y", "rejected": "z", "margin": -1}, "'strength' must hold a number of at least 0"),
         ({"prompt": "x", "chosen": "y", "rejected": "z", "tie": "no"}, "'tie' must hold true or false"),
         ({"prompt": "x", "completions": ["a", "b"], "ranks": [1]}, "'ranks' must hold a list of 2"),

@@ -12,12 +12,13 @@ import numpy as np
 from upturn import components
 from upturn.errors import UserError
 from upturn.gate import guard
-from upturn.protocols import Adapter, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
+from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
 from upturn.recipe import Recipe, Rounds, Training
 from upturn.types import Array, Prompt, Samples
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 _CHOOSE_BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
+_AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,16 @@ class Evaluator:
     candidates: int
     settings: Any
     metrics: Mapping[str, Metric]
+    captions: Caption | None = None  # how its prompts are worded; None: as in training
+    checkpoints: bool = True  # whether checkpoints within a training are measured, too
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """What the real training part goes through before the first stage."""
+
+    scorers: Mapping[str, tuple[Scorer, float]]
+    curators: Mapping[str, Curator]
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Assembly:
     evaluators: tuple[Evaluator, ...]
     sampling: Any  # the policy's settings in a round; None without rounds
     judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
+    captions: Caption | None = None  # None: the prompts are worded as the source gives them
+    filtering: Filtering | None = None
 
     def model(self, name: str, policy: Path | None = None) -> Trainable:
         """A fresh model without weights; one that starts from the policy's is given their folder to be built."""
@@ -104,13 +117,15 @@ def assemble(recipe: Recipe) -> Assembly:
         source=source,
         features=components.make("feature", recipe.features, "features"),
         scorers=_scorers(recipe.rounds.score if recipe.rounds else [], "rounds.score"),
-        curators=_curators(recipe),
+        curators=_curators(recipe.rounds.curate if recipe.rounds else [], "rounds.curate"),
         evaluators=tuple(_evaluator(recipe, i, policy) for i in range(len(recipe.evaluate))),
         sampling=_round_sampling(policy, recipe),
         judges={
             name: _scorers(model.refit.score, f"models.{name}.refit.score")
             for name, model in recipe.models.items() if model.refit is not None
         },
+        captions=_captions(recipe, source, policy),
+        filtering=_filtering(recipe),
     )
     _check_models_named(recipe, parts)
     _check_gate(recipe, parts)
@@ -139,15 +154,99 @@ def _scorers(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, tuple[
     return found
 
 
-def _curators(recipe: Recipe) -> dict[str, Curator]:
+def _curators(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, Curator]:
     found: dict[str, Curator] = {}
-    for i, spec in enumerate(recipe.rounds.curate if recipe.rounds else []):
+    for i, spec in enumerate(specs):
         fields = dict(spec)
         name = str(fields.pop("as", fields["name"]))
         if name in found:
-            raise UserError(f"two curators are called '{name}'", where=f"rounds.curate.{i}", fix="Give one an 'as:'.")
-        found[name] = components.make("curator", fields, f"rounds.curate.{i}")
+            raise UserError(f"two curators are called '{name}'", where=f"{where}.{i}", fix="Give one an 'as:'.")
+        found[name] = components.make("curator", fields, f"{where}.{i}")
     return found
+
+
+def caption_strategies(recipe: Recipe) -> dict[str, Caption]:
+    """The strategies that ``captions:`` names, by name (or ``as:``); several are a comparison."""
+    found: dict[str, Caption] = {}
+    for i, spec in enumerate(recipe.captions):
+        at, fields = f"captions.{i}" if len(recipe.captions) > 1 else "captions", dict(spec)
+        name = str(fields.pop("as", fields["name"]))
+        if name in found:
+            raise UserError(f"two caption strategies are called '{name}'", where=at, fix="Give one an 'as:'.")
+        found[name] = components.make("caption", fields, at)
+    return found
+
+
+def reads_text(policy: Any) -> bool:
+    """Whether a model of pictures is asked in words: one of classes asks for a label."""
+    return policy.kind == "image" and "label" not in getattr(policy, "asks", ("label",))
+
+
+def _check_captions(recipe: Recipe, source: Source, policy: Policy) -> None:
+    """Raises UserError where captions are asked for and nothing would read them."""
+    asked = ["captions"] if recipe.captions else []
+    asked += [f"evaluate.{i}.captions" for i, e in enumerate(recipe.evaluate) if e.captions is not None]
+    if asked:
+        refuse_captions(recipe, source, policy, asked[0])
+
+
+def refuse_captions(recipe: Recipe, source: Source, policy: Policy, where: str) -> None:
+    """Raises UserError where the data is no pictures, or the policy reads no text."""
+    if source.kind != "image":
+        raise UserError(
+            f"captions belong to pictures, and the data '{recipe.data['name']}' gives {source.kind}", where=where,
+            fix="Remove it.",
+        )
+    if not reads_text(policy):
+        raise UserError(
+            f"the model '{recipe.models['policy'].name}' reads no text, so no caption would reach it", where=where,
+            fix="Remove it, or use a policy that reads text, such as text_to_image.",
+        )
+
+
+def _captions(recipe: Recipe, source: Source, policy: Policy) -> Caption | None:
+    _check_captions(recipe, source, policy)
+    found = caption_strategies(recipe)
+    if len(found) > 1:
+        raise UserError(
+            f"{len(found)} strategies are a comparison ({', '.join(found)}): one run has one", where="captions",
+            fix="Leave one, e.g. --set captions=empty; 'upturn captions' shows them side by side, and a study "
+            "trains each.",
+        )
+    return next(iter(found.values()), None)
+
+
+def _filtering(recipe: Recipe) -> Filtering | None:
+    if recipe.filter is None:
+        return None
+    names = [str(spec["name"]) for spec in recipe.filter.curate]
+    alone = [name for name in names if name in _AMONG_CANDIDATES]
+    if alone:
+        raise UserError(
+            f"the curator '{alone[0]}' chooses among candidates of one prompt, and real data has one of each",
+            where="filter.curate", fix="Use 'threshold', 'top_fraction' or 'deduplicate'.",
+        )
+    rewarded = [name for name in names if name in _CHOOSE_BY_REWARD]
+    if rewarded and not recipe.filter.score:
+        raise UserError(
+            f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="filter.curate",
+            fix="Add 'score:' to the filter.",
+        )
+    made = Filtering(_scorers(recipe.filter.score, "filter.score"), _curators(recipe.filter.curate, "filter.curate"))
+    for name, (scorer, _) in made.scorers.items():
+        for wanted in models_named(scorer):
+            if wanted == "policy" or (wanted in recipe.models and recipe.models[wanted].refit is not None):
+                raise UserError(
+                    f"'{name}' asks the model '{wanted}', which is first trained after the data was filtered",
+                    where="filter.score", fix="Use a model with 'fit:'.",
+                )
+    return made
+
+
+def models_named(part: Any) -> list[str]:
+    """The models of the recipe that a plug-in names in its fields ``model`` and ``models``."""
+    return [name for name in (getattr(part, "model", None), *(getattr(part, "models", None) or ()))
+            if isinstance(name, str)]
 
 
 def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
@@ -169,21 +268,33 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
             raise UserError(f"the metric '{name}' stands twice", where=f"{at}.metrics.{i}", fix="Give one an 'as:'.")
         metrics[shown] = metric
     settings = _sampling(policy, asked.settings, f"{at}.settings")
-    return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics)
+    captions = None if asked.captions is None else components.make("caption", asked.captions, f"{at}.captions")
+    return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints)
 
 
 def _round_sampling(policy: Policy, recipe: Recipe) -> Any:
     if recipe.rounds is None:
         return None
     if recipe.rounds.sample is not None:
-        return _sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings")
+        return _sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings", keyed=False)
     online = recipe.rounds.train[0].online
     assert online is not None
     return _sampling(policy, online.settings, "rounds.train.online.settings")
 
 
-def _sampling(policy: Policy, settings: Mapping[str, Any], where: str) -> Any:
-    return components.checked(policy.Sampling, settings, where, "sampling")
+def _sampling(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bool = True) -> Any:
+    """Settings of a model's sampling; ``keyed``: samples must be functions of their keys, whatever draws them."""
+    made = components.checked(policy.Sampling, settings, where, "sampling")
+    if getattr(made, "keyed", True):
+        return made
+    if keyed:
+        raise UserError(
+            f"the sampler '{made.sampler}' does not reproduce a sample from its key, and here it must",
+            where=f"{where}.sampler",
+            fix="Leave it out: it is for 'rounds.sample'. Evaluations compare on equal noise, online training replays.",
+        )
+    made.require(where)
+    return made
 
 
 def _check_objective(spec: Training, model: Trainable, name: str, where: str) -> None:
@@ -220,10 +331,12 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
     """Plug-ins that name a model in their field ``model`` must name one of the recipe's."""
     named: list[tuple[str, Any]] = [("features", parts.features)]
     named += [(f"rounds.score: {name}", scorer) for name, (scorer, _) in parts.scorers.items()]
+    if parts.filtering is not None:
+        named += [(f"filter.score: {name}", scorer) for name, (scorer, _) in parts.filtering.scorers.items()]
     named += [(f"evaluate: {name}", m) for e in parts.evaluators for name, m in e.metrics.items()]
     for where, part in named:
-        for wanted in (getattr(part, "model", None), *(getattr(part, "models", None) or ())):
-            if isinstance(wanted, str) and wanted not in recipe.models:
+        for wanted in models_named(part):
+            if wanted not in recipe.models:
                 raise UserError(
                     f"asks for the model '{wanted}', which 'models:' does not have", where=where,
                     fix=f"There: {', '.join(recipe.models)}. Add '{wanted}: {{name: classifier, fit: {{…}}}}'.",
@@ -250,6 +363,8 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
         _check_objective(turn, policy, recipe.models["policy"].name, f"rounds.train.{i}")
         if turn.online is not None and not rounds.score:
             raise UserError("nothing says what is better", where=f"rounds.train.{i}.online", fix="Add 'score:'.")
+        if turn.online is not None:
+            _sampling(policy, turn.online.settings, f"rounds.train.{i}.online.settings")
     if rounds.sample is not None:
         _check_choosing(rounds, rounds.sample.candidates)
     if rounds.mix.lambda_ == 0 and rounds.mix.policy != "accumulate":

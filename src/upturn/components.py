@@ -18,6 +18,7 @@ from upturn.errors import UserError
 
 FOLDERS: Mapping[str, str] = {
     "source": "upturn.data.sources",
+    "caption": "upturn.data.captions",
     "feature": "upturn.features",
     "formulation": "upturn.diffusion.formulations",
     "network": "upturn.diffusion.networks",

@@ -108,12 +108,15 @@ def _steps(work: Work, parts: Assembly) -> Iterator[Step]:
     for name, model in recipe.models.items():
         if model.fit is not None:
             yield lambda name=name: stages.fit(work, name)  # type: ignore[misc]
+    if recipe.filter is not None:
+        yield lambda: stages.filter_real(work)
     start: str | None = None
     for stage in recipe.stages:
         unit = stage_unit(stage.name)
         yield lambda unit=unit, stage=stage: stages.mix_real(work, unit, stage)  # type: ignore[misc]
         yield lambda unit=unit, stage=stage, start=start: stages.train(work, unit, stage, start)  # type: ignore[misc]
         yield lambda unit=unit: stages.evaluate(work, unit)  # type: ignore[misc]
+        yield lambda unit=unit, stage=stage: stages.checkpoints(work, unit, stage)  # type: ignore[misc]
         start = unit
     assert start is not None
     yield lambda: stages.base(work, start)
@@ -144,6 +147,7 @@ def _round(work: Work, recipe: Recipe, number: int) -> Iterator[Step]:
         yield lambda into=into, turn=turn, start=start: stages.train(work, into, turn, start)  # type: ignore[misc]
         start = into
     yield lambda: stages.evaluate(work, unit)
+    yield lambda: stages.checkpoints(work, unit, rounds.train[-1])
     yield lambda: stages.gate(work, unit, number, incumbent)
     yield lambda: stages.prune(work)
 

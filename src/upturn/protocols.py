@@ -203,3 +203,16 @@ class Metric(Protocol):
     better: ClassVar[str]
 
     def measure(self, evidence: Evidence) -> Measurement: ...
+
+
+class Caption(Protocol):
+    """Writes the prompts' text of pictures; ids, labels and fields stay.
+
+    ``folder`` is where it may keep what is dear to make; chance is a function of ``key`` and the picture. Where a
+    picture has several captions, all are in the field "captions", (N,) tuples of text, the prompt's text first.
+    Notes count what is empty or absent; a strategy whose class says ``silent`` wants empty captions.
+    """
+
+    def caption(
+        self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int
+    ) -> tuple[Samples, tuple[str, ...]]: ...

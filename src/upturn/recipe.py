@@ -29,6 +29,10 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _none_or_more(value: Any) -> Any:
+    return [] if value is None else _listed(value)
+
+
 Component = Annotated[dict[str, Any], BeforeValidator(_named)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -48,12 +52,15 @@ class Online(Part):
 
 
 class Training(Part):
-    """How one stage trains. Exactly one of ``epochs`` and ``steps``; both count the mixture as it is."""
+    """How one stage trains. Exactly one of ``epochs`` and ``steps``; both count the mixture as it is.
+
+    With 0 of them the weights stay as they are: a base model, or one without training, to compare with.
+    """
 
     objective: Component = {"name": "likelihood"}
     adapter: Component = {"name": "full"}
-    epochs: Positive | None = None
-    steps: Positive | None = None
+    epochs: Annotated[int | None, Field(ge=0)] = None
+    steps: Annotated[int | None, Field(ge=0)] = None
     batch_size: Positive = 128
     micro_batch: Positive | None = None  # examples in one forward pass; None: the whole batch of a process
     learning_rate: float = Field(1e-3, gt=0)
@@ -67,7 +74,7 @@ class Training(Part):
     patience: Positive | None = None  # held-out losses without a gain before it stops; None: never
     kl_limit: Annotated[float | None, Field(gt=0)] = None  # nats a sample to the reference; beyond it the stage stops
     online: Online | None = None  # draw from the policy itself instead of a mixture; in rounds only
-    checkpoint_epochs: tuple[Positive, ...] = ()  # weights kept, and pictures made from them, after these epochs
+    checkpoint_epochs: tuple[Annotated[int, Field(ge=0)], ...] = ()  # weights kept, measured and shown; 0: before it
     save_every: Positive = 500  # steps between two states to resume from
 
     @model_validator(mode="after")
@@ -169,6 +176,13 @@ class Rounds(Part):
         return self
 
 
+class Filter(Part):
+    """What of the real training data is used: scored and curated once, before the first stage."""
+
+    score: Annotated[list[Component], BeforeValidator(_listed)] = []
+    curate: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
+
+
 class Evaluation(Part):
     """Samples from fixed prompts and noise, the same in every round, and what is measured on them."""
 
@@ -176,6 +190,8 @@ class Evaluation(Part):
     prompts: Positive = 500
     candidates: Positive = 1
     settings: dict[str, Any] = {}
+    captions: Component | None = None  # how the prompts are worded; null: as in training
+    checkpoints: bool = True  # measured at 'checkpoint_epochs', too
     metrics: Annotated[list[Component], BeforeValidator(_listed)]
 
 
@@ -194,6 +210,14 @@ class Grid(Part):
     prompts: Positive = 10
     per_prompt: Positive = 2
     texts: list[str] = []
+    wordings: list[list[str]] = []  # of one prompt: all drawn from the noise of the first
+
+    @model_validator(mode="after")
+    def _worded(self) -> Grid:
+        for group in self.wordings:
+            if len(set(group)) < max(2, len(group)):
+                raise ValueError(f"wordings: {group} has to name several, each once")
+        return self
 
 
 class Keep(Part):
@@ -207,6 +231,8 @@ class Recipe(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     data: Component
+    captions: Annotated[list[Component], BeforeValidator(_none_or_more)] = []  # several: a comparison, for a study
+    filter: Filter | None = None
     models: dict[str, Annotated[Model, BeforeValidator(_named)]]
     features: Component = {"name": "pixels"}
     stages: list[Stage] = Field(min_length=1)

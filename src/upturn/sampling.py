@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn import recipe as recipes
 from upturn import seeds
-from upturn.assemble import assemble
+from upturn.assemble import assemble, reads_text
 from upturn.errors import UserError
 from upturn.stages.work import Work, prompt_keys
 from upturn.store.run import Run
@@ -39,7 +39,7 @@ def to_files(run: Run, unit: str, prompts: Sequence[str], count: int, seed: int,
 def _prompt(text: str, policy: Any, classes: Sequence[str]) -> Prompt:
     if not policy.conditional:
         raise UserError(f"the model takes no prompt, got '{text}'", where="--prompt", fix="Leave --prompt out.")
-    if policy.kind == "text" or not classes:
+    if policy.kind == "text" or reads_text(policy) or not classes:
         return Prompt(text)
     if text not in classes:
         raise UserError(f"there is no class '{text}'", where="--prompt", fix=f"One of: {', '.join(classes)}.")

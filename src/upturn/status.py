@@ -79,8 +79,8 @@ def read(run: Run) -> RunStatus:
     count = recipe.rounds.count if recipe.rounds else 0
     later = [_round(run, number, records, price) for number in range(1, count + 1)]
     setup = {
-        (unit if step == "fit" else "load"): record.seconds
-        for (unit, step), record in records.items() if step in {"load", "fit"}
+        (unit if step == "fit" else step): record.seconds
+        for (unit, step), record in records.items() if step in {"load", "filter", "fit"}
     }
     return RunStatus(run.folder.name, run.folder, run.state.state, run.state.message, recipe, (zero, *later), setup)
 
@@ -118,7 +118,14 @@ def _round(run: Run, number: int, records: Mapping[tuple[str, str], Record], pri
 
 
 def _seconds(records: Mapping[tuple[str, str], Record], unit: str) -> dict[str, float]:
-    return {step: records[unit, step].seconds for step in _ROUND_STEPS if (unit, step) in records}
+    found = {step: records[unit, step].seconds for step in _ROUND_STEPS if (unit, step) in records}
+    within = [record.seconds for (where, step), record in records.items() if where == unit and _of_checkpoints(step)]
+    return found | ({"checkpoints": sum(within)} if within else {})
+
+
+def _of_checkpoints(step: str) -> bool:
+    """Of the steps that measure what a training did on its way."""
+    return step == "checkpoints" or step.startswith("epoch-")
 
 
 def _state(records: Mapping[tuple[str, str], Record], unit: str, last: str) -> str:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from upturn.cli import component, lab, look, take, work
+from upturn.cli import captions, component, find, lab, look, study, take, work
 from upturn.errors import UserError
 
 app = typer.Typer(
@@ -15,13 +15,16 @@ app = typer.Typer(
 )
 app.command("new")(work.new)
 app.command("plan")(work.plan)
+app.command("captions")(captions.captions)
 app.command("run")(work.run)
+app.command("study")(study.study)
 app.command("status")(look.status)
 app.command("report")(look.report)
 app.command("compare")(look.compare)
 app.command("trace")(look.trace)
 app.command("sample")(take.sample)
 app.command("export")(take.export)
+app.command("search")(find.search)
 app.command("list")(component.show)
 app.add_typer(lab.app, name="lab")
 

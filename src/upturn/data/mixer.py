@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from upturn import seeds
+from upturn.data.captions._common import alike
 from upturn.errors import RunError, UserError
 from upturn.types import REAL, SYNTHETIC, Array, Mixture, Samples, concatenate
 
@@ -99,7 +100,7 @@ class Mixer:
         older = kept if self.policy.startswith("accumulate") else kept[-1:]
         parts = [part for part in older if len(part)] if share != 0.0 else []
         self._refuse_empty(chosen, parts, share, round)
-        everything = concatenate([part for part in (chosen, *parts) if len(part)])
+        everything = concatenate(alike([part for part in (chosen, *parts) if len(part)]))
         if self.policy == "accumulate_subsample":
             everything = everything.take(self._subsample(everything, len(real), share, key))
         raw = source_factors(everything, self.weights)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from upturn import components
 from upturn.metrics._embedded import metric_key
+from upturn.metrics._judged import Judged
 from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -16,7 +16,7 @@ from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class GoldReward:
+class GoldReward(Judged):
     """Mean gold reward of the samples, with its mean proxy (the reward trained on) and their correlation as details.
 
     Where the proxy rises and this falls, the proxy is being hacked (Gao, Schulman & Hilton 2023, "Scaling Laws for
@@ -26,32 +26,18 @@ class GoldReward:
     scorer  the gold judge: a scorer's name, or a mapping of 'name' and its fields; not one of the round's
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
-
-    scorer: str | dict[str, Any]
-    _judge: Any = field(default=None, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_judge", components.make("scorer", self.scorer, "gold_reward.scorer"))
-
-    @property
-    def model(self) -> str | None:
-        """The recipe's model that the judge asks for, so that its absence is found before anything runs."""
-        named = getattr(self._judge, "model", None)
-        return named if isinstance(named, str) else None
+    name: ClassVar[str] = "gold_reward"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
-        gold = np.asarray(self._judge.score(evidence.samples, evidence.tools).values, dtype=np.float64)
-        proxy = np.asarray(evidence.rewards, dtype=np.float64)
+        gold, proxy = self.rewards(evidence)
         known = int((~np.isnan(gold)).sum())
         if not known:
             raise CannotSpeak("the gold scorer scores no sample")
         both = ~np.isnan(gold) & ~np.isnan(proxy)
         varied = both.sum() > 2 and gold[both].std() > 0 and proxy[both].std() > 0
         correlation = float(np.corrcoef(gold[both], proxy[both])[0, 1]) if varied else float("nan")
-        low, high = bootstrap_mean(gold, metric_key(evidence, "gold_reward"), clusters=evidence.samples.group)
+        low, high = bootstrap_mean(gold, metric_key(evidence, self.name), clusters=evidence.samples.group)
         mean = float(np.nanmean(gold))
         details = {
             "gold": number(mean), "proxy": number(float(proxy[both].mean())) if both.any() else None,

@@ -32,6 +32,7 @@ class HeldOutLoss:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "lower"
+    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
 
     def __post_init__(self) -> None:
         if self.draws < 1:

@@ -10,6 +10,7 @@ import numpy as np
 
 from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._neighbours import nearest
+from upturn.metrics._pairs import pairs
 from upturn.metrics._silence import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -22,10 +23,12 @@ class Memorisation:
 
     Held-out samples are real and were never trained on, so about ``quantile`` of them is that near by chance: the
     baseline, in the details with the excess over it. A sample at the threshold counts, so that exact copies count even
-    where the data repeats itself. Compare ``authenticity`` of Alaa et al., ICML 2022, which has no baseline.
+    where the data repeats itself. ``copied`` in the details is how many training samples they are near to. Compare
+    ``authenticity`` of Alaa et al., ICML 2022, which has no baseline.
     """
 
     quantile: float = 0.01  # a rate of false alarms, stated as the baseline
+    pairs: int = 10  # how many of the flagged, closest first, are named beside what they copy
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "lower"
@@ -40,8 +43,15 @@ class Memorisation:
         held_out = real_features(evidence.tools, "held_out", math.ceil(1 / self.quantile))
         usual = nearest(held_out, train)[0]
         threshold = float(np.quantile(usual, self.quantile))
-        values = (nearest(made_features(evidence), train)[0] <= threshold).astype(np.float64)
+        distances, rows = nearest(made_features(evidence), train)
+        values = (distances <= threshold).astype(np.float64)
         low, high = bootstrap_mean(values, metric_key(evidence, "memorisation"), clusters=evidence.samples.group)
         share, baseline = float(values.mean()), float((usual <= threshold).mean())
-        details = {"baseline": baseline, "excess": share - baseline, "threshold": threshold, "held_out": len(held_out)}
+        flagged = np.flatnonzero(values)
+        shown = flagged[distances[flagged].argsort(kind="stable")][: self.pairs]
+        details = {
+            "baseline": baseline, "excess": share - baseline, "threshold": threshold, "held_out": len(held_out),
+            "copied": len(np.unique(rows[flagged])),
+            "pairs": pairs(evidence.samples, evidence.tools.train, rows, distances, shown),
+        }
         return Measurement(share, low, high, len(values), values, details=details)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._neighbours import nearest
+from upturn.metrics._pairs import pairs
 from upturn.metrics._silence import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -32,15 +33,7 @@ class NearestReal:
         values, rows = nearest(made_features(evidence), train)
         low, high = bootstrap_mean(values, metric_key(evidence, "nearest_real"), clusters=evidence.samples.group)
         closest = values.argsort(kind="stable")[: self.pairs]
-        details: dict[str, object] = {
-            "pairs": [
-                {
-                    "sample": str(evidence.samples.ids[i]), "real": str(evidence.tools.train.ids[rows[i]]),
-                    "distance": float(values[i]),
-                }
-                for i in closest
-            ]
-        }
+        details: dict[str, object] = {"pairs": pairs(evidence.samples, evidence.tools.train, rows, values, closest)}
         if len(evidence.tools.held_out):
             details["held_out"] = float(nearest(real_features(evidence.tools, "held_out", 1), train)[0].mean())
         return Measurement(float(values.mean()), low, high, len(values), values, details=details)

@@ -32,6 +32,7 @@ class Perplexity:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[str] = "lower"
+    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
 
     documents: int = 2000  # held-out documents at most, evenly spaced: about 2% of width at 100 tokens each
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from upturn import components
 from upturn.metrics._embedded import metric_key
+from upturn.metrics._judged import Judged
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -16,7 +16,7 @@ from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class RewardAccuracy:
+class RewardAccuracy(Judged):
     """Share of the pairs of candidates of one prompt that the round's reward orders as a gold scorer does.
 
     Of the samples that the policy makes now: as it drifts from what the reward model was fitted on, this falls before
@@ -27,26 +27,12 @@ class RewardAccuracy:
     scorer  the gold judge: a scorer's name, or a mapping of 'name' and its fields
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
-
-    scorer: str | dict[str, Any]
-    _judge: Any = field(default=None, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_judge", components.make("scorer", self.scorer, "reward_accuracy.scorer"))
-
-    @property
-    def model(self) -> str | None:
-        """The recipe's model that the judge asks for, so that its absence is found before anything runs."""
-        named = getattr(self._judge, "model", None)
-        return named if isinstance(named, str) else None
+    name: ClassVar[str] = "reward_accuracy"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
         samples = evidence.samples
-        gold = np.asarray(self._judge.score(samples, evidence.tools).values, dtype=np.float64)
-        proxy = np.asarray(evidence.rewards, dtype=np.float64)
+        gold, proxy = self.rewards(evidence)
         high, low = _pairs(samples.group, np.where(np.isnan(proxy), np.nan, gold))
         if not len(high):
             raise CannotSpeak("no prompt has two candidates that both judges score and the gold one tells apart")
@@ -56,7 +42,7 @@ class RewardAccuracy:
         count = np.bincount(member[high], minlength=len(names))
         summed = np.bincount(member[high], weights=right, minlength=len(names))
         values = np.where(count > 0, summed / np.maximum(count, 1), np.nan)
-        ends = bootstrap_mean(values, metric_key(evidence, "reward_accuracy"))
+        ends = bootstrap_mean(values, metric_key(evidence, self.name))
         known = int((count > 0).sum())
         note = f"{len(high)} pairs of {known} prompts"
         return Measurement(float(np.nanmean(values)), ends[0], ends[1], known, values, note)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from upturn import components
+from upturn.plan import ahead
 from upturn.plan.result import Plan, Row
 from upturn.recipe import Recipe
 
@@ -18,7 +19,8 @@ def plan(recipe: Recipe) -> Plan:
 
     Raises UserError for whatever ``upturn run`` would refuse.
     """
-    with _without_collections():
+    source = components.make("source", recipe.data, "data")
+    with ahead.loading(source) as data, _without_collections():
         import torch
 
         from upturn.assemble import assemble
@@ -28,9 +30,8 @@ def plan(recipe: Recipe) -> Plan:
 
         parts = assemble(recipe)
         torch.set_num_threads(recipe.threads or torch.get_num_threads())
-        began = time.perf_counter()
-        splits = parts.source.load()
-        planner = Planner(parts, splits, time.perf_counter() - began)
+        splits = data.splits()
+        planner = Planner(parts, splits, data.seconds)
     planner.before_rounds()
     fractions = add_rounds(planner, recipe.rounds) if recipe.rounds else (1.0,)
     return Plan(

@@ -16,7 +16,8 @@ import torch
 from upturn import seeds
 from upturn.assemble import Assembly, Evaluator, Toolbox, prompt_for, where
 from upturn.feeds import Feed, FixedFeed
-from upturn.plan import timing
+from upturn.plan import passes, timing
+from upturn.plan.passes import Passes
 from upturn.plan.result import Row
 from upturn.plan.timing import Line, Sampled
 from upturn.protocols import ClosedForm, Metric, Trainable
@@ -27,6 +28,7 @@ from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
 
 COMMIT = 0.03  # seconds a committed step takes on a local disk: files, fsync, record
 _HELD_OUT = 512  # samples in a held-out loss of the training curve
+_COMPARED = 0.05  # seconds to compare one metric of two checkpoints, by pairs
 _FORWARD = 1 / 3  # of a step's operations
 _SHOWN = 4  # batches of examples that steps are timed on
 _LENGTHS = 500  # texts that tell how long texts are
@@ -59,7 +61,9 @@ class Planner:
         self.rows = [Row("data", "load", len(splits.train) + len(splits.held_out), 0, 0.0, 2 * loading)]
         self.notes: list[str] = list(splits.notes)
         self._steps: dict[tuple[str | int | None, ...], float] = {}
+        self._quiet: dict[tuple[str | int, ...], float] = {}
         self._measured: list[tuple[Evaluator, Line, Line]] = []
+        self._epochs: dict[str, float] = {}  # of the training of a unit
         self._sampled_before = False
         self.policy: Any = self._built("policy")
         self.tools = Toolbox(
@@ -90,7 +94,7 @@ class Planner:
             unit = f"rounds/000/{stage.name}"
             chosen = where(self.splits.train, stage.where, f"stages.{stage.name}")
             self.train_on(unit, "train", self.policy, stage, chosen, len(chosen))
-            self.evaluate(unit, len(stage.checkpoint_epochs))
+            self.evaluate(unit, stage)
 
     def train_on(self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int) -> None:
         """A row of training on ``rows`` samples that are encoded as these are."""
@@ -110,13 +114,21 @@ class Planner:
             return
         per_epoch = draw.passes * -(-timed.count // spec.batch_size)
         steps = spec.steps or (spec.epochs or 0) * per_epoch
+        self._epochs[unit] = steps / per_epoch
         each = self._step_seconds(model, spec, timed)
         if self.parts.objective(spec).example == "sample":
             every = max(1, round(spec.held_out_every * per_epoch))
             each *= 1 + _FORWARD * min(_HELD_OUT, len(self.splits.held_out)) / spec.batch_size / every
         draws = -(-steps // per_epoch)
+        objective = self.parts.objective(spec)
+        if spec.online is None:
+            made = passes.of_a_fixed_set(objective, model, timed.examples, timed.count, steps, spec.batch_size)
+        else:
+            made = passes.of_draws(objective, model, spec, spec.online, draws)
         flops = timing.flops_of(model, timed.examples, spec.batch_size) * steps + draw.flops * draws
-        self.rows.append(Row(unit, step, rows, steps, flops, steps * each + draw.seconds * draws + 2 * COMMIT))
+        flops += _FORWARD * timing.flops_of(model, timed.examples, spec.batch_size) * made.quiet / spec.batch_size
+        seconds = steps * each + draw.seconds * draws + made.beside * self._quiet_seconds(model, spec, timed, made)
+        self.rows.append(Row(unit, step, rows, steps, flops, seconds + 2 * COMMIT))
         if spec.patience:
             self.notes.append(f"{unit} may stop earlier than the {steps} steps counted here (patience)")
 
@@ -129,6 +141,16 @@ class Planner:
         if alike not in self._steps:
             self._steps[alike] = timing.step_seconds(self.parts, model, spec, timed.feed)
         return self._steps[alike] * max(1.0, min(spec.batch_size, timed.count) / len(timed.examples))
+
+    def _quiet_seconds(self, model: Trainable, spec: Training, timed: Timed, made: Passes) -> float:
+        """Of one example without gradient; 0 where no step needs more than is timed with it."""
+        if not made.beside:
+            return 0.0
+        acting = self.parts.objective(spec).example == "rollout"
+        alike = (model.id, acting, spec.batch_size, timed.examples.candidates)
+        if alike not in self._quiet:
+            self._quiet[alike] = timing.quiet_seconds(model, timed.examples, spec.batch_size, acting)
+        return self._quiet[alike]
 
     def sampled(self, of: Samples, candidates: int, settings: Any, wanted: int) -> Sampled:
         """Sampling as the trained model will do it, timed on prompts of these samples."""
@@ -160,20 +182,36 @@ class Planner:
         found = [scorer.score(samples, self.tools).values for scorer, _ in self.parts.scorers.values()]
         return np.sum(found, axis=0) if found else np.zeros(len(samples))
 
-    def evaluate(self, unit: str, checkpoints: int = 0) -> None:
-        """A row of an evaluation; the grid is made anew for each of the ``checkpoints``."""
+    def evaluate(self, unit: str, spec: Training) -> None:
+        """Rows of an evaluation, and of those of the checkpoints within the training ``spec`` before it."""
         if not self._measured:
             self._measured = [(e, *self._measuring(e)) for e in self.parts.evaluators]
+        self._evaluation(unit, "evaluate", self._measured)
+        ended = self._epochs.get(unit, 0.0)
+        listed = [epoch for epoch in sorted(set(spec.checkpoint_epochs)) if epoch <= ended]
+        for epoch in listed:
+            step = f"epoch-{epoch:04d}"
+            if epoch == ended:  # the model that the training ends with: measured already
+                self.rows.append(Row(unit, step, 0, 0, 0.0, COMMIT))
+            else:
+                self._evaluation(unit, step, [found for found in self._measured if found[0].checkpoints])
+        if spec.checkpoint_epochs:
+            metrics = sum(len(found[0].metrics) for found in self._measured if found[0].checkpoints)
+            compared = _COMPARED * metrics * len(listed)
+            self.rows.append(Row(unit, "checkpoints", 0, 0, 0.0, compared + COMMIT))
+
+    def _evaluation(self, unit: str, step: str, measured: list[tuple[Evaluator, Line, Line]]) -> None:
         seconds, flops, count = COMMIT, 0.0, 0
-        for evaluator, sampling, measuring in self._measured:
+        for evaluator, sampling, measuring in measured:
             made = evaluator.prompts * evaluator.candidates
             seconds += sampling(evaluator.prompts) + measuring(evaluator.prompts)
             flops += made * self.policy.sampling_flops(evaluator.settings)
             count += made
         first, sampling, _ = self._measured[0]
-        grid = self.recipe.grid.prompts * self.recipe.grid.per_prompt / first.candidates
-        seconds += (1 + checkpoints) * sampling(grid)
-        self.rows.append(Row(unit, "evaluate", count, 0, flops, seconds))
+        asked = self.recipe.grid
+        cells = (len(asked.texts) or asked.prompts) + sum(len(wordings) for wordings in asked.wordings)
+        seconds += sampling(cells * asked.per_prompt / first.candidates)
+        self.rows.append(Row(unit, step, count, 0, flops, seconds))
 
     def _measuring(self, evaluator: Evaluator) -> tuple[Line, Line]:
         """Seconds to sample n prompts of an evaluation, and to score and measure them."""
@@ -186,7 +224,10 @@ class Planner:
                 samples = sampled.first(count)
                 return metric.measure(Shown(samples, rewards[: len(samples)], self.tools, 0, evaluator.settings))
 
-            line += self._measuring_line(measure, sampled, evaluator.prompts)
+            if getattr(metric, "held_out_only", False):
+                line += timing.measuring_once(measure, sampled.prompts, loaded=self._loaded)
+            else:
+                line += self._measuring_line(measure, sampled, evaluator.prompts)
         return sampled.line, line
 
     def scoring(self, sampled: Sampled, wanted: int) -> Line:
@@ -196,5 +237,8 @@ class Planner:
         return self._measuring_line(lambda count: self.rewards(sampled.first(count)), sampled, wanted)
 
     def _measuring_line(self, measure: Callable[[int], object], sampled: Sampled, wanted: int) -> Line:
-        # what is embedded stays embedded, within a run
-        return timing.measuring_line(measure, sampled.prompts, wanted, loaded=lambda: len(self.tools.cache))
+        return timing.measuring_line(measure, sampled.prompts, wanted, loaded=self._loaded)
+
+    def _loaded(self) -> object:
+        """What is embedded stays embedded, within a run."""
+        return len(self.tools.cache)

@@ -18,6 +18,7 @@ from upturn.plan.timing import Sampled
 from upturn.recipe import Rounds, Sampling, Turn
 from upturn.types import Array, Batch, Rollout, Samples
 
+_ENDLESS = 10**9  # passes
 _FITTED = 0.9  # of the judged groups; the others tell what the reward model is worth
 
 
@@ -59,7 +60,7 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 fraction = expected_real_fraction(rounds.mix.policy, rounds.mix.lambda_, number, sizes)
             planner.train_on(into, "train", planner.policy, turn, like, rows)
         fractions.append(fraction)  # of the last training, which makes the round's model
-        planner.evaluate(unit, len(rounds.train[-1].checkpoint_epochs))
+        planner.evaluate(unit, rounds.train[-1])
     return tuple(fractions)
 
 
@@ -69,7 +70,8 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
     pool = where(planner.splits.train, online.where, "rounds.train.online")
     seen = planner.sampled(pool, online.candidates, planner.parts.sampling, online.prompts)
     batch = _drawn(planner, turn, pool, seen)
-    feed = OnlineFeed(lambda number: batch, len(batch), turn.batch_size, online.passes, 0)
+    # one set without end: what a set costs before its first step is added by the draw, not timed with the steps
+    feed = OnlineFeed(lambda number: batch, len(batch), turn.batch_size, _ENDLESS, 0)
     timed = Timed(batch, feed, online.prompts)
     made = online.prompts * online.candidates
     seconds = seen.line(online.prompts) + planner.scoring(seen, online.prompts)(online.prompts)
@@ -77,7 +79,7 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
     for number in range(1, rounds.count + 1):
         unit = f"rounds/{number:03d}"
         planner.train(unit, "train", planner.policy, turn, timed, made, draw)
-        planner.evaluate(unit, len(turn.checkpoint_epochs))
+        planner.evaluate(unit, turn)
     return (1.0, *[0.0] * rounds.count)
 
 

@@ -22,6 +22,7 @@ from upturn.recipe import Training
 from upturn.types import Array, Batch, Prompt, Samples
 
 _STEPS, _WARM = 30, 4  # timed steps, and those before that are not counted (first allocations)
+_ASKED = 4  # passes without gradient that are timed, the first not counted
 _BUDGET = 0.3  # seconds of timed steps of one kind, about
 _FEW, _MANY = 16, 256  # samples that tell the fixed cost from the cost a sample
 _TIMES = 4  # as many as the few are affordable
@@ -98,14 +99,24 @@ def measuring_line(
 
     A call that imports modules, or changes what is ``loaded``, is repeated and does not count: a run does so once.
     """
-    before = len(sys.modules), loaded()
-    long, _ = _timed(lambda: measure(most))
-    if (len(sys.modules), loaded()) != before:
-        long, _ = _timed(lambda: measure(most))
+    long = _settled(measure, most, loaded)
     few = max(1, most // 4)
     if most >= wanted or few == most:
         return Line(0.0, long / most)
     return _line((few, _timed(lambda: measure(few))[0]), (most, long))
+
+
+def measuring_once(measure: Callable[[int], object], most: int, loaded: Callable[[], object] = lambda: None) -> Line:
+    """Seconds of what takes as long whatever the number of things: it looks at others."""
+    return Line(_settled(measure, most, loaded), 0.0)
+
+
+def _settled(measure: Callable[[int], object], most: int, loaded: Callable[[], object]) -> float:
+    before = len(sys.modules), loaded()
+    long, _ = _timed(lambda: measure(most))
+    if (len(sys.modules), loaded()) != before:
+        long, _ = _timed(lambda: measure(most))
+    return long
 
 
 def step_seconds(parts: Assembly, model: Trainable, spec: Training, feed: Feed) -> float:
@@ -134,6 +145,18 @@ def step_seconds(parts: Assembly, model: Trainable, spec: Training, feed: Feed) 
     with suppress(Enough):
         trainer.train(trained, plan)
     return float(np.median(np.diff(marks[_WARM - 1 :])))
+
+
+def quiet_seconds(model: Trainable, examples: Batch, rows: int, acting: bool) -> float:
+    """Seconds of one example in a forward pass of ``rows`` examples without gradient, the median of a few."""
+    ask: Any = model.act if acting else lambda part: model.forward(part, model.draw(part, 0, 0))  # type: ignore[attr-defined]
+    batch = examples.take(torch.arange(min(rows, len(examples))))
+    was_training = model.module.training
+    model.module.eval()
+    with torch.no_grad():
+        spent = [_timed(lambda: ask(batch))[0] for _ in range(_ASKED)]
+    model.module.train(was_training)
+    return float(np.median(spent[1:])) / len(batch)
 
 
 def flops_of(model: Trainable, examples: Batch, rows: int) -> float:

@@ -23,3 +23,13 @@ def write(run: Run) -> Path:
     with files.disk_errors(path):
         files.write_text(path, page)
     return path
+
+
+def write_study(folder: Path) -> Path:
+    """Write ``study.html`` into the folder of a study, whole or not at all, and return its path.
+
+    Raises UserError where the study has no results.
+    """
+    from upturn.report.study import write as write_page
+
+    return write_page(folder)

@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from upturn.recipe import Recipe, Rounds, Training
+from upturn.recipe import Recipe, Rounds, Training, Turn
+from upturn.report.facts import Facts
 from upturn.report.words import listed, plural, share
 
 _MOST_FIELDS = 6  # of a component that are named in a sentence; the folded recipe has all
 
 
-def summary(recipe: Recipe) -> list[tuple[str, str]]:
+def summary(facts: Facts) -> list[tuple[str, str]]:
     """(term, sentence) for each part of the recipe."""
+    recipe = facts.recipe
     rows = [("Data", component(recipe.data))]
     for name, model in recipe.models.items():
         where = ""
@@ -28,7 +30,7 @@ def summary(recipe: Recipe) -> list[tuple[str, str]]:
     for stage in recipe.stages:
         rows.append((stage.name.capitalize(), f"On real data{_where(stage.where)}, {_training(stage)}."))
     if recipe.rounds is not None:
-        rows.append(("Rounds", _rounds(recipe.rounds)))
+        rows.append(("Rounds", _rounds(facts, recipe.rounds)))
     rows.append(("Gate", _gate(recipe)))
     measured = "; ".join(
         f"{plural(e.prompts, 'prompt')}{f' × {e.candidates}' if e.candidates > 1 else ''}: "
@@ -65,7 +67,7 @@ def _training(spec: Training) -> str:
     return f"{length}, batches of {spec.batch_size}, learning rate {rate}, objective {objective}{adapter}"
 
 
-def _rounds(rounds: Rounds) -> str:
+def _rounds(facts: Facts, rounds: Rounds) -> str:
     if rounds.count == 0:
         return "None."
     drawn = rounds.sample or rounds.train[0].online
@@ -76,11 +78,36 @@ def _rounds(rounds: Rounds) -> str:
         parts.append(f"score by {listed([component(s) for s in rounds.score])}")
     if rounds.curate:
         parts.append(f"curate by {listed([component(c) for c in rounds.curate])}")
-    if rounds.sample:
-        parts.append(_mix(rounds))
     start = "the kept model" if rounds.start == "incumbent" else "scratch"
-    parts.append(f"train from {start} for {'; then for '.join(_training(turn) for turn in rounds.train)}")
+    several = len(rounds.train) > 1
+    trained = [
+        f"{f'{turn.label} ' if several else ''}on {_eaten(facts, rounds, turn)}, {_training(turn)}"
+        for turn in rounds.train
+    ]
+    parts.append(f"train from {start}{': ' if several else ' '}{'; then '.join(trained)}")
     return "; ".join(parts) + "."
+
+
+def _eaten(facts: Facts, rounds: Rounds, turn: Turn) -> str:
+    """What a training of a round learns from: what it draws itself, groups, or the mixture.
+
+    Which of the last two it is stands in the records of the rounds that have mixed for it; before that, nothing is said
+    that may turn out wrong.
+    """
+    if turn.online is not None:
+        return "what the policy draws as it learns (no real data, no mixture)"
+    last = turn is rounds.train[-1]
+    units = (r.unit if last else f"{r.unit}/{turn.label}" for r in facts.status.rounds[1:])
+    counts = next((facts.counts(unit, "mix") for unit in units if facts.counts(unit, "mix")), None)
+    mixed = _mix(rounds)
+    if counts is None:
+        return f"the mixture if its objective learns from samples ({mixed}), on the round’s candidates if from groups"
+    groups = counts.get("pairs")  # recorded of groups alone, of any size
+    if groups is None:
+        return f"the mixture ({mixed})"
+    size = (counts.get("real", 0) + counts.get("synthetic", 0)) / groups
+    what = "pairs" if size == 2 else "groups"
+    return f"{what} of the round’s candidates as their rewards order them (no real data, no curation, no mixture)"
 
 
 def _mix(rounds: Rounds) -> str:
@@ -92,7 +119,7 @@ def _mix(rounds: Rounds) -> str:
         blend = "no real data"
     else:
         blend = f"λ = {lam:g}, so that {share(1 / (1 + lam))} of the weight is real"
-    return f"mix ({policy}): {blend}{_where(rounds.mix.where)}"
+    return f"{policy}: {blend}{_where(rounds.mix.where)}"
 
 
 def _gate(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ from upturn.report.facts import DATA, Column, Facts
 
 _COLOURS = 10  # of the page; further classes take them again
 _LABEL = (0.02, 0.011)  # share of the width that a label in a segment needs: its edges, and each character
-_STEPS = ("load", "fit", "sample", "score", "curate", "mix", "train", "evaluate", "gate")
+_STEPS = ("load", "fit", "sample", "score", "curate", "mix", "train", "evaluate", "gate", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,18 @@ def _decision(column: Column) -> str:
 
 def real_fraction(facts: Facts) -> Bars | None:
     """Real and synthetic weight of what each model was trained on."""
-    zero, *rounds = facts.status.rounds
-    rows = [(s.name, s.unit, s.real_fraction) for s in zero.stages]
-    rows += [(f"round {r.round}", r.unit, r.real_fraction) for r in rounds]
     bars = []
-    for title, unit, fraction in rows:
+    for training in facts.trainings:
+        fraction, counts = facts.real_fraction(training.unit), facts.counts(training.unit, "mix")
         if fraction is None:
             continue
-        counts = facts.counts(unit, "mix")
         real, made = counts.get("real", 0), counts.get("synthetic", 0)
         parts = [(fraction, "real", f"real {words.share(fraction)}", words.plural(real, "real sample"))]
         if fraction < 1:
             parts.append((1 - fraction, "made", f"synthetic {words.share(1 - fraction)}", f"{made} synthetic samples"))
         segments = tuple(Segment(s, colour, label if s > 0.2 else "", title) for s, colour, label, title in parts)
         end = f"{words.number(real, 0)} + {words.number(made, 0)}" if counts else ""
-        bars.append(Bar(title, "", segments, end))
+        bars.append(Bar(training.title, "", segments, end))
     legend = (("real", "real"), ("made", "synthetic"))
     return Bars(legend, tuple(bars), "On the right: how many real + synthetic samples.") if bars else None
 

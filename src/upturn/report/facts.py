@@ -54,6 +54,14 @@ class Difference:
     high: float
 
 
+@dataclass(frozen=True)
+class Trained:
+    """One training of the policy, begun or not: a stage before the rounds, or one of the trainings of a round."""
+
+    title: str
+    unit: str
+
+
 class Facts:
     """A run, opened for reading. Everything may be missing: what is not there yet is empty."""
 
@@ -84,6 +92,23 @@ class Facts:
         promoted = [c for c in self.columns if c.decision == "promoted"]
         base = [c for c in self.columns if c.round == 0]
         return next(reversed(promoted or base), None)
+
+    @cached_property
+    def trainings(self) -> list[Trained]:
+        """All that the recipe asks for, in order; the last of a round makes the round's model."""
+        zero, *rounds = self.status.rounds
+        found = [Trained(stage.name, stage.unit) for stage in zero.stages]
+        turns = self.recipe.rounds.train if self.recipe.rounds is not None else []
+        for r in rounds:
+            found += [Trained(f"round {r.round}: {turn.label}", f"{r.unit}/{turn.label}") for turn in turns[:-1]]
+            last = f": {turns[-1].label}" if len(turns) > 1 else ""
+            found.append(Trained(f"round {r.round}{last}", r.unit))
+        return found
+
+    def real_fraction(self, unit: str) -> float | None:
+        """Of what a training ate, by weight; online the training mixes for itself."""
+        found = self.info(unit, "mix").get("real_fraction", self.info(unit, "train").get("real_fraction"))
+        return None if found is None else float(found)
 
     @cached_property
     def metric_names(self) -> list[str]:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
 
-from upturn.report import asked, bars, choices, rounds, samples, words
+from upturn.report import asked, bars, choices, epochs, proxy, rounds, samples, words
 from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
 from upturn.store.run import Run
@@ -19,46 +19,51 @@ if TYPE_CHECKING:
 
 def render(run: Run) -> str:
     """The whole page as text."""
-    return _template().render(context(Facts(run)))
+    return template().render(context(Facts(run)))
 
 
 @cache
-def _template() -> Template:
+def template(name: str = "report.html.j2") -> Template:
+    """A page's template, everything escaped that it does not mark itself."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("upturn.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def context(facts: Facts) -> dict[str, Any]:
     """All that the template shows; what a model wrote is text in it, never markup."""
-    script = _resource("report.js")
+    script = resource("report.js")
     policy_losses, judge_losses = rounds.loss_cards(facts)
     pairs_of, pairs = rounds.nearest_pairs(facts)
     gallery = samples.gallery(facts)
+    against = proxy.against(facts)
     identity, run_text = facts.run.identity, facts.run.recipe_text  # stored with every default written out
     return {
         "name": facts.status.run, "run_id": facts.run.id, "forked_from": identity.get("forked_from"),
-        "created": str(identity.get("created", ""))[:16].replace("T", " "), "verdict": verdict(facts),
-        "asked": asked.summary(facts.recipe),
+        "created": str(identity.get("created", ""))[:16].replace("T", " "),
+        "verdict": verdict(facts, [found.hacked for found in against if found.hacked]),
+        "asked": asked.summary(facts), "against": against,
         "recipe": words.visible(run_text), "data": bars.data_counts(facts),
         "notes": [str(note) for note in facts.info(DATA, "load").get("notes", ())],
-        "gallery": gallery, "metrics": rounds.metric_cards(facts), "columns": facts.columns, "kept": facts.kept,
+        "gallery": gallery, "epochs": epochs.by_epoch(facts), "metrics": rounds.metric_cards(facts),
+        "columns": facts.columns, "kept": facts.kept,
         "figures": rounds.figures(facts), "judged": rounds.verdicts(facts), "shares": bars.class_shares(facts),
         "fractions": bars.real_fraction(facts), "choices": choices.choices(facts), "losses": policy_losses,
         "judge_losses": judge_losses, "times": bars.times(facts), "lineage": rounds.lineage(facts),
         "pairs": pairs, "pairs_of": pairs_of, "fingerprint": facts.run.fingerprint, "number": words.number,
-        "script": script, "style": _resource("report.css"), "script_hash": _hash(script),
+        "script": script, "style": resource("report.css"), "script_hash": hash_of(script),
     }
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file of this folder as text."""
     return resources("upturn.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _hash(script: str) -> str:
+def hash_of(script: str) -> str:
     """As a content security policy names a script: nothing else in the page may run, whatever a model wrote."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -148,8 +148,7 @@ def _model_name(unit: str) -> str:
 
 def loss_cards(facts: Facts) -> tuple[list[Card], list[Card]]:
     """Of the policy stage by stage, and of the judges."""
-    zero, *rounds = facts.status.rounds
-    own = [(s.name, s.unit) for s in zero.stages] + [(f"round {r.round}", r.unit) for r in rounds]
+    own = [(training.title, training.unit) for training in facts.trainings]
     judges = [(name, f"models/{name}") for name, model in facts.recipe.models.items() if model.fit is not None]
     return _losses(facts, own, "train"), _losses(facts, judges, "fit")
 
@@ -169,20 +168,18 @@ def _losses(facts: Facts, units: list[tuple[str, str]], step: str) -> list[Card]
 
 
 def lineage(facts: Facts) -> list[Origin]:
-    """A row for each model of the policy."""
-    zero, *rounds = facts.status.rounds
-    units = [(s.name, s.unit, s.real_fraction) for s in zero.stages]
-    units += [(f"round {r.round}", r.unit, r.real_fraction) for r in rounds]
+    """A row for each model of the policy, those between two trainings of a round too."""
     removed = {d.unit for d in facts.run.deletions()}
     found = []
-    for title, unit, fraction in units:
+    for training in facts.trainings:
+        unit = training.unit
         info, counts = facts.info(unit, "train"), facts.counts(unit, "mix")
         if not info:
             continue
         found.append(Origin(
-            title, str(info.get("model", "")), str(info.get("parent") or "nothing (new weights)"),
-            words.number(counts.get("real"), 0), words.number(counts.get("synthetic"), 0), words.share(fraction),
-            words.number(info.get("steps"), 0), unit in removed,
+            training.title, str(info.get("model", "")), str(info.get("parent") or "nothing (new weights)"),
+            words.number(counts.get("real"), 0), words.number(counts.get("synthetic"), 0),
+            words.share(facts.real_fraction(unit)), words.number(info.get("steps"), 0), unit in removed,
         ))
     return found
 

@@ -89,7 +89,7 @@ def gallery(facts: Facts) -> Gallery | None:
     prompts = len(np.unique(first.group))
     wide = min(prompts, _WIDE)
     frames = tuple(
-        Frame(label, detail, pictures.sheet(made.content[_in_blocks(made, wide)], wide))
+        Frame(label, detail, pictures.sheet(made.content[in_blocks(made, wide)], wide))
         for label, detail, made in series
     )
     shape = (wide, -(-prompts // wide) * per_prompt)
@@ -172,7 +172,7 @@ def _detail(column: Column) -> str:
     ]
 
 
-def _in_blocks(made: Samples, wide: int) -> Array:
+def in_blocks(made: Samples, wide: int) -> Array:
     """Rows of ``made`` so that a sheet has prompts across and their candidates below each other."""
     groups = np.unique(made.group)
     order: list[int] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,8 @@ class Verdict:
     meaning: str
 
 
-def verdict(facts: Facts) -> Verdict:
-    """At any time: of a run that has not begun it says so."""
+def verdict(facts: Facts, warnings: Sequence[str] = ()) -> Verdict:
+    """At any time: of a run that has not begun it says so. ``warnings`` are sentences that nobody should miss."""
     state, alarm = _state(facts)
     kept, name = facts.kept, facts.headline
     if kept is None or name is None:
@@ -45,7 +45,7 @@ def verdict(facts: Facts) -> Verdict:
             lead = f"The rounds have not begun: so far there is the model after {facts.columns[-1].title}."
         return Verdict(lead, (), state, alarm, (), "", "")
     term = words.term(name, facts.specs.get(name))
-    sentences = [*_gains(facts, kept, name, term), *_rejected(facts)]
+    sentences = [*_gains(facts, kept, name, term), *_rejected(facts), *warnings]
     return Verdict(
         _lead(facts, kept), tuple(sentences), state, alarm, tuple(_steps(facts, kept, name)), term.title, term.meaning
     )

@@ -68,13 +68,28 @@ METRICS: dict[str, Term] = {
         "Perplexity", "How surprised the model is by real text that it never trained on, per token.", "lower"
     ),
     "held_out_loss": Term("Held-out loss", "The training loss on real samples that were never trained on.", "lower"),
+    "balanced_accuracy": Term(
+        "Balanced accuracy", "Share of samples that a classifier sees as what the prompt asked for, every class "
+        "counted alike.", "higher",
+    ),
+    "caption_alignment": Term(
+        "Caption alignment", "How well pictures fit the words they were asked for in, to a model that reads both.",
+        "higher",
+    ),
+    "prompt_responsiveness": Term(
+        "Prompt responsiveness", "Share of the differences between pictures that the prompts account for: 0 where they "
+        "are ignored.", "higher",
+    ),
+    "kid": Term("Kernel distance", "Distance between the clouds of generated and real samples, without bias at small "
+                "numbers.", "lower"),
     "verifier_accuracy": Term("Accuracy", "Share of answers that the verifier finds right.", "higher"),
     "distinct": Term("Distinct phrases", "Share of short word sequences that are not repeats: variety.", "higher"),
 }
 
 STEPS: dict[str, str] = {
     "sample": "sampling", "score": "scoring", "curate": "curation", "mix": "mixing", "train": "training",
-    "evaluate": "evaluation", "gate": "gate", "load": "loading data", "fit": "fitting judges", "base": "linking",
+    "evaluate": "evaluation", "checkpoints": "measuring checkpoints", "gate": "gate", "load": "loading data",
+    "fit": "fitting judges", "base": "linking",
 }
 
 

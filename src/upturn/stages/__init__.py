@@ -1,8 +1,10 @@
 """The steps of the loop: plain functions from what is stored to what is stored, each committed whole or not at all."""
 
 from upturn.stages.base import base
+from upturn.stages.checkpoints import checkpoints
 from upturn.stages.curate import curate
 from upturn.stages.evaluate import evaluate
+from upturn.stages.filter import filter_real
 from upturn.stages.gate import gate
 from upturn.stages.load import load
 from upturn.stages.mix import mix_real, mix_round
@@ -14,6 +16,6 @@ from upturn.stages.train import fit, train
 from upturn.stages.work import Done, Outcome, Waiting, Work
 
 __all__ = [
-    "Done", "Outcome", "Waiting", "Work", "base", "curate", "evaluate", "fit", "gate", "judge", "load", "mix_real",
-    "mix_round", "prune", "refit", "sample", "score", "train",
+    "Done", "Outcome", "Waiting", "Work", "base", "checkpoints", "curate", "evaluate", "filter_real", "fit", "gate",
+    "judge", "load", "mix_real", "mix_round", "prune", "refit", "sample", "score", "train",
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
+from upturn.protocols import Curator
 from upturn.stages.score import rewards_of
 from upturn.stages.work import Done, Outcome, Work
 from upturn.store import tables
-from upturn.types import Array, Selection, objects
+from upturn.types import Array, Samples, Selection, objects
 
 
 def curate(work: Work, unit: str) -> Outcome:
@@ -19,26 +21,34 @@ def curate(work: Work, unit: str) -> Outcome:
     samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
     rewards = rewards_of(work, unit, samples)
     with work.committing(unit, "curate") as out:
-        alive = np.arange(len(samples))
-        selections: list[Selection] = []
-        reasons: Counter[str] = Counter()
-        for name, curator in work.parts.curators.items():
-            chosen = curator.curate(samples.take(alive), rewards[alive], work.tools, work.key("curate", unit, name))
-            kept = np.zeros(len(samples), dtype=bool)
-            kept[alive[chosen.kept]] = True
-            why = objects([""] * len(samples))
-            why[~kept] = "dropped by an earlier curator"
-            why[alive] = chosen.reasons
-            selections.append(Selection(name, kept, why))
-            # a reason may carry numbers after its kind; they are counted by kind
-            reasons.update(str(reason).split(":")[0] for reason in chosen.reasons[~chosen.kept])
-            alive = alive[chosen.kept]
+        selections, alive, reasons = chosen(work, unit, work.parts.curators, samples, rewards)
         tables.write_selections(out.path / "selections.parquet", samples, selections)
         out.counts.update(kept=len(alive), dropped=len(samples) - len(alive))
         out.info["dropped"] = dict(reasons)
         if len(alive) and not np.isnan(rewards[alive]).all():
             out.info["reward_kept"] = float(np.nanmean(rewards[alive]))
     return Done()
+
+
+def chosen(
+    work: Work, unit: str, curators: Mapping[str, Curator], samples: Samples, rewards: Array
+) -> tuple[list[Selection], Array, Counter[str]]:
+    """Curators in order, each on what the one before kept: what each said, the rows left, and how often each reason."""
+    alive = np.arange(len(samples))
+    selections: list[Selection] = []
+    reasons: Counter[str] = Counter()
+    for name, curator in curators.items():
+        said = curator.curate(samples.take(alive), rewards[alive], work.tools, work.key("curate", unit, name))
+        kept = np.zeros(len(samples), dtype=bool)
+        kept[alive[said.kept]] = True
+        why = objects([""] * len(samples))
+        why[~kept] = "dropped by an earlier curator"
+        why[alive] = said.reasons
+        selections.append(Selection(name, kept, why))
+        # a reason may carry numbers after its kind; they are counted by kind
+        reasons.update(str(reason).split(":")[0] for reason in said.reasons[~said.kept])
+        alive = alive[said.kept]
+    return selections, alive, reasons
 
 
 def kept_rows(work: Work, unit: str) -> Array:

@@ -44,6 +44,9 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
         tables.write_samples(out.path / "samples.parquet", samples)
         out.counts["samples"] = len(samples)
         out.info.update(model=policy.id, incumbent=incumbent)
+        if not getattr(work.parts.sampling, "keyed", True):
+            out.info["key_reproducible"] = False
+            work.watch.note(f"{unit}: drawn by {work.parts.sampling.sampler}; keys do not reproduce these samples")
     shutil.rmtree(folder, ignore_errors=True)
     return Done()
 

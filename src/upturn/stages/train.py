@@ -106,6 +106,8 @@ def finish(work: Work, out: Any, unit: str, model: Trainable, history: History, 
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(kept, target, copy_function=os.link)  # one disk: a frozen base stays one file
     (out.path / "losses.json").write_text(json.dumps(history.points, indent=1))
+    if history.points:
+        out.info.update(epochs=history.points[-1]["epoch"], training_seconds=history.seconds)
     identity = f"model-{tree_hash(out.path / 'model')[:16]}"
     out.info.update(model=identity, parent=parent, steps=history.steps, stopped=history.stopped, mixture=unit)
     out.info.update(told(unit, history, work.watch))
@@ -138,11 +140,14 @@ def fitted(
         feed = FixedFeed(_encoded(work, unit, model, mixture, objective), spec.batch_size, key)
     recipe = work.parts.recipe
     with tracking(None if work.follower else recipe.tracker, work.run.folder, f"{recipe.name}/{unit}") as log:
+        keep = (lambda epoch: None) if work.follower else _keeper(model, progress)
+        if 0 in spec.checkpoint_epochs:
+            keep(0)
         plan = trainer.Plan(
             spec=spec, objective=objective, adapter=work.parts.adapter(spec), feed=feed, key=key, where=unit,
             held_out=_held_out(model, held_out, objective), progress=progress,
             on_step=lambda step, total, loss: work.watch.advance(step, total, f"loss {loss:.4f}"),
-            on_epoch=(lambda epoch: None) if work.follower else _keeper(model, progress), log=log,
+            on_epoch=keep, log=log,
         )
         return trainer.train(model, plan)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from upturn import seeds
-from upturn.assemble import Assembly, Toolbox, load_model
+from upturn.assemble import Assembly, Evaluator, Toolbox, load_model, models_named
 from upturn.errors import UserError
 from upturn.protocols import Policy, Scorer, Trainable
 from upturn.store import tables
@@ -105,9 +106,28 @@ class Work:
         assert record is not None, "the data is loaded before anything uses it"
         split = self.real.fields["split"].astype(str)
         return Toolbox(
-            train=self.real.take(split == "train"), held_out=self.real.take(split == "held_out"),
+            train=self._used(self.real.take(split == "train")), held_out=self.real.take(split == "held_out"),
             classes=tuple(record.info["classes"]), features=self.parts.features, loader=self._helper,
         )
+
+    def _used(self, train: Samples) -> Samples:
+        """What the recipe's filter kept, once it has run."""
+        if self.run.done(DATA, "filter") is None:
+            return train
+        return train.take(tables.read_selections(self.run.unit(DATA) / "selections.parquet", train.ids)[-1].kept)
+
+    def narrow(self) -> None:
+        """From here on the training part is what the filter kept; helper models were fitted on all of it."""
+        split = self.real.fields["split"].astype(str)
+        self.tools.train = self._used(self.real.take(split == "train"))
+
+    def asked(self, evaluator: Evaluator) -> list[Prompt]:
+        """The prompts of the held-out part, as this evaluation words them."""
+        prompts = list(self.tools.held_out.prompts)
+        if evaluator.captions is None:
+            return prompts
+        texts = json.loads((self.run.unit(DATA) / "asked.json").read_text(encoding="utf-8"))[evaluator.name]
+        return [replace(prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
 
     def _helper(self, name: str) -> Trainable:
         if name not in self.parts.recipe.models or name == "policy":
@@ -171,8 +191,7 @@ class Work:
         return found, rewards
 
     def _unfitted(self, scorer: Any, samples: Samples) -> Scores | None:
-        named = [getattr(scorer, "model", None), *(getattr(scorer, "models", None) or ())]
-        known = [name for name in named if isinstance(name, str) and name in self.parts.recipe.models]
+        known = [name for name in models_named(scorer) if name in self.parts.recipe.models]
         late = [name for name in known if name != "policy" and self.helper_unit(name) is None]
         if not late:
             return None

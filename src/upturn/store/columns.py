@@ -50,7 +50,7 @@ def field_column(name: str, values: Array) -> tuple[Any, dict[str, Any]]:
             if all(kind is type(None) or issubclass(kind, str) for kind in types):
                 return pa.array(values.tolist(), pa.string()), note
             text = [json.dumps(files.plain(value), sort_keys=True) for value in values]
-            return pa.array(text, pa.string()), note | {"json": True}
+            return pa.array(text, pa.string()), note | {"json": "tuple" if types == {tuple} else True}
         if values.dtype.kind == "U":
             return pa.array(values.tolist(), pa.string()), note
         if values.dtype.kind not in "biuf":
@@ -69,6 +69,8 @@ def field_values(column: pa.ChunkedArray, note: Mapping[str, Any]) -> Array:
     dtype = note["dtype"]
     if dtype == "object":
         values = column.to_pylist()
+        if note.get("json") == "tuple":
+            return objects([tuple(json.loads(value)) for value in values])
         return objects([json.loads(value) for value in values] if note.get("json") else values)
     if "shape" in note:
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

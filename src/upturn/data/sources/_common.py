@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,11 +82,17 @@ def _unique(rows: Rows, source: str, part: str) -> tuple[Samples, Array, list[st
 
 
 def divide(
-    rows: Rows, fraction: float, source: str, *, classes: Sequence[str] = (), notes: Sequence[str] = ()
+    rows: Rows, fraction: float, source: str, *, classes: Sequence[str] = (), notes: Sequence[str] = (),
+    chosen: Collection[str] = (),
 ) -> Splits:
-    """Splits with about ``fraction`` of the contents held out. Raises UserError where a side stays empty."""
+    """Splits with about ``fraction`` of the different keys held out, and all that are ``chosen``.
+
+    Raises UserError where a side stays empty.
+    """
     samples, keys, repeated = _unique(rows, source, "the data")
     side = split_by_content(keys, fraction)
+    if len(chosen):
+        side |= np.isin(keys.astype(str), [str(key) for key in chosen])
     if not side.any() or side.all():
         empty = "train" if side.all() else "held-out"
         raise UserError(

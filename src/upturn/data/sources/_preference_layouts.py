@@ -11,19 +11,20 @@ from typing import Any, Literal
 from upturn.data.sources._columns import named
 from upturn.errors import UserError
 
-Layout = Literal["pair", "list", "label", "attributes"]
+Layout = Literal["pair", "signed", "list", "label", "attributes"]
 Row = Mapping[str, Any]
 KNOWN = frozenset({
     "prompt", "chosen", "rejected", "margin", "strength", "tie", "chosen_score", "rejected_score", "completions",
-    "ranks", "scores", "completion", "label",
+    "ranks", "scores", "completion", "label", "response_1", "response_2", "preference_strength",
 })  # fmt: skip
 _ALSO = {  # other names that published data sets have for a column
     "completion": ("response",), "completions": ("responses",), "chosen_score": ("score_chosen", "chosen_reward"),
     "rejected_score": ("score_rejected", "rejected_reward"), "strength": ("margin",),
+    "response_1": ("response1",), "response_2": ("response2",), "preference_strength": ("overall_preference",),
 }
 _EXPECTED = (
-    "expected: chosen and rejected; or completions with ranks or scores; or completion and label; or completion and "
-    "the columns that 'attributes' names"
+    "expected: chosen and rejected; or response_1, response_2 and preference_strength; or completions with ranks or "
+    "scores; or completion and label; or completion and the columns that 'attributes' names"
 )
 
 
@@ -45,6 +46,8 @@ def layout_of(row: Row, attributes: Sequence[str], where: str) -> Layout:
     """Which layout these columns are. Raises UserError naming those found and expected."""
     if "chosen" in row and "rejected" in row:
         return "pair"
+    if all(_has(row, name) for name in ("response_1", "response_2", "preference_strength")):
+        return "signed"
     if _has(row, "completions") and ("ranks" in row or "scores" in row):
         return "list"
     if _has(row, "completion") and attributes:
@@ -63,6 +66,8 @@ def example(layout: Layout, row: Row, attributes: Sequence[str], content: str, w
     if layout == "pair":
         return _pair(row, read, where)
     prompt = text(_column(row, "prompt", where), "prompt", where) if "prompt" in row else ""
+    if layout == "signed":
+        return _signed(row, prompt, read, where)
     if layout == "list":
         return _list(row, prompt, read, where)
     body = read(_column(row, "completion", where), "completion", where)
@@ -95,6 +100,17 @@ def _pair(row: Row, read: Callable[[Any, str, str], Any], where: str) -> Example
         [read(chosen, "chosen", where), read(rejected, "rejected", where)], [1, 1] if tie else [1, 2], scores,
         1.0 if math.isnan(strength) else strength, where, label,
     )
+
+
+def _signed(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: str) -> Example:
+    """As in HelpSteer2 (Wang et al. 2024, "HelpSteer2-Preference"): below 0 response_1 is better, above it response_2.
+
+    0 is a tie; where no number stands, nothing was said.
+    """
+    contents = [read(_column(row, name, where), name, where) for name in ("response_1", "response_2")]
+    by = _number(_column(row, "preference_strength", where), "preference_strength", where)
+    ranks = [0, 0] if math.isnan(by) else [1 + (by > 0), 1 + (by < 0)]
+    return Example(prompt, contents, ranks, [math.nan] * 2, abs(by) if by and not math.isnan(by) else 1.0, where)
 
 
 def _list(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: str) -> Example:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from upturn.data.lines import column, records
 from upturn.data.sources._columns import Columns, Table, joined
 from upturn.data.sources._common import files
-from upturn.data.sources._lines import column, records
 from upturn.data.sources._tables import splits
 from upturn.errors import UserError
 from upturn.types import Kind, Splits

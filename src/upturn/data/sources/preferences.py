@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from upturn.data.lines import records
 from upturn.data.sources import _preference_layouts as layouts
 from upturn.data.sources._common import check_fraction, files
-from upturn.data.sources._lines import records
 from upturn.data.sources._pictures import Pictures
 from upturn.data.sources._preference_layouts import Example, Layout
 from upturn.data.sources._preference_rows import divided
@@ -24,6 +24,8 @@ class Preferences(Pictures):
     The columns of the first row tell the layout:
 
     - ``prompt, chosen, rejected``, with margin or strength, tie, chosen_score and rejected_score where there are any;
+    - ``prompt, response_1, response_2, preference_strength`` as in HelpSteer2: below 0 the first is better, above 0 the
+      second, 0 is a tie (HelpSteer3's response1, response2 and overall_preference, too; 'strongest: 3' for both);
     - ``prompt, completions`` (a list) with ``ranks`` (1 is best, equal is a tie, 0 unsaid) or ``scores``, or both;
     - ``prompt, completion, label``: good (true, 1) or bad (false, 0), unpaired;
     - ``prompt, completion`` (or response) and the columns that ``attributes`` names, as in HelpSteer.

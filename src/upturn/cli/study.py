@@ -1,0 +1,81 @@
+"""study: many runs that differ in what is said, compared in one table and on one page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from upturn.cli.common import AsJson
+from upturn.cli.work import Settings
+
+
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's YAML, or a recipe with several captions.")],
+    settings: Settings = [],
+    folder: Annotated[Path, typer.Option("--studies", help="The folder that holds the studies.")] = Path("studies"),
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it will cost.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train every variant of a study and compare them; run it again and it goes on from what was finished."""
+    from upturn import report
+    from upturn.cli import progress, tables
+    from upturn.errors import RunError
+    from upturn.studies import conduct, foresight
+    from upturn.studies import study as studies
+    from upturn.studies.results import RESULTS
+
+    asked = studies.load(file, settings)
+    if plan:
+        foreseen = foresight.foresee(asked)
+        if as_json:
+            print(json.dumps(foreseen, indent=1))
+        else:
+            tables.print_rows(_planned(foreseen))
+        return
+    watch = progress.watch_for(as_json)
+    failure: RunError | None = None
+    try:
+        conduct.conduct(asked, folder, watch, after=report.write)
+    except RunError as error:
+        failure = error
+    finally:
+        progress.close(watch)
+    there = folder / asked.name
+    found = json.loads((there / RESULTS).read_text(encoding="utf-8"))
+    page = report.write_study(there)
+    if as_json:
+        print(json.dumps({"event": "failed" if failure else "done", "study": str(there), "page": str(page)}))
+    else:
+        tables.print_rows(_table(found))
+        print(f"\nPage: {page}")
+    if failure is not None:
+        raise failure
+
+
+def _planned(found: dict[str, Any]) -> list[list[str]]:
+    def row(name: str, said: dict[str, Any]) -> list[str]:
+        return [
+            name, str(said["runs"]), f"{said['training_seconds']:,.0f} s", f"{said['seconds']:,.0f} s",
+            f"{said['usd']:.2f}", f"{said['disk_bytes'] / 1e6:,.1f} MB",
+        ]
+
+    head = ["variant", "runs", "training", "in all", "USD", "disk"]
+    return [head, *[row(said["variant"], said) for said in found["variants"]], row("in all", found["total"])]
+
+
+def _table(found: dict[str, Any]) -> list[list[str]]:
+    """Metric by variant; what is worse than the best beyond chance is marked."""
+    from upturn.cli.common import figure
+
+    variants = found["variants"]
+    rows = [["metric", *[variant["name"] for variant in variants]]]
+    sign = {"best": " best", "worse": " worse"}
+    for metric in found["metrics"]:
+        name, said = metric["name"], metric["marks"]
+        rows.append([name, *[figure(v["metrics"].get(name)) + sign.get(said.get(v["name"], ""), "") for v in variants]])
+    rows.append(["training", *[f"{v['cost']['training_seconds']:.0f} s" for v in variants]])
+    rows.append(["cost, USD", *[f"{v['cost']['usd']:.4f}" for v in variants]])
+    return rows

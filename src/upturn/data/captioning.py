@@ -1,0 +1,52 @@
+"""The recipe's captions over both parts of the data: what was asked for, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from upturn.data.captions._common import silent_note
+from upturn.protocols import Caption
+from upturn.types import Samples, Splits, concatenate
+
+
+def captioned(strategy: Caption, splits: Splits, folder: Path | None, key: int) -> Splits:
+    """Splits with the strategy's captions, told in the notes; ids stay those of the pictures.
+
+    Both parts go through it at once, so a model is asked once and counts are of all data. Empty captions are counted
+    where the strategy does not say that they are wanted (``silent``).
+    """
+    parts = [part for part in (splits.train, splits.held_out) if len(part)]
+    both, notes = strategy.caption(concatenate(parts), splits.classes, folder, key)
+    told = [*splits.notes, *notes]
+    told += empty_note(strategy, both)
+    size = len(splits.train)
+    train, held_out = both.take(np.arange(size)), both.take(np.arange(size, len(both)))
+    return replace(
+        splits, train=_placed(train, splits.train), held_out=_placed(held_out, splits.held_out), notes=tuple(told)
+    )
+
+
+def empty_note(strategy: Caption, samples: Samples) -> list[str]:
+    """How many captions are empty, where that was not asked for."""
+    if getattr(strategy, "silent", False):
+        return []
+    empty = [row for row, prompt in enumerate(samples.prompts) if not prompt.text.strip()]
+    return silent_note(samples, empty, "have an empty caption")
+
+
+def texts(
+    strategy: Caption, samples: Samples, classes: Sequence[str], folder: Path | None, key: int
+) -> tuple[list[str], list[str]]:
+    """The first caption of each sample by a strategy, as an evaluation asks for it, and notes."""
+    made, notes = strategy.caption(samples, classes, folder, key)
+    return [prompt.text for prompt in made.prompts], [*notes, *empty_note(strategy, made)]
+
+
+def _placed(made: Samples, given: Samples) -> Samples:
+    """With the group numbers that the part had, and its own fields."""
+    kept = {name: column for name, column in given.fields.items() if name not in made.fields and name != "captions"}
+    return replace(made, group=given.group, fields={**kept, **made.fields})

@@ -1,0 +1,91 @@
+"""Which dual encoder a plug-in asks, and what one is asked: vectors of pictures and of texts in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from upturn import components
+from upturn.errors import UserError
+from upturn.protocols import Tools
+from upturn.types import Array, Samples
+
+
+class DualEncoder(Protocol):
+    """``scale`` times a cosine is a logit of the model's own probabilities."""
+
+    id: str
+
+    @property
+    def scale(self) -> float: ...
+    def pictures(self, content: Array) -> Array:
+        """(N, D) float32 of unit length, of (N, H, W, C) uint8."""
+        ...
+
+    def texts(self, texts: Sequence[str]) -> Array:
+        """(N, D) float32 of unit length."""
+        ...
+
+
+@dataclass
+class Encoded:
+    """Exactly one of these says which dual encoder.
+
+    model   one of the recipe's models
+    folder  of any dual encoder of ``transformers``: CLIP, SigLIP, AltCLIP, …
+    hub     its name on the hub; the local cache is asked first
+    """
+
+    model: str | None = None
+    folder: str | None = None
+    hub: str | None = None
+    _opened: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.model, self.folder, self.hub)) != 1:
+            raise ValueError("give exactly one of 'model' (a dual_encoder of the recipe), 'folder' and 'hub'")
+
+    def encoder(self, tools: Tools) -> DualEncoder:
+        """UserError where the model is no dual encoder, or files cannot be read as one."""
+        if self.model is not None:
+            return as_dual(tools.model(self.model), self.model)
+        if self._opened is None:
+            self._opened = opened(self.folder, self.hub)
+        found: DualEncoder = self._opened
+        return found
+
+
+def opened(folder: str | None, hub: str | None) -> DualEncoder:
+    """A pre-trained one from its files, or one of ours from the folder of its weights."""
+    source = {"folder": folder} if folder is not None else {"hub": hub}
+    made: Any = components.make("model", {"name": "dual_encoder", **source}, "encoder")
+    made.open()
+    found: DualEncoder = made
+    return found
+
+
+def as_dual(model: Any, name: str) -> DualEncoder:
+    """The model, if it has vectors of pictures and of texts."""
+    if not (hasattr(model, "pictures") and hasattr(model, "texts")):
+        raise UserError(f"the model '{name}' has no vectors of pictures and texts", where=f"model: {name}",
+                        fix="Name a 'dual_encoder'.")
+    found: DualEncoder = model
+    return found
+
+
+def need_pictures(samples: Samples, what: str) -> None:
+    if samples.kind != "image":
+        raise UserError(f"'{what}' looks at pictures, and these samples are {samples.kind}", where=what)
+
+
+def own_cosines(encoder: DualEncoder, samples: Samples) -> Array:
+    """(N,) float64 cosine of each picture and its prompt's text, NaN where that is empty."""
+    texts = [prompt.text for prompt in samples.prompts]
+    distinct, rows = np.unique(np.array(texts, dtype=object).astype(str), return_inverse=True)
+    said = encoder.texts([str(text) for text in distinct])
+    found = np.einsum("nd,nd->n", encoder.pictures(samples.content), said[rows.reshape(-1)]).astype(np.float64)
+    spoken = np.array([bool(text.strip()) for text in texts])
+    return np.where(spoken & np.isfinite(found), found, np.nan)

@@ -1,0 +1,38 @@
+"""What the metrics that ask a gold judge have in common: a scorer that no training sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from upturn import components
+from upturn.protocols import Evidence
+from upturn.types import Array
+
+
+@dataclass(frozen=True)
+class Judged:
+    """``scorer`` is the gold judge: a scorer's name, or a mapping of 'name' and its fields."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+    name: ClassVar[str]  # of the metric
+
+    scorer: str | dict[str, Any]
+    _judge: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_judge", components.make("scorer", self.scorer, f"{self.name}.scorer"))
+
+    @property
+    def model(self) -> str | None:
+        """The recipe's model that the judge asks for, so that its absence is found before anything runs."""
+        named = getattr(self._judge, "model", None)
+        return named if isinstance(named, str) else None
+
+    def rewards(self, evidence: Evidence) -> tuple[Array, Array]:
+        """(N,) float64 gold and (N,) float64 proxy, the reward trained on; NaN where unscored."""
+        gold = np.asarray(self._judge.score(evidence.samples, evidence.tools).values, dtype=np.float64)
+        return gold, np.asarray(evidence.rewards, dtype=np.float64)

@@ -1,0 +1,76 @@
+"""How often samples are what their prompt asked for, every class counted alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from upturn.metrics._classified import classified
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import share
+from upturn.types import Array, Measurement
+
+
+@dataclass(frozen=True)
+class BalancedAccuracy:
+    """Mean over the classes asked for of the share that the classifier ``model`` puts into that class.
+
+    Chance is 1 / classes, whatever their sizes. Each sample's value is right (0 or 1) times N / (classes * its class's
+    size), so that the mean of values is the balanced accuracy, and the gate's pairs test it.
+
+    The interval joins Wilson's intervals of the classes (candidates of a prompt together): the lower end lies
+    sqrt(sum (p_c - l_c)^2) / C below, the upper likewise (Zou & Donner 2008, "MOVER"): a bootstrap within classes has
+    no width where a class is all right or all wrong. Samples whose prompt has no class are left out and counted.
+    """
+
+    model: str = "classifier"  # a name under the recipe's models:; another than the one that gives the reward
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        labels = evidence.samples.labels
+        named = labels >= 0
+        if not named.any():
+            raise CannotSpeak("no prompt has a class (the model is unconditional)")
+        found, classes = classified(evidence, self.model)
+        if labels.max() >= len(classes):
+            raise CannotSpeak(f"a prompt asks for class {labels.max()}, but '{self.model}' has {len(classes)} classes")
+        asked = np.unique(labels[named])
+        value, low, high = balanced(found, labels, evidence.samples.group)
+        sizes = np.bincount(labels[named], minlength=len(classes))
+        n = int(named.sum())
+        weight = n / (len(asked) * np.maximum(sizes, 1))
+        values = np.where(named, (found == labels) * weight[np.maximum(labels, 0)], np.nan)
+        confusion = {
+            classes[c]: {classes[d]: int(count) for d, count in enumerate(np.bincount(found[labels == c])) if count}
+            for c in asked
+        }
+        details: dict[str, Any] = {
+            "chance": 1 / len(classes), "classes": len(asked), "confusion": confusion,
+            "by_class": {classes[c]: float((found[labels == c] == c).mean()) for c in asked},
+        }
+        notes = [f"{len(labels) - n} of {len(labels)} samples have a prompt without a class"] if n < len(labels) else []
+        if len(asked) < len(classes):
+            notes.append(f"{len(classes) - len(asked)} of {len(classes)} classes are never asked for")
+        return Measurement(value, low, high, n, values, "; ".join(notes), details)
+
+
+def balanced(found: Array, labels: Array, groups: Array) -> tuple[float, float, float]:
+    """The mean over classes of (N,) ``found == labels``, and the ends of its 95% interval; labels below 0 are none."""
+    parts = []
+    for c in np.unique(labels[labels >= 0]):
+        rows = labels == c
+        right = (found[rows] == c).astype(np.float64)
+        low, high = share(right, clusters=groups[rows])
+        p = float(right.mean())
+        parts.append((p, low, high) if math.isfinite(low) else (p, 0.0, 1.0))  # one prompt says nothing of others
+    shares, lows, highs = (np.array(column) for column in zip(*parts, strict=True))
+    value, count = float(shares.mean()), len(shares)
+    below, above = math.sqrt(float(((shares - lows) ** 2).sum())), math.sqrt(float(((highs - shares) ** 2).sum()))
+    return value, max(0.0, value - below / count), min(1.0, value + above / count)

@@ -1,0 +1,114 @@
+"""Captions as a run will have them, before it has begun: pairs to look at, and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upturn import seeds
+from upturn.assemble import assemble, caption_strategies, refuse_captions
+from upturn.data.captioning import captioned
+from upturn.data.captions._common import place
+from upturn.data.captions._statistics import Reader, Statistics, all_captions, statistics
+from upturn.errors import UserError
+from upturn.recipe import Recipe
+from upturn.stages.load import SHARED, caption_key
+from upturn.types import Array, Splits
+
+PLAIN = "the data's own"  # the name of what stands for captions where the recipe asks for none
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture (H, W, C) uint8, how it is called, its class ("" for none) and its captions."""
+
+    picture: Array
+    name: str
+    group: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One strategy: some pairs, and statistics over the training part."""
+
+    name: str
+    pairs: tuple[Pair, ...]
+    statistics: Statistics
+    notes: tuple[str, ...]
+
+
+def previews(recipe: Recipe, runs: Path, count: int = 20) -> tuple[list[str], list[Preview]]:
+    """Notes on the data, and each strategy that the recipe names on the same ``count`` pictures of the training part.
+
+    What a captioning model writes is kept beside the runs, and a run takes it over. Raises UserError for whatever
+    ``upturn run`` would refuse, but for several strategies, which are what this is for.
+    """
+    parts = assemble(recipe.model_copy(update={"captions": recipe.captions[:1]}))
+    policy: Any = parts.model("policy")
+    refuse_captions(recipe, parts.source, policy, "captions")
+    splits = parts.source.load()
+    empty = Splits(splits.train, splits.held_out, splits.classes)
+    strategies = caption_strategies(recipe)
+    made: Mapping[str, Splits] = {
+        name: captioned(strategy, empty, runs / SHARED, caption_key(parts)) for name, strategy in strategies.items()
+    } or {PLAIN: empty}
+    rng = seeds.generator(seeds.key(recipe.seed, "captions", "shown"))
+    rows = np.sort(rng.permutation(len(splits.train))[:count])
+    return list(splits.notes), [_preview(name, found, rows, policy) for name, found in made.items()]
+
+
+def _preview(name: str, splits: Splits, rows: Array, policy: Any) -> Preview:
+    train = splits.train
+    texts = all_captions(train)
+    labels = train.labels
+    pairs = tuple(
+        Pair(train.content[row], place(train, row), splits.classes[labels[row]] if labels[row] >= 0 else "", texts[row])
+        for row in rows.tolist()
+    )
+    readers, notes = _readers(policy, splits)
+    return Preview(name, pairs, statistics(train, readers), (*splits.notes, *notes))
+
+
+def _readers(policy: Any, splits: Splits) -> tuple[list[Reader], list[str]]:
+    """The policy's tokenizers, where they can be had without its weights; a model from nothing makes its own."""
+    place = getattr(policy, "folder", None)
+    if place is None and getattr(policy, "config", None) is not None:
+        policy.build(splits.train, 0)
+        found = {str(name): tokenizer for name, tokenizer in policy.pipeline.tokenizers.items()}
+        return [_reader(name.replace("text_encoder", "tokenizer"), t) for name, t in found.items()], []
+    if place is None:
+        place = _cached(str(getattr(policy, "hub", None)))
+    folders = sorted(Path(place).glob("tokenizer*")) if place is not None else []
+    if not folders:
+        return [], ["no tokenizer is at hand: lengths in tokens, and what is cut, are not known before the model is"]
+    from transformers import AutoTokenizer
+
+    readers = []
+    for folder in folders:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"this tokenizer cannot be read: {str(error).splitlines()[0]}", where=str(folder), fix="Mend the files."
+            ) from error
+        readers.append(_reader(folder.name, tokenizer))
+    return readers, []
+
+
+def _cached(hub: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub, "model_index.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _reader(name: str, tokenizer: Any) -> Reader:
+    def lengths(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+
+    return Reader(name, int(tokenizer.model_max_length), lengths)

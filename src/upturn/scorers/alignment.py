@@ -1,0 +1,35 @@
+"""How well a picture fits its prompt's text, by a dual encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from upturn.features._dual import Encoded, need_pictures, own_cosines
+from upturn.protocols import Tools
+from upturn.types import Samples, Scores, objects
+
+
+@dataclass
+class Alignment(Encoded):
+    """Cosine of a picture and its prompt's text by a dual encoder, times ``scale``: of samples and of real data.
+
+    ``model`` (a dual_encoder of the recipe), ``folder`` or ``hub`` says which. Preference models such as PickScore
+    (Kirstain et al. 2023) and HPS (Wu et al. 2023) are dual encoders trained on people's choices: with their checkpoint
+    and ``scale: null``, the encoder's own, this is their score, whose gaps within a prompt are nats of preference.
+    A prompt without text leaves a picture unscored.
+    """
+
+    scale: float | None = 1.0  # null: the encoder's own
+
+    def score(self, samples: Samples, tools: Tools) -> Scores:
+        """(N,) between -scale and scale, NaN where there is no text."""
+        need_pictures(samples, "scorer 'alignment'")
+        encoder = self.encoder(tools)
+        if len(samples) == 0:
+            return Scores("alignment", np.zeros(0), objects([]))
+        cosines = own_cosines(encoder, samples)
+        words = [f"cosine {value:.3f} to its text" if value == value else "unscored: the prompt has no text"
+                 for value in cosines.tolist()]
+        return Scores("alignment", (encoder.scale if self.scale is None else self.scale) * cosines, objects(words))

@@ -1,0 +1,168 @@
+"""What training did: the checkpoints of one training, each measured and drawn with the same prompts and noise."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upturn import seeds
+from upturn.assemble import load_model
+from upturn.errors import UserError
+from upturn.recipe import Training
+from upturn.stages.evaluate import measure, read_measured
+from upturn.stages.work import Done, Outcome, Work
+from upturn.statistics.consistency import consistency
+from upturn.statistics.plateau import plateau
+from upturn.store import files, tables
+from upturn.store.animation import animated
+from upturn.store.checkpoints import tree_hash
+from upturn.store.columns import read_table
+from upturn.types import Array, Measurement, Samples, concatenate
+
+STEP, SUMMARY = "checkpoints", "epochs.json"
+_FILES = ("metrics.json", "values.parquet", "grid.parquet")
+_PLACES = 4  # digits of an epoch that is no whole number: a training of so many steps may end within one
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A checkpoint, or the end of the training, and where what was measured of it lies."""
+
+    epoch: float
+    folder: Path
+
+
+def checkpoints(work: Work, unit: str, spec: Training) -> Outcome:
+    """epoch-NNNN/ (metrics, values, grid) for each listed epoch; then epochs.json, previews.parquet and animations/.
+
+    Every epoch is a step of its own: a kill costs the one that was being measured.
+    """
+    if not spec.checkpoint_epochs or work.finished(unit, STEP):
+        return Done()
+    kept = sorted((work.run.unit(unit) / "checkpoints").glob("epoch-*"))
+    missed = sorted(set(spec.checkpoint_epochs) - {_epoch(place) for place in kept})
+    if missed:
+        work.watch.note(f"{unit}: the training ended before epoch {', '.join(map(str, missed))}: no such checkpoint")
+    for place in kept:
+        _measured(work, unit, place)
+    moments = _moments(work, unit, kept)
+    with work.committing(unit, STEP) as out, work.computing(out):
+        grids = [tables.read_samples(moment.folder / "grid.parquet") for moment in moments]
+        found: dict[str, Any] = {
+            "epochs": [{"epoch": m.epoch, "metrics": _figures(m.folder)} for m in moments],
+            "plateau": _plateaus(work, unit, moments), "consistency": _steadiness(work, unit, moments, grids),
+        }
+        (out.path / SUMMARY).write_text(files.to_json(found), encoding="utf-8")
+        listed = [(m, grid) for m, grid in zip(moments, grids, strict=True) if m.folder.name.startswith("epoch-")]
+        if listed:
+            series = [grid.with_fields(epoch=np.full(len(grid), int(m.epoch))) for m, grid in listed]
+            tables.write_samples(out.path / "previews.parquet", concatenate(series))
+        _animate(grids, out.path / "animations")
+    return Done()
+
+
+def _epoch(place: Path) -> int:
+    return int(place.name.split("-")[1])
+
+
+def _measured(work: Work, unit: str, place: Path) -> None:
+    """One checkpoint; the last one may be the model that the training ended with: that is measured already."""
+    step = place.name
+    if work.finished(unit, step):
+        return
+    record = work.run.done(unit, "train")
+    assert record is not None
+    with work.committing(unit, step) as out, work.computing(out):
+        into = out.path / step
+        into.mkdir()
+        if tree_hash(place) == record.files["model"]:
+            for name in _FILES:
+                os.link(work.run.unit(unit) / name, into / name)
+            return
+        earlier: Any = load_model(work.parts, "policy", place, f"{work.model_id(unit)}/{step}")
+        work.tools.models["policy"] = earlier
+        try:
+            chosen = [evaluator for evaluator in work.parts.evaluators if evaluator.checkpoints]
+            measure(work, earlier, chosen, into, keep_samples=False)
+        finally:
+            del work.tools.models["policy"]  # whoever needs the policy next asks for the one of a unit
+
+
+def _moments(work: Work, unit: str, kept: Sequence[Path]) -> list[Moment]:
+    """In order of epoch, with the end of the training where the last checkpoint is not that."""
+    folder = work.run.unit(unit)
+    found = [Moment(float(_epoch(place)), folder / place.name) for place in kept]
+    record = work.run.done(unit, "train")
+    assert record is not None
+    last = record.info.get("epochs")
+    if last is not None and not any(moment.epoch == last for moment in found):
+        found.append(Moment(round(float(last), _PLACES), folder))
+    return found
+
+
+def _figures(folder: Path) -> dict[str, dict[str, Any]]:
+    rows = json.loads((folder / "metrics.json").read_text())
+    return {name: {part: row[part] for part in ("value", "low", "high", "n", "note")} for name, row in rows.items()}
+
+
+def _plateaus(work: Work, unit: str, moments: Sequence[Moment]) -> dict[str, Any]:
+    """Of each metric that has a better side: best, plateau, within, loss, level, how; epochs instead of places."""
+    every = [read_measured(moment.folder) for moment in moments]
+    out: dict[str, Any] = {}
+    for evaluator in work.parts.evaluators:
+        if not evaluator.checkpoints:
+            continue
+        for name, metric in evaluator.metrics.items():
+            measured: list[Measurement] = [found[name] for found in every]
+            said = plateau(measured, metric.better, work.key("plateau", unit, name), _prompts(work, unit, name))
+            if said is not None:
+                out[name] = asdict(said) | {
+                    "best": moments[said.best].epoch, "plateau": moments[said.plateau].epoch,
+                    "within": [moments[place].epoch for place in said.within],
+                }
+    return out
+
+
+def _prompts(work: Work, unit: str, metric: str) -> Array:
+    """(N,) the prompt of each evaluation sample: the same at every checkpoint."""
+    name = metric.split("/")[0] if "/" in metric else ""
+    path = work.run.unit(unit) / (f"evaluation-{name}.parquet" if name else "evaluation.parquet")
+    return np.asarray(read_table(path, ["group"]).column("group").to_numpy())
+
+
+def _steadiness(
+    work: Work, unit: str, moments: Sequence[Moment], grids: Sequence[Samples]
+) -> list[dict[str, Any]] | None:
+    """From each checkpoint to the next, or null where seeds of one prompt cannot be compared."""
+    per_prompt = work.parts.recipe.grid.per_prompt
+    if grids[0].kind == "text" or per_prompt < 2 or len(grids) < 2:
+        return None
+    try:
+        seen = [work.tools.embed(grid) for grid in grids]
+    except UserError as refused:
+        work.watch.note(f"{unit}: how steady the pictures are is not measured: {refused.what}")
+        return None
+    cells = [rows.reshape(-1, per_prompt, rows.shape[1]) for rows in seen]
+    out = []
+    for place, (before, after) in enumerate(itertools.pairwise(cells)):
+        found = consistency(before, after, int(seeds.fold(work.key("consistency", unit), place)[0]))
+        if found is not None:
+            out.append({"from": moments[place].epoch, "to": moments[place + 1].epoch, **asdict(found)})
+    return out or None
+
+
+def _animate(grids: Sequence[Samples], folder: Path) -> None:
+    """NNN.webp for each prompt of the grid, from the first checkpoint to the last."""
+    if grids[0].kind != "image" or len(grids) < 2:
+        return
+    folder.mkdir()
+    for group in np.unique(grids[0].group).tolist():
+        frames = [grid.content[grid.group == group] for grid in grids]
+        (folder / f"{group:03d}.webp").write_bytes(animated(frames))

@@ -1,0 +1,104 @@
+"""Runs the variants of a study, one run each; run again, it goes on from what was finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from upturn import loop
+from upturn import recipe as recipes
+from upturn.assemble import assemble
+from upturn.errors import RunError, UserError
+from upturn.fingerprint import fingerprint
+from upturn.recipe import Recipe, to_yaml
+from upturn.store import files
+from upturn.store.creation import new_folder, take_along
+from upturn.store.run import Run
+from upturn.studies.results import RESULTS, results
+from upturn.studies.study import Job, Study, Variant
+from upturn.watch import Watch
+
+
+def conduct(
+    study: Study, root: Path, watch: Watch | None = None, after: Callable[[Run], object] = lambda run: None
+) -> Path:
+    """Every variant in its own run ``root/<study>/<variant>``; then results.json there. Returns the study's folder.
+
+    ``after`` is called with each run that is done. All recipes are checked before anything is spent: UserError names
+    the variant. One that fails later is noted and stops no other; then RunError at the end, which names them.
+    """
+    watch, folder = watch or Watch(), root / study.name
+    for variant in study.variants:
+        for job in variant.jobs:
+            _checked(study, variant, job.recipe)
+    failed: dict[str, str] = {}
+    jobs = study.jobs
+    for place, (variant, job) in enumerate(jobs, start=1):
+        watch.note(f"variant {place} of {len(jobs)}: {job.recipe.name}")
+        try:
+            if not _finished(folder, job.recipe):
+                _lend_judges(study, variant, job, folder)
+                loop.run(job.recipe, folder, watch)
+            after(Run.open(folder / job.recipe.name))
+        except UserError as error:
+            failed[job.recipe.name] = str(error)
+            watch.note(f"variant '{job.recipe.name}' failed: {error}")
+    files.write_text(folder / RESULTS, files.to_json(results(study, folder, failed)))
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(jobs)} variants failed: {', '.join(failed)}", where=str(folder),
+            fix="Mend them and run the study again: the others are kept.",
+        )
+    return folder
+
+
+def _checked(study: Study, variant: Variant, recipe: Recipe) -> None:
+    try:
+        assemble(recipe)
+    except UserError as error:
+        where = f"study '{study.name}', variant '{variant.name}'"
+        raise UserError(error.what, where=f"{where}: {error.where}" if error.where else where, fix=error.fix) from error
+
+
+def _finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether the run is done with this very recipe; with another one the loop says what differs."""
+    there = folder / recipe.name
+    if not (there / "recipe.yaml").exists():
+        return False
+    run = Run.open(there)
+    same = not recipes.differences(recipes.parse(run.recipe_text, str(there / "recipe.yaml")), recipe)
+    return same and run.state.state == "done"
+
+
+def _lend_judges(study: Study, variant: Variant, job: Job, folder: Path) -> None:
+    """A new run begins with the helper models of the judges' variant: all are measured by the same ones.
+
+    They are hard links; ``run.json`` names where they are from.
+    """
+    if study.judges is None or (folder / job.recipe.name).exists():
+        return
+    [lender] = [v for v in study.variants if v.name == study.judges]
+    first = lender.jobs[0].recipe
+    if job.recipe.name == first.name:
+        return
+    source = folder / first.name
+    own, theirs = (_helpers(recipe) for recipe in (job.recipe, first))
+    if own != theirs:
+        raise UserError(
+            f"its helper models are not those of '{study.judges}'", where=f"variant '{variant.name}'",
+            fix="Leave 'judges:' out, or vary no helper model.",
+        )
+    if not (source / "recipe.yaml").exists() or not own:
+        return
+    lent = Run.open(source)
+    records = [record for record in lent.records() if record.unit.startswith("models/") and record.step == "fit"]
+    if {record.unit for record in records} != {f"models/{name}" for name in own}:
+        raise RunError(f"the judges of '{study.judges}' are not fitted", where=str(source), fix="Mend that run first.")
+    identity = {"catalog": job.recipe.catalog, "judges_from": {"run": str(source.resolve()), "id": lent.id}}
+    with new_folder(folder / job.recipe.name, to_yaml(job.recipe), fingerprint(), identity) as draft:
+        take_along(source, draft, records, ())
+
+
+def _helpers(recipe: Recipe) -> dict[str, object]:
+    """Those that are fitted before the rounds."""
+    return {name: model.model_dump() for name, model in recipe.models.items() if model.fit is not None}

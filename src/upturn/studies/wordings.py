@@ -1,0 +1,61 @@
+"""What another wording of a prompt changes in the picture, as a share of what another seed changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from upturn import recipe as recipes
+from upturn import status
+from upturn.assemble import assemble
+from upturn.errors import UserError
+from upturn.stages.work import Work
+from upturn.statistics.consistency import consistency
+from upturn.store import tables
+from upturn.store.run import Run
+from upturn.types import Array, Samples
+from upturn.watch import Watch
+
+
+def rows_of(grid: Samples, group: Sequence[str]) -> list[Array] | None:
+    """Rows of the grid for each wording of a group, from one noise; None where they are not all there."""
+    keys = grid.fields["key"]
+    found: list[Array] = []
+    for text in group:
+        rows = np.array([row for row, prompt in enumerate(grid.prompts) if prompt.text == text], dtype=np.int64)
+        sets = [rows[grid.group[rows] == number] for number in np.unique(grid.group[rows])]
+        wanted = sets[:1] if not found else [own for own in sets if np.array_equal(keys[own], keys[found[0]])][:1]
+        if not wanted:
+            return None
+        found += wanted
+    return found
+
+
+def wording_effects(run: Run, wordings: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
+    """For each group of wordings, each of them against the first: {"text", "ratio", "flipped"}.
+
+    ``ratio`` is the mean distance of features at one seed, over that between seeds (see ``consistency``): 0 where the
+    wording makes no difference, 1 where it makes as much as another seed. null where seeds cannot be compared.
+    """
+    parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
+    work = Work(run, parts, Watch())
+    grid = tables.read_samples(run.unit(status.read(run).incumbent.unit) / "grid.parquet")
+    try:
+        features = work.tools.embed(grid)
+    except UserError:
+        return [[{"text": text, "ratio": None, "flipped": None} for text in group] for group in wordings]
+    out = []
+    for group in wordings:
+        rows = rows_of(grid, group)
+        said = []
+        for place, text in enumerate(group):
+            pair = None if rows is None else (features[rows[0]][None], features[rows[place]][None])
+            found = None if pair is None else consistency(*pair, 0)
+            said.append({
+                "text": text, "ratio": None if found is None else found.ratio,
+                "flipped": None if found is None else found.flipped,
+            })
+        out.append(said)
+    return out
