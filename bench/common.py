@@ -92,6 +92,11 @@ def threads() -> int:
     return int(os.environ.get("BENCH_THREADS", "2"))
 
 
+def clock() -> float:
+    """Seconds; those of this process alone where it has one thread: a busy machine does not lengthen them."""
+    return time.process_time() if threads() == 1 else time.perf_counter()
+
+
 def tell(figures: dict[str, object]) -> None:
     """The last thing that a script says to :func:`once`."""
     print("RESULT " + json.dumps(figures))

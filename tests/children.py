@@ -9,10 +9,16 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["upturn.loop", "upturn.trainer", "upturn.store.catalog", "upturn.store.tables", "pyarrow.parquet",
-     "sklearn.datasets"]
-)
+_MODULES = [
+    "upturn.loop", "upturn.trainer", "upturn.store.catalog", "upturn.store.tables", "pyarrow.parquet",
+    "sklearn.datasets",
+]
+_CONTEXT.set_forkserver_preload(_MODULES)
+
+
+def preload(*modules: str) -> None:
+    """Have the server import these, too, where it has not begun: then not every run does so."""
+    _CONTEXT.set_forkserver_preload([*_MODULES, *modules])
 
 
 def _run(text: str, runs: str, fault: str) -> None:

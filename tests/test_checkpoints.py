@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 from pathlib import Path
@@ -15,7 +16,6 @@ from upturn import loop, plan, status
 from upturn.errors import UserError
 from upturn.report import epochs, write
 from upturn.report.facts import Facts
-from upturn.stages import checkpoints as stage
 from upturn.stages.evaluate import read_measured
 from upturn.store import files, tables
 from upturn.store.animation import animated
@@ -130,6 +130,7 @@ class Killed(BaseException):
 def test_killed_while_a_checkpoint_is_measured_it_goes_on_to_the_same_bytes(
     done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stage: Any = importlib.import_module("upturn.stages.checkpoints")
     recipe, real, calls = small(POINTS, *FLAT, LISTED), stage.measure, []
 
     def once(*args: Any, **more: Any) -> None:
@@ -159,14 +160,33 @@ def test_an_evaluation_may_leave_checkpoints_out(tmp_path: Path) -> None:
 
 
 def test_epochs_that_the_training_does_not_reach_are_noted(tmp_path: Path) -> None:
-    class Watch(loop.Watch):
-        notes: list[str] = []
+    notes: list[str] = []
 
+    class Watch(loop.Watch):
         def note(self, text: str) -> None:
-            self.notes.append(text)
+            notes.append(text)
 
     loop.run(small(POINTS, *FLAT, "stages.0.checkpoint_epochs=[2, 99]"), tmp_path, Watch())
-    assert any("before epoch 99" in note for note in Watch.notes)
+    assert any("before epoch 99" in note for note in notes)
+
+
+@pytest.mark.parametrize(("keep", "left"), [("all", 3), ("plateau", 1), ("none", 0)])
+def test_weights_of_checkpoints_stay_as_the_recipe_says(keep: str, left: int, tmp_path: Path) -> None:
+    run = loop.run(small(POINTS, *FLAT, LISTED, f"keep.checkpoints={keep}"), tmp_path)
+    there = sorted(place.name for place in (run.unit(UNIT) / "checkpoints").glob("epoch-*"))
+    found = summary(run)
+    at = found["plateau"][found["headline"]]["plateau"]
+    # where the plateau is the end, its weights are the model's own, and no checkpoint need stay
+    assert len(there) == (left if keep != "plateau" or at in (0, 2, 5) else 0)
+    if keep == "plateau" and there:
+        assert there == [f"epoch-{int(at):04d}"]
+    assert len(run.deletions()) == 3 - len(there) and run.verify() == []
+    assert all((run.unit(UNIT) / f"epoch-000{n}" / "metrics.json").is_file() for n in (0, 2, 5))
+    assert loop.run(small(POINTS, *FLAT, LISTED, f"keep.checkpoints={keep}"), tmp_path).verify() == []
+    place = run.unit(UNIT) / "checkpoints" / "epoch-0000"
+    if keep == "all":
+        next(place.rglob("*.safetensors")).unlink()
+        assert run.verify()
 
 
 def test_an_animation_holds_every_moment_pixel_by_pixel(pictures: Run) -> None:

@@ -145,7 +145,7 @@ class Slow:
     each: float
     sizes: list[int]
 
-    def sample(self, prompts: list[Prompt], keys: Array, settings: Batched) -> Samples:
+    def sample(self, prompts: list[Prompt], keys: Array, settings: Batched, guides: Any = None) -> Samples:
         self.sizes.append(keys.size)
         self.clock.seconds += self.fixed * -(-keys.size // settings.batch) + self.each * keys.size
         return synthetic_samples("points", np.zeros((keys.size, 2), np.float32), prompts, keys, "slow")

@@ -81,7 +81,7 @@ STRUCTURE = [  # (what to replace, by what, words that the message must have)
     ("name: points\nseed", "name: 'a/b'\nseed", ["name", "'a/b'"]),
     ("name: points\nseed", "seed", ["'name' is missing"]),
     ("steps: 2500", "stepz: 2500", ["unknown key 'stages.0.stepz'", "'steps'"]),
-    ("steps: 2500", "steps: 0", ["stages.0.steps", "greater than 0"]),
+    ("steps: 2500", "steps: -1", ["stages.0.steps", "greater than or equal to 0"]),
     ("steps: 2500", "steps: 2500\n    epochs: 3", ["stages.0", "exactly one of 'epochs' and 'steps'"]),
     ("    steps: 2500\n", "", ["stages.0", "exactly one of 'epochs' and 'steps'"]),
     ("ema: 0.995", "ema: 1.5", ["stages.0.ema", "less than 1"]),

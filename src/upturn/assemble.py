@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn import components
+from upturn import components, guiding
 from upturn.errors import UserError
 from upturn.gate import guard
 from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
@@ -268,6 +268,7 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
             raise UserError(f"the metric '{name}' stands twice", where=f"{at}.metrics.{i}", fix="Give one an 'as:'.")
         metrics[shown] = metric
     settings = _sampling(policy, asked.settings, f"{at}.settings")
+    guiding.check(recipe, settings, f"{at}.settings", measures=True)
     captions = None if asked.captions is None else components.make("caption", asked.captions, f"{at}.captions")
     return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints)
 
@@ -276,10 +277,21 @@ def _round_sampling(policy: Policy, recipe: Recipe) -> Any:
     if recipe.rounds is None:
         return None
     if recipe.rounds.sample is not None:
-        return _sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings", keyed=False)
+        made = _sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings", keyed=False)
+        guiding.check(recipe, made, "rounds.sample.settings", measures=False)
+        return made
     online = recipe.rounds.train[0].online
     assert online is not None
-    return _sampling(policy, online.settings, "rounds.train.online.settings")
+    made = _sampling(policy, online.settings, "rounds.train.online.settings")
+    guiding.check(recipe, made, "rounds.train.online.settings", measures=False)
+    objective: Objective = components.make("objective", recipe.rounds.train[0].objective, "rounds.train.objective")
+    guide: str = getattr(made, "guide", "")
+    if objective.example == "rollout" and guide:
+        raise UserError(
+            f"the objective '{recipe.rounds.train[0].objective['name']}' replays what this model itself did: no "
+            f"'{guide}' may have led it", where="rounds.train.online.settings.guide", fix="Remove 'guide:'.",
+        )
+    return made
 
 
 def _sampling(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bool = True) -> Any:
@@ -299,7 +311,10 @@ def _sampling(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bo
 
 def _check_objective(spec: Training, model: Trainable, name: str, where: str) -> None:
     objective: Objective = components.make("objective", spec.objective, f"{where}.objective")
-    components.make("adapter", spec.adapter, f"{where}.adapter")
+    adapter = components.make("adapter", spec.adapter, f"{where}.adapter")
+    odd = adapter.refuses(model) if hasattr(adapter, "refuses") else ""
+    if odd:
+        raise UserError(odd, where=f"{where}.adapter", fix="Use another adapter, or another model.")
     if objective.example == "rollout":
         _check_rollout(spec, objective, model, name, where)
         return
@@ -367,6 +382,11 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
             _sampling(policy, turn.online.settings, f"rounds.train.{i}.online.settings")
     if rounds.sample is not None:
         _check_choosing(rounds, rounds.sample.candidates)
+        if rounds.sample.texts and not (policy.kind == "text" or reads_text(policy)):
+            raise UserError(
+                f"the model '{recipe.models['policy'].name}' reads no text", where="rounds.sample.texts",
+                fix="Remove it: its prompts are those of the data.",
+            )
     if rounds.mix.lambda_ == 0 and rounds.mix.policy != "accumulate":
         raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
 

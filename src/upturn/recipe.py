@@ -131,7 +131,14 @@ class Sampling(Part):
     candidates: Positive = 4
     settings: dict[str, Any] = {}
     where: dict[str, str] | None = None  # whose prompts: real samples by field; null: those that mix.where names
+    texts: list[str] = []  # prompts of its own in their place, in turn: DreamBooth's class
     shard: Positive = 1024  # prompts that are sampled, and saved, at a time
+
+    @model_validator(mode="after")
+    def _asked_once(self) -> Sampling:
+        if self.texts and self.where is not None:
+            raise ValueError("give one of 'texts' and 'where'")
+        return self
 
 
 class Mix(Part):
@@ -140,6 +147,7 @@ class Mix(Part):
     weights: dict[str, float] = {}
     where: dict[str, str] = {}
     real: Positive | None = None  # real samples a round; null: all
+    repeat: Positive = 1  # how often each real sample stands in the mixture: few pictures beside many synthetic ones
     size: Positive | None = None  # accumulate_subsample: how many samples a round trains on
 
 
@@ -222,6 +230,7 @@ class Grid(Part):
 
 class Keep(Part):
     weights: Annotated[str, Field(pattern=r"^(all|promoted|last [1-9]\d*)$")] = "all"  # all | promoted | last N
+    checkpoints: Literal["all", "plateau", "none"] = "all"  # of those within a training, once they are measured
     disk_gb: Annotated[float | None, Field(gt=0)] = None
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from upturn import components, seeds
 from upturn import recipe as recipes
-from upturn import seeds
-from upturn.assemble import assemble, reads_text
+from upturn.assemble import Assembly, assemble, reads_text
 from upturn.errors import UserError
 from upturn.stages.work import Work, prompt_keys
 from upturn.store.run import Run
@@ -18,22 +19,40 @@ from upturn.types import Prompt, Samples
 from upturn.watch import Watch
 
 
-def to_files(run: Run, unit: str, prompts: Sequence[str], count: int, seed: int, folder: Path) -> list[Path]:
+def to_files(
+    run: Run, unit: str, prompts: Sequence[str], count: int, seed: int, folder: Path, settings: Sequence[str] = ()
+) -> list[Path]:
     """``count`` samples a prompt as PNG, text or CSV files, named by prompt and candidate.
 
-    The noise depends on seed, prompt and candidate alone. Raises UserError for a prompt the model cannot read.
+    The noise depends on seed, prompt and candidate alone. ``settings`` are ``name=value`` for the sampling settings of
+    the first evaluation. Raises UserError for a prompt or a setting the model cannot read.
     """
     parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
     work = Work(run, parts, Watch())
     policy = work.policy(unit)
     asked = [_prompt(text, policy, work.tools.classes) for text in prompts] or [Prompt()]
     keys = prompt_keys(seeds.key("sample", seed), asked, count)
-    samples = policy.sample(asked, keys, parts.evaluators[0].settings)
+    samples = work.draw(policy, asked, keys, _changed(parts, settings))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [_write(samples, row, folder) for row in range(len(samples))]
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(folder), fix="Name another --to.") from error
+
+
+def _changed(parts: Assembly, settings: Sequence[str]) -> Any:
+    """The first evaluation's sampling settings, some of them replaced."""
+    own = parts.evaluators[0].settings
+    given = dict(parts.recipe.evaluate[0].settings)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"'{setting}' is no setting", where="--set", fix="Write it as 'name=value'.")
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"'{value}' is no value", where=f"--set {name}", fix="Write it as in YAML.") from None
+    return components.checked(type(own), given, "--set", "sampling") if settings else own
 
 
 def _prompt(text: str, policy: Any, classes: Sequence[str]) -> Prompt:

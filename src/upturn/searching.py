@@ -21,11 +21,12 @@ from upturn.recipe import Recipe, Training
 from upturn.store import files
 from upturn.types import Array, Prompt, Samples, concatenate, content_id
 
-NEAR = 0.985  # cosine of near-duplicates: emoji in five skin tones are one by an encoder trained on them
+NEAR = 0.985  # cosine from which two pictures count as one; not tuned
 PLACE = ".search"  # beside the runs: indexes, and encoders that were trained for them
 _DUAL = "dual_encoder"
-_SMALL = Training.model_validate({  # emoji: 43% of held-out names are among the 10 nearest of 194, 5% by chance
-    "objective": "contrastive", "epochs": 20, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.05,
+_CONFIG = {"channels": 16}
+_SMALL = Training.model_validate({
+    "objective": "contrastive", "epochs": 40, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.05,
 })
 Say = Callable[[str], None]
 
@@ -139,7 +140,7 @@ def _encoder(
         _train(_worded(where, samples), trained, say)
     made = _made({"folder": str(trained)})
     made.open()
-    return made, "a small one, trained on these pictures"
+    return made, "a small encoder trained on these pictures"
 
 
 def _made(fields: dict[str, Any]) -> Any:
@@ -185,7 +186,7 @@ def _train(samples: Samples, into: Path, say: Say) -> None:
     from upturn.types import Mixture
 
     key = seeds.key("search")
-    made = _made({"config": {}})
+    made = _made({"config": _CONFIG})
     made.build(samples, key)
     objective = components.make("objective", _SMALL.objective, "search")
     examples, _ = encode_examples(made, Mixture(samples, np.ones(len(samples))), objective)

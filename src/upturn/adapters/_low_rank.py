@@ -21,6 +21,8 @@ from upturn.models._heads import trained_whole
 from upturn.protocols import Trainable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# what an adapter that a stage goes on with must have been made with
+_SAME = ("peft_type", "use_dora", "r", "init_r", "target_r", "lora_alpha", "alpha", "decompose_factor")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class LowRank(ABC):
 
     @abstractmethod
     def config(self, common: dict[str, Any], total_steps: int) -> Any:
-        """``peft``'s own of a new adapter; ``common`` is what all have: target modules, dropout, …"""
+        """``peft``'s own of a new adapter; ``common`` is what all have: target modules, …"""
 
     @property
     def least(self) -> int:
@@ -91,7 +93,7 @@ class LowRank(ABC):
         seeds.seed_torch(key)
         earlier = adapters.names(module)
         common = {
-            "target_modules": _targets.spelled(module, paths), "lora_dropout": self.dropout,
+            "target_modules": _targets.spelled(module, paths),
             "base_model_name_or_path": "../..",  # from the adapter's folder
             "task_type": "CAUSAL_LM" if hasattr(module, "generate") else None,
         }
@@ -115,7 +117,7 @@ class LowRank(ABC):
 
     def _same(self, module: Any, made: Any, paths: list[str]) -> None:
         there = module.peft_config[self.adapter_name]
-        for field in ("peft_type", "use_dora", "r", "init_r", "target_r", "lora_alpha"):
+        for field in _SAME:
             old, new = getattr(there, field, None), getattr(made, field, None)
             if old != new:
                 raise UserError(
@@ -129,7 +131,7 @@ class LowRank(ABC):
 
     def _on(self, module: Any, paths: list[str]) -> None:
         """Raises UserError where the adapter is on other layers than asked for."""
-        on = {path for path, layer in adapters.layers(module) if self.adapter_name in layer.lora_A}
+        on = {path for path, layer in adapters.layers(module) if adapters.has(layer, self.adapter_name)}
         odd = sorted(on ^ set(paths))
         if odd:
             raise UserError(

@@ -56,7 +56,7 @@ class Adalora(LowRank):
         return AdaLoraConfig(
             init_r=self.least, target_r=self.rank, lora_alpha=self.alpha or 2 * self.least, tinit=first,
             tfinal=min(round(self.settle * total_steps), total_steps - first - 1), total_step=total_steps,
-            orth_reg_weight=self.orthogonality, **common,
+            orth_reg_weight=self.orthogonality, lora_dropout=self.dropout, **common,
         )
 
     def begin(self, module: Any) -> None:

@@ -30,7 +30,9 @@ class Dora(LowRank):
     def config(self, common: dict[str, Any], total_steps: int) -> Any:
         from peft import LoraConfig
 
-        return LoraConfig(r=self.rank, lora_alpha=self.alpha or 2 * self.rank, use_dora=True, **common)
+        return LoraConfig(
+            r=self.rank, lora_alpha=self.alpha or 2 * self.rank, use_dora=True, lora_dropout=self.dropout, **common
+        )
 
     def check(self, module: Any, paths: list[str]) -> None:
         taken = {path for path, _ in adapters.layers(module)}

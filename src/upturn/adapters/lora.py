@@ -27,4 +27,4 @@ class Lora(LowRank):
     def config(self, common: dict[str, Any], total_steps: int) -> Any:
         from peft import LoraConfig
 
-        return LoraConfig(r=self.rank, lora_alpha=self.alpha or 2 * self.rank, **common)
+        return LoraConfig(r=self.rank, lora_alpha=self.alpha or 2 * self.rank, lora_dropout=self.dropout, **common)

@@ -46,6 +46,8 @@ class Mixer:
     real     real rows a round, drawn anew each round (fresh: the size of a slice); all of them where null
     size     accumulate_subsample: rows in all; as many as there are real rows where null
     rounds   fresh: rounds of the run, to cut the real data into rounds + 1 slices where ``real`` is null
+    repeat   how often each real row stands in the mixture. A batch is divided by the weight that it happens to hold, so
+             few rows of great weight count for less than λ says in small batches: rows as many as λ asks for do not
     """
 
     policy: Policy = "replace"
@@ -54,6 +56,7 @@ class Mixer:
     real: int | None = None
     size: int | None = None
     rounds: int | None = None
+    repeat: int = 1
 
     def __post_init__(self) -> None:
         share = ratio(self.lambda_)
@@ -62,7 +65,7 @@ class Mixer:
         wrong = {name: w for name, w in self.weights.items() if not (w >= 0.0 and math.isfinite(w))}
         if wrong:
             raise ValueError(f"weights must be finite and 0 or more, not {wrong}")
-        for name in ("real", "size", "rounds"):
+        for name in ("real", "size", "rounds", "repeat"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
@@ -97,6 +100,8 @@ class Mixer:
         """
         share = ratio(self.lambda_)
         chosen = self._real_rows(real, key, round) if share != math.inf else real.take([])
+        if self.repeat > 1:
+            chosen = chosen.take(np.tile(np.arange(len(chosen)), self.repeat))
         older = kept if self.policy.startswith("accumulate") else kept[-1:]
         parts = [part for part in older if len(part)] if share != 0.0 else []
         self._refuse_empty(chosen, parts, share, round)

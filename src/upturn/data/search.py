@@ -17,7 +17,7 @@ from upturn.features._dual import DualEncoder
 from upturn.store import files
 from upturn.types import Array, Samples, content_id
 
-FLAT = 200_000  # pictures up to which every one is compared: 100 ms a query of 128 dimensions on one core
+FLAT = 200_000  # pictures up to which every one is compared: 19 ms a query of 128 dimensions, 56 ms of 512, on one core
 _PROBES = 32  # of the lists of an inverted file that are looked into
 _FACTS, _VECTORS, _LISTS = "index.json", "vectors.safetensors", "lists.faiss"
 

@@ -10,7 +10,7 @@ from upturn.types import Array, Samples
 def pairs(
     made: Samples, real: Samples, rows: Array, distances: Array, which: Sequence[int] | Array
 ) -> list[dict[str, object]]:
-    """JSON-ready; ``rows`` and ``distances`` (N,) are of each sample's nearest real one, ``which`` samples are named."""
+    """JSON-ready; ``rows`` and ``distances`` (N,) are of each sample's nearest real one, ``which`` are named."""
     return [
         {"sample": str(made.ids[i]), "real": str(real.ids[rows[i]]), "distance": float(distances[i])} for i in which
     ]

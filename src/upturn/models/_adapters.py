@@ -16,9 +16,14 @@ import torch
 from torch import Tensor
 
 from upturn.models._heads import HEADS
+from upturn.models._words import WORDS
 
 ENTRY = "@entry"  # ends the name of a frozen copy of an adapter; no adapter of a person's is called so
-_PARTS = ("lora_A", "lora_E", "lora_B", "lora_magnitude_vector")
+_PARTS = (
+    "lora_A", "lora_E", "lora_B", "lora_magnitude_vector",
+    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
+    "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
+)
 
 
 def inner(module: Any) -> Any:
@@ -63,6 +68,11 @@ def layers(module: Any) -> list[tuple[str, Any]]:
     return [(path.replace(".base_layer", ""), layer) for path, layer in found]
 
 
+def has(layer: Any, name: str) -> bool:
+    """Whether this injected layer holds weights of the adapter."""
+    return any(name in getattr(layer, part, ()) for part in _PARTS)
+
+
 def tensors(module: Any, name: str) -> dict[str, torch.nn.Parameter]:
     """An adapter's own weights under the names that `peft` gives them in a file."""
     found: dict[str, torch.nn.Parameter] = {}
@@ -78,15 +88,20 @@ def tensors(module: Any, name: str) -> dict[str, torch.nn.Parameter]:
 
 
 def weights(module: Any) -> list[torch.nn.Parameter]:
-    """All that can be trained: not what `peft` keeps as parameters that never change, nor copies of an entry."""
-    return [p for name, p in module.named_parameters() if ".ranknum." not in name and ENTRY not in name]
+    """All that can be trained: not what `peft` keeps as parameters that never change, nor copies of an entry, nor the
+    tokens of encoders that are frozen."""
+    still = (".ranknum.", ENTRY)
+    return [
+        parameter for name, parameter in module.named_parameters()
+        if not any(part in name for part in still) and not name.startswith(f"{WORDS}.")
+    ]
 
 
 @contextmanager
 def plain(module: Any) -> Iterator[None]:
     """Inside, the model is its base alone: no adapters, no heads; names and types are those of the library."""
     taken = outermost(module)
-    heads = {name: module._modules.pop(name) for name in HEADS if name in module._modules}
+    heads = {name: module._modules.pop(name) for name in (*HEADS, WORDS) if name in module._modules}
     for parent, name, layer in taken:
         parent._modules[name] = layer.get_base_layer()
     try:
@@ -133,12 +148,13 @@ def copy_entry(module: Any, name: str) -> None:
     twin, trained = name + ENTRY, [p for p in module.parameters() if p.requires_grad]
     config = copy.deepcopy(module.peft_config[name])
     for _, layer in layers(module):
-        if twin in layer.lora_A:
+        if has(layer, twin):
             layer.delete_adapter(twin)
-        if name in layer.lora_A:
+        if has(layer, name):
             svd = hasattr(layer, "lora_E")
             rank = len(layer.lora_E[name]) if svd else layer.r[name]
-            layer.update_layer(twin, rank, lora_alpha=layer.lora_alpha[name], config=config)
+            scale = {"alpha": layer.alpha[name]} if hasattr(layer, "alpha") else {"lora_alpha": layer.lora_alpha[name]}
+            layer.update_layer(twin, rank, config=config, **scale)
             if svd:
                 layer.ranknum[twin].copy_(layer.ranknum[name])
     module.peft_config[twin] = config
@@ -162,7 +178,7 @@ def activate(injected: Iterable[Any], active: Iterable[str]) -> None:
 def dropout(module: Any, name: str, share: float) -> None:
     """Of an adapter's input, in training: only the adapter that a stage trains has any."""
     for _, layer in layers(module):
-        if name in layer.lora_dropout:
+        if name in getattr(layer, "lora_dropout", ()):
             layer.lora_dropout[name] = torch.nn.Dropout(share) if share else torch.nn.Identity()
 
 
@@ -215,11 +231,11 @@ def _effective(outer: Any, active: list[str]) -> Tensor:
     for layer in reversed(chain):
         flipped = bool(getattr(layer, "fan_in_fan_out", False))  # weights (in, out), as GPT-2 has them
         for name in active:
-            if name not in layer.lora_A:
+            if not has(layer, name):
                 continue
             delta = layer.get_delta_weight(name)
             weight = weight + delta
-            if name in layer.lora_variant:  # DoRA: magnitude over norm, a row of the output each
+            if name in getattr(layer, "lora_variant", ()):  # DoRA: magnitude over norm, a row of the output each
                 magnitude = layer.lora_magnitude_vector[name]
                 norm = magnitude.get_weight_norm(base, delta.T if flipped else delta, scaling=1)
                 factor = (magnitude.weight / norm).reshape(-1)

@@ -123,9 +123,9 @@ def _decode_batch(
     index = torch.from_numpy(row_prompt).to(device)
     logits = logits[index]
     read.keep(index)
-    inner = bare(module)
-    quick = _llama_step.fits(inner)
-    step = _llama_step.LlamaStep(inner, read.cache, read.mask, read.at, max_tokens) if quick else read
+    # what wraps a module (several processes) may hold its weights elsewhere: then it is called
+    quick = bare(module) is module and _llama_step.fits(module)
+    step = _llama_step.LlamaStep(module, read.cache, read.mask, read.at, max_tokens) if quick else read
 
     count = len(of)
     tokens = torch.full((count, max_tokens), -1, dtype=torch.int64, device=device)

@@ -36,7 +36,7 @@ class DiffusionSampling:
     guidance: float = 1.0
     guidance_low: float = 0.0  # noise levels between which guidance acts; None: no upper end
     guidance_high: float | None = None
-    guide: str = ""  # a model of the recipe that guides (autoguidance); empty: the model without its condition
+    guide: str = ""  # a worse model: of 'models:', 'round 0', a stage, 'STAGE@EPOCH'; empty: without the condition
     s_churn: float = 40.0  # of the sampler churn: Karras et al. 2022, table 5, ImageNet-64
     s_min: float = 0.05
     s_max: float = 50.0
@@ -93,6 +93,7 @@ def denoiser(
         return own
     if settings.guide:
         other = guides[settings.guide]
+        other.module.to(model.device)
         weaker = carried(plain(other, moved(other.condition(prompts), model.device)), other.frame, model.frame)
     else:
         weaker = plain(model, model.without(condition, settings))

@@ -20,6 +20,7 @@ class Family(ABC):
     components: ClassVar[Mapping[str, tuple[str, ...]]]  # the classes that each component may have
     optional: ClassVar[frozenset[str]] = frozenset()  # components that may be null
     trains: ClassVar[tuple[str, ...]]  # text encoders that can be trained with the denoiser
+    inverts: ClassVar[tuple[str, ...]] = ()  # text encoders that can learn new tokens, and that diffusers loads them to
     time: ClassVar[Literal["logit_normal", "uniform"]] = "logit_normal"  # how training draws times of a flow
     last: ClassVar[Literal["table", "even"]] = "table"  # where sampling of a flow ends
     shifts: ClassVar[bool] = False  # whether latents are moved by the autoencoder's shift_factor

@@ -16,9 +16,10 @@ from torch import nn
 from upturn.diffusion.denoiser import bare
 from upturn.diffusion.files import save_network
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _adapters
+from upturn.models import _adapter_files, _adapters, _t2i_words
 from upturn.models._t2i_module import Joint, denoiser_of
 from upturn.models._t2i_pipeline import INDEX, SCHEDULER, Pipeline, from_folder, quiet, tokenizer_of
+from upturn.models._words import without
 from upturn.store.files import read_json, to_json
 from upturn.store.weights import linked
 
@@ -44,13 +45,14 @@ def save(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pipeline, inner = model.pipeline, bare(model.module)
     denoiser = pipeline.family.denoiser
-    with _adapters.plain(inner), quiet():
+    with without(pipeline.encoders.values()), _adapters.plain(inner), quiet():
         save_network(_Part(), denoiser_of(inner), folder / denoiser)  # type: ignore[arg-type]
         trained = inner.trained() if isinstance(inner, Joint) else {}
         for name, encoder in trained.items():
             _encoder(encoder, folder / name)
         _frozen(pipeline, trained, folder)
     _adapter_files.save(inner, folder)
+    _t2i_words.save(model, folder)
     index = {name: value for name, value in pipeline.index.items() if name != "_name_or_path"}
     for name in _UNUSED:
         if name in index:

@@ -28,6 +28,7 @@ class Flux(Family):
         "tokenizer_2": ("T5Tokenizer", "T5TokenizerFast"),
     }
     trains: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    inverts: ClassVar[tuple[str, ...]] = ("text_encoder",)
     time: ClassVar[Literal["logit_normal", "uniform"]] = "uniform"  # as diffusers' training example, "none"
     last: ClassVar[Literal["table", "even"]] = "even"
     shifts: ClassVar[bool] = True

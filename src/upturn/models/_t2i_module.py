@@ -63,9 +63,11 @@ class TextCaller:
         keys = condition[CAPTION]
         time = noise.expand(len(x)) if noise.ndim == 0 else noise
         known = {name.removeprefix(_READ): value for name, value in condition.items() if name.startswith(_READ)}
+        out: Tensor
+        if known and not self.joint:
+            return self.family.denoise(module, x, time, known, self.size)
         text, tokens = self.captions.rows(keys)
         text = {**text, **known}
-        out: Tensor
         if not self.joint:
             out = self.family.denoise(module, x, time, text, self.size)
         else:
@@ -73,10 +75,13 @@ class TextCaller:
         return out
 
     def read(self, module: nn.Module, condition: Condition) -> Condition:
-        """The condition with what the trained encoders say of it, where many calls follow without a gradient."""
-        if not self.joint:
+        """The condition with what encoders that learn say of it, where many calls follow without a gradient."""
+        if not self.joint and not self.captions.learning:
             return condition
         some, back = torch.unique(condition[CAPTION], return_inverse=True)
+        if not self.joint:
+            text, _ = self.captions.rows(some)
+            return {**condition, **{_READ + name: value[back] for name, value in text.items()}}
         said = module({}, self.captions.rows(some)[1], spoken=self._spoken(some))
         return {**condition, **{_READ + name: value[back] for name, value in said.items()}}
 

@@ -39,6 +39,7 @@ class StableDiffusion(Family):
         "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     }
     trains: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    inverts: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
     def check(self, configs: Mapping[str, Mapping[str, Any]]) -> str:
         return _odd_unet(configs["unet"], None)
@@ -71,6 +72,7 @@ class StableDiffusionXl(Family):
         "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
     }
     trains: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
+    inverts: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
 
     def __init__(self, index: Mapping[str, Any]) -> None:
         super().__init__(index)

@@ -29,9 +29,9 @@ _SILENT = -1  # the number of an empty caption: it takes no part in contrastive 
 class DualEncoder:
     """Pictures and texts in one space, near where they belong together: CLIP, SigLIP, AltCLIP, or a small one.
 
-    Exactly one of ``config`` (a small one from nothing: convolutions, and a bag of pieces of words; see
-    ``_dual_small.Small``), ``folder`` and ``hub`` (any dual encoder of `transformers`, multilingual ones too; the local
-    cache is asked first) says which. The objective ``contrastive`` trains it on pictures and their captions.
+    Exactly one of ``config`` (a small one from nothing: convolutions, and a bag of words and their pieces; see
+    ``_dual_small.Small``), ``folder`` and ``hub`` (any dual encoder of `transformers`, multilingual ones too; the
+    local cache is asked first) says which. The objective ``contrastive`` trains it on pictures and their captions.
 
     Its ``rewards`` are scale times cosine of a picture and its prompt's text, as PickScore's and HPS's are (Kirstain et
     al. 2023, equation 1): the scorer ``reward_model`` reads them, and bradley_terry or plackett_luce train them on
@@ -94,7 +94,9 @@ class DualEncoder:
         self.module, self._reader, self._small = module, reader, None
 
     def encode(self, samples: Samples) -> Batch:
-        """"pixels" (N, C, H, W) uint8, "ids" and "mask" of the texts, "caption" (N,) int64: equal for equal texts.
+        """"pixels" (N, C, H, W) uint8, "ids" of the texts (with "mask" where the library reads them), "caption" (N,).
+
+        Captions are numbers, equal for equal texts and -1 for none.
 
         Raises UserError for other kinds and shapes than it was built for.
         """
@@ -116,9 +118,9 @@ class DualEncoder:
         return Batch(columns)
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
-        """How pictures are moved, of rows that are learned from (they have a weight) in a small model; None elsewhere.
+        """How pictures are moved and words left out, of rows that a small model learns from; None elsewhere.
 
-        ``noise`` (N, 1, 8); all candidates of an example are moved alike.
+        Rows that are learned from have something ``given``, their weight. ``noise`` (N, 1, 41), one for all candidates.
         """
         if self._reader is not None or not batch.given:
             return None

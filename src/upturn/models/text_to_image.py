@@ -15,7 +15,7 @@ from upturn import components, seeds
 from upturn.diffusion import scheduled
 from upturn.diffusion.denoiser import Condition
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _t2i_files, _t2i_small
+from upturn.models import _adapter_files, _t2i_files, _t2i_small, _t2i_words
 from upturn.models._diffusion import Diffusion
 from upturn.models._diffusion_frame import Frame
 from upturn.models._t2i_captions import NONE, Captions
@@ -23,6 +23,7 @@ from upturn.models._t2i_latents import Latents
 from upturn.models._t2i_module import CAPTION, Joint, TextCaller
 from upturn.models._t2i_pipeline import Pipeline, cached, family_of, from_folder, hub_folder
 from upturn.models._t2i_sampling import TextToImageSampling
+from upturn.models._t2i_unet import StableDiffusion
 from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, content_id
 
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
@@ -56,6 +57,9 @@ class TextToImage(Diffusion):
     cache: bool = True  # latents and frozen text once, not in each forward pass
     gradient_checkpointing: bool = False  # less memory, more time
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: captions that were cut, counted
+    words: tuple[_t2i_words.Word, ...] = field(default=(), init=False)  # new tokens beside the base, as they came
+    inverts: tuple[str, ...] | None = field(default=None, init=False, repr=False)  # encoders that can learn tokens
+    pipeline_class: str = field(default="", init=False, repr=False)
     pipeline: Pipeline = field(init=False, repr=False)
     small: _t2i_small.Small | None = field(default=None, init=False, repr=False)
 
@@ -75,10 +79,12 @@ class TextToImage(Diffusion):
         if self.config is not None:
             where, what = "model.config", "the config of text_to_image"
             self.small = components.checked(_t2i_small.Small, self.config, where, what)
+            self.inverts = StableDiffusion.inverts
             return
         at = Path(self.folder) if self.folder is not None else cached(str(self.hub))
         if at is not None:  # a pipeline that is not in the hub's cache is checked when it is fetched
             family = family_of(at, self._where)
+            self.inverts, self.pipeline_class = family.inverts, str(family.index["_class_name"])
             if self.train_text and not family.trains:
                 raise UserError(
                     f"the text encoder of {family.index['_class_name']} cannot be trained", where="model.train_text",
@@ -130,7 +136,8 @@ class TextToImage(Diffusion):
 
     def _settle(self, pipeline: Pipeline, size: int) -> None:
         """Live parts; ``size`` 0 is the pipeline's own."""
-        family, self.pipeline = pipeline.family, pipeline
+        family, self.pipeline, self.words = pipeline.family, pipeline, ()
+        self.inverts, self.pipeline_class = family.inverts, str(family.index["_class_name"])
         at = "cuda" if torch.cuda.is_available() else "cpu"
         self.latents = Latents(pipeline.vae.to(at), family.shifts)
         settings: Any = pipeline.denoiser.config
@@ -173,7 +180,7 @@ class TextToImage(Diffusion):
             )
 
     def save(self, folder: Path) -> None:
-        """A pipeline folder that ``DiffusionPipeline.from_pretrained`` opens, model.json, and adapters/."""
+        """A pipeline folder that ``DiffusionPipeline.from_pretrained`` opens, model.json, adapters/, and tokens/."""
         _t2i_files.save(self, folder)
 
     def load(self, folder: Path) -> None:
@@ -181,6 +188,7 @@ class TextToImage(Diffusion):
         pipeline, said = _t2i_files.load(self, folder)
         self._settle(pipeline, int(said["size"]))
         _adapter_files.load(self.module, folder)
+        _t2i_words.load(self, folder)
 
     # Examples.
 

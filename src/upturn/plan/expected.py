@@ -56,7 +56,7 @@ def mixed(mix: Mix, sizes: Sequence[int], rounds: int) -> int:
     share = mix.lambda_
     real = mix.real or (sizes[0] // (rounds + 1) if mix.policy == "fresh" else sizes[0])
     synthetic = sum(sizes[1:]) if mix.policy.startswith("accumulate") else sizes[-1]
-    there = {REAL: 0 if share == math.inf else real, SYNTHETIC: 0 if share == 0 else synthetic}
+    there = {REAL: 0 if share == math.inf else real * mix.repeat, SYNTHETIC: 0 if share == 0 else synthetic}
     everything = sum(there.values())
     if mix.policy != "accumulate_subsample":
         return everything

@@ -157,7 +157,8 @@ class Planner:
         prompts = [prompt_for(self.policy, p) for p in of.take(np.arange(min(len(of), wanted))).prompts]
         settings = self.as_trained(settings)
         if not self._sampled_before:
-            self.policy.sample(prompts[:1], timing.candidate_keys(1, 1), settings)  # the first imports and allocates
+            guides = timing.guides_of(self.policy, settings)
+            self.policy.sample(prompts[:1], timing.candidate_keys(1, 1), settings, guides)  # imports and allocates
             self._sampled_before = True
         return timing.sampled(self.policy, prompts, candidates, settings, wanted)
 

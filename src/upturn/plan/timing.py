@@ -69,6 +69,12 @@ def candidate_keys(prompts: int, candidates: int) -> Array:
     return np.stack([seeds.fold(i, range(candidates)) for i in range(prompts)])
 
 
+def guides_of(policy: Policy, settings: Any) -> dict[str, Policy]:
+    """The policy itself in the place of its guide: an earlier version takes as long."""
+    name = getattr(settings, "guide", "")
+    return {name: policy} if name else {}
+
+
 def sampled(policy: Policy, prompts: Sequence[Prompt], candidates: int, settings: Any, wanted: int) -> Sampled:
     """Answers some of ``prompts`` with K candidates each, at two sizes; ``wanted`` is how many prompts the run has.
 
@@ -76,9 +82,11 @@ def sampled(policy: Policy, prompts: Sequence[Prompt], candidates: int, settings
     one does, its samples are all there are.
     """
 
+    guides = guides_of(policy, settings)
+
     def timed(count: int) -> tuple[float, Samples]:
         asked = [prompts[i % len(prompts)] for i in range(count)]
-        return _timed(lambda: policy.sample(asked, candidate_keys(count, candidates), settings))
+        return _timed(lambda: policy.sample(asked, candidate_keys(count, candidates), settings, guides))
 
     few = max(2, _FEW // candidates)
     short, made = timed(few)

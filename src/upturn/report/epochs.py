@@ -121,27 +121,23 @@ def _cards(
         figure = curves.metric(name, columns, ring, [])
         if figure is not None:
             direction = {"higher": "higher is better", "lower": "lower is better", "neither": ""}[term.better]
-            cards.append(Card(term.title, term.meaning, direction, figure, _note(found)))
+            cards.append(Card(term.title, term.meaning, direction, figure, _note(found, columns[0].short)))
     return cards
 
 
-def _note(found: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _note(found: Mapping[str, Any] | None, first: str) -> tuple[str, ...]:
     if found is None:
         return ()
+    if f"{found['plateau']:g}" == first:
+        return (f"Ring: no checkpoint is better than the first, epoch {first}, beyond chance.",)
     if found["plateau"] == found["best"]:
         return (f"Ring: epoch {found['best']:g} is the best, and no earlier one is as good.",)
     how = "by pairs" if found["how"] == "paired" else "by intervals"
     return (f"Ring: epoch {found['plateau']:g} cannot be told from the best, epoch {found['best']:g} ({how}).",)
 
 
-def headline(facts: Facts, said: Mapping[str, Any]) -> str | None:
-    """The metric that names the plateau: the gate's, else the first of the recipe that has a better side."""
-    wanted = [facts.recipe.gate.metric] if facts.recipe.gate is not None else []
-    return next((name for name in (*wanted, *facts.recipe.metric_names()) if name in said["plateau"]), None)
-
-
 def _sentences(facts: Facts, said: Mapping[str, Any], spent: Cost | None) -> list[str]:
-    name = headline(facts, said)
+    name = said["headline"]
     out = []
     if name is not None:
         found, last = said["plateau"][name], said["epochs"][-1]["epoch"]

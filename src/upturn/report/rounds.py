@@ -169,7 +169,7 @@ def _losses(facts: Facts, units: list[tuple[str, str]], step: str) -> list[Card]
 
 def lineage(facts: Facts) -> list[Origin]:
     """A row for each model of the policy, those between two trainings of a round too."""
-    removed = {d.unit for d in facts.run.deletions()}
+    removed = {d.unit for d in facts.run.deletions() if d.name == "model"}
     found = []
     for training in facts.trainings:
         unit = training.unit

@@ -314,7 +314,7 @@ def _plateaus(every: Sequence[Arm]) -> list[tuple[str, ...]]:
         if trained is None:
             continue
         said = files.read_json(arm.facts.run.unit(trained[1]) / epochs.FILE)
-        name, spent = epochs.headline(arm.facts, said), epochs.cost(arm.facts, trained[1])
+        name, spent = said["headline"], epochs.cost(arm.facts, trained[1])
         if name is None:
             continue
         at, last = said["plateau"][name]["plateau"], said["epochs"][-1]["epoch"]

@@ -85,7 +85,8 @@ def from_scores(vectors: Array, scores: Array, column: str) -> Head:
 
 def from_preferences(vectors: Array, samples: Samples) -> Head:
     """Bradley–Terry: logistic regression of the differences between better and worse, without intercept."""
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
 
     groups, _ = from_fields(samples)
     two = pairs(groups)
@@ -100,9 +101,9 @@ def from_preferences(vectors: Array, samples: Samples) -> Head:
     right = np.repeat([1, 0], len(gaps))
     fold = np.tile(np.arange(len(gaps)) % 4, 2)
     splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(4)]
-    fitted = LogisticRegressionCV(
-        Cs=1 / _PENALTIES, cv=splits, fit_intercept=False, scoring="neg_log_loss", max_iter=1000,
-    ).fit(both, right)
+    tried = [LogisticRegression(C=1 / penalty, fit_intercept=False, max_iter=1000) for penalty in _PENALTIES]
+    worth = [cross_val_score(one, both, right, cv=splits, scoring="neg_log_loss").mean() for one in tried]
+    fitted = tried[int(np.argmax(worth))].fit(both, right)
     return Head(((fitted.coef_, np.zeros(1)),), f"fitted on {len(gaps)} pairs")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,16 @@ def checkpoints(work: Work, unit: str, spec: Training) -> Outcome:
 
     Every epoch is a step of its own: a kill costs the one that was being measured.
     """
-    if not spec.checkpoint_epochs or work.finished(unit, STEP):
+    if not spec.checkpoint_epochs:
         return Done()
+    if not work.finished(unit, STEP):
+        _measure_all(work, unit, spec)
+    if not work.follower:
+        _keep(work, unit)
+    return Done()
+
+
+def _measure_all(work: Work, unit: str, spec: Training) -> None:
     kept = sorted((work.run.unit(unit) / "checkpoints").glob("epoch-*"))
     missed = sorted(set(spec.checkpoint_epochs) - {_epoch(place) for place in kept})
     if missed:
@@ -55,9 +63,11 @@ def checkpoints(work: Work, unit: str, spec: Training) -> Outcome:
     moments = _moments(work, unit, kept)
     with work.committing(unit, STEP) as out, work.computing(out):
         grids = [tables.read_samples(moment.folder / "grid.parquet") for moment in moments]
+        plateaus = _plateaus(work, unit, moments)
         found: dict[str, Any] = {
             "epochs": [{"epoch": m.epoch, "metrics": _figures(m.folder)} for m in moments],
-            "plateau": _plateaus(work, unit, moments), "consistency": _steadiness(work, unit, moments, grids),
+            "plateau": plateaus, "headline": _headline(work, plateaus),
+            "consistency": _steadiness(work, unit, moments, grids),
         }
         (out.path / SUMMARY).write_text(files.to_json(found), encoding="utf-8")
         listed = [(m, grid) for m, grid in zip(moments, grids, strict=True) if m.folder.name.startswith("epoch-")]
@@ -65,7 +75,20 @@ def checkpoints(work: Work, unit: str, spec: Training) -> Outcome:
             series = [grid.with_fields(epoch=np.full(len(grid), int(m.epoch))) for m, grid in listed]
             tables.write_samples(out.path / "previews.parquet", concatenate(series))
         _animate(grids, out.path / "animations")
-    return Done()
+
+
+def _keep(work: Work, unit: str) -> None:
+    """Weights beyond what the recipe keeps are removed, and the removal is recorded; what was measured stays."""
+    keep = work.parts.recipe.keep.checkpoints
+    if keep == "all":
+        return
+    found = files.read_json(work.run.unit(unit) / SUMMARY)
+    name = found["headline"]
+    at = found["plateau"][name]["plateau"] if keep == "plateau" and name else None
+    # the end of a training may lie within an epoch: its weights are the model's own, not a checkpoint's
+    kept = {f"epoch-{int(at):04d}"} if at is not None and at == int(at) else set()
+    for gone in work.run.prune_checkpoints(unit, kept, f"keep: checkpoints: {keep}"):
+        work.watch.note(f"{unit}: the weights of {gone.name.rpartition('/')[2]} are removed ({gone.reason})")
 
 
 def _epoch(place: Path) -> int:
@@ -128,6 +151,13 @@ def _plateaus(work: Work, unit: str, moments: Sequence[Moment]) -> dict[str, Any
                     "within": [moments[place].epoch for place in said.within],
                 }
     return out
+
+
+def _headline(work: Work, plateaus: Mapping[str, Any]) -> str | None:
+    """The metric that names the plateau: the gate's, else the first of the recipe that has a better side."""
+    recipe = work.parts.recipe
+    wanted = [recipe.gate.metric] if recipe.gate is not None else []
+    return next((name for name in (*wanted, *recipe.metric_names()) if name in plateaus), None)
 
 
 def _prompts(work: Work, unit: str, metric: str) -> Array:

@@ -69,7 +69,7 @@ def evaluation_file(work: Work, evaluator: Evaluator) -> str:
 def _evaluation_samples(work: Work, policy: Policy, evaluator: Evaluator) -> Samples:
     prompts = [prompt_for(policy, p) for p in _cycled(work.asked(evaluator), evaluator.prompts)]
     keys = prompt_keys(work.key("evaluate", evaluator.name), prompts, evaluator.candidates)
-    return policy.sample(prompts, keys, evaluator.settings)
+    return work.draw(policy, prompts, keys, evaluator.settings)
 
 
 def _cycled(prompts: list[Prompt], count: int) -> list[Prompt]:
@@ -119,7 +119,7 @@ def grid_samples(work: Work, policy: Policy) -> Samples:
         own = prompt_keys(base, asked[:1], recipe.grid.per_prompt)
         keys.append(np.repeat(own, len(asked), axis=0))
         prompts = [*prompts, *asked]
-    return policy.sample(prompts, np.concatenate(keys), work.parts.evaluators[0].settings)
+    return work.draw(policy, prompts, np.concatenate(keys), work.parts.evaluators[0].settings)
 
 
 def _read(text: str, work: Work, policy: Policy) -> Prompt:

@@ -22,10 +22,10 @@ CAPTIONS = "captions"  # of a run's folder: what a captioning model wrote
 SHARED = ".captions"  # beside the runs: what it wrote before there was a run
 
 
-def real_data(parts: Assembly, folder: Path | None) -> tuple[Splits, dict[str, list[str]]]:
+def worded(parts: Assembly, splits: Splits, folder: Path | None) -> tuple[Splits, dict[str, list[str]]]:
     """The source's two parts with the recipe's captions, and how evaluations word their prompts where they have their
     own: name -> a text for each held-out sample. ``folder`` keeps what is dear to make."""
-    splits, key = parts.source.load(), caption_key(parts)
+    key = caption_key(parts)
     asked: dict[str, list[str]] = {}
     notes: list[str] = []
     for evaluator in parts.evaluators:
@@ -57,7 +57,7 @@ def load(work: Work) -> Outcome:
     if work.finished(DATA, "load"):
         return Done()
     with work.committing(DATA, "load") as out:
-        splits, asked = real_data(work.parts, store_of(work))
+        splits, asked = worded(work.parts, work.parts.source.load(), store_of(work))
         check_leakage(example_keys(splits.train), example_keys(splits.held_out), where="data")
         for note in splits.notes:
             work.watch.note(note)

@@ -54,7 +54,7 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
         )
     mixer = Mixer(
         policy=rounds.mix.policy, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
-        size=rounds.mix.size, rounds=rounds.count,
+        size=rounds.mix.size, rounds=rounds.count, repeat=rounds.mix.repeat,
     )
     real = where(work.tools.train, rounds.mix.where, "rounds.mix")
     with work.committing(unit, "mix") as out:

@@ -54,7 +54,7 @@ class Draws:
             given = {"rewards": torch.from_numpy(rewards.reshape(keys.shape)).float()}
             batch: Batch = replace(self.policy.replay(rollout), candidates=online.candidates, given=given)
         else:
-            samples = self.policy.sample(prompts, keys, self.settings)
+            samples = self.work.draw(self.policy, prompts, keys, self.settings)
             rewards = self._judged(samples, number)
             wanted = getattr(self.objective, "candidates", None)
             batch = encode_groups(self.policy, by_reward(samples, rewards, wanted), wanted)

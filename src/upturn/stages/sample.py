@@ -8,6 +8,7 @@ import numpy as np
 
 from upturn import seeds
 from upturn.assemble import prompt_for, where
+from upturn.recipe import Rounds, Sampling
 from upturn.stages.work import Done, Outcome, Work, prompt_keys
 from upturn.store import tables
 from upturn.types import Prompt, Samples, concatenate
@@ -20,9 +21,7 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
     rounds = work.parts.recipe.rounds
     assert rounds is not None and rounds.sample is not None
     policy = work.policy(incumbent)
-    asked = rounds.mix.where if rounds.sample.where is None else rounds.sample.where
-    pool = where(work.tools.train, asked, "rounds.sample")
-    prompts = [prompt_for(policy, p) for p in round_prompts(pool, rounds.sample.prompts, work.key("prompts", number))]
+    prompts = [prompt_for(policy, p) for p in _asked(work, rounds, rounds.sample, number)]
     keys = prompt_keys(work.key("sample", number), prompts, rounds.sample.candidates)
     size = rounds.sample.shard
     folder = work.run.unit(unit) / ".sample-progress"
@@ -33,7 +32,8 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
             path = folder / f"shard-{start:08d}.parquet"
             if not path.exists():
                 with work.computing(out):
-                    made = policy.sample(prompts[start : start + size], keys[start : start + size], work.parts.sampling)
+                    some = slice(start, start + size)
+                    made = work.draw(policy, prompts[some], keys[some], work.parts.sampling)
                 partial = path.with_suffix(".tmp")
                 tables.write_samples(partial, made)
                 partial.rename(path)
@@ -44,11 +44,22 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
         tables.write_samples(out.path / "samples.parquet", samples)
         out.counts["samples"] = len(samples)
         out.info.update(model=policy.id, incumbent=incumbent)
+        if "guide" in samples.fields:
+            out.info["guide"] = str(samples.fields["guide"][0])
         if not getattr(work.parts.sampling, "keyed", True):
             out.info["key_reproducible"] = False
             work.watch.note(f"{unit}: drawn by {work.parts.sampling.sampler}; keys do not reproduce these samples")
     shutil.rmtree(folder, ignore_errors=True)
     return Done()
+
+
+def _asked(work: Work, rounds: Rounds, sampling: Sampling, number: int) -> list[Prompt]:
+    """The prompts of a round: texts of the recipe in turn, or those of real samples."""
+    if sampling.texts:
+        return [Prompt(sampling.texts[i % len(sampling.texts)]) for i in range(sampling.prompts)]
+    asked = rounds.mix.where if sampling.where is None else sampling.where
+    pool = where(work.tools.train, asked, "rounds.sample")
+    return round_prompts(pool, sampling.prompts, work.key("prompts", number))
 
 
 def round_prompts(pool: Samples, count: int, key: int) -> list[Prompt]:

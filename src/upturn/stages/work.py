@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from upturn import seeds
+from upturn import guiding, seeds
 from upturn.assemble import Assembly, Evaluator, Toolbox, load_model, models_named
 from upturn.errors import UserError
 from upturn.protocols import Policy, Scorer, Trainable
@@ -59,6 +59,7 @@ class Work:
     watch: Watch
     follower: bool = False  # a process that only helps to train: it waits for what the first one commits
     _policies: dict[str, Policy] = field(default_factory=dict)
+    _guides: dict[str, Policy] = field(default_factory=dict)
 
     def key(self, *names: str | int) -> int:
         return seeds.key(self.parts.recipe.seed, *names)
@@ -173,6 +174,30 @@ class Work:
             self._policies = {name: loaded}
         self.tools.models["policy"] = self._policies[name]
         return self._policies[name]
+
+    def draw(self, policy: Policy, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Samples:
+        """Samples of the policy, led away from the model that ``settings`` name as its guide, if they name one.
+
+        The field "guide" is then the id of that model: what it learned from is in the samples, too.
+        """
+        name = str(getattr(settings, "guide", ""))
+        if not name:
+            return policy.sample(prompts, keys, settings)
+        guide = self._guide(name)
+        samples = policy.sample(prompts, keys, settings, {name: guide})
+        return samples.with_fields(guide=objects([guide.id] * len(samples)))
+
+    def _guide(self, name: str) -> Policy:
+        """A model of the recipe, or an earlier version of the policy, read once."""
+        version = guiding.version(self.parts.recipe, name, "settings.guide")
+        if version is None:
+            found: Any = self.tools.model(name)
+            return cast(Policy, found)
+        if name not in self._guides:
+            folder = version.folder(self.run)
+            loaded: Any = load_model(self.parts, "policy", folder, version.model_id(self.run))
+            self._guides[name] = loaded
+        return self._guides[name]
 
     def scores(self, samples: Samples) -> tuple[list[Scores], Array]:
         """Every scorer's word, and the reward: their weighted sum, NaN where one of them is silent."""

@@ -67,13 +67,16 @@ class Index:
     def _samples(self) -> None:
         self._db.execute(
             "CREATE TABLE sample (id VARCHAR, origin VARCHAR, source VARCHAR, parent VARCHAR, split VARCHAR, "
-            "unit VARCHAR, file VARCHAR)")
+            "guide VARCHAR, unit VARCHAR, file VARCHAR)")
         for unit, path in self._tables():
             names = _columns(path)
             if not {"id", "origin", "source"} <= names:
                 continue
             parent, split = (name if name in names else "NULL" for name in ("parent", "split"))
-            self._read(path, "sample", f"id, origin, source, {parent}, {split}, '{unit}', '{path.name}'")
+            # a checkpoint is of the model that its training made
+            made = f"CASE WHEN origin = '{SYNTHETIC}' THEN split_part(CAST(guide AS VARCHAR), '/', 1) END"
+            guide = made if "guide" in names else "NULL"
+            self._read(path, "sample", f"id, origin, source, {parent}, {split}, {guide}, '{unit}', '{path.name}'")
 
     def _mixtures(self) -> None:
         self._db.execute("CREATE TABLE mixed (unit VARCHAR, id VARCHAR, origin VARCHAR, source VARCHAR)")
@@ -144,7 +147,7 @@ class Index:
         self._db.execute("INSERT INTO above VALUES (?, ?, ?)", [row.id, row.origin, row.source])
         models: dict[str, None] = {}
         foreign: dict[str, int] = {}
-        frontier = [row.source] if row.origin == SYNTHETIC else []
+        frontier = [row.source, *self._guides()] if row.origin == SYNTHETIC else []
         units: list[str] = []
         while True:
             units += self._climb(frontier, models, foreign)
@@ -161,11 +164,17 @@ class Index:
                 break
             frontier = [name for (name,) in self.ask(
                 "SELECT DISTINCT source FROM above WHERE origin = ? ORDER BY source", SYNTHETIC) if name not in models]
+            frontier += [name for name in self._guides() if name not in models]
             units = []
         self._db.execute(
             "CREATE TEMP TABLE root AS SELECT DISTINCT id, source FROM above WHERE origin = ? AND id <> ?",
             [REAL, row.id])
         return list(models), foreign
+
+    def _guides(self) -> list[str]:
+        """Models that guided the samples in the table ``above``: what they learned from is in those samples, too."""
+        return [name for (name,) in self.ask(
+            "SELECT DISTINCT s.guide FROM sample s SEMI JOIN above USING (id) WHERE s.guide IS NOT NULL ORDER BY 1")]
 
     def _climb(self, frontier: Sequence[str], models: dict[str, None], foreign: dict[str, int]) -> list[str]:
         """Every model reached from ``frontier`` by parent or by makers, breadth first; returns their mixtures."""
@@ -200,7 +209,8 @@ class Index:
             self._descend([name for name, model in self.models.items() if model.mixture in holding], reached)
             self._db.execute(
                 "INSERT INTO below SELECT DISTINCT id FROM sample WHERE (list_contains(?, source) "
-                "OR parent IN (SELECT id FROM below)) AND id NOT IN (SELECT id FROM below)", [list(reached)])
+                "OR list_contains(?, guide) OR parent IN (SELECT id FROM below)) AND id NOT IN (SELECT id FROM below)",
+                [list(reached), list(reached)])
             if before == (len(reached), self.ask("SELECT count(*) FROM below")[0][0]):
                 break
         self._db.execute(

@@ -27,7 +27,7 @@ from upturn.store.units import unit_round
 if TYPE_CHECKING:
     import pyarrow as pa
 
-What = Literal["samples", "preferences", "model"]
+What = Literal["samples", "preferences", "model", "adapters"]
 
 
 Write = Callable[[Run, str, Path], None]  # of a unit's model, into a new folder
@@ -45,6 +45,7 @@ def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -
     preferences  preferences.jsonl, or .parquet for pictures: prompt, chosen, rejected: the candidates of highest and
                  lowest reward of every prompt of every round
     model        model/, the incumbent's, as ``write_model`` writes it
+    adapters     adapters/, the incumbent's without its base, as ``write_model`` writes them
 
     Raises UserError where there is nothing of the kind, or ``to`` is not empty.
     """
@@ -52,6 +53,7 @@ def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -
         raise UserError(f"cannot export '{what}'", where="what", fix=f"One of: {', '.join(get_args(What))}.")
     writers: dict[What, Callable[[Run, Path], Exported]] = {
         "samples": _samples, "preferences": write_preferences, "model": partial(_model, write_model),
+        "adapters": partial(_adapters, write_model),
     }
     to = Path(to)
     with _whole(to) as draft:
@@ -176,4 +178,17 @@ def _model(write: Write, run: Run, folder: Path) -> Exported:
     notes = f"`model/` is that of `{unit}`, the incumbent: `{record.info.get('model')}`, started from " \
         f"`{record.info.get('parent')}`; SHA-256 of the folder `{tree_hash(folder / 'model')}`."
     write_card(folder, run, "Model", counts, left, notes, None)
+    return Exported(folder, counts, left)
+
+
+def _adapters(write: Write, run: Run, folder: Path) -> Exported:
+    unit = run.incumbent()
+    if unit is None:
+        raise UserError("this run has no model yet", where=str(run.folder))
+    write(run, unit, folder / "adapters")
+    counts = {"files": sum(path.is_file() for path in (folder / "adapters").rglob("*"))}
+    left = {"the base that they go on": 1}
+    notes = f"`adapters/` are those of `{unit}`, the incumbent. They go on its own base: the checkpoint that the " \
+        "recipe names, unless a stage before them has trained that, too ('--what model' exports both as one)."
+    write_card(folder, run, "Adapters", counts, left, notes, None)
     return Exported(folder, counts, left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,8 @@ from upturn.store.faults import reach
 from upturn.store.units import unit_round
 
 DELETIONS = "deletions.jsonl"
-WEIGHTS = ("model", "checkpoints")  # what may be removed from a unit; samples, scores and metrics never are
+CHECKPOINTS = "checkpoints"
+WEIGHTS = ("model", CHECKPOINTS)  # what may be removed from a unit; samples, scores and metrics never are
 _LAST = re.compile(r"last (\d+)")
 
 
@@ -120,19 +121,25 @@ def _bytes(folder: Path, units: Iterable[str]) -> int:
     return sum(found.values())
 
 
+def prune_checkpoints(folder: Path, unit: str, kept: Collection[str], why: str) -> list[Deletion]:
+    """Remove the checkpoints of a unit that are not named; see ``Run.prune_checkpoints``."""
+    places = sorted((folder / unit / CHECKPOINTS).glob("epoch-*"))
+    return [_delete(folder, unit, f"{CHECKPOINTS}/{p.name}", why) for p in places if p.name not in kept]
+
+
 def _remove(folder: Path, unit: str, why: str) -> list[Deletion]:
-    made = []
-    for name in WEIGHTS:
-        path = folder / unit / name
-        if path.exists():
-            at = datetime.now(UTC).isoformat(timespec="seconds")
-            deletion = Deletion(unit, name, files.tree_hash(path), files.size(path), why, at)
-            _append(folder / DELETIONS, deletion.to_line())
-            reach("prune:recorded")
-            files.remove(path)
-            reach("prune:deleted")
-            made.append(deletion)
-    return made
+    return [_delete(folder, unit, name, why) for name in WEIGHTS if (folder / unit / name).exists()]
+
+
+def _delete(folder: Path, unit: str, name: str, why: str) -> Deletion:
+    path = folder / unit / name
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    deletion = Deletion(unit, name, files.tree_hash(path), files.size(path), why, at)
+    _append(folder / DELETIONS, deletion.to_line())
+    reach("prune:recorded")
+    files.remove(path)
+    reach("prune:deleted")
+    return deletion
 
 
 def _append(path: Path, line: str) -> None:
