@@ -152,7 +152,7 @@ def test_captions_prints_pairs_and_counts_for_several_strategies(
 
     said = run("--html", str(page))
     assert "\ntemplate\n" in said and "\nempty\n" in said and said.count(".png") == 40
-    assert "note: no caption is used" in said and "(no caption)" in said
+    assert "note: no column is named as the caption" in said and "(no caption)" in said
     html = page.read_text()
     assert "a &lt;b&gt;colour" in html and "<b>colour" not in html and html.count("<figure>") == 40
     found: Any = json.loads(run("--json"))

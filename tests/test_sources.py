@@ -438,7 +438,7 @@ def test_metadata_csv_and_pictures_that_it_does_not_name(tmp_path: Path) -> None
     assert splits.classes == ("k0", "k1")
     assert any("1 of 21 pictures stand in no row of metadata.csv" in note for note in splits.notes)
     plain = load("imagefolder", path=str(tmp_path), size=8, held_out=0.3)
-    assert any("no caption is used; columns found: words, sort" in note for note in plain.notes)
+    assert any("no column is named as the caption; columns found: words, sort" in note for note in plain.notes)
 
 
 def test_pictures_of_every_mode_and_shape_become_equal_squares(tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def merge(model: Any) -> None:
     for encoder in learners(model).values():
         for parent, name, words in wrapped(encoder):
             table = torch.cat([words.base.weight[: words.first], *words.rows])
-            parent._modules[name] = nn.Embedding(*table.shape, _weight=table, _freeze=not words.weight.requires_grad)
+            frozen = not words.weight.requires_grad
+            parent._modules[name] = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=frozen)
             encoder.config.vocab_size = len(table)
     model.pipeline.tokenizers = dict(model.captions.tokenizers)
     model.pipeline.origin = None

@@ -116,7 +116,7 @@ def _with_metadata(
     if extra:
         notes.append(f"{extra:,} of {len(found):,} pictures stand in no row of {metadata.path.name}: left out")
     if not caption and metadata.columns:
-        notes.append(f"no caption is used; columns found: {', '.join(metadata.columns)}")
+        notes.append(f"no column is named as the caption; columns found: {', '.join(metadata.columns)}")
     texts = labels = None
     if caption:
         values = metadata.column(caption, "caption")
