@@ -16,6 +16,7 @@ from upturn.feeds import REFERENCE, Feed, OnlineFeed
 from upturn.protocols import Objective
 from upturn.types import Batch, Outputs
 
+OWN = frozenset({"log_probs", "values"})  # what the policy itself is asked
 _LIVE = "live_"
 Ask = Callable[[Batch, int], Outputs]  # examples that stand at a place of the global batch -> a pass without gradient
 
@@ -27,42 +28,38 @@ def asked(objective: Objective) -> frozenset[str]:
 
 
 def columns(
-    wanted: frozenset[str], batch: Batch, size: int, live: Outputs | None, *, ask: Ask, ask_reference: Ask
+    wanted: frozenset[str], batch: Batch, size: int, *, ask: Ask, ask_reference: Ask
 ) -> dict[str, torch.Tensor]:
-    """Columns "before_…" and "before_mask", ``size`` examples at a time.
-
-    ``live`` is a pass over the whole batch with gradient: then the policy is not asked again.
-    """
+    """Columns "before_…" and "before_mask", ``size`` examples at a time, without gradient."""
     found: dict[str, list[torch.Tensor]] = {}
     for start in range(0, len(batch), size):
         part = batch.take(torch.arange(start, min(start + size, len(batch))))
-        if live is None and wanted & {"log_probs", "values"}:
-            _add(found, _said(ask(part, start)), wanted)
+        said = _said(ask(part, start)) if wanted & OWN else {}
         if "ref_log_probs" in wanted:
             known = part.columns.get(REFERENCE)
             out = ask_reference(part, start) if known is None else None
-            _add(found, {"ref_log_probs": known if out is None else out.log_probs}, wanted)
-            if out is not None and live is None and not wanted & {"log_probs", "values"}:
-                _add(found, {"mask": out.mask / out.draws}, wanted)
-    if live is not None:
-        _add(found, _said(live), wanted)
-    joined = {f"before_{name}": torch.cat(parts) for name, parts in found.items()}
-    if live is not None:
-        carried = {"log_probs": live.log_probs, "mask": live.mask, "values": live.values}
-        joined |= {f"{_LIVE}{name}": value for name, value in carried.items() if value is not None}
-    return joined
+            said["ref_log_probs"] = known if out is None else out.log_probs
+            if out is not None:
+                said.setdefault("mask", out.mask / out.draws)
+        for name in (*sorted(wanted), "mask"):
+            if said.get(name) is not None:
+                found.setdefault(name, []).append(said[name].cpu())
+    return {f"before_{name}": torch.cat(parts) for name, parts in found.items()}
+
+
+def live_columns(live: Outputs, wanted: frozenset[str]) -> dict[str, torch.Tensor]:
+    """Of a pass over the whole batch with gradient: what it says as "before_…", and itself as "live_…"."""
+    said = {name: value for name, value in _said(live).items() if name in wanted | {"mask"} and value is not None}
+    carried = {"log_probs": live.log_probs, "mask": live.mask, "values": live.values}
+    return {f"before_{name}": value.cpu() for name, value in said.items()} | {
+        f"{_LIVE}{name}": value for name, value in carried.items() if value is not None
+    }
 
 
 def _said(out: Outputs) -> dict[str, Any]:
     # several draws estimate one log-prob: their mask says what each counts
     return {"log_probs": out.log_probs.detach(), "values": None if out.values is None else out.values.detach(),
             "mask": out.mask / out.draws}
-
-
-def _add(found: dict[str, list[torch.Tensor]], said: dict[str, Any], wanted: frozenset[str]) -> None:
-    for name in (*sorted(wanted), "mask"):
-        if said.get(name) is not None:
-            found.setdefault(name, []).append(said[name].cpu())
 
 
 def taken_along(micro: Batch, whole: Outputs | None) -> Outputs | None:

@@ -247,19 +247,20 @@ class _Session:
     def _before(self, batch: Batch, wanted: frozenset[str], key: int) -> dict[str, torch.Tensor]:
         """Columns "before_…" (N, T) of the whole global batch, without gradient and dropout."""
         module = self.model.module
-        self.live = None
-        if "log_probs" in wanted and self.once:
-            moved = batch.to(self.accelerator.device)
-            with self.accelerator.autocast():
-                self.live = self._asked(self.model, moved, None)
         was_training = module.training
+        once = "log_probs" in wanted and self.once
         module.eval()
         found = beforehand.columns(
-            wanted, batch, self.spec.micro_batch or len(batch), self.live,
+            wanted - beforehand.OWN if once else wanted, batch, self.spec.micro_batch or len(batch),
             ask=lambda part, at: self._quietly(self.model, part, key, at),
             ask_reference=lambda part, at: self._quietly(self.reference, part, key, at),
         )
         module.train(was_training)
+        self.live = None
+        if once:  # after the reference: its graph need not stand while another model is asked
+            with self.accelerator.autocast():
+                self.live = self._asked(self.model, batch.to(self.accelerator.device), None)
+            found |= beforehand.live_columns(self.live, wanted)
         return found
 
     @property
