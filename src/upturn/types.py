@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -250,6 +250,49 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """N answers of people in columns, what was undone left out. A row is one person's answer to one task.
+
+    ids       (N,) str objects
+    person    (N,) str objects, never a name: a pseudonym;  team (N,) the person's group, "" where none is known
+    task      (N,) str objects: what was shown; answers to one task are about the same candidates
+    mode      (N,) "pick" | "compare" | "rate" | "rank" | "edit" | "studio" (implicit: what was downloaded, enlarged)
+    action    (N,) "said" (ranks or scores say what), "tie", "bad" (all are), "skip", "edit", "download", "upscale"
+    shown     (N,) tuples of sample ids by position on the screen, the first first
+    ranks     (N,) tuples of int beside ``shown``: 1 is best, equal is a tie, 0 nothing was said. A pick is its 1 alone
+    scores    (N,) tuples of float beside ``shown``, NaN where there is none
+    strength  (N,) float64 how much better, NaN where nothing was said
+    text      (N,) str objects, "" or what the person wrote in its place
+    seconds   (N,) float64 from the showing to the answer;  moment (N,) float64 seconds since 1970, UTC
+    check     (N,) "" | "gold" (``right`` is known) | "repeat" (this person answered the task before)
+    right     (N,) str objects, of gold tasks the sample that is known to be best, else ""
+    """
+
+    ids: Array
+    person: Array
+    team: Array
+    task: Array
+    mode: Array
+    action: Array
+    shown: Array
+    ranks: Array
+    scores: Array
+    strength: Array
+    text: Array
+    seconds: Array
+    moment: Array
+    check: Array
+    right: Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Array | Sequence[int]) -> Votes:
+        """These rows; a bool mask or numbers."""
+        return Votes(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
 
 
 @dataclass(frozen=True)
