@@ -68,6 +68,7 @@ class Training(Part):
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the steps
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # greatest gradient norm
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # adamw_8bit: moments in a quarter of the memory
     ema: float = Field(0.0, ge=0, lt=1)  # decay a step of the averaged weights; 0: none
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on an accelerator that has it, fp32 elsewhere
     held_out_every: float = Field(1.0, gt=0)  # epochs between two held-out losses
