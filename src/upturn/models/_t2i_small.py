@@ -26,9 +26,9 @@ _SIZE_WIDTH, _SIZES = 8, 6  # the numbers that XL tells of a picture, and the si
 class Small:
     """``config:`` of text_to_image: sizes of a U-Net and a CLIP text encoder, trained together from random weights.
 
-    The embedding of the whole caption is added to the time's and scales every residual layer (XL's way of saying it, and
-    Dhariwal & Nichol 2021's adaptive norms): within minutes it is listened to, and attention alone is not: figures in
-    docs/decisions.md.
+    The embedding of the whole caption is added to the time's and scales every residual layer (XL's way of saying it,
+    and the adaptive norms of Dhariwal & Nichol 2021): so it is heard within minutes, where attention to its words alone
+    is not (docs/decisions.md).
     """
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # a level each; half the size at each next one

@@ -62,8 +62,8 @@ class StableDiffusion(Family):
 class StableDiffusionXl(Family):
     """Podell et al. 2023: two encoders side by side, the second's embedding and the picture's size beside the time.
 
-    The first encoder may be left out, as in the pipeline. A picture is told to be whole and of the size it has: original size, crop and target are (size, size), (0, 0) and
-    (size, size), as the pipeline has them unless asked otherwise.
+    The first encoder may be left out, as in the pipeline. A picture is told to be whole and of the size it has:
+    original size, crop and target are (size, size), (0, 0) and (size, size), the pipeline's own unless asked otherwise.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionXLPipeline",)
@@ -86,7 +86,7 @@ class StableDiffusionXl(Family):
         told = (unet.get("projection_class_embeddings_input_dim") or 0) - pooled
         each = unet.get("addition_time_embed_dim")
         if each and told != _SIZES * each:
-            return f"a U-Net that is told {told / each:g} numbers of a picture instead of its {_SIZES} sizes (a refiner)"
+            return f"a U-Net that is told {told / each:g} numbers of a picture, not its {_SIZES} sizes (a refiner)"
         return _odd_unet(unet, "text_time")
 
     def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:

@@ -35,9 +35,10 @@ _DEFAULT_LATENTS = 128  # a side, where the denoiser's config does not say: Flux
 class TextToImage(Diffusion):
     """Text to image: a U-Net or transformer pipeline of `diffusers`, or a small one from nothing; pictures are square.
 
-    Exactly one of ``config`` (a small Stable Diffusion XL of pixels, its own words; see ``_t2i_small.Small``), ``folder``
-    (a pipeline of diffusers) and ``hub`` (a name; the local cache first) says which: StableDiffusion (1.x, 2.x, XL, 3),
-    Flux, PixArt. safetensors only, never remote code. What the network predicts is read from the pipeline's scheduler.
+    Exactly one of ``config`` (a small Stable Diffusion XL of pixels, its own words; see ``_t2i_small.Small``),
+    ``folder`` (a pipeline of diffusers) and ``hub`` (a name; the local cache first) says which: StableDiffusion (1.x,
+    2.x, XL, 3), Flux, PixArt. safetensors only, never remote code. What the network predicts is read from the
+    pipeline's scheduler.
 
     The autoencoder is frozen; where ``cache`` is on, a picture's latents are computed once (a draw then says where in
     their distribution it stands), and what frozen text encoders say of a caption, once. Several captions a picture: the
