@@ -33,10 +33,11 @@
     root.classList.add("busy");
     if (submitter) submitter.classList.add("pressed");
     const body = new URLSearchParams(new FormData(form, submitter));
-    if (form.id === "vote") body.set("seconds", ((performance.now() - shownAt - hiddenFor) / 1000).toFixed(3));
+    // its fields are called id and action, and hide the form's own properties of these names
+    if (form.getAttribute("id") === "vote") body.set("seconds", ((performance.now() - shownAt - hiddenFor) / 1000).toFixed(3));
     for (let tries = 0; ; tries += 1) {
       try {
-        const answer = await fetch(form.action, { method: "POST", body, headers: { accept: "text/html" } });
+        const answer = await fetch(form.getAttribute("action"), { method: "POST", body, headers: { accept: "text/html" } });
         if (answer.status === 429 || answer.status === 503) throw new Error("later");
         const text = await answer.text();
         trouble("");
@@ -65,7 +66,7 @@
 
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.id !== "vote" && form.id !== "undo") return;
+    if (!["vote", "undo"].includes(form.getAttribute("id"))) return;
     event.preventDefault();
     send(form, event.submitter);
   });
