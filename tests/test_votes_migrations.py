@@ -1,4 +1,4 @@
-"""An old database is upgraded with all it holds, a newer one is refused, and the tables are those that the code means."""
+"""An old database is upgraded with all it holds, a newer one is refused, the tables are those that the code means."""
 
 from __future__ import annotations
 

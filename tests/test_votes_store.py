@@ -64,7 +64,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
 
 def tasks(number: int, candidates: int = 4, name: str = "t") -> list[Task]:
     ids = [tuple(f"{name}{i}-{k}" for k in range(candidates)) for i in range(number)]
-    return [Task({"text": f"prompt {i}"}, own, ("rounds/001/samples.parquet",) * candidates) for i, own in enumerate(ids)]
+    places = ("rounds/001/samples.parquet",) * candidates
+    return [Task({"text": f"prompt {i}"}, own, places) for i, own in enumerate(ids)]
 
 
 def asked(box: BallotBox, person: str, **more: object) -> Showing:
@@ -82,8 +83,8 @@ def counters_agree(box: BallotBox) -> None:
     """The counters are the sums that they stand for."""
     with box._reads.connect() as db:
         for task in db.execute(select(t.tasks)).all():
-            shown = db.execute(select(t.showings).where(t.showings.c.task == task.id, t.showings.c.check != "repeat")).all()
-            states = Counter(row.state for row in shown)
+            shown = select(t.showings.c.state).where(t.showings.c.task == task.id, t.showings.c.check != "repeat")
+            states = Counter(db.execute(shown).scalars())
             undone = select(t.votes.c.undoes).where(t.votes.c.undoes.is_not(None))
             stand = db.execute(select(t.votes).where(
                 t.votes.c.task == task.id, t.votes.c.check != "repeat", t.votes.c.action.not_in(["undo", "skip"]),

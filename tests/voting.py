@@ -33,7 +33,8 @@ WORDS = (
 
 def text_samples(prompts: int, candidates: int = 4, texts: Sequence[str] | None = None) -> Samples:
     asked = [Prompt(f"Write the first sentence of story {i}.") for i in range(prompts)]
-    content = texts or [f"{WORDS[(i * 3 + k) % len(WORDS)]} ({i}.{k})" for i in range(prompts) for k in range(candidates)]
+    every = [(i, k) for i in range(prompts) for k in range(candidates)]
+    content = texts or [f"{WORDS[(i * 3 + k) % len(WORDS)]} ({i}.{k})" for i, k in every]
     return synthetic_samples("text", content, asked, keys(prompts, candidates), "model")
 
 

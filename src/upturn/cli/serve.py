@@ -50,7 +50,7 @@ def serve(
         str | None, typer.Option("--database", metavar="URL", help="A Postgres of the team's; else votes.db in the "
                                  "run's folder.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Who can reach it; this machine alone unless told.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Who can reach it; else this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8000,
     certificate: Annotated[Path | None, typer.Option("--certificate", metavar="FILE", help="PEM, for https.")] = None,
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="PEM, of the certificate.")] = None,

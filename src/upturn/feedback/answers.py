@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from upturn.store.votes import Answer, Refused, Showing
-from upturn.store.votes.record import LONGEST_TEXT
+from upturn.store.votes import Answer, Showing
+from upturn.store.votes.record import LONGEST_TEXT, picked
 from upturn.store.votes.words import STRENGTHS, Action
 
 
@@ -94,14 +94,12 @@ def client_of(request: Request) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in said)[:120]
 
 
-def from_json(vote: VoteIn, person: str, client: str, count: int) -> Answer:
-    """Refused where a pick names no position."""
-    ranks: Sequence[int] = vote.ranks or ()
-    if vote.pick is not None:
-        ranks = picked(vote.pick, count)
+def from_json(vote: VoteIn, person: str, client: str) -> Answer:
+    ranks = vote.ranks or ()
     scores = {name: (value,) for name, value in (vote.scores or {}).items()}
     return Answer(
-        vote.id, person, vote.showing, vote.action, tuple(ranks), scores, vote.strength, vote.text, vote.seconds, client
+        vote.id, person, vote.showing, vote.action, tuple(ranks), scores, vote.strength, vote.text, vote.seconds,
+        client, vote.pick,
     )
 
 
@@ -116,7 +114,7 @@ def from_form(form: VoteForm, person: str, client: str, showing: Showing) -> Ans
         text = form.text.replace("\r\n", "\n")
     elif form.action == "said":
         if showing.mode == "pick":
-            ranks = picked(form.pick or 0, count)
+            ranks = picked(form.pick or 0, count)  # 0 is refused
         elif showing.mode == "compare":
             ranks, strength = compared(form.side)
         elif showing.mode == "rank":
@@ -127,12 +125,6 @@ def from_form(form: VoteForm, person: str, client: str, showing: Showing) -> Ans
     return Answer(
         form.id, person, form.showing, form.action, tuple(ranks), scores, strength, text, form.seconds, client
     )
-
-
-def picked(position: int, count: int) -> list[int]:
-    if not 1 <= position <= count:
-        raise Refused("wrong", f"positions go from 1 to {count}")
-    return [int(place == position) for place in range(1, count + 1)]
 
 
 def compared(side: str) -> tuple[list[int], float | None]:

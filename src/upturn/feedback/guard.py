@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,10 +24,6 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=()",
 }
 _UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
-
-
-class _TooLarge(Exception):
-    pass
 
 
 class Guard:
@@ -50,10 +47,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, answer)
             return
-        try:
-            await self._app(scope, _Limited(receive), answer)
-        except _TooLarge:
-            await PlainTextResponse("too large", 413)(scope, receive, answer)
+        await self._app(scope, _Limited(receive), answer)
 
     def _refusal(self, scope: MutableMapping[str, Any], headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
@@ -92,7 +86,7 @@ class _Limited:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         if self._seen > LARGEST:
-            raise _TooLarge
+            raise HTTPException(413, "too large")
         return message
 
 

@@ -123,12 +123,8 @@ async def send(
     """Record a vote. The answer comes after the vote is on the disk; sent again it is the same vote."""
     slow_down(booth, "votes", session.person.id)
     person = session.person.id
-    count = 0
-    if vote.pick is not None:
-        showing = await booth.showing(vote.showing, person)
-        count = len(showing.shown) if showing is not None else 0
-    answer = from_json(vote, person, client_of(request), count)
-    record, assign = booth.box.recording(answer), booth.box.assigning(person)
+    record = booth.box.recording(from_json(vote, person, client_of(request)))
+    assign = booth.box.assigning(person)
     if not following:
         recorded, assigned = await booth.write(record), None
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
@@ -52,6 +53,7 @@ def record(db: Connection, answer: Answer, now: float) -> Recorded:
         raise Refused("paused", "voting is paused for you; whoever asked you to vote can say why")
     if showing.state not in ("open", "expired"):
         raise Refused("answered", "this was answered already")
+    answer = replace(answer, ranks=picked(answer.pick, len(showing.shown)), pick=None) if answer.pick else answer
     fitting(showing.mode, len(showing.shown), tuple(showing.settings.get("attributes") or (OVERALL,)), answer)
     passed = max(0.0, now - showing.moment)
     own = passed if answer.seconds is None or not math.isfinite(answer.seconds) else max(0.0, answer.seconds)
@@ -68,6 +70,13 @@ def record(db: Connection, answer: Answer, now: float) -> Recorded:
         db.execute(_COUNT, {"who": answer.person, "by": 1})
     _slots(db, showing, held=showing.state == "open", holds=said)
     return Recorded(answer.id, showing.task, answer.action)
+
+
+def picked(position: int, count: int) -> tuple[int, ...]:
+    """The ranks of a pick; Refused where there is no such position."""
+    if not 1 <= position <= count:
+        raise Refused("wrong", f"positions go from 1 to {count}")
+    return tuple(int(place == position) for place in range(1, count + 1))
 
 
 def _slots(db: Connection, showing: Row[Any], *, held: bool, holds: bool) -> None:

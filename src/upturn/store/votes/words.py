@@ -115,7 +115,8 @@ class Assigned:
 class Answer:
     """What a person says of a showing; ``id`` is made by the client, so that it may send it twice.
 
-    ``ranks`` stand beside the shown candidates (1 best, equal a tie, 0 unsaid), and so do ``scores``, by attribute.
+    ``ranks`` stand beside the shown candidates (1 best, equal a tie, 0 unsaid), and so do ``scores``, by attribute;
+    ``pick``, a position from 1, is short for the ranks that say it.
     ``seconds`` is the client's own count; never more than the server saw pass.
     """
 
@@ -129,6 +130,7 @@ class Answer:
     text: str = ""
     seconds: float | None = None
     client: str = ""
+    pick: int | None = None
 
 
 @dataclass(frozen=True)
