@@ -1,4 +1,4 @@
-"""A few requests of each kind from the description of the app: never the fault of the server. ``make bench`` sends more."""
+"""A few requests of each kind that the app describes: none breaks the server. ``make bench`` sends thousands."""
 
 from __future__ import annotations
 

@@ -74,8 +74,9 @@ def serve(
     with open_box(found, database) as box:
         public = not server.is_loopback(host)
         links = _links(box, people, link, public, host)
-        known = box.polls(active=True)
-        for name in mode or ([] if known else ["pick"]):
+        numbers = (candidates, overlap, quota, repeats) != (4, 1, None, 0.0)
+        said = bool(rounds or unit or gold or attributes or numbers)
+        for name in mode or (["pick"] if said or not box.polls(active=True) else []):
             question = Question(
                 name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),  # type: ignore[arg-type]
                 golds if gold is not None else 0.0, repeats, unit,
