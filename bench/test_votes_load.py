@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from common import once, say
 
@@ -28,14 +29,14 @@ PEOPLE, OVERLAP = 200, 4
 
 
 @contextmanager
-def served(run: Run, database: str) -> Iterator[str]:
+def served(run: Run, database: str) -> Iterator[tuple[str, psutil.Process]]:
     command = [sys.executable, str(Path(__file__).parent / "voting_server.py"), str(run.folder), str(OVERLAP), "0"]
     process = subprocess.Popen([*command, database], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
         assert line.startswith("ADDRESS "), line
-        yield line.split()[1]
+        yield line.split()[1], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(30)
@@ -51,8 +52,10 @@ def test_many_voters(kind: str, rate: int, tmp_path: Path) -> None:
         with open_box(run, url or None) as box:
             tokens = [box.add_person(f"p{i}")[1] for i in range(PEOPLE)]
         (tmp_path / "tokens").write_text("\n".join(tokens))
-        with served(run, url) as address:
+        with served(run, url) as (address, server):
+            before = sum(server.cpu_times()[:2])
             found = once("voters.py", address, str(tmp_path / "tokens"), str(VOTES), str(rate), str(tmp_path / "acks"))
+            worked = sum(server.cpu_times()[:2]) - before
         acknowledged = (tmp_path / "acks").read_text().split()
         with open_box(run, url or None) as box:
             votes, progress = box.votes(), box.progress()
@@ -60,6 +63,7 @@ def test_many_voters(kind: str, rate: int, tmp_path: Path) -> None:
     p50, p95, p99 = np.quantile(seconds, [0.5, 0.95, 0.99])
     name = f"votes {kind}, {PEOPLE} voters, {f'{rate} a second asked' if rate else 'as quickly as they can'}"
     say(f"{name}: acknowledged, errors", f"{len(acknowledged)}, {found['errors']} {found['first']}")
+    say(f"{name}: ms of the server's CPU a vote", f"{1e3 * worked / max(1, len(acknowledged)):.2f}")
     say(f"{name}: a second", f"{len(acknowledged) / found['spent']:.0f}")
     say(f"{name}: ms from vote to acknowledgement, p50, p95, p99",
         f"{1e3 * p50:.1f}, {1e3 * p95:.1f}, {1e3 * p99:.1f}")

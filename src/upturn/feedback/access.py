@@ -14,7 +14,7 @@ class SignIn(Exception):
     """Nobody is signed in: a page sends them to the door, a program gets 401."""
 
 
-def booth_of(request: Request) -> Booth:
+async def booth_of(request: Request) -> Booth:  # async: others are run in a thread each time
     found: Booth = request.app.state.booth
     return found
 

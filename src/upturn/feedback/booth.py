@@ -87,8 +87,11 @@ class Booth:
 
     async def content(self, showing: Showing, position: int) -> Content:
         """What stands at a position. UserError where the run has lost it."""
+        place, sample = showing.places[position], showing.shown[position]
+        if not self.shelf.holds(place):
+            await asyncio.to_thread(self.shelf.place, place)
         try:
-            return await asyncio.to_thread(self.shelf.content, showing.places[position], showing.shown[position])
+            return self.shelf.content(place, sample)  # one read of a file that is in memory, mostly
         except KeyError:
             raise UserError("what was to be shown here is gone from the run") from None
 

@@ -68,6 +68,10 @@ class Shelf:
                 self._places[place] = dict(self._read(place))
             return self._places[place]
 
+    def holds(self, place: str) -> bool:
+        """Whether the table was read already."""
+        return place in self._places
+
     def content(self, place: str, sample: str) -> Content:
         """KeyError where the table has no such sample."""
         entry = self.place(place)[sample]

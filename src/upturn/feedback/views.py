@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -86,19 +86,36 @@ def candidate(
         return Candidate(position, sample, content.kind, address, 360, 360, text=content.text)
     if content.kind == "turns":
         turns = after(prompt, content.turns)
-        text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
-        return Candidate(position, sample, content.kind, bubbles=bubbles(turns, style), text=text)
+        return Candidate(
+            position, sample, content.kind, bubbles=bubbles(turns, style), text=words(content, prompt)
+        )
     if prompt:  # a reply in a conversation
         reply = bubbles([Turn(role="assistant", content=content.text)], style)
         return Candidate(position, sample, content.kind, bubbles=reply, text=content.text)
     return Candidate(position, sample, content.kind, html=rendered(content.text, style), text=content.text)
 
 
-def plain(showing: Showing, seen: View) -> dict[str, Any]:
+async def plain(booth: Booth, showing: Showing) -> dict[str, Any]:
     """The same for a program: no HTML, texts as they are."""
-    keep = ("position", "sample", "kind", "picture", "text")
+    turns: list[Turn] = list(showing.prompt.get("turns") or [])
+    found = []
+    for place, sample in enumerate(showing.shown):
+        content = await booth.content(showing, place)
+        picture = f"/pictures/{showing.id}/{place + 1}" if content.kind in ("image", "points") else ""
+        found.append({
+            "position": place + 1, "sample": sample, "kind": content.kind, "picture": picture,
+            "text": words(content, turns),
+        })
     return {
-        "showing": showing.id, "mode": showing.mode, "prompt": dict(showing.prompt),
-        "candidates": [{name: value for name, value in asdict(one).items() if name in keep} for one in seen.candidates],
+        "showing": showing.id, "mode": showing.mode, "prompt": dict(showing.prompt), "candidates": found,
         "attributes": list(showing.attributes),
     }
+
+
+def words(content: Content, prompt: list[Turn]) -> str:
+    """A candidate's text; of a conversation, the turns as lines "role: content"; "" of a picture."""
+    if content.kind == "image":
+        return ""
+    if content.kind == "turns":
+        return "\n".join(f"{turn['role']}: {turn['content']}" for turn in after(prompt, content.turns))
+    return content.text

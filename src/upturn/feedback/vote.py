@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
 from upturn.feedback.answers import Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
@@ -110,16 +110,16 @@ class UndoIn(Strict):
 async def task(
     booth: TheBooth, session: Voter, mode: ModeName = "",
     beside: Annotated[list[Name], Query(max_length=8, description="Showings that the program holds already.")] = [],
-) -> dict[str, Any]:
+) -> JSONResponse:
     """The next task: the oldest open one that is not in ``beside``, else a new one; or ``why`` there is none."""
-    return await _told(booth, await booth.assign(session.person.id, mode or None, tuple(beside)))
+    return JSONResponse(await _told(booth, await booth.assign(session.person.id, mode or None, tuple(beside))))
 
 
 @router.post("/api/votes", tags=["programs"])
 async def send(
     request: Request, booth: TheBooth, session: Writer, vote: VoteIn,
     following: Annotated[bool, Query(description="Whether to hand out the next task in the same answer.")] = True,
-) -> dict[str, Any]:
+) -> JSONResponse:
     """Record a vote. The answer comes after the vote is on the disk; sent again it is the same vote."""
     slow_down(booth, "votes", session.person.id)
     person = session.person.id
@@ -129,8 +129,10 @@ async def send(
         recorded, assigned = await booth.write(record), None
     else:
         recorded, assigned = await booth.write(lambda db: (record(db), assign(db)))
-    told = {"id": recorded.id, "action": recorded.action, "again": recorded.again}
-    return told if assigned is None else told | {"next": await _told(booth, assigned)}
+    told: dict[str, Any] = {"id": recorded.id, "action": recorded.action, "again": recorded.again}
+    if assigned is not None:
+        told["next"] = await _told(booth, assigned)
+    return JSONResponse(told)  # as it is: what FastAPI would look at again is ours already
 
 
 @router.post("/api/undo", tags=["programs"])
@@ -175,6 +177,6 @@ def _mine(session: Session, people: Any) -> int:
 async def _told(booth: Booth, assigned: Assigned) -> dict[str, Any]:
     if assigned.showing is None:
         return {"task": None, "why": assigned.why}
-    return {"task": plain(assigned.showing, await view(booth, assigned.showing)), "why": ""}
+    return {"task": await plain(booth, assigned.showing), "why": ""}
 
 

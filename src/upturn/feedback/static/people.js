@@ -252,13 +252,17 @@
     for (const field of all("[data-link]")) field.value = location.origin + field.value;
   }
 
-  const door = $("#door");
-  if (door && location.hash.length > 20) {
-    // a link that was sent: what stands behind # stayed in the browser until now
+  // a link that was sent: what stands behind # stayed in the browser until now
+  function enter() {
+    const door = $("#door");
+    if (!door || location.hash.length < 20) return;
     $("#token").value = location.hash.slice(1);
     history.replaceState(null, "", "/signin");
     door.submit();
   }
+
+  addEventListener("hashchange", enter); // the link is opened where the door is shown already
+  enter();
   begin();
   look();
 })();

@@ -87,7 +87,6 @@ def assign(
         raise Refused("unknown", "there is no such person")
     if who.paused:
         raise Refused("paused", "voting is paused for you; whoever asked you to vote can say why")
-    expire(db, now)
     own = [row for row in db.execute(_OWN, {"person": person}) if mode is None or row.mode == mode]
     for row in own:
         if row.id not in beside:
@@ -118,7 +117,11 @@ def _new(db: Connection, person: str, now: float, patience: float, turn: int, mo
             })
             if check != "repeat":
                 load(db, task.id, poll.id, by=1, gold=task.gold)
-            return Assigned(opened(db, name, person))
+            places = dict(zip(task.candidates, task.places, strict=True))
+            return Assigned(Showing(
+                name, person, task.id, poll.mode, task.prompt, tuple(shown), tuple(places[one] for one in shown),
+                tuple(poll.settings.get("attributes") or (OVERALL,)), now,
+            ))
         if db.execute(_LATER, {"poll": poll.id, "person": person, "overlap": poll.overlap}).first() is not None:
             why = "later"
     return Assigned(None, why)

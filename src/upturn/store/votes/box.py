@@ -35,6 +35,7 @@ from upturn.types import Votes
 DATABASE = "votes.db"
 PATIENCE = 600.0  # seconds that a task is held for a person: time to correct a text; a late answer counts all the same
 MOST_OPEN = 3  # tasks before one person at a time: one on the screen, one being fetched, one forgotten in a tab
+_SWEEP = 1.0  # seconds between two looks for showings that expired
 _ANSWER_WITHIN = 60.0  # seconds; longer than a write waits for another process
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class BallotBox:
         most_open: int = MOST_OPEN,
     ) -> None:
         self.key, self.clock, self.patience, self.most_open = key, clock, patience, most_open
+        self._swept = float("-inf")  # when slots that nobody answered were last given back
         self._writes = engine.engine_for(url, schema, writes=True)
         self._reads = engine.engine_for(url, schema, writes=False)
         with engine.clear_errors():
@@ -122,9 +124,16 @@ class BallotBox:
         [Connection], Assigned
     ]:
         """What ``assign`` does, for ``submit``."""
-        return lambda db: assigning.assign(
-            db, person, self.clock(), patience=self.patience, most_open=self.most_open, mode=mode, beside=beside
-        )
+        def act(db: Connection) -> Assigned:
+            now = self.clock()
+            if not self._swept <= now < self._swept + _SWEEP:
+                assigning.expire(db, now)
+                self._swept = now
+            return assigning.assign(
+                db, person, now, patience=self.patience, most_open=self.most_open, mode=mode, beside=beside
+            )
+
+        return act
 
     def record(self, answer: Answer) -> Recorded:
         return self._now(self.recording(answer))
