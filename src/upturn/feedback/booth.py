@@ -22,7 +22,15 @@ from upturn.store.votes.engine import clear_errors
 
 T = TypeVar("T")
 _FRESH = 2.0  # seconds that what was read of people and progress may be old; whoever is paused is refused at once
+_QUICK = 0.005  # seconds that counting may take to be done after every answer
 _SLOW = 15.0  # seconds that agreement may be old: it reads every vote
+
+
+@dataclass(frozen=True)
+class _Kept:
+    value: Any
+    found: float
+    took: float  # seconds
 
 
 @dataclass
@@ -37,7 +45,7 @@ class Booth:
     secure: bool = False  # whether cookies go over https alone
     hosts: frozenset[str] | None = None  # the names that the server answers to; None: any
     limits: Limits = field(default_factory=Limits)
-    _kept: dict[str, tuple[float, Any]] = field(default_factory=dict)
+    _kept: dict[str, _Kept] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.signing = Signing(self.box.key)
@@ -54,11 +62,18 @@ class Booth:
     async def _recent(self, name: str, fresh: float, find: Callable[[], T]) -> T:
         """What ``find`` gives, at most ``fresh`` seconds old."""
         known = self._kept.get(name)
-        if known is None or time.monotonic() - known[0] > fresh:
-            known = (time.monotonic(), await asyncio.to_thread(find))
+        if known is None or time.monotonic() - known.found > fresh:
+            began = time.monotonic()
+            known = _Kept(await asyncio.to_thread(find), began, time.monotonic() - began)
             self._kept[name] = known
-        found: T = known[1]
+        found: T = known.value
         return found
+
+    def answered(self) -> None:
+        """Somebody answered by the page: what it shows of progress is counted anew, where that is quick."""
+        known = self._kept.get("progress")
+        if known is not None and known.took < _QUICK:
+            del self._kept["progress"]
 
     def forget(self) -> None:
         """People or polls were changed here: what was read of them is old."""

@@ -58,6 +58,7 @@ async def vote(request: Request, booth: TheBooth, session: Voter, form: Annotate
     try:
         answer = from_form(form, session.person.id, client_of(request), showing)
         await booth.write(booth.box.recording(answer))
+        booth.answered()
     except Refused as refusal:
         if refusal.code not in ("answered", "wrong"):
             raise
@@ -73,6 +74,7 @@ async def undo(
     checked(session, csrf)
     slow_down(booth, "votes", session.person.id)
     undone, _ = await booth.write(booth.box.undoing(id, session.person.id))
+    booth.answered()
     return _to_vote("" if undone is not None else mode, "undo" if undone is not None else "nothing")
 
 
