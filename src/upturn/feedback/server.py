@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(booth: Booth, listening: socket.socket, certificate: Path | None = None, key: Path | None = None) -> None:
-    """Answer until interrupted."""
-    _server(booth, certificate=certificate, key=key).run(sockets=[listening])
+    """Answer until interrupted, which is how it ends well."""
+    with suppress(KeyboardInterrupt):
+        _server(booth, certificate=certificate, key=key).run(sockets=[listening])
 
 
 @contextmanager
