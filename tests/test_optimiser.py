@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from upturn.feeds import FixedFeed
 from upturn.objectives.likelihood import Likelihood
 from upturn.recipe import Training
 
-pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+library = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="bitsandbytes is not installed: wherever it is, diffusers imports it at every start, for many seconds",
+)
 SPEC = Training(steps=9, batch_size=16, learning_rate=1e-2, weight_decay=0.01, optimizer="adamw_8bit", save_every=4)
 
 
@@ -53,6 +57,7 @@ def moments(name: str) -> int:
     return sum(v.numel() * v.element_size() for v in optimiser.tensors(made, [parameter]).values())
 
 
+@library
 def test_its_state_takes_about_a_quarter_and_its_way_is_adamws() -> None:
     assert moments("adamw_8bit") < 0.35 * moments("adamw")  # with two tables of 256 levels for 16,384 weights
     start = torch.cat([p.detach().reshape(-1) for p in Wide().module.parameters()])
@@ -62,6 +67,7 @@ def test_its_state_takes_about_a_quarter_and_its_way_is_adamws() -> None:
     assert float((small - whole).norm()) < 0.1 * float((whole - start).norm())
 
 
+@library
 def test_stopped_and_resumed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = trained(SPEC)[1]
     with pytest.raises(InterruptedError):

@@ -269,9 +269,9 @@ class Recipe(Part):
     @classmethod
     def _as_they_come(cls, models: dict[str, Model]) -> dict[str, Model]:
         """A helper with weights of its own, of which nothing else is said, is used as it is."""
-        nothing = {"fit": Fit.model_validate({"steps": 0})}
+        untouched = {"fit": Fit.model_validate({"steps": 0})}
         return {
-            name: model.model_copy(update=nothing) if name != "policy" and _has_weights(model) else model
+            name: model.model_copy(update=untouched) if name != "policy" and _has_weights(model) else model
             for name, model in models.items()
         }
 
