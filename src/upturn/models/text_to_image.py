@@ -72,6 +72,7 @@ class TextToImage(Diffusion):
     Sampling: ClassVar[type] = TextToImageSampling
     asks: ClassVar[tuple[str, ...]] = (CAPTION,)
     counted: ClassVar[int] = 1
+    dear: ClassVar[bool] = True  # frozen networks read pictures and captions before a training: a plan times it
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
