@@ -13,7 +13,7 @@ from upturn.statistics.dawid_skene import dawid_skene
 from upturn.statistics.noisy_choice import _Model, noisy_choice
 from upturn.statistics.winners import winners
 from upturn.types import Array
-from voters import Person, asked, votes_of
+from voters import Person, asked, joined, votes_of
 
 # Dawid & Skene 1979, table 1: the fitness of 45 patients in four classes, seen by five anaesthetists, the first one
 # three times. A row is a patient: the answers of the first, then of the others.
@@ -124,8 +124,6 @@ def test_the_gradient_of_the_noisy_choice_is_that_of_its_loss() -> None:
     votes, _ = asked([Person("a", 0.8, 1.0, tie=0.2), Person("b", 0.5, 1.0), Person("c", 0.9, 1.0)], 20, 3, 4, k=3)
     ranked = [{"person": "a", "task": f"r{i}", "mode": "rank", "shown": (f"r{i}x", f"r{i}y", f"r{i}z"), "ranks": ranks}
               for i, ranks in enumerate(itertools.permutations((1, 2, 3)))]
-    from voters import joined
-
     model = _Model.of(compared(joined(votes, votes_of(ranked))))
     free = np.random.default_rng(0).normal(size=5) * 0.5
     _, gradient = model.loss(free)
@@ -148,10 +146,8 @@ def test_the_likelihood_of_the_noisy_choice_is_an_integral() -> None:
         known = 1 / (1 + np.exp(-np.array(logits)))
         nodes, weights = np.polynomial.hermite_e.hermegauss(80)
         first = 1 / (1 + np.exp(-math.sqrt(2) * spread * nodes))
-        joint = np.prod([k * (first if i < 2 else 1 - first) + (1 - k) / 2 for i, k in enumerate(known)], axis=0)
-        exact = math.log(float((weights * joint).sum() / weights.sum()))
-        # without the prior of one known and one guessed answer a person; guesses never tie: log(1 - 1 / 5) each
-        model_says = -model.loss(free)[0] - float((np.log(known) + np.log1p(-known)).sum())
+        # without the prior of one known answer a person; a guess is a tie one time in five
+        model_says = -model.loss(free)[0] - float(np.log(known).sum())
         guess = np.exp(model.guess[0])
         joint = np.prod([k * (first if i < 2 else 1 - first) + (1 - k) * guess for i, k in enumerate(known)], axis=0)
         exact = math.log(float((weights * joint).sum() / weights.sum()))
@@ -170,12 +166,12 @@ def test_noisy_choice_tells_guessers_and_orders_candidates() -> None:
     found = compared(votes)
     fitted = noisy_choice(found)
     means = [fitted.reliability[knows == k].mean() for k in (0.0, 0.5, 1.0)]
-    assert means[0] < 0.2 < 0.35 < means[1] < 0.65 < 0.8 < means[2]
+    np.testing.assert_allclose(means, [0, 0.5, 1], atol=0.12)
     assert fitted.spread == pytest.approx(2.0, rel=0.25)
     own = np.array([taste[int(name[1:5]), int(name[6:])] - taste[int(name[1:5])].mean() for name in found.answers.names])
     share = np.bincount(found.answers.winner, minlength=len(own)) / 10
     ours = np.corrcoef(fitted.reward, own)[0, 1]
-    assert ours > 0.85 and ours > np.corrcoef(share, own)[0, 1]
+    assert ours > np.corrcoef(share, own)[0, 1] + 0.05
     np.testing.assert_allclose(np.bincount(found.set_of, weights=fitted.best), 1)
     within = np.abs(fitted.reward - own) < 2 * fitted.error
-    assert 0.88 < within.mean() < 1  # of a normal 0.954; the taste's mean over four is not its prior's
+    assert 0.9 < within.mean() < 0.99  # of a normal 0.954
