@@ -14,7 +14,9 @@ from upturn.types import Prompt, Samples, Votes, synthetic_samples
 from voters import Person, asked, joined, votes_of
 
 
-def said(task: str, *ranks: tuple[int, ...], action: str = "said", names: tuple[str, ...] = ()) -> list[dict[str, object]]:
+def said(
+    task: str, *ranks: tuple[int, ...], action: str = "said", names: tuple[str, ...] = ()
+) -> list[dict[str, object]]:
     names = names or tuple(f"{task}{letter}" for letter in "abcd"[: len(ranks[0])])
     return [{"person": f"p{i}", "task": task, "shown": names, "ranks": r, "action": action if not any(r) else "said",
              "moment": float(i)} for i, r in enumerate(ranks)]
@@ -69,7 +71,9 @@ def test_what_does_not_count_is_counted_by_reason() -> None:
              picks("u", 0)[0] | {"mode": "studio", "action": "download"}]
     found = by_majority(votes_of(rows))
     assert len(found) == 1 and found.votes.tolist() == [2]
-    assert found.left_out == {"answered a second time": 1, "gold tasks": 1, "skipped": 1, "said by use alone (studio)": 1}
+    assert found.left_out == {
+        "answered a second time": 1, "gold tasks": 1, "skipped": 1, "said by use alone (studio)": 1,
+    }
     aside = by_majority(votes_of(rows), np.array([1.0, 0.0, 1, 1, 1, 1]))
     assert aside.votes.tolist() == [1] and aside.left_out["of people who were set aside"] == 1
 
