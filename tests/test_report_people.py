@@ -70,8 +70,8 @@ def test_the_shares_of_all_people_are_a_whole(shown: tuple[people.Section, str])
 
 
 def test_one_person_who_decides_too_much_is_a_warning() -> None:
-    rows = [{"person": p, "task": f"t{t}", "shown": (f"{t}a", f"{t}b"),
-             "ranks": (1, 0) if t % 2 else (0, 1)} for t in range(30) for p in (("much", "little") if t < 5 else ("much",))]
+    rows = [{"person": p, "task": f"t{t}", "shown": (f"{t}a", f"{t}b"), "ranks": (1, 0) if t % 2 else (0, 1)}
+            for t in range(30) for p in (("much", "little") if t < 5 else ("much",))]
     section = people.section(votes_of(rows))
     assert any(line.startswith("much: 92% of what trains") for line in section.warnings)
     assert "are needed" in section.agreed[0][1]  # five tasks of two people say nothing of agreement
