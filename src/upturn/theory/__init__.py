@@ -8,6 +8,13 @@ quadrature or a published figure. Nothing here rests on a citation alone.
 
 from __future__ import annotations
 
+from upturn.theory.biased_sampling import (
+    diversity_half_life,
+    gaussian_half_life,
+    nucleus,
+    nucleus_rounds,
+    tempered_shares,
+)
 from upturn.theory.curation import (
     best_of_n_half_life,
     choice_kernel,
@@ -25,6 +32,7 @@ from upturn.theory.discrete import (
     expected_lost_modes,
     heterozygosity,
     mean_heterozygosity,
+    mixed_heterozygosity,
 )
 from upturn.theory.gaussian import (
     Division,
@@ -41,6 +49,20 @@ from upturn.theory.gaussian import (
     mean_variance,
     temperature_shrink,
 )
+from upturn.theory.judging import (
+    Selected,
+    gold,
+    judge_needed,
+    select_best,
+    selected_rounds,
+    selection_intensity,
+    tilted_normal,
+    turning_round,
+    verified_limit,
+    verified_rounds,
+    verified_share,
+)
+from upturn.theory.moments import Moments, accumulated_moments, adaptive_kernel, mixed_moments
 from upturn.theory.real_data import (
     best_real_weight,
     contraction_rate,
@@ -53,6 +75,7 @@ from upturn.theory.real_data import (
 from upturn.theory.regression import (
     regression_risk_accumulate,
     regression_risk_accumulate_fresh,
+    regression_risk_mixed,
     regression_risk_replace,
 )
 from upturn.theory.settling import (
@@ -68,12 +91,16 @@ __all__ = [
     "Division",
     "Estimate",
     "FixedPoint",
+    "Moments",
+    "Selected",
     "Statement",
     "Verdict",
     "accumulated_drift",
     "accumulated_heterozygosity",
     "accumulated_limit",
+    "accumulated_moments",
     "accumulated_variance",
+    "adaptive_kernel",
     "alpha",
     "best_of_n_half_life",
     "best_real_weight",
@@ -82,14 +109,18 @@ __all__ = [
     "contraction_rate_sharp",
     "curated_half_life",
     "curated_update",
+    "diversity_half_life",
     "expected_lost_modes",
     "fixed_point",
     "fixed_point_from_advantage",
     "fixed_point_from_rewards",
     "fresh_error",
+    "gaussian_half_life",
+    "gold",
     "growth_bound",
     "growth_bound_real",
     "heterozygosity",
+    "judge_needed",
     "kl_bound",
     "log_variance_spread",
     "log_variance_step",
@@ -100,14 +131,28 @@ __all__ = [
     "mean_parameter",
     "mean_sigma",
     "mean_variance",
+    "mixed_heterozygosity",
+    "mixed_moments",
     "mixed_update",
     "mode_loss_bound",
+    "nucleus",
+    "nucleus_rounds",
     "regression_risk_accumulate",
     "regression_risk_accumulate_fresh",
+    "regression_risk_mixed",
     "regression_risk_replace",
+    "select_best",
+    "selected_rounds",
+    "selection_intensity",
     "stationary_error",
     "temperature_shrink",
+    "tempered_shares",
     "tempered_variance",
     "tilted",
+    "tilted_normal",
+    "turning_round",
     "verdict",
+    "verified_limit",
+    "verified_rounds",
+    "verified_share",
 ]

@@ -1,0 +1,161 @@
+"""A discrete distribution relearned from its own draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from upturn import theory
+from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, shown, source
+from upturn.studies.lab.experiments._policies import (
+    ABOUT_LAMBDA,
+    ABOUT_POLICY,
+    BLENDS,
+    POLICIES,
+    Policy,
+    check,
+    real_weight,
+    resolved,
+    told,
+)
+from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.types import Array
+
+DIVERSITY, LOST, ENTROPY = "diversity", "modes lost", "entropy kept"
+_EXACT = "A learner that is perfect but for its finite sample."
+
+
+@dataclass
+class Categorical(Experiment):
+    """A discrete distribution, relearned from n of its own draws: diversity and modes lost to chance alone."""
+
+    n: list[int] = setting([100], "draws a round")
+    modes: list[int] = setting([8], "modes of the data")
+    shape: list[Literal["uniform", "zipf"]] = setting(["uniform"], "uniform, or zipf (share 1/rank): a long tail")
+    rounds: int = setting(20, "rounds; round 1 is learned from real draws")
+    replicas: int = setting(4000, "independent repetitions of each cell")
+    policy: list[Policy] = setting([*POLICIES], ABOUT_POLICY)
+    lam: list[float] = setting([1.0], ABOUT_LAMBDA)
+    seed: int = setting(0, "the same seed gives the same numbers")
+
+    title: ClassVar[str] = "A vocabulary that learns from itself"
+    question: ClassVar[str] = (
+        "A perfect learner of a discrete distribution still loses what its finite sample happens to miss. How much, "
+        "and what does keeping real draws change?"
+    )
+    formulas: ClassVar[Mapping[str, Formula]] = {
+        "mean_heterozygosity": Formula("E[1-Σp²] = (1-1/n)^t (1-Σp_0²)", _EXACT, "theory.mean_heterozygosity"),
+        "accumulated_heterozygosity": Formula(
+            "E[1-Σq²] = (1-1/n) Π_k (1 - c/(k+1)²), c = 1/n, or 1-(1-1/n)(1-1/m) by m draws",
+            "Learned from all draws so far, or from m of them; the first n are real.",
+            "theory.accumulated_heterozygosity",
+        ),
+        "mixed_heterozygosity": Formula(
+            "A' = w²R + 2w(1-w)B + (1-w)²(A + (1-A)/n)", "Real and synthetic draws weighed 1 : λ in every round.",
+            "theory.mixed_heterozygosity",
+        ),
+        "expected_lost_modes": Formula(
+            "Wright–Fisher: Σ_i P(count_i = 0 after t rounds)", _EXACT, "theory.expected_lost_modes"
+        ),
+        "missed_modes": Formula(
+            "Σ_i (1-p_i)^n in every round", "The real draws stay: only what they missed is lost.", "one line"
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        check(self.n, self.rounds, self.replicas, self.lam)
+        if min(self.modes) < 2:
+            raise ValueError("needs at least 2 modes")
+
+    def cells(self) -> list[Cell]:
+        return resolved(super().cells())
+
+    def run(self, cells: Sequence[Cell]) -> Chunk:
+        return Chunk([row for place, cell in enumerate(cells) for row in self._rows(place, cell)])
+
+    def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
+        start = shares(cell["shape"], cell["modes"])
+        n, policy, lam = int(cell["n"]), str(cell["policy"]), float(cell["lam"])
+        path = learned(source("categorical", cell, self.seed), start, n, policy, lam, self.replicas)
+        at = shown(self.rounds)
+        entropy = _entropy(start[None])[0]
+        for t, p in enumerate(islice(path, self.rounds), start=1):
+            if t in at:
+                diversity, by = _diversity(theory.heterozygosity(start), n, t, policy, lam)
+                yield measured(place, DIVERSITY, t, 1 - np.square(p).sum(axis=1), diversity, by)
+                gone, by = _gone(start, n, t, policy)
+                rare = 0.0 if math.isnan(gone) else gone  # of a count: its variance is its mean where it is rare
+                yield measured(place, LOST, t, (p == 0).sum(axis=1), gone, by, variance=rare)
+                yield measured(place, ENTROPY, t, _entropy(p) / entropy)
+
+    def charts(self) -> Sequence[Chart]:
+        series = "n" if len(self.n) > 1 else "lam"
+        panels = ("policy", "shape", "modes")
+        return [
+            Chart("Diversity", "1 - Σp²: the chance that two draws differ.", DIVERSITY, series=series, panels=panels),
+            Chart("Modes lost", "How many modes the model cannot draw any more.", LOST, series=series, panels=panels),
+            Chart("Entropy kept", "As a share of the data's; no formula.", ENTROPY, series=series, panels=panels),
+        ]
+
+    def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        last = [row for row in table if row["quantity"] == LOST and row["round"] == self.rounds]
+        return [
+            f"{told(row['policy'], row['lam']).capitalize()} loses {row['simulation']:.2f} of {row['modes']} modes in "
+            f"{self.rounds} rounds at n = {row['n']}." for row in last if row["shape"] == self.shape[0]
+        ][:5]
+
+
+def shares(shape: str, modes: int) -> Array:
+    """(modes,) of the data, the largest first."""
+    weight = np.ones(modes) if shape == "uniform" else 1 / np.arange(1, modes + 1)
+    return np.asarray(weight / weight.sum())
+
+
+def learned(
+    rng: np.random.Generator, start: Array, n: int, policy: str, lam: float, replicas: int
+) -> Iterator[Array]:
+    """(R, modes) what each round's model is, from its first fit on n real draws."""
+    w = real_weight(lam)
+    real = rng.multinomial(n, np.tile(start, (replicas, 1))) / n
+    pool = real
+    p = rng.multinomial(n, pool) / n if policy == "accumulate_subsample" else pool
+    for k in count(1):
+        yield p
+        made = rng.multinomial(n, p) / n
+        if policy in BLENDS:
+            real = rng.multinomial(n, start, size=replicas) / n if policy == "fresh" else real
+            p = w * real + (1 - w) * made
+        elif policy == "replace":
+            p = made
+        else:
+            pool = (k * pool + made) / (k + 1)
+            pool = pool / pool.sum(axis=1, keepdims=True)
+            p = rng.multinomial(n, pool) / n if policy == "accumulate_subsample" else pool
+
+
+def _entropy(p: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(-np.where(p > 0, p * np.log(p), 0.0).sum(axis=1))
+
+
+def _diversity(start: float, n: int, t: int, policy: str, lam: float) -> tuple[float, str]:
+    if policy == "replace":
+        return theory.mean_heterozygosity(n, t, start), "mean_heterozygosity"
+    if policy in BLENDS:
+        return theory.mixed_heterozygosity(n, n, lam, t, start, fresh=policy == "fresh"), "mixed_heterozygosity"
+    subsample = n if policy == "accumulate_subsample" else None
+    pool = theory.accumulated_heterozygosity(n, t - 1, n, (1 - 1 / n) * start, subsample)
+    return pool * (1 if subsample is None else 1 - 1 / n), "accumulated_heterozygosity"
+
+
+def _gone(start: Array, n: int, t: int, policy: str) -> tuple[float, str]:
+    if policy == "replace":
+        return theory.expected_lost_modes(start, n, t).value, "expected_lost_modes"
+    if policy in ("accumulate", "fixed_real"):
+        return float(np.sum((1 - start) ** n)), "missed_modes"
+    return math.nan, ""
