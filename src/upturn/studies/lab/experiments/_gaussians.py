@@ -72,7 +72,7 @@ def accumulate(rng: np.random.Generator, of: Setup) -> Iterator[State]:
     while True:
         shift = temperature * (root @ rng.standard_normal((of.replicas, of.dim, 1))) / math.sqrt(of.n)
         new = temperature * root @ bartlett(rng, of.n, of.replicas, of.dim)
-        scatter = scatter + _square(new) + (of.n * k / (k + 1)) * _square(shift)
+        scatter = scatter + square(new) + (of.n * k / (k + 1)) * square(shift)
         k, temperature = k + 1, of.temperature
         mean = mean + shift[:, :, 0] / k
         state = _fitted(mean, scatter / (of.n * k if of.division == "n" else of.n * k - 1))
@@ -92,8 +92,8 @@ def blend(rng: np.random.Generator, of: Setup, fresh: bool) -> Iterator[State]:
             real, scatter = _real(rng, of)
         noise = (state.root @ rng.standard_normal((of.replicas, of.dim, 1)))[:, :, 0]
         made = state.mean + of.temperature * noise / math.sqrt(n)
-        own = _square(of.temperature * state.root @ bartlett(rng, n, of.replicas, of.dim))
-        between = w * (1 - w) * _square((real - made)[:, :, None])
+        own = square(of.temperature * state.root @ bartlett(rng, n, of.replicas, of.dim))
+        between = w * (1 - w) * square((real - made)[:, :, None])
         covariance = (w * scatter + (1 - w) * own) / n + between
         state = _fitted(w * real + (1 - w) * made, covariance / correction)
 
@@ -126,10 +126,10 @@ def _truth(of: Setup) -> State:
 def _real(rng: np.random.Generator, of: Setup) -> tuple[Array, Array]:
     """(R, d) means and (R, d, d) scatters of n samples from N(0, I)."""
     mean = rng.standard_normal((of.replicas, of.dim)) / math.sqrt(of.n)
-    return mean, _square(bartlett(rng, of.n, of.replicas, of.dim))
+    return mean, square(bartlett(rng, of.n, of.replicas, of.dim))
 
 
-def _square(a: Array) -> Array:
+def square(a: Array) -> Array:
     """A Aᵀ of each replica."""
     return np.asarray(a @ a.swapaxes(1, 2))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
+from upturn import theory
 from upturn.studies.lab.experiment import Cell
+from upturn.studies.lab.rows import Formula
+from upturn.theory import Division, Moments
 from upturn.types import Array
 
 Policy = Literal["replace", "accumulate", "accumulate_subsample", "fresh", "fixed_real"]
@@ -41,6 +44,68 @@ def check(n: Sequence[int], rounds: int, replicas: int, lam: Sequence[float]) ->
 def told(policy: str, lam: float) -> str:
     """A policy in words."""
     return policy.replace("_", " ") + ("" if math.isinf(lam) else f" at λ = {lam:g}")
+
+
+def moments(
+    policy: str, n: int, t: int, lam: float, *, kernel: float = 0.0, division: Division = "n"
+) -> tuple[Moments, str]:
+    """Variance and drift of round t where the fit keeps the first two moments, and the name of the formula."""
+    if policy in (*BLENDS, "replace"):
+        fresh = policy == "fresh"
+        return theory.mixed_moments(n, n, lam, t, fresh=fresh, kernel=kernel, division=division), "mixed_moments"
+    subsample = n if policy == "accumulate_subsample" else None
+    said = theory.accumulated_moments(n, t, subsample=subsample, kernel=kernel, division=division)
+    return said, "accumulated_moments"
+
+
+def diversity(start: float, n: int, t: int, policy: str, lam: float) -> tuple[float, str]:
+    """E[1 - Σp²] of round t of a perfect learner of ``start`` = 1 - Σp_0², and the name of the formula."""
+    if policy == "replace":
+        return theory.mean_heterozygosity(n, t, start), "mean_heterozygosity"
+    if policy in BLENDS:
+        return theory.mixed_heterozygosity(n, n, lam, t, start, fresh=policy == "fresh"), "mixed_heterozygosity"
+    subsample = n if policy == "accumulate_subsample" else None
+    pool = theory.accumulated_heterozygosity(n, t - 1, n, (1 - 1 / n) * start, subsample)
+    return pool * (1 if subsample is None else 1 - 1 / n), "accumulated_heterozygosity"
+
+
+def gone(start: Array, n: int, t: int, policy: str) -> tuple[float, str]:
+    """E[modes that a perfect learner of the shares ``start`` cannot draw in round t], and the name of the formula."""
+    if policy == "replace":
+        return theory.expected_lost_modes(start, n, t).value, "expected_lost_modes"
+    if policy in ("accumulate", "fixed_real"):
+        return float(np.sum((1 - start) ** n)), "missed_modes"
+    return math.nan, ""
+
+
+_PERFECT = "A learner that is perfect but for its finite sample."
+OF_SHARES: Mapping[str, Formula] = {
+    "mean_heterozygosity": Formula("E[1-Σp²] = (1-1/n)^t (1-Σp_0²)", _PERFECT, "theory.mean_heterozygosity"),
+    "accumulated_heterozygosity": Formula(
+        "E[1-Σq²] = (1-1/n) Π_k (1 - c/(k+1)²), c = 1/n, or 1-(1-1/n)(1-1/m) by m draws",
+        "Learned from all draws so far, or from m of them; the first n are real.", "theory.accumulated_heterozygosity",
+    ),
+    "mixed_heterozygosity": Formula(
+        "A' = w²R + 2w(1-w)B + (1-w)²(A + (1-A)/n)", "Real and synthetic draws weighed 1 : λ in every round.",
+        "theory.mixed_heterozygosity",
+    ),
+    "expected_lost_modes": Formula(
+        "Wright–Fisher: Σ_i P(count_i = 0 after t rounds)", _PERFECT, "theory.expected_lost_modes"
+    ),
+    "missed_modes": Formula(
+        "Σ_i (1-p_i)^n in every round", "The real draws stay: only what they missed is lost.", "one line"
+    ),
+}
+OF_MOMENTS: Mapping[str, Formula] = {
+    "mixed_moments": Formula(
+        "s' = w + (1-w)(v + V) - V', w = 1/(1+λ)", "The fit keeps mean and variance; any data; w = 0 is replace.",
+        "theory.mixed_moments",
+    ),
+    "accumulated_moments": Formula(
+        "S' = S (1 - (1/m + c/n)/(k+1)²), 1/m = 0 and c = 1 without a subsample",
+        "The fit keeps mean and variance of all samples so far, or of m draws of them.", "theory.accumulated_moments",
+    ),
+}
 
 
 def real_weight(lam: float) -> float:

@@ -16,9 +16,12 @@ from upturn.studies.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
     BLENDS,
+    OF_SHARES,
     POLICIES,
     Policy,
     check,
+    diversity,
+    gone,
     real_weight,
     resolved,
     told,
@@ -27,7 +30,6 @@ from upturn.studies.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 DIVERSITY, LOST, ENTROPY = "diversity", "modes lost", "entropy kept"
-_EXACT = "A learner that is perfect but for its finite sample."
 
 
 @dataclass
@@ -48,24 +50,7 @@ class Categorical(Experiment):
         "A perfect learner of a discrete distribution still loses what its finite sample happens to miss. How much, "
         "and what does keeping real draws change?"
     )
-    formulas: ClassVar[Mapping[str, Formula]] = {
-        "mean_heterozygosity": Formula("E[1-Σp²] = (1-1/n)^t (1-Σp_0²)", _EXACT, "theory.mean_heterozygosity"),
-        "accumulated_heterozygosity": Formula(
-            "E[1-Σq²] = (1-1/n) Π_k (1 - c/(k+1)²), c = 1/n, or 1-(1-1/n)(1-1/m) by m draws",
-            "Learned from all draws so far, or from m of them; the first n are real.",
-            "theory.accumulated_heterozygosity",
-        ),
-        "mixed_heterozygosity": Formula(
-            "A' = w²R + 2w(1-w)B + (1-w)²(A + (1-A)/n)", "Real and synthetic draws weighed 1 : λ in every round.",
-            "theory.mixed_heterozygosity",
-        ),
-        "expected_lost_modes": Formula(
-            "Wright–Fisher: Σ_i P(count_i = 0 after t rounds)", _EXACT, "theory.expected_lost_modes"
-        ),
-        "missed_modes": Formula(
-            "Σ_i (1-p_i)^n in every round", "The real draws stay: only what they missed is lost.", "one line"
-        ),
-    }
+    formulas: ClassVar[Mapping[str, Formula]] = OF_SHARES
 
     def __post_init__(self) -> None:
         check(self.n, self.rounds, self.replicas, self.lam)
@@ -86,11 +71,11 @@ class Categorical(Experiment):
         entropy = _entropy(start[None])[0]
         for t, p in enumerate(islice(path, self.rounds), start=1):
             if t in at:
-                diversity, by = _diversity(theory.heterozygosity(start), n, t, policy, lam)
-                yield measured(place, DIVERSITY, t, 1 - np.square(p).sum(axis=1), diversity, by)
-                gone, by = _gone(start, n, t, policy)
-                rare = 0.0 if math.isnan(gone) else gone  # of a count: its variance is its mean where it is rare
-                yield measured(place, LOST, t, (p == 0).sum(axis=1), gone, by, variance=rare)
+                expected, by = diversity(theory.heterozygosity(start), n, t, policy, lam)
+                yield measured(place, DIVERSITY, t, 1 - np.square(p).sum(axis=1), expected, by)
+                expected, by = gone(start, n, t, policy)
+                rare = 0.0 if math.isnan(expected) else expected  # a rare count's variance is its mean
+                yield measured(place, LOST, t, (p == 0).sum(axis=1), expected, by, variance=rare)
                 yield measured(place, ENTROPY, t, _entropy(p) / entropy)
 
     def charts(self) -> Sequence[Chart]:
@@ -141,21 +126,3 @@ def learned(
 def _entropy(p: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(-np.where(p > 0, p * np.log(p), 0.0).sum(axis=1))
-
-
-def _diversity(start: float, n: int, t: int, policy: str, lam: float) -> tuple[float, str]:
-    if policy == "replace":
-        return theory.mean_heterozygosity(n, t, start), "mean_heterozygosity"
-    if policy in BLENDS:
-        return theory.mixed_heterozygosity(n, n, lam, t, start, fresh=policy == "fresh"), "mixed_heterozygosity"
-    subsample = n if policy == "accumulate_subsample" else None
-    pool = theory.accumulated_heterozygosity(n, t - 1, n, (1 - 1 / n) * start, subsample)
-    return pool * (1 if subsample is None else 1 - 1 / n), "accumulated_heterozygosity"
-
-
-def _gone(start: Array, n: int, t: int, policy: str) -> tuple[float, str]:
-    if policy == "replace":
-        return theory.expected_lost_modes(start, n, t).value, "expected_lost_modes"
-    if policy in ("accumulate", "fixed_real"):
-        return float(np.sum((1 - start) ** n)), "missed_modes"
-    return math.nan, ""

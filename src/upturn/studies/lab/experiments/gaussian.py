@@ -14,7 +14,16 @@ from upturn import theory
 from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, shown, source
 from upturn.studies.lab.experiments import _gaussians as gaussians
 from upturn.studies.lab.experiments._gaussians import Setup, State
-from upturn.studies.lab.experiments._policies import ABOUT_LAMBDA, ABOUT_POLICY, Policy, check, resolved, told
+from upturn.studies.lab.experiments._policies import (
+    ABOUT_LAMBDA,
+    ABOUT_POLICY,
+    OF_MOMENTS,
+    Policy,
+    check,
+    moments,
+    resolved,
+    told,
+)
 from upturn.studies.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
@@ -25,7 +34,6 @@ _NUMBERS = 1 << 23  # of a block of replicas: 64 MB
 DRIFT = "drift of the mean, squared"
 _ONE = "One Gaussian; each round sees only n samples of the model before."
 _ALL = "One Gaussian fitted on everything so far; the first n samples are real."
-_BLEND = "Real and synthetic samples weighed 1 : λ in every round."
 
 
 @dataclass
@@ -58,13 +66,7 @@ class Gaussian(Experiment):
         "mean_drift": Formula("E‖μ_t-μ_0‖² = t/n tr Σ_0, or 1-(1-1/n)^t", _ONE, "theory.mean_drift"),
         "accumulated_variance": Formula("E[σ_t²] = Π_{k≤t} (1 - 1/(nk²))", _ALL, "theory.accumulated_variance"),
         "accumulated_drift": Formula("E‖μ_t-μ_0‖² = Σ_k E[σ_{k-1}²]/(nk²)", _ALL, "theory.accumulated_drift"),
-        "subsampled_moments": Formula(
-            "S' = S (1 - (1/m + c/n)/(k+1)²), σ_t² = cS, c = 1 - 1/m", "The same, fitted on m draws of the pool.",
-            "theory.accumulated_moments",
-        ),
-        "mixed_moments": Formula(
-            "s' = w + (1-w)(s + V) - V', w = 1/(1+λ)", _BLEND, "theory.mixed_moments"
-        ),
+        **OF_MOMENTS,
     }
 
     def __post_init__(self) -> None:
@@ -170,9 +172,5 @@ def expected(
         if name == "variance":
             return theory.accumulated_variance(n, t, 1.0, by), "accumulated_variance", True
         return theory.accumulated_drift(n, t, 1.0, by), "accumulated_drift", True
-    if policy == "accumulate_subsample":
-        moments, formula = theory.accumulated_moments(n, t, subsample=n, division=by), "subsampled_moments"
-    else:
-        fresh = policy == "fresh"
-        moments, formula = theory.mixed_moments(n, n, lam, t, fresh=fresh, division=by), "mixed_moments"
-    return moments.variance if name == "variance" else moments.drift, formula, True
+    said, formula = moments(policy, n, t, lam, division=by)
+    return said.variance if name == "variance" else said.drift, formula, True
