@@ -204,7 +204,7 @@ class Sampling(Experiment):
 
 def listed(rows: Sequence[Mapping[str, Any]], knob: str) -> str:
     """``halves in 1.5 rounds at a temperature of 0.8, in 3.1 rounds at 0.9, never at 1``."""
-    parts = []
+    parts: list[str] = []
     for row in rows:
         value = row["simulation"] if row["theory"] is None else row["theory"]
         when = "never" if value is None or math.isinf(value) else f"in {value:.1f} rounds"
