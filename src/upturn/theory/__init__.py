@@ -26,6 +26,7 @@ from upturn.theory.discrete import (
     heterozygosity,
     mean_heterozygosity,
 )
+from upturn.theory.foresight import Normal, Shares
 from upturn.theory.gaussian import (
     Division,
     accumulated_drift,
@@ -62,12 +63,16 @@ from upturn.theory.settling import (
     fixed_point_from_advantage,
     fixed_point_from_rewards,
 )
-from upturn.theory.verdict import Statement, Verdict, verdict
+from upturn.theory.statements import Kind, Statement, Verdict, kind_of
+from upturn.theory.verdict import verdict
 
 __all__ = [
     "Division",
     "Estimate",
     "FixedPoint",
+    "Kind",
+    "Normal",
+    "Shares",
     "Statement",
     "Verdict",
     "accumulated_drift",
@@ -90,6 +95,7 @@ __all__ = [
     "growth_bound",
     "growth_bound_real",
     "heterozygosity",
+    "kind_of",
     "kl_bound",
     "log_variance_spread",
     "log_variance_step",
