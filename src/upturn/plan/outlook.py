@@ -46,7 +46,7 @@ def theory(planner: Planner) -> Verdict | None:
 def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
     """The verdict on a recipe's rounds, from the recipe and its real data; ``policy`` need not be trained.
 
-    A model that states its ``family`` ("gaussian"; "categorical": points that are whole numbers) is followed round by
+    A model that states its ``family`` ("gaussian"; "categorical": points, whole numbers) is followed round by
     round, with the recipe's own scorers where they ask no other model.
     """
     rounds = parts.recipe.rounds
@@ -55,14 +55,15 @@ def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
     curators = [str(c["name"]) for c in rounds.curate]
     settings = parts.sampling
     real = where(splits.train, rounds.mix.where, "rounds.mix")
-    scored = bool(parts.scorers) and bool(np.isfinite(reward_bounds(parts.scorers)).all())
+    bounded = bool(parts.scorers) and bool(np.isfinite(reward_bounds(parts.scorers)).all())
     count = rounds.mix.real or (len(real) // (rounds.count + 1) if rounds.mix.policy == "fresh" else len(real))
     return verdict(
         rounds.mix.policy, synthetic=expected.kept(rounds), real=count, rounds=rounds.count,
         lam=rounds.mix.lambda_, curator=curators[-1] if curators else "", candidates=rounds.sample.candidates,
         kept=expected.share_kept(rounds), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
         guidance=float(getattr(settings, "guidance", 1.0) or 1.0), modes=max(2, len(splits.classes) or 10),
-        size=rounds.mix.size, bounds=reward_bounds(parts.scorers) if scored else None, start=_start(parts, real, policy),
+        size=rounds.mix.size, bounds=reward_bounds(parts.scorers) if bounded else None,
+        start=_start(parts, real, policy),
     )
 
 

@@ -108,8 +108,8 @@ def _checks(work: Work, unit: str, incumbent: str) -> tuple[list[Check], list[st
     if math.isinf(top):
         top = max(float(np.max(values)) for values in seen)
         notes.append(
-            f"r* is the greatest reward seen ({top:.4g}), as a scorer states no upper end: with a higher one less growth "
-            "would be asked for"
+            f"r* is the greatest reward seen ({top:.4g}), as a scorer states no upper end: with a higher one less "
+            "growth would be asked for"
         )
     alpha = certificates.error_rate(ALPHA, rounds.count)
     candidates = rounds.sample.candidates
