@@ -192,7 +192,11 @@ def test_a_run_is_certified_by_exact_log_probs(done: Run) -> None:
 def test_the_report_shows_certificates(done: Run) -> None:
     found = shown(Facts(done))
     assert found is not None and len(found.lines) == 6 and found.why_not == ""
-    assert "Certificates" in render(done)
+    page = render(done)
+    assert "Prediction and certificates" in page and "After 3 rounds, theory foresees of all 3: stable" in page
+    foreseen = read(done, 3)["foreseen"]
+    assert foreseen["kind"] == "stable" and foreseen["after"] == 3  # type: ignore[index]
+    assert 0.9 < foreseen["kept"] <= 1 and "rewards as measured" in foreseen["assumption"]  # type: ignore[index]
     path = done.unit("rounds/002") / "certificate.json"
     untouched = path.read_text()
     broken = json.loads(untouched)

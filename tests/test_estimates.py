@@ -15,8 +15,8 @@ from upturn import loop, theory
 from upturn.statistics.curvature import curvature
 from upturn.theory import estimates
 
-REPLICAS = 60
-MISSES = 60 * 0.05 + 4 * math.sqrt(60 * 0.05 * 0.95)  # of 60 intervals of 95%: 3 expected, four standard errors
+REPLICAS = 40
+MISSES = 40 * 0.05 + 4 * math.sqrt(40 * 0.05 * 0.95)  # of 40 intervals of 95%: 2 expected, four standard errors
 
 
 def twins(rng: np.random.Generator, lam: float, n: int, rounds: int, apart: float) -> tuple[list[np.ndarray], ...]:

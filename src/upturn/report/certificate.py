@@ -43,6 +43,7 @@ class Certificates:
     notes: tuple[str, ...]
     why_not: str
     broken: tuple[int, ...]
+    foreseen: str = ""
 
     @property
     def warning(self) -> str:
@@ -62,6 +63,7 @@ def certificates(facts: Facts) -> Certificates | None:
     reasons: dict[str, None] = {}
     broken: list[int] = []
     seen = False
+    foreseen = ""
     for r in facts.status.rounds[1:]:
         path = facts.path(r.unit, FILE)
         if path is None:
@@ -70,6 +72,7 @@ def certificates(facts: Facts) -> Certificates | None:
         found = files.read_json(path)
         lines += [_line(f"Round {r.round}", check) for check in found["checks"]]
         notes |= dict.fromkeys(found["notes"])
+        foreseen = _foreseen(found.get("foreseen"), facts) or foreseen
         if found["why_not"]:
             reasons[found["why_not"]] = None
         if found["word"] == "inconsistent":
@@ -77,7 +80,19 @@ def certificates(facts: Facts) -> Certificates | None:
     if not seen:
         return None
     said = tuple(f"{note[0].upper()}{note[1:]}." for note in notes)
-    return Certificates(tuple(lines), said, "; ".join(reasons), tuple(broken))
+    return Certificates(tuple(lines), said, "; ".join(reasons), tuple(broken), foreseen)
+
+
+def _foreseen(found: Mapping[str, Any] | None, facts: Facts) -> str:
+    """What theory says of the whole run, once a round has been measured."""
+    rounds = facts.recipe.rounds
+    if not found or rounds is None:
+        return ""
+    kind = {"stable": "stable", "drifts": "drifts slowly", "collapses": "collapses"}[found["kind"]]
+    return (
+        f"After {words.plural(found['after'], 'round')}, theory foresees of all {rounds.count}: {kind}, with about "
+        f"{words.share(found['kept'])} of round 0's diversity left. Assuming: {found['assumption']}"
+    )
 
 
 def _line(title: str, check: Mapping[str, Any]) -> Line:

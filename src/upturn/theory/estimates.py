@@ -19,7 +19,8 @@ from upturn.types import Array
 _WIDE = 0.5  # an interval of a rate wider than this tells nothing of a number between 0 and 1
 _BLOCKS = 20
 _MOST_CANDIDATES = 4096.0
-_SUPPORT = 2000  # rewards that stand for a round's: the kernel's cost grows with them
+_HALVINGS = 25  # of the range of log K: to one in ten million
+_SUPPORT = 400  # rewards that stand for a round's: the kernel's cost grows with them
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _candidates(rewards: Array, wanted: float, top: float) -> float:
         return 1.0
     if wanted > raised(high):
         return math.inf
-    for _ in range(40):
+    for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if raised(middle) < wanted else (low, middle)
     return math.sqrt(low * high)
