@@ -18,6 +18,7 @@ from upturn.types import Array
 
 _MOST_MODE_LOSS = 2.0  # above it a mode may lose more than half of its mass: λ > 1
 _SLOWLY = 10  # a half-life this many times the rounds asked for is slow
+_LOOKED_AHEAD = 3  # times the rounds asked for, where a known model is followed beyond them
 
 
 def verdict(
@@ -83,11 +84,11 @@ def _sharper(
     kind = kind_of(float(left[-1]))
     if kind != "collapses" and not math.isfinite(half_life):
         return ("drifts slowly" if kind == "drifts" and word == "stable" else word), half_life
-    for path in (left, foresight.foreseen(case, start, _SLOWLY * case.rounds)):
-        gone = np.flatnonzero((path < KEPT_HALF) | (path > 1 / KEPT_HALF))
-        if len(gone):
-            what = "collapses" if path[gone[0]] < 1 else "diverges"
-            return f"{what} in about {gone[0]} rounds", float(gone[0])
+    path = left if kind == "collapses" else foresight.foreseen(case, start, _LOOKED_AHEAD * case.rounds)
+    gone = np.flatnonzero((path < KEPT_HALF) | (path > 1 / KEPT_HALF))
+    if len(gone):
+        what = "collapses" if path[gone[0]] < 1 else "diverges"
+        return f"{what} in about {gone[0]} rounds", float(gone[0])
     return "drifts slowly", math.inf
 
 
