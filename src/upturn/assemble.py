@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -247,6 +248,15 @@ def models_named(part: Any) -> list[str]:
     """The models of the recipe that a plug-in names in its fields ``model`` and ``models``."""
     return [name for name in (getattr(part, "model", None), *(getattr(part, "models", None) or ()))
             if isinstance(name, str)]
+
+
+def reward_bounds(scorers: Mapping[str, tuple[Scorer, float]]) -> tuple[float, float]:
+    """The least and the greatest reward, the weighted sum of what scorers state; infinite where one states no end."""
+    low = high = 0.0
+    for scorer, weight in scorers.values():
+        ends: tuple[float, float] = getattr(scorer, "bounds", (-math.inf, math.inf))
+        low, high = low + weight * ends[weight < 0], high + weight * ends[weight >= 0]
+    return low, high
 
 
 def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:

@@ -83,6 +83,7 @@ class Gaussian:
 
     kind: ClassVar[Kind] = "points"
     likelihood: ClassVar[Likelihood] = "exact"
+    family: ClassVar[str] = "gaussian"  # what theory can follow it as, round by round
     Sampling: ClassVar[type] = GaussianSampling
 
     @property
