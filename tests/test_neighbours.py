@@ -9,14 +9,16 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from upturn.metrics import _balls, _neighbours, _remembered
+from upturn.metrics import _balls
 from upturn.metrics._balls import round_made, round_real
-from upturn.metrics._neighbours import Ground, nearest, neighbours, radii
+from upturn.statistics import neighbours as module
+from upturn.statistics import remembered as memory
+from upturn.statistics.neighbours import Ground, nearest, neighbours, radii
 
 
 @pytest.fixture(autouse=True)
 def _forgetful():
-    _remembered._known.clear()
+    memory._known.clear()
 
 
 def draw(n: int, d: int, seed: int, dtype: type = np.float32) -> np.ndarray:
@@ -47,7 +49,7 @@ def true(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("cells", [2**24, 3_000])
 def test_neighbours_are_those_of_float64(case, cells, monkeypatch):
-    monkeypatch.setattr(_neighbours, "_CELLS", cells)
+    monkeypatch.setattr(module, "_CELLS", cells)
     a = hard(case, 1)
     every = true(a, a)
     np.fill_diagonal(every, math.inf)
@@ -72,7 +74,7 @@ def test_a_copy_is_at_distance_0(case):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("by", ["rows", "columns"])
 def test_what_is_within_is_decided_as_in_float64(case, by, monkeypatch):
-    monkeypatch.setattr(_neighbours, "_CELLS", 20_000)
+    monkeypatch.setattr(module, "_CELLS", 20_000)
     a, b = hard(case, 4), hard(case, 5)
     every = true(a, b)
     # limits at a distance that occurs, so that equality is decided, too; and ones that hold many
@@ -96,7 +98,7 @@ def test_bounds_hold_at_2048_dimensions():
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_balls_are_met_as_by_brute_force(k, monkeypatch):
-    monkeypatch.setattr(_neighbours, "_CELLS", 5_000)
+    monkeypatch.setattr(module, "_CELLS", 5_000)
     real, made = draw(120, 3, 1), draw(90, 3, 2) * np.float32(0.7)
     own, theirs, across = true(real, real), true(made, made), true(real, made)
     np.fill_diagonal(own, math.inf)
@@ -130,7 +132,7 @@ def test_a_collapsed_model_makes_no_list_of_all_pairs():
 def test_answers_are_remembered_by_their_bytes_and_few_are_kept():
     calls = []
 
-    @_remembered.remembered
+    @memory.remembered
     def doubled(a: np.ndarray, factor: int) -> np.ndarray:
         calls.append(factor)
         return a * factor
@@ -140,8 +142,8 @@ def test_answers_are_remembered_by_their_bytes_and_few_are_kept():
     assert calls == [2]
     x[0, 0] += 1
     assert doubled(x, 2)[0, 0] == 2 * x[0, 0]
-    for factor in range(3, 3 + _remembered._MOST):
+    for factor in range(3, 3 + memory._MOST):
         doubled(x, factor)
-    assert len(_remembered._known) == _remembered._MOST
+    assert len(memory._known) == memory._MOST
     doubled(x, 2)
     assert calls[-1] == 2

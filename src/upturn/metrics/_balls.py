@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from upturn.metrics._neighbours import Block, Ground, joined, neighbours, radii
-from upturn.metrics._remembered import remembered
+from upturn.statistics.neighbours import Block, Ground, joined, neighbours, radii
+from upturn.statistics.remembered import remembered
 from upturn.types import Array
 
 if TYPE_CHECKING:

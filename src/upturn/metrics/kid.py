@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
-from upturn.metrics._remembered import remembered
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
+from upturn.statistics.remembered import remembered
 from upturn.types import Array, Measurement
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from upturn.metrics._remembered import remembered
+from upturn.statistics.remembered import remembered
 from upturn.types import Array
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _PAIRS = 2**17  # numbers gathered at a time to measure single pairs: they stay 
 _ROUNDING = {"highest": 2.0**-24}  # of one operation, by torch's setting of how precise products of float32 are
 _COARSE = 2.0**-8  # under any other setting: bfloat16's
 # Error of a dot product of D terms: 8 sqrt(D) roundings, exceeded with probability below D e^-32 (Higham & Mary 2019,
-# SIAM J. Sci. Comput. 41, theorem 2.4). Ten more for centring, squares and sums.
+# SIAM J. Sci. Comput. 41). Ten more for centring, squares and sums.
 _DEVIATIONS, _OTHERS = 8.0, 10.0
 _TIE = 1e-12  # equal distances count as equal in whatever order their terms were added
 _SPARE = 8  # candidates beyond those asked for, so that the bounds nearly always settle which they are
@@ -82,6 +82,11 @@ class Block:
     part: Tensor  # (R, D) as given
     squares: Tensor  # (R,)
     lower: Tensor
+
+    def middle(self) -> Tensor:
+        """(R, M) float32 between the bounds, at least 0; inf where the bound is."""
+        width = self.ground.slack * self.squares[:, None] + self.ground.slack * self.ground.squares
+        return width.add_(self.lower).clamp_(min=0)
 
     def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
         """(P,) float64 distances of the pairs."""
