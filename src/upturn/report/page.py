@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
 
-from upturn.report import asked, bars, choices, copies, epochs, proxy, rounds, samples, words
+from upturn.report import asked, bars, choices, copies, epochs, provenance, proxy, rounds, samples, words
 from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
 from upturn.store.run import Run
@@ -41,11 +41,13 @@ def context(facts: Facts) -> dict[str, Any]:
     pairs_of, pairs = rounds.nearest_pairs(facts)
     gallery = samples.gallery(facts)
     against = proxy.against(facts)
+    origins = provenance.provenance(facts)
     identity, run_text = facts.run.identity, facts.run.recipe_text  # stored with every default written out
     return {
         "name": facts.status.run, "run_id": facts.run.id, "forked_from": identity.get("forked_from"),
         "created": str(identity.get("created", ""))[:16].replace("T", " "),
-        "verdict": verdict(facts, [*[found.hacked for found in against if found.hacked], *_copies(facts)]),
+        "verdict": verdict(facts, [*[found.hacked for found in against if found.hacked], *_copies(facts),
+            *([origins.warning] if origins and origins.warning else [])]), "origins": origins,
         "asked": asked.summary(facts), "against": against,
         "recipe": words.visible(run_text), "data": bars.data_counts(facts),
         "notes": [str(note) for note in facts.info(DATA, "load").get("notes", ())],
