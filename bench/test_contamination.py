@@ -24,7 +24,7 @@ def clusters(draw: np.random.Generator, n: int, made: bool) -> np.ndarray:
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """(1797, 64) pixels, and what a Gaussian of each class, fitted to a third of them, makes: to the data's grey levels."""
+    """(1797, 64) pixels, and what a Gaussian of each class, fitted to a third of them, makes: rounded as they."""
     splits = Digits().load()
     every = concatenate([splits.train, splits.held_out])
     pixels = every.content.reshape(len(every), -1).astype(np.float64)
@@ -32,7 +32,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     for label in range(10):
         own = pixels[every.labels == label][::3]
         made.append(draw.multivariate_normal(own.mean(axis=0), np.cov(own.T), 300))
-    return pixels.astype(np.float32), (np.rint(np.concatenate(made).clip(0, 255) * 16 / 255) * 255 / 16).astype(np.float32)
+    levels = np.rint(np.concatenate(made).clip(0, 255) * 16 / 255) * 255 / 16
+    return pixels.astype(np.float32), levels.astype(np.float32)
 
 
 @pytest.mark.timeout(7200)
