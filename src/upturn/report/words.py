@@ -105,7 +105,7 @@ METRICS: dict[str, Term] = {
                  ("real", "held-out text")),
     "tail_coverage": Term("Rare words kept", "Share of the rare words of unseen text that the samples still use.",
                           "higher", ("if_equal", "as much real text")),
-    "pit": Term("Calibration error", "How far the model's probabilities are from coming true on unseen points.", "lower",
+    "pit": Term("Calibration error", "How far its probabilities are from coming true on unseen points.", "lower",
                 ("by_chance", "a right model")),
 }
 
