@@ -30,7 +30,8 @@ class Fld:
     fitted to training data; samples that copy it become narrow, and held-out data unlikely. As in their code, features
     are scaled by the held-out part's mean and deviations, and what is subtracted is the same of half the training data
     fitted to the other half. ``memorised`` in the details is how much likelier training than held-out data is, in the
-    same units.
+    same units. What it does not see: samples that are merely too near the middle of one smooth cluster, for which
+    wider Gaussians make up (5 dimensions, 0.4 of the spread: below 0).
 
     The interval is over the samples, by subsampling with the widths as fitted to all of them. N * M * 4 bytes.
     """
