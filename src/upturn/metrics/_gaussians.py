@@ -78,7 +78,7 @@ def distance_and_influence(made: Array, real: Fit) -> tuple[float, Array]:
 
 
 def _factor(covariance: Array) -> Array:
-    """L with L L^T: Cholesky's, a tenth of the time of the symmetric root, which is for what is singular."""
+    """L with L L^T: Cholesky's; by eigenvectors, which take longer, where the covariance is singular."""
     try:
         found: Array = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
