@@ -108,6 +108,8 @@ def _steps(work: Work, parts: Assembly) -> Iterator[Step]:
     for name, model in recipe.models.items():
         if model.fit is not None:
             yield lambda name=name: stages.fit(work, name)  # type: ignore[misc]
+    if recipe.provenance is not None:
+        yield lambda: stages.provenance(work)
     if recipe.filter is not None:
         yield lambda: stages.filter_real(work)
     start: str | None = None

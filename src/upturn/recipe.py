@@ -197,6 +197,20 @@ class Filter(Part):
     curate: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
 
 
+class Provenance(Part):
+    """Whether what the data calls real is real: a source that is known to be, runs whose samples may have got in."""
+
+    trusted: Component | None = None
+    runs: list[str] = []  # folders
+    at_most: Positive = 5000  # samples of each that are looked at, evenly spaced
+
+    @model_validator(mode="after")
+    def _against_something(self) -> Provenance:
+        if self.trusted is None and not self.runs:
+            raise ValueError("give 'trusted:', 'runs:' or both: what is the data to be held against?")
+        return self
+
+
 class Evaluation(Part):
     """Samples from fixed prompts and noise, the same in every round, and what is measured on them."""
 
@@ -251,6 +265,7 @@ class Recipe(Part):
     seed: int = Field(0, ge=0)
     data: Component
     captions: Annotated[list[Component], BeforeValidator(_none_or_more)] = []  # several: a comparison, for a study
+    provenance: Provenance | None = None
     filter: Filter | None = None
     models: dict[str, Annotated[Model, BeforeValidator(_named)]]
     features: Component = {"name": "pixels"}

@@ -16,6 +16,7 @@ from upturn.report import (
     copies,
     epochs,
     people,
+    provenance,
     proxy,
     rounds,
     samples,
@@ -54,13 +55,14 @@ def context(facts: Facts) -> dict[str, Any]:
     gallery = samples.gallery(facts)
     against = proxy.against(facts)
     certified = certificate.certificates(facts)
+    origins = provenance.provenance(facts)
     warnings = [found.hacked for found in against if found.hacked]
-    warnings += [certified.warning] if certified is not None and certified.warning else []
+    warnings += [found.warning for found in (certified, origins) if found is not None and found.warning]
     identity, run_text = facts.run.identity, facts.run.recipe_text  # stored with every default written out
     return {
         "name": facts.status.run, "run_id": facts.run.id, "forked_from": identity.get("forked_from"),
         "created": str(identity.get("created", ""))[:16].replace("T", " "),
-        "verdict": verdict(facts, [*warnings, *_copies(facts)]), "certified": certified,
+        "verdict": verdict(facts, [*warnings, *_copies(facts)]), "certified": certified, "origins": origins,
         "asked": asked.summary(facts), "against": against,
         "recipe": words.visible(run_text), "data": bars.data_counts(facts),
         "notes": [str(note) for note in facts.info(DATA, "load").get("notes", ())],
