@@ -19,6 +19,7 @@ from upturn.types import Array, Prompt, Samples
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 _CHOOSE_BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
 _AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})
+_PICKED = "picked"  # the curator that reads what people chose
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,8 @@ def _filtering(recipe: Recipe) -> Filtering | None:
     if recipe.filter is None:
         return None
     names = [str(spec["name"]) for spec in recipe.filter.curate]
+    if _PICKED in names:
+        raise UserError("nobody is asked about real data", where="filter.curate", fix=f"Remove '{_PICKED}'.")
     alone = [name for name in names if name in _AMONG_CANDIDATES]
     if alone:
         raise UserError(
@@ -408,16 +411,41 @@ def _check_choosing(rounds: Rounds, candidates: int) -> None:
     made = [components.make("objective", turn.objective, "rounds.train.objective") for turn in rounds.train]
     compare = [turn.objective["name"] for turn, objective in zip(rounds.train, made, strict=True)
                if objective.example == "group"]
-    if compare and (candidates < 2 or not rounds.score):
+    if compare and (candidates < 2 or not (rounds.score or rounds.people)):
         raise UserError(
             f"the objective '{compare[0]}' learns from groups: it needs at least 2 candidates and a score",
-            where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:'.",
+            where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:', or 'people:'.",
         )
+    _check_people(rounds, candidates, compare)
     if rewarded and len(compare) == len(made):
         raise UserError(
             f"the curator '{rewarded[0]}' chooses among candidates that the objective '{compare[0]}' compares: nothing "
             "would read its choice", where="rounds.curate, rounds.train.objective", fix="Remove the curator.",
         )
+
+
+def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str]) -> None:
+    """What people say is read by somebody, and nothing chooses on top of it."""
+    curators = [str(spec["name"]) for spec in rounds.curate]
+    people = rounds.people
+    if people is None:
+        if _PICKED in curators:
+            raise UserError(f"the curator '{_PICKED}' reads what people chose, and nobody is asked",
+                            where="rounds.curate", fix="Add 'people:' to the rounds.")
+        return
+    again = [name for name in curators if name in _AMONG_CANDIDATES]
+    if _PICKED in curators and again:
+        raise UserError(f"'{again[0]}' would choose on top of what people chose", where="rounds.curate",
+                        fix=f"Leave one of '{_PICKED}' and '{again[0]}'.")
+    if _PICKED not in curators and not compare:
+        raise UserError("people are asked, and nothing reads what they say", where="rounds.people",
+                        fix=f"Add the curator '{_PICKED}', or an objective that compares, such as dpo.")
+    if people.mode in ("pick", "compare", "rank") and candidates < 2:
+        raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 a prompt",
+                        where="rounds.sample.candidates", fix="Ask for at least 2.")
+    if people.mode == "edit" and compare:
+        raise UserError(f"'{compare[0]}' compares candidates, and people who edit compare none",
+                        where="rounds.people.mode", fix="Use pick, compare, rate or rank.")
 
 
 def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Trainable:

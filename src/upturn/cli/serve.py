@@ -61,9 +61,9 @@ def serve(
 
     installed()
     from upturn.feedback import server
-    from upturn.feedback.asking import Question, tasks_of
+    from upturn.asking.question import Question, tasks_of
     from upturn.feedback.booth import Booth
-    from upturn.feedback.shelf import Shelf
+    from upturn.asking.shelf import Shelf
     from upturn.feedback.studio import Studio
     from upturn.store.votes import open_box
 
