@@ -57,6 +57,7 @@ class Assembly:
     judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
     captions: Caption | None = None  # None: the prompts are worded as the source gives them
     filtering: Filtering | None = None
+    taste: Mapping[str, tuple[Scorer, float]] = field(default_factory=dict)  # of the recipe's simulated people
 
     def model(self, name: str, policy: Path | None = None) -> Trainable:
         """A fresh model without weights; one that starts from the policy's is given their folder to be built."""
@@ -127,6 +128,7 @@ def assemble(recipe: Recipe) -> Assembly:
         },
         captions=_captions(recipe, source, policy),
         filtering=_filtering(recipe),
+        taste=_taste(recipe),
     )
     _check_models_named(recipe, parts)
     _check_gate(recipe, parts)
@@ -153,6 +155,18 @@ def _scorers(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, tuple[
             raise UserError(f"two scorers are called '{name}'", where=at, fix="Give one an 'as: another_name'.")
         found[name] = (components.make("scorer", fields, at), weight)
     return found
+
+
+def _taste(recipe: Recipe) -> dict[str, tuple[Scorer, float]]:
+    people = recipe.rounds.people if recipe.rounds else None
+    if people is None or people.simulated is None:
+        return {}
+    if people.simulated.count < people.overlap:
+        raise UserError(
+            f"{people.overlap} people are to answer each task, and {people.simulated.count} are simulated",
+            where="rounds.people.simulated.count", fix="Raise it, or lower 'overlap:'.",
+        )
+    return _scorers([people.simulated.score], "rounds.people.simulated.score")
 
 
 def _curators(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, Curator]:
@@ -349,6 +363,7 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
     """Plug-ins that name a model in their field ``model`` must name one of the recipe's."""
     named: list[tuple[str, Any]] = [("features", parts.features)]
     named += [(f"rounds.score: {name}", scorer) for name, (scorer, _) in parts.scorers.items()]
+    named += [(f"rounds.people.simulated: {name}", scorer) for name, (scorer, _) in parts.taste.items()]
     if parts.filtering is not None:
         named += [(f"filter.score: {name}", scorer) for name, (scorer, _) in parts.filtering.scorers.items()]
     named += [(f"evaluate: {name}", m) for e in parts.evaluators for name, m in e.metrics.items()]

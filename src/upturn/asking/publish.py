@@ -11,7 +11,7 @@ from upturn.asking.shelf import Shelf
 from upturn.errors import UserError
 from upturn.recipe import People, Recipe
 from upturn.store.run import Run
-from upturn.store.votes import BallotBox, Progress, open_box
+from upturn.store.votes import BallotBox, open_box
 from upturn.store.votes.words import OVERALL
 from upturn.types import Votes
 
@@ -64,13 +64,15 @@ def missing(box: BallotBox, people: People, unit: str, run: Run) -> str:
     """How many answers of how many are there, by whom, and where to give the others."""
     progress = box.progress([unit])
     own = tuple(one for one in progress.polls if one.poll.mode == people.mode)
-    given = sum(min(one.given, one.wanted) for one in own)
+    given, wanted, stuck = (sum(column) for column in zip(
+        *((min(one.given, one.wanted), one.wanted, one.stuck) for one in own), strict=True
+    ))
     votes = box.votes([unit], [people.mode])
     names = {person.id: person.name for person in progress.people}
     by = Counter(names[str(name)] for name, action in zip(votes.person, votes.action, strict=True) if action != "skip")
     who = f" ({', '.join(f'{name} {count}' for name, count in by.most_common())})" if by else ""
-    words = Progress(own, progress.people).message()
-    return f"{given} of {sum(one.wanted for one in own)} answers are there{who}; {words}. " \
+    more = f"; {stuck} of the missing ones need more people" if stuck else ""
+    return f"{given} of {wanted} answers ('{people.mode}' on {unit}) are there{who}{more}. " \
         f"To answer: upturn serve {run.folder} --continue"
 
 
@@ -79,9 +81,24 @@ def waiting_for(run: Run, recipe: Recipe) -> str | None:
     people = recipe.rounds.people if recipe.rounds else None
     if people is None or run.state.state != "waiting":
         return None
-    units = [unit for unit in run.round_units()
-             if run.done(unit, "sample") is not None and run.done(unit, "vote") is None]
-    if not units:
+    unit = unanswered(run)
+    if unit is None:
         return None
     with box_of(run, people) as box:
-        return missing(box, people, units[-1], run)
+        return missing(box, people, unit, run)
+
+
+def unanswered(run: Run) -> str | None:
+    """The round that has samples and no votes yet."""
+    units = [unit for unit in run.round_units()
+             if run.done(unit, "sample") is not None and run.done(unit, "vote") is None]
+    return units[-1] if units else None
+
+
+def answered(box: BallotBox, people: People, run: Run) -> str | None:
+    """The round whose answers are all there, and not used yet."""
+    unit = unanswered(run)
+    if unit is None:
+        return None
+    own = [one for one in box.progress([unit]).polls if one.poll.mode == people.mode]
+    return unit if own and not own[0].missing else None

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from upturn.errors import UserError
 from upturn.feedback.agreement import Agreement, agreement
 from upturn.feedback.markup import Style
+from upturn.feedback.onward import Onward
 from upturn.feedback.sessions import Limits, Session, Signing
 from upturn.asking.shelf import Content, Shelf
 from upturn.feedback.studio import Studio
@@ -45,6 +46,7 @@ class Booth:
     secure: bool = False  # whether cookies go over https alone
     hosts: frozenset[str] | None = None  # the names that the server answers to; None: any
     limits: Limits = field(default_factory=Limits)
+    onward: Onward | None = None  # what goes on with the run once the quota is met
     _kept: dict[str, _Kept] = field(default_factory=dict)
     _answered: float = float("-inf")  # when somebody last answered by the page
 
@@ -69,6 +71,11 @@ class Booth:
             self._kept[name] = known
         found: T = known.value
         return found
+
+    @property
+    def going(self) -> str:
+        """What the run does with the votes, in words; "" where nothing is done with them now."""
+        return self.onward.words if self.onward is not None else ""
 
     def answered(self) -> None:
         """Somebody answered by the page: what was counted before is old."""
