@@ -24,14 +24,18 @@ LEAST = 0.8  # of the true reward's gain
 METRIC = "gold_reward"
 SCORE = "{name: classifier, model: judge, quantity: log_probability}"
 SMALL = (
-    "threads=1", "stages.pretrain.epochs=20", "rounds.sample.prompts=600", "rounds.people.repeats=0", "rounds.count=1",
-    "rounds.train.epochs=15", "rounds.mix.lambda=.inf", "gate=null", "models.judge.fit.epochs=15",
+    "threads=1", "stages.pretrain.epochs=20", "rounds.people.repeats=0", "gate=null", "models.judge.fit.epochs=15",
     "models.referee.fit.epochs=5", "grid.per_prompt=1",
-    f"evaluate={{prompts: 600, metrics: [{{name: gold_reward, scorer: {SCORE}}}]}}",
+    f"evaluate={{prompts: 1000, metrics: [{{name: gold_reward, scorer: {SCORE}}}]}}",
+)
+# long enough that the model becomes what it is shown: after a few epochs most of a gain is still to come, and noise
+ROUND = (
+    "rounds.count=1", "rounds.sample.prompts=1000", "rounds.mix.lambda=.inf", "rounds.train.epochs=60",
+    "rounds.train.learning_rate=1.0e-3",
 )
 ARMS = {
-    "people": ("rounds.people.overlap=1",),
-    "true reward": ("rounds.people=null", f"rounds.score={SCORE}", "rounds.curate=choice"),
+    "people": ROUND,
+    "true reward": (*ROUND, "rounds.people=null", f"rounds.score={SCORE}", "rounds.curate=choice"),
 }
 
 

@@ -103,7 +103,7 @@ def _people(facts: Facts, people: People) -> str:
         return asked
     kind = "simulated " if simulated == votes else ""
     some = f", {simulated} of them of simulated people" if 0 < simulated < votes else ""
-    return f"{asked}: {plural(votes, 'answer')} of {len(who)} {kind}people{some}"
+    return f"{asked}: {plural(votes, 'answer')} of {len(who)} {kind}{'person' if len(who) == 1 else 'people'}{some}"
 
 
 def _eaten(facts: Facts, rounds: Rounds, turn: Turn) -> str:
