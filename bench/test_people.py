@@ -84,7 +84,8 @@ def test_winner_only_picks_gain_as_the_true_reward_does() -> None:
     mean, error = float(people.mean()), float(people.std(ddof=1)) / SEEDS**0.5
     spare = people - LEAST * true
     lowest = float(spare.mean()) - half * float(spare.std(ddof=1)) / SEEDS**0.5
-    say("people: gain from votes, 95% over seeds", f"{mean:.4f} ({mean - half * error:.4f} to {mean + half * error:.4f})")
+    ends = f"{mean - half * error:.4f} to {mean + half * error:.4f}"
+    say("people: gain from votes, 95% over seeds", f"{mean:.4f} ({ends})")
     say("people: gain from the true reward, and the ratio of means", f"{true.mean():.4f}, {mean / true.mean():.3f}")
     say(f"people: lower 95% bound of gain from votes less {LEAST} of the true reward's, by pairs", f"{lowest:.4f}")
     assert true.mean() > 0

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from upturn.asking.question import Question, tasks_of
+from upturn.asking.shelf import Shelf
 from upturn.feedback.booth import Booth
 from upturn.feedback.server import running
 from upturn.feedback.sessions import Rate, Rates
-from upturn.asking.shelf import Shelf
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Prompt, synthetic_samples

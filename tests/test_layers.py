@@ -20,8 +20,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "upturn"
 
 ROWS = (
     "errors", "watch", "types", "protocols", "seeds", "statistics", "theory", "components", "fingerprint", "recipe",
-    "store", "features", "data", "asking", "diffusion", "models", "adapters", "objectives", "scorers", "curators", "growers",
-    "metrics", "gate", "guiding", "assemble", "engine", "averaging", "optimiser", "feeds", "tracking", "beforehand",
+    "store", "features", "data", "asking", "diffusion", "models", "adapters", "objectives", "scorers", "curators",
+    "growers", "metrics", "gate", "guiding", "assemble", "engine", "averaging", "optimiser", "feeds", "tracking", "beforehand",
     "trainer", "stages", "sampling", "merging", "searching", "plan", "starters", "loop", "status", "studies",
     "feedback", "report", "cli", "",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The page that goes on with its run: a person in a real browser answers all that is asked, and sees what comes of it."""
+"""The page that goes on with its run: a person answers all that is asked, and sees what comes of it."""
 
 from __future__ import annotations
 

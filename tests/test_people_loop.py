@@ -1,4 +1,4 @@
-"""A run that asks people: it waits, freezes what they said, goes on, and ends with the same bytes wherever it was killed."""
+"""A run that asks people: it waits, freezes what they said, and goes on, to the same bytes wherever it was killed."""
 
 from __future__ import annotations
 

@@ -87,6 +87,9 @@ def assemble(recipe: Recipe) -> Assembly:
         for word, spec in (("fit", model.fit), ("refit", model.refit)):
             if spec is not None and not model.ready:
                 _check_objective(spec, made, recipe.models[name].name, f"models.{name}.{word}")
+        if model.refit is not None and not model.refit.score and not (recipe.rounds and recipe.rounds.people):
+            raise UserError("nobody compares the candidates that it is fitted on", where=f"models.{name}.refit.score",
+                            fix="Name scorers that do, or write 'people:' into the rounds.")
         if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
             raise UserError("is fitted on the candidates of a round, and no round samples any",
                             where=f"models.{name}.refit", fix="Add 'sample:' to the rounds, or use 'fit:'.")
@@ -399,7 +402,8 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
         if turn.online is not None:
             _sampling(policy, turn.online.settings, f"rounds.train.{i}.online.settings")
     if rounds.sample is not None:
-        _check_choosing(rounds, rounds.sample.candidates)
+        fitted = any(model.refit is not None and not model.refit.score for model in recipe.models.values())
+        _check_choosing(rounds, rounds.sample.candidates, fitted)
         if rounds.sample.texts and not (policy.kind == "text" or reads_text(policy)):
             raise UserError(
                 f"the model '{recipe.models['policy'].name}' reads no text", where="rounds.sample.texts",
@@ -409,8 +413,11 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
         raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
 
 
-def _check_choosing(rounds: Rounds, candidates: int) -> None:
-    """Curators and objectives that compare need several candidates, and something to compare them by."""
+def _check_choosing(rounds: Rounds, candidates: int, fitted: bool) -> None:
+    """Curators and objectives that compare need several candidates, and something to compare them by.
+
+    ``fitted``: a reward model is fitted on what people say.
+    """
     rewarded = [c["name"] for c in rounds.curate if c["name"] in _CHOOSE_BY_REWARD]
     if rewarded and not rounds.score:
         raise UserError(
@@ -431,7 +438,7 @@ def _check_choosing(rounds: Rounds, candidates: int) -> None:
             f"the objective '{compare[0]}' learns from groups: it needs at least 2 candidates and a score",
             where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:', or 'people:'.",
         )
-    _check_people(rounds, candidates, compare)
+    _check_people(rounds, candidates, compare, fitted)
     if rewarded and len(compare) == len(made):
         raise UserError(
             f"the curator '{rewarded[0]}' chooses among candidates that the objective '{compare[0]}' compares: nothing "
@@ -439,7 +446,7 @@ def _check_choosing(rounds: Rounds, candidates: int) -> None:
         )
 
 
-def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str]) -> None:
+def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitted: bool) -> None:
     """What people say is read by somebody, and nothing chooses on top of it."""
     curators = [str(spec["name"]) for spec in rounds.curate]
     people = rounds.people
@@ -452,7 +459,7 @@ def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str]) -> No
     if _PICKED in curators and again:
         raise UserError(f"'{again[0]}' would choose on top of what people chose", where="rounds.curate",
                         fix=f"Leave one of '{_PICKED}' and '{again[0]}'.")
-    if _PICKED not in curators and not compare:
+    if _PICKED not in curators and not compare and not fitted:
         raise UserError("people are asked, and nothing reads what they say", where="rounds.people",
                         fix=f"Add the curator '{_PICKED}', or an objective that compares, such as dpo.")
     if people.mode in ("pick", "compare", "rank") and candidates < 2:

@@ -94,9 +94,12 @@ class Fit(Training):
 
 
 class Refit(Training):
-    """How a reward model is fitted anew each round, on candidates that judges compare: verifiers, simulated people."""
+    """How a reward model is fitted anew each round, on candidates that judges compare: verifiers, simulated people.
 
-    score: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
+    Without judges it is fitted on what people said of the round's candidates.
+    """
+
+    score: Annotated[list[Component], BeforeValidator(_listed)] = []
     prompts: Positive | None = None  # whose candidates are judged each round; null: all
     base: Literal["own", "policy"] = "own"  # what it starts from: its own config or folder, or the incumbent policy
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from upturn.asking.shelf import Entry, Shelf
 from upturn.data.lines import records
 from upturn.errors import UserError
-from upturn.asking.shelf import Entry, Shelf
 from upturn.store.run import Run
 from upturn.store.tables import SAMPLES
 from upturn.store.units import round_unit, unit_round

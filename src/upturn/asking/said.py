@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from upturn.asking.weighing import weights_of
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
+from upturn.protocols import Objective
 from upturn.recipe import People
 from upturn.statistics.answers import countable
 from upturn.statistics.outcomes import RULES, TIED, columns
@@ -35,6 +36,14 @@ class SaidGroups:
     samples: Samples
     weights: Array
     counts: Counter[str]
+
+
+def groups_for(objective: Objective, votes: Votes, samples: Samples, people: People) -> SaidGroups:
+    """The groups that an objective can learn from."""
+    return groups_said(
+        votes, samples, people, pairs=getattr(objective, "candidates", None) == 2,
+        ties=getattr(objective, "ties", False), labels=getattr(objective, "unrelated", False),
+    )
 
 
 def groups_said(
@@ -84,13 +93,7 @@ def _assembled(samples: Samples, found: dict[str, list[Array]], counts: Counter[
         RANK: joined[RANK].astype(np.int64), STRENGTH: joined[STRENGTH].astype(np.float64),
         SCORE: np.full(len(joined["rows"]), np.nan),
     })
-    return SaidGroups(_regrouped(chosen, joined["group"].astype(np.int64)), joined["weight"], counts)
-
-
-def _regrouped(samples: Samples, group: Array) -> Samples:
-    from dataclasses import replace
-
-    return replace(samples, group=group)
+    return SaidGroups(replace(chosen, group=joined["group"].astype(np.int64)), joined["weight"], counts)
 
 
 def _kind(action: str, ranks: Array) -> str:

@@ -64,11 +64,11 @@ def serve(
     from upturn.feedback import installed
 
     installed()
-    from upturn.feedback import server
     from upturn.asking.question import Question, tasks_of
+    from upturn.asking.shelf import Shelf
+    from upturn.feedback import server
     from upturn.feedback.booth import Booth
     from upturn.feedback.onward import Onward
-    from upturn.asking.shelf import Shelf
     from upturn.feedback.studio import Studio
     from upturn.store.votes import open_box
 

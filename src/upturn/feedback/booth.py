@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
+from upturn.asking.shelf import Content, Shelf
 from upturn.errors import UserError
 from upturn.feedback.agreement import Agreement, agreement
 from upturn.feedback.markup import Style
 from upturn.feedback.onward import Onward
 from upturn.feedback.sessions import Limits, Session, Signing
-from upturn.asking.shelf import Content, Shelf
 from upturn.feedback.studio import Studio
 from upturn.store.votes import Assigned, BallotBox, Person, Progress, Showing
 from upturn.store.votes.engine import clear_errors

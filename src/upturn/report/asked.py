@@ -26,7 +26,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
             where = f", fitted on the {part} data{_where(model.fit.where)} and then left as it is"
         if model.refit is not None:
             asked = plural(model.refit.prompts, "prompt") if model.refit.prompts else "every prompt"
-            judges = listed([component(s) for s in model.refit.score])
+            judges = listed([component(s) for s in model.refit.score]) or "people"
             where = f", fitted anew each round on candidates of {asked} as compared by {judges}"
         rows.append(("Model" if name == "policy" else f"Helper “{name}”", component(model.spec) + where))
     for stage in recipe.stages:

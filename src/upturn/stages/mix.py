@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from upturn.asking.said import groups_said
+from upturn.asking.said import groups_for
 from upturn.assemble import where
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
@@ -95,10 +95,7 @@ def _mix_groups(work: Work, unit: str, origin: str, candidates: int | None) -> O
 def _mix_said(work: Work, unit: str, origin: str, objective: Objective, people: People) -> Outcome:
     """What people said of this round's candidates: each vote a group, its weight that of the person."""
     samples = tables.read_samples(work.run.unit(origin) / "samples.parquet")
-    said = groups_said(
-        votes_used(work, origin), samples, people, pairs=getattr(objective, "candidates", None) == 2,
-        ties=getattr(objective, "ties", False), labels=getattr(objective, "unrelated", False),
-    )
+    said = groups_for(objective, votes_used(work, origin), samples, people)
     if not len(said.samples):
         raise RunError(
             f"no vote prefers one candidate to another ({listed(said.counts)}): there is nothing to learn from",
