@@ -24,6 +24,25 @@ from upturn.store.votes import Answer, open_box, votes_of
 from upturn.store.votes.words import Refused
 
 RUNNER = CliRunner()
+FITTED = """
+name: fitted
+threads: 1
+data: digits
+models:
+  policy: {name: pixels, classes: 10, network: {name: mlp, width: 16, depth: 1}}
+  reward: {name: reward_image, refit: {objective: bradley_terry, steps: 2, batch_size: 8}}
+stages: [{name: pretrain, steps: 2, batch_size: 32}]
+rounds:
+  count: 1
+  sample: {prompts: 10, candidates: 4, settings: {steps: 2}}
+  people: {mode: pick, simulated: {score: ink, count: 2}}
+  score: {name: reward_model, model: reward}
+  curate: best_of_n
+  mix: {policy: replace, lambda: 1.0, real: 20}
+  train: {steps: 2, batch_size: 16}
+evaluate: {prompts: 10, metrics: [vendi], settings: {steps: 2}}
+grid: {prompts: 2, per_prompt: 1}
+"""
 VOTED = """
 name: voted
 threads: 1
@@ -214,12 +233,27 @@ def test_preference_objectives_learn_from_the_votes(tmp_path: Path) -> None:
     assert run.done("rounds/001", "mix").counts["pairs"] == 10  # type: ignore[union-attr]
 
 
+def test_a_reward_model_is_fitted_on_votes(tmp_path: Path) -> None:
+    """Ten pairs, one a pick, nine tenths of them fitted on; the scorer that it becomes chooses."""
+    run = run_through(small(FITTED), tmp_path)
+    votes = votes_of(run)
+    assert votes is not None and run.state.state == "done"
+    said = tables.read_mixture(run, run.unit("rounds/001/reward") / "mixture.parquet").samples
+    picked = {shown[ranks.index(1)] for shown, ranks in zip(votes.shown, votes.ranks, strict=True)}
+    assert set(said.ids[said.fields["rank"] == 1]) == picked and len(said) == 20
+    fit = run.done("rounds/001/reward", "judge")
+    assert fit is not None and fit.counts["groups"] == 10 and fit.info["votes"] == {"winner": 10}
+    assert run.done("rounds/001", "score").counts["scored"] == 40  # type: ignore[union-attr]
+
+
 MISTAKES = [
     (["rounds.people=null"], "reads what people chose, and nobody is asked"),
     (["rounds.curate=[]"], "nothing reads what they say"),
     (["rounds.curate=[picked, choice]", "rounds.score={name: closeness, to: [0.0, 0.0]}"], "on top of what people"),
     (["rounds.sample.candidates=1"], "chooses among candidates"),
     (["rounds.people.overlap=4"], "4 people are to answer each task, and 3 are simulated"),
+    (["models.reward={name: reward_image, refit: {steps: 1}}", "rounds.people=null", "rounds.curate=[]"],
+     "nobody compares"),
     (["rounds.people.mode=guess"], "rounds.people.mode"),
     (["rounds.people.candidates=9"], "rounds.people.candidates"),
     (["rounds.people.simulated.score=nothing"], "nothing"),
