@@ -15,9 +15,10 @@ from upturn.studies import conduct, study
 EMOJI = ROOT.parent / "shared" / "data" / "emoji"
 
 
-def found(file: str, *settings: str) -> Mapping[str, Any]:
-    """results.json of a shipped study on the emoji; done before, it is only read."""
-    asked = study.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}", *settings])
+def found(file: str, *only: str) -> Mapping[str, Any]:
+    """results.json of a shipped study on the emoji, of all variants or of some; done before, it is only read."""
+    asked = study.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}"])
+    asked = asked.only(only) if only else asked
     folder = conduct.conduct(asked, RUNS, Lines())
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
@@ -33,6 +34,6 @@ def interval(figure: Mapping[str, Any]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
-def run_of(file: str, variant: str) -> Run:
-    """A variant's run of a shipped study."""
-    return Run.open(RUNS / str(found(file)["name"]) / variant)
+def run_of(file: str, variant: str, *beside: str) -> Run:
+    """A variant's run of a shipped study, done with those that the study's own test has ``beside`` it."""
+    return Run.open(RUNS / str(found(file, variant, *beside)["name"]) / variant)

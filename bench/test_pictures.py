@@ -14,7 +14,7 @@ _MINUTES = 20
 @pytest.mark.timeout(7200)
 def test_captions_are_heard_in_twenty_minutes() -> None:
     """Item 1: names held out with their variants; a classifier of real pictures says which category is shown."""
-    results = found("emoji-captions.yaml")
+    results = found("emoji-captions.yaml", "template", "empty")
     for variant in results["variants"]:
         name = variant["name"]
         for metric in ("balanced_accuracy", "caption_alignment", "memorisation"):
@@ -35,7 +35,7 @@ def test_captions_are_heard_in_twenty_minutes() -> None:
 @pytest.mark.timeout(7200)
 def test_a_model_that_copies_is_flagged() -> None:
     """Item 5: the same steps on 20 pictures and on all."""
-    results = found("emoji-size.yaml")
+    results = found("emoji-size.yaml", "pictures-20", "pictures-100000")
     for variant in results["variants"]:
         say(f"emoji, {variant['name']}: share of copies", interval(value(results, variant["name"], "memorisation")))
     copiers = [line.split("'")[1] for line in results["warnings"] if "copies training pictures" in line]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from upturn import beforehand, optimiser, seeds
 from upturn.averaging import Average
@@ -91,6 +92,9 @@ def accelerator_for(spec: Training) -> Accelerator:
     precision = {"fp32": "no", "bf16": "bf16"}.get(spec.precision, "no")
     if spec.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         precision = "bf16"
+    # accelerate keeps one precision a process; stages have each their own. What connects processes is kept.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision)
 
 
