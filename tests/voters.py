@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from upturn.statistics.contests import TIED, Contests
 from upturn.types import Array, Votes, objects
 
 
@@ -84,3 +85,16 @@ def votes_of(rows: list[dict[str, Any]]) -> Votes:
 def joined(*parts: Votes) -> Votes:
     columns = {item.name: np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(Votes)}
     return Votes(**columns)
+
+
+def played(strength: Array, count: int, k: int, nu: float, rng: np.random.Generator) -> Contests:
+    """Contests of ``k`` players drawn at random, won by the model of ``statistics.ranking``; ``nu`` 0: no ties."""
+    there = np.argsort(rng.random((count, len(strength))), axis=1)[:, :k]
+    own = strength[there]
+    mass = np.concatenate([np.exp(own), nu * np.exp(own.mean(axis=1, keepdims=True))], axis=1)
+    drawn = (rng.random((count, 1)) * mass.sum(axis=1, keepdims=True) > mass.cumsum(axis=1)).sum(axis=1)
+    rows = np.arange(count)
+    return Contests(
+        np.array([str(i) for i in range(len(strength))]), there, np.where(drawn == k, TIED, drawn),
+        np.full(count, nu > 0), rows, rows, np.zeros(count, dtype=np.int64), np.ones(count),
+    )

@@ -12,7 +12,7 @@ from upturn.statistics.contests import TIED, Contests, contests_of
 from upturn.types import Array
 
 _DRAWS = 256  # points of the integral over a set's rewards: with 8,192 reliabilities moved by less than 0.01
-_PRIOR = 1.0  # answers that each person is taken to have known, and as many guessed
+_PRIOR = 1.0  # answers that each person is taken to have known: it speaks only where votes cannot tell
 MOST = 12  # candidates of a set: beyond it so few points say too little
 _STEPS = 200
 
@@ -158,10 +158,10 @@ class _Model:
         value = float((np.log(mass.mean(axis=1)) + top[:, 0]).sum())
         share = (mass / mass.sum(axis=1, keepdims=True))[self.group] * self.weight[:, None]
         known = 1 / (1 + np.exp(-free[:people]))
-        value += _PRIOR * float((np.log(known) + np.log1p(-known)).sum())
+        value += _PRIOR * float(np.log(known).sum())
         # d log(r p + (1 - r) q) / d logit r = share known - r
         steps = (share * taste).sum(axis=1) - share.sum(axis=1) * known[self.person]
-        gradient = np.bincount(self.person, weights=steps, minlength=people) + _PRIOR * (1 - 2 * known)
+        gradient = np.bincount(self.person, weights=steps, minlength=people) + _PRIOR * (1 - known)
         both = share * taste
         further = [float((both * part[self.pattern]).sum()) for part in parts[1:]]
         return -value, -np.concatenate([gradient, further])
