@@ -54,7 +54,8 @@ class Onward:
         unit = answered(self._box, self._people, self._run)
         if unit is not None:
             self.words = f"Round {unit_round(unit)} is being trained on what was chosen."
-            self._child = subprocess.Popen(_command(self._run))
+            # of a session of its own: Ctrl C is for the page
+            self._child = subprocess.Popen(_command(self._run), start_new_session=True)
 
 
 def _command(run: Run) -> list[str]:
