@@ -64,9 +64,8 @@ def missing(box: BallotBox, people: People, unit: str, run: Run) -> str:
     """How many answers of how many are there, by whom, and where to give the others."""
     progress = box.progress([unit])
     own = tuple(one for one in progress.polls if one.poll.mode == people.mode)
-    given, wanted, stuck = (sum(column) for column in zip(
-        *((min(one.given, one.wanted), one.wanted, one.stuck) for one in own), strict=True
-    ))
+    given, wanted = sum(min(one.given, one.wanted) for one in own), sum(one.wanted for one in own)
+    stuck = sum(one.stuck for one in own)
     votes = box.votes([unit], [people.mode])
     names = {person.id: person.name for person in progress.people}
     by = Counter(names[str(name)] for name, action in zip(votes.person, votes.action, strict=True) if action != "skip")

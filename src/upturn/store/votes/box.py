@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from upturn.store.run import Run
 from upturn.store.votes import assign as assigning
-from upturn.store.votes import columns, engine, people, polls, record, studio
+from upturn.store.votes import columns, engine, people, polls, record, settling, studio
 from upturn.store.votes.progress import Progress, progress
 from upturn.store.votes.tokens import key_in
 from upturn.store.votes.upgrade import upgrade
@@ -114,7 +114,7 @@ class BallotBox:
 
     def settle(self, unit: str, mode: Mode) -> int | None:
         """Once the quota is met the poll is closed, for good: the last row that counts, for ``votes``; None before."""
-        return self._now(partial(polls.settle, unit=unit, mode=mode))
+        return self._now(partial(settling.settle, unit=unit, mode=mode))
 
     def polls(self, active: bool | None = None) -> list[Poll]:
         return self.read(partial(polls.polls, active=active))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from upturn.store.votes import tables as t
 from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Mode, Poll, Refused, Task
@@ -82,28 +82,6 @@ def change_poll(db: Connection, poll: str, **columns: Any) -> Poll:
     if columns:
         db.execute(update(t.polls).where(t.polls.c.id == poll).values(**columns))
     return poll_of(db.execute(select(t.polls).where(t.polls.c.id == poll)).one())
-
-
-def settle(db: Connection, unit: str, mode: Mode) -> int | None:
-    """The last row of votes that counts for a poll, once all that it wants is there; None before.
-
-    From the first time on the poll is asked no more, and the answer stays: what comes later changes nothing.
-    """
-    from upturn.store.votes.progress import progress
-
-    name = content_id("poll", unit, mode)
-    row = db.execute(select(t.polls).where(t.polls.c.id == name)).first()
-    if row is None:
-        return None
-    if UNTIL in row.settings:
-        return int(row.settings[UNTIL])
-    own = [one for one in progress(db, [unit]).polls if one.poll.id == name]
-    if own[0].missing:
-        return None
-    last = int(db.execute(select(func.max(t.votes.c.seq))).scalar() or 0)
-    settings = {**row.settings, UNTIL: last}
-    db.execute(update(t.polls).where(t.polls.c.id == name).values(settings=settings, active=False))
-    return last
 
 
 def _check(
