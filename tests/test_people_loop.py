@@ -34,7 +34,7 @@ models:
 stages: [{name: pretrain, steps: 2, batch_size: 32}]
 rounds:
   count: 1
-  sample: {prompts: 10, candidates: 4, settings: {steps: 2}}
+  sample: {prompts: 60, candidates: 4, settings: {steps: 2}}
   people: {mode: pick, simulated: {score: ink, count: 2}}
   score: {name: reward_model, model: reward}
   curate: best_of_n
@@ -234,16 +234,16 @@ def test_preference_objectives_learn_from_the_votes(tmp_path: Path) -> None:
 
 
 def test_a_reward_model_is_fitted_on_votes(tmp_path: Path) -> None:
-    """Ten pairs, one a pick, nine tenths of them fitted on; the scorer that it becomes chooses."""
+    """Sixty pairs, one a pick, nine tenths of them fitted on; the scorer that it becomes chooses."""
     run = run_through(small(FITTED), tmp_path)
     votes = votes_of(run)
     assert votes is not None and run.state.state == "done"
     said = tables.read_mixture(run, run.unit("rounds/001/reward") / "mixture.parquet").samples
     picked = {shown[ranks.index(1)] for shown, ranks in zip(votes.shown, votes.ranks, strict=True)}
-    assert set(said.ids[said.fields["rank"] == 1]) == picked and len(said) == 20
+    assert set(said.ids[said.fields["rank"] == 1]) == picked and len(said) == 120
     fit = run.done("rounds/001/reward", "judge")
-    assert fit is not None and fit.counts["groups"] == 10 and fit.info["votes"] == {"winner": 10}
-    assert run.done("rounds/001", "score").counts["scored"] == 40  # type: ignore[union-attr]
+    assert fit is not None and fit.counts["groups"] == 60 and fit.info["votes"] == {"winner": 60}
+    assert run.done("rounds/001", "score").counts["scored"] == 240  # type: ignore[union-attr]
 
 
 MISTAKES = [
