@@ -56,8 +56,13 @@ def run(tmp_path: Path) -> Run:
 
 
 def read(path: Path) -> Samples:
-    found = Preferences(path=str(path), held_out=0.5).load()
-    return concatenate([found.train, found.held_out])
+    """The source's data; it wants enough prompts to hold some out, so some more stand in the file."""
+    row = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    more = [json.dumps(row | {"prompt": f"further {i}"}) for i in range(30)]
+    path.write_text(path.read_text(encoding="utf-8") + "\n".join(more), encoding="utf-8")
+    found = Preferences(path=str(path)).load()
+    whole = concatenate([found.train, found.held_out])
+    return whole.take(np.array(["further" not in prompt.text for prompt in whole.prompts]))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
 
-from upturn.report import asked, bars, choices, copies, epochs, proxy, rounds, samples, words
+from upturn.report import asked, bars, choices, copies, epochs, people, proxy, rounds, samples, words
 from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
 from upturn.store.run import Run
@@ -53,6 +53,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "columns": facts.columns, "kept": facts.kept,
         "figures": rounds.figures(facts), "judged": rounds.verdicts(facts), "shares": bars.class_shares(facts),
         "fractions": bars.real_fraction(facts), "choices": choices.choices(facts), "losses": policy_losses,
+        "people": people.of_run(facts),
         "judge_losses": judge_losses, "times": bars.times(facts), "lineage": rounds.lineage(facts),
         "pairs": pairs, "pairs_of": pairs_of, "fingerprint": facts.run.fingerprint, "number": words.number,
         "script": script, "style": resource("report.css"), "script_hash": hash_of(script),

@@ -22,6 +22,7 @@ ALPHA = 0.05  # chance that any honest person at all is named by any of the four
 LEAST = 10  # answers below which a check says nothing of a person
 _HALF = 0.5  # of the others' agreement: below it a person is said to guess; of the answers that are too fast, too
 _FAST = 1 / 3  # of the others' median time: a usual limit for "speeders" in surveys
+_CLEAR = 4.0  # standard errors of the others' agreement above 0: at 2 people were named too often (docs/decisions.md)
 _EXPECTED = 20.0  # picks a position from which the chi-square tail is used; below it draws
 _DRAWS = 19_999
 
@@ -56,22 +57,21 @@ def guessing(found: Counted, alpha: float) -> Check:
         crowd = np.where(rest > 0, (sums[rows].sum() - own_sums - seen_sums) / rest, np.nan)
         mean, spread = total / n, np.sqrt(np.maximum(square / n - (total / n) ** 2, 0) * n / (n - 1) / n)
     every = _spread_of_crowd(found, rows)
-    tested = (n >= LEAST) & (crowd > 2 * every)
+    tested = (n >= LEAST) & (crowd > _CLEAR * every)
+    crowd = np.where(tested, crowd, np.nan)
     spread = np.where(spread > 0, spread, np.nan)
     t = (mean - _HALF * crowd) / np.hypot(spread, _HALF * every)
     p = np.where(tested, _t_below(t, n - 1), np.nan)
     value, half = mean / crowd, 1.96 * np.hypot(spread, mean / crowd * every) / crowd
     silent = "" if tested.any() else (
-        "people agree no more than guessers would, so nobody can be told from one" if (n >= LEAST).any()
+        "people agree hardly more than guessers would, so nobody can be told from one" if (n >= LEAST).any()
         else f"nobody answered {LEAST} tasks that others answered"
     )
     words = tuple(
         f"agrees with the others {v:.2f} times as much as they do among themselves" if ok else ""
         for v, ok in zip(value.tolist(), tested.tolist(), strict=True)
     )
-    blank = np.where(tested, 0.0, np.nan)
-    return Check("guessing", found.people, value + blank, value - half + blank, value + half + blank, n, p,
-                 holm(p, alpha), words, silent)
+    return Check("guessing", found.people, value, value - half, value + half, n, p, holm(p, alpha), words, silent)
 
 
 def _spread_of_crowd(found: Counted, rows: Array) -> float:
