@@ -17,7 +17,7 @@ from upturn.statistics.outcomes import by_majority
 from upturn.store import exports, vote_files
 from upturn.store.run import Run
 from upturn.store.vote_files import read_votes, write_votes
-from upturn.store.voted import votes_of, write_voted
+from upturn.store.voted import votes_so_far, write_voted
 from upturn.types import Samples, Votes, concatenate
 from voters import votes_of as made_votes
 from voting import made_run, picture_samples, text_samples
@@ -119,7 +119,7 @@ def test_votes_go_out_and_come_back_whole(run: Run, tmp_path: Path, monkeypatch:
     votes = voted(text_samples(5))
     votes.scores[0] = (1.5, np.nan, 2.0, 3.0)
     votes.strength[1] = 2.0
-    monkeypatch.setattr(vote_files, "votes_of", lambda _: votes)
+    monkeypatch.setattr(vote_files, "votes_so_far", lambda _: votes)
     done = exports.export(run, "votes", tmp_path / "out")
     assert done.counts["votes"] == 14 and done.counts["people"] == 3
     for name in ("votes.parquet", "votes.jsonl"):
@@ -135,7 +135,7 @@ def test_votes_go_out_and_come_back_whole(run: Run, tmp_path: Path, monkeypatch:
 def test_argilla_and_label_studio_get_what_was_put_first(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vote_files, "votes_of", lambda _: voted(text_samples(5)))
+    monkeypatch.setattr(vote_files, "votes_so_far", lambda _: voted(text_samples(5)))
     (tmp_path / "out").mkdir()
     done = write_votes(run, tmp_path / "out")
     records = lines(tmp_path / "out" / "argilla.jsonl")
@@ -169,7 +169,7 @@ def test_pictures_are_pairs_in_parquet(tmp_path: Path) -> None:
 
 
 def test_a_run_without_votes_says_so(run: Run, tmp_path: Path) -> None:
-    assert votes_of(run) is None
+    assert votes_so_far(run) is None
     with pytest.raises(UserError, match="nobody has voted"):
         exports.export(run, "votes", tmp_path / "out")
 

@@ -18,7 +18,7 @@ from upturn.statistics.gold import Record, Weights, on_gold, on_repeats, weights
 from upturn.statistics.observed import Check
 from upturn.statistics.outcomes import ALL_BAD, TIED, WINNER, Outcomes, by_majority
 from upturn.statistics.ranking import Ranking, ranking
-from upturn.store.voted import candidates_of, votes_of
+from upturn.store.voted import sources_of, votes_so_far
 from upturn.types import Array, Measurement, Votes
 
 _SHOWN = 30  # people in the table, those who decide most first
@@ -62,11 +62,11 @@ class Section:
 
 def of_run(facts: Facts) -> Section | None:
     """None where nobody voted."""
-    votes = votes_of(facts.run)
+    votes = votes_so_far(facts.run)
     if votes is None:
         return None
     titles = {record.info.get("model"): record.unit for record in facts.run.records() if "model" in record.info}
-    owners = {name: titles.get(sample.source, sample.source) for name, sample in candidates_of(facts.run).items()}
+    owners = {name: titles.get(source, source) for name, source in sources_of(facts.run).items()}
     return section(votes, owners)
 
 

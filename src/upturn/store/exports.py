@@ -24,7 +24,7 @@ from upturn.store.run import Run
 from upturn.store.tables import SAMPLES, SCORES, SELECTIONS, read_scores, read_selections
 from upturn.store.units import unit_round
 from upturn.store.vote_files import write_votes
-from upturn.store.voted import votes_of, write_voted
+from upturn.store.voted import votes_so_far, write_voted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,7 +84,7 @@ def _whole(to: Path) -> Iterator[Path]:
 
 
 def _preferences(run: Run, folder: Path) -> Exported:
-    votes = votes_of(run)
+    votes = votes_so_far(run)
     return write_preferences(run, folder) if votes is None else write_voted(run, votes, folder)
 
 

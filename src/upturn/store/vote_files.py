@@ -15,7 +15,7 @@ from upturn.errors import UserError
 from upturn.store.card import Exported, write_card, write_lines
 from upturn.store.columns import read_table, with_notes, write_table
 from upturn.store.run import Run
-from upturn.store.voted import candidates_of, votes_of
+from upturn.store.voted import candidates_of, votes_so_far
 from upturn.types import Array, Sample, Votes, objects
 
 _NUMBERS = ("strength", "seconds", "moment")
@@ -37,7 +37,7 @@ def write_votes(run: Run, folder: Path) -> Exported:
     label_studio.xml (its labelling configuration), too: what was put first, as the candidates stood on the screen.
     Raises UserError where nobody voted.
     """
-    votes = votes_of(run)
+    votes = votes_so_far(run)
     if votes is None:
         raise UserError("nobody has voted on this run", where=str(run.folder), fix="'upturn serve' asks people.")
     samples = candidates_of(run)

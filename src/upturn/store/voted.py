@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from upturn.errors import UserError
 from upturn.statistics.gold import weights
 from upturn.statistics.outcomes import ALL_BAD, TIED, Outcomes, by_majority
 from upturn.store.card import Exported, write_card, write_lines
-from upturn.store.columns import content_column, with_notes, write_table
+from upturn.store.columns import content_column, read_table, with_notes, write_table
 from upturn.store.run import Run
-from upturn.store.tables import SAMPLES, read_samples
+from upturn.store.tables import EVALUATION, SAMPLES, read_samples
 from upturn.types import Sample, Samples, Votes
 
 _DATABASE = "votes.db"  # looked for before SQLAlchemy is imported: most runs have no votes
@@ -29,24 +31,50 @@ _FURTHER = (
 )
 
 
-def votes_of(run: Run) -> Votes | None:
-    """The explicit votes in the run's folder; None where nobody was ever asked."""
-    if not (run.folder / _DATABASE).is_file():
-        return None
+def votes_so_far(run: Run) -> Votes | None:
+    """All explicit votes that stand, in the database that the recipe names, else in the run's folder; those that rounds
+    froze where the database is not there or does not answer. None where nobody voted.
+    """
+    from upturn.store.votes.frozen import votes_of
+
+    url = _database(run)
+    if url is None and not (run.folder / _DATABASE).is_file():
+        return votes_of(run)
     from upturn.store.votes import open_box
 
-    with open_box(run) as box:
-        found = box.votes()
+    try:
+        with open_box(run, url) as box:
+            found = box.votes()
+    except (UserError, ImportError):
+        return votes_of(run)
     return found if len(found) else None
 
 
+def _database(run: Run) -> str | None:
+    """The URL that the recipe names."""
+    rounds = yaml.safe_load(run.recipe_text).get("rounds") or {}
+    url = (rounds.get("people") or {}).get("database")
+    return None if url is None else str(url)
+
+
 def candidates_of(run: Run) -> dict[str, Sample]:
-    """All samples of the rounds by id, which is what votes name them by."""
-    found: dict[str, Sample] = {}
-    for unit in run.round_units():
-        if (run.unit(unit) / SAMPLES).is_file():
-            found.update((sample.id, sample) for sample in read_samples(run.unit(unit) / SAMPLES))
+    """All samples of the rounds and of their evaluations by id, which is what votes name them by."""
+    return {sample.id: sample for path in _shown(run) for sample in read_samples(path)}
+
+
+def sources_of(run: Run) -> dict[str, str]:
+    """Which model made each of ``candidates_of``; their contents are not read."""
+    found: dict[str, str] = {}
+    for path in _shown(run):
+        table = read_table(path, ["id", "source"])
+        found.update(zip(table.column("id").to_pylist(), table.column("source").to_pylist(), strict=True))
     return found
+
+
+def _shown(run: Run) -> list[Path]:
+    """The tables whose samples people may have seen."""
+    paths = [run.unit(unit) / name for unit in run.round_units() for name in (SAMPLES, EVALUATION)]
+    return [path for path in paths if path.is_file()]
 
 
 def write_voted(run: Run, votes: Votes, folder: Path) -> Exported:
