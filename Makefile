@@ -24,6 +24,7 @@ demo: setup
 
 # Workers run side by side with one thread each: more threads than cores make small models slower.
 test: setup
+	@.ci/debian
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: setup

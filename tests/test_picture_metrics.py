@@ -214,7 +214,8 @@ def check_memorisation(real: np.ndarray, held: np.ndarray, few: int) -> None:
     given = {"held_out": pictures(held[:half], prompts[:half])}
     small = pictures(real[:few], prompts[:few])
     flagged = Memorisation().measure(evidence(pictures(copies, [Prompt("x")] * 100), train=small, **given))
-    assert flagged.low > 0.9 and flagged.details["copied"] == len(set(which.tolist()))
+    assert flagged.low > 0.9 and flagged.details["flagged"]
+    assert flagged.details["copied"] == len(set(which.tolist()))
     ids = {str(name): row for row, name in enumerate(small.ids)}
     made = {str(name): row for row, name in enumerate(pictures(copies, [Prompt("x")] * 100).ids)}
     for pair in flagged.details["pairs"]:
@@ -222,6 +223,7 @@ def check_memorisation(real: np.ndarray, held: np.ndarray, few: int) -> None:
     fresh = pictures(held[half:], prompts[: len(held) - half])
     free = Memorisation().measure(evidence(fresh, train=pictures(real, prompts), **given))
     assert free.low < 0.06, f"{free.value:.2f} of pictures that were never trained on are flagged"
+    assert not free.details["flagged"]
 
 
 def test_memorisation_flags_copies_with_their_pairs() -> None:

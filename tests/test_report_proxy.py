@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from test_report import Page, page_of
-from upturn.report import proxy, rounds
+from upturn.report import copies, proxy, rounds
 from upturn.report.facts import Facts
 from upturn.store.run import Run
 from upturn.store.values import write_values
@@ -279,3 +279,14 @@ def test_all_trainings_of_a_round_have_their_losses_and_lineage(tmp_path: Path) 
     assert page.row("round 1: preferences")[:4] == ["0", "12", "0%", "3"]
     titles = ["pretrain", "round 1: imitation", "round 1: preferences"]
     assert [card.title for card in rounds.loss_cards(facts)[0]] == titles
+
+
+def test_pain_14_a_model_that_copies_is_said_to_in_the_first_paragraph() -> None:
+    details = {"flagged": True, "baseline": 0.01, "copied": 17}
+    measured = {"copies": {"value": 0.42, "low": 0.38, "high": 0.46, "details": details}}
+    said = copies.warning(measured, {"copies": "memorisation", "other": "coverage"}, "The kept model")
+    assert said is not None and said.startswith("The kept model copies training data: 0.42")
+    assert "(by chance 0.0100); 17 training samples are copied." in said
+    quiet = {"copies": {**measured["copies"], "details": {**details, "flagged": False}}}
+    assert copies.warning(quiet, {"copies": "memorisation"}, "The kept model") is None
+    assert copies.warning({}, {"copies": "memorisation"}, "The kept model") is None

@@ -734,3 +734,11 @@ def test_the_incumbent_is_exported_whole(tmp_path: Path) -> None:
         with pytest.raises(UserError):
             exports.export(empty, what, tmp_path / "none")  # type: ignore[arg-type]
     assert not (tmp_path / "none").exists()
+
+
+def test_a_file_where_a_folder_belongs_is_said_not_raised(tmp_path: Path) -> None:
+    taken = tmp_path / "runs"
+    taken.write_text("not a folder")
+    with pytest.raises(UserError, match="a file where a folder") as caught:
+        files.make_folder(taken / "digits")
+    assert str(taken) in str(caught.value) and taken.read_text() == "not a folder"

@@ -89,6 +89,15 @@ def test_every_variant_is_trained_with_every_seed(tmp_path: Path) -> None:
     assert [job.recipe.seed for _, job in found.jobs] == [4, 7, 4, 7]
 
 
+def test_some_variants_alone(tmp_path: Path) -> None:
+    found = load(tmp_path, vary={"data.n": [300, 600, 900]}, judges="n-600")
+    assert [job.recipe.name for _, job in found.only(["n-900", "n-600"]).jobs] == ["n-600", "n-900"]
+    with pytest.raises(UserError, match="no variant 'n-7'"):
+        found.only(["n-600", "n-7"])
+    with pytest.raises(UserError, match="'n-600' lends its judges"):
+        found.only(["n-900"])
+
+
 @pytest.mark.parametrize(("keys", "said"), [
     ({"vary": {"stages.0.step": [1]}}, r"variant 'step-1'.*unknown key 'stages.0.step'"),
     ({"vary": {"data.n": [1, 1.0]}, "variants": {"n-1": {}}}, "two variants are called 'n-1'"),

@@ -236,3 +236,10 @@ def test_what_is_computed_beforehand_fits_every_part_of_a_draw() -> None:
         assert part["tokens"].shape[1] == 7
         torch.testing.assert_close(part["before_log_probs"], part["tokens"][:, 1:].float())
     assert sorted(part["tokens"][i, 0].item() for part in seen for i in range(2)) == [0, 3, 5, 12]
+
+
+def test_two_stages_of_one_process_have_each_their_precision() -> None:
+    """A referee is fitted in float32 before the policy trains in bfloat16, and the other way round."""
+    seen = [trainer.accelerator_for(SPEC.model_copy(update={"precision": asked})).mixed_precision
+            for asked in ("fp32", "bf16", "bf16", "fp32")]
+    assert seen == ["no", "bf16", "bf16", "no"]

@@ -215,3 +215,27 @@ def opened(folder: Path) -> Any:
     pipeline = DiffusionPipeline.from_pretrained(str(folder), **none)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def same_noise(kind: str, folder: Path, texts: list[str], latents: Any, steps: int, guidance: float = 1.0,
+               negative: str = "", size: int = 16) -> Any:
+    """Latents that plain diffusers makes of this noise, by Euler's steps at the noise levels of the folder's own."""
+    pipeline = opened(folder)
+    asked: dict[str, Any] = {"num_inference_steps": steps, "output_type": "latent", "height": size, "width": size}
+    if kind.startswith("flux"):
+        packed = pipeline._pack_latents(latents, *latents.shape)
+        if guidance != 1:
+            asked |= {"true_cfg_scale": guidance, "negative_prompt": [negative] * len(latents)}
+        made = pipeline(texts, latents=packed, **asked).images
+        return pipeline._unpack_latents(made, size, size, pipeline.vae_scale_factor)
+    if not kind.startswith("sd3"):
+        from diffusers import EulerDiscreteScheduler
+
+        pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+        pipeline.scheduler.set_timesteps(steps)
+        latents = latents * pipeline.scheduler.sigmas[0] / pipeline.scheduler.init_noise_sigma
+    if kind == "pixart":
+        asked["use_resolution_binning"] = False
+    if negative:
+        asked["negative_prompt"] = [negative] * len(latents)
+    return pipeline(texts, latents=latents, guidance_scale=guidance, **asked).images

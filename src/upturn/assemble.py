@@ -83,7 +83,7 @@ def assemble(recipe: Recipe) -> Assembly:
         if name != "policy" and model.fit is None and model.refit is None:
             raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {split: train, epochs: 20}'.")
         for word, spec in (("fit", model.fit), ("refit", model.refit)):
-            if spec is not None:
+            if spec is not None and not model.ready:
                 _check_objective(spec, made, recipe.models[name].name, f"models.{name}.{word}")
         if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
             raise UserError("is fitted on the candidates of a round, and no round samples any",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from upturn.errors import UserError
 
@@ -68,6 +68,7 @@ class Training(Part):
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the steps
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # greatest gradient norm
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # adamw_8bit: moments in a quarter of the memory
     ema: float = Field(0.0, ge=0, lt=1)  # decay a step of the averaged weights; 0: none
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on an accelerator that has it, fp32 elsewhere
     held_out_every: float = Field(1.0, gt=0)  # epochs between two held-out losses
@@ -117,6 +118,11 @@ class Model(Part):
     @property
     def spec(self) -> dict[str, Any]:
         return {"name": self.name, **(self.model_extra or {})}
+
+    @property
+    def ready(self) -> bool:
+        """Whether it comes with weights that nothing here trains."""
+        return self.fit is not None and 0 in (self.fit.steps, self.fit.epochs)
 
 
 class Stage(Training):
@@ -234,6 +240,10 @@ class Keep(Part):
     disk_gb: Annotated[float | None, Field(gt=0)] = None
 
 
+def _has_weights(model: Model) -> bool:
+    return model.fit is None and model.refit is None and any(model.spec.get(at) for at in ("folder", "hub"))
+
+
 class Recipe(Part):
     """All that a run was asked to do."""
 
@@ -254,6 +264,16 @@ class Recipe(Part):
     threads: Positive | None = None  # of one process; part of the promise of the same bytes
     catalog: str | None = None  # a SQLAlchemy URL; None: SQLite in the run's folder
     tracker: Literal["tensorboard", "mlflow", "wandb"] | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _as_they_come(cls, models: dict[str, Model]) -> dict[str, Model]:
+        """A helper with weights of its own, of which nothing else is said, is used as it is."""
+        untouched = {"fit": Fit.model_validate({"steps": 0})}
+        return {
+            name: model.model_copy(update=untouched) if name != "policy" and _has_weights(model) else model
+            for name, model in models.items()
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -19,20 +19,44 @@ from upturn.types import Prompt, Samples
 from upturn.watch import Watch
 
 
+class Drawer:
+    """The policy of a unit, read once, to draw samples from as often as asked.
+
+    ``settings`` are ``name=value`` for the sampling settings of the first evaluation. Raises UserError for a setting
+    that the model does not have.
+    """
+
+    def __init__(self, run: Run, unit: str, settings: Sequence[str] = ()) -> None:
+        parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
+        self._work = Work(run, parts, Watch())
+        self._policy = self._work.policy(unit)
+        self._settings = _changed(parts, settings)
+
+    @property
+    def conditional(self) -> bool:
+        return self._policy.conditional
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The classes that may be asked for; empty where a text is asked, or nothing."""
+        reads = self._policy.kind == "text" or reads_text(self._policy)
+        return () if reads or not self.conditional else self._work.tools.classes
+
+    def draw(self, prompts: Sequence[str], count: int, seed: int) -> Samples:
+        """``count`` samples a prompt. The noise depends on seed, prompt and candidate alone.
+
+        Raises UserError for a prompt that the model cannot read.
+        """
+        asked = [_prompt(text, self._policy, self._work.tools.classes) for text in prompts] or [Prompt()]
+        keys = prompt_keys(seeds.key("sample", seed), asked, count)
+        return self._work.draw(self._policy, asked, keys, self._settings)
+
+
 def to_files(
     run: Run, unit: str, prompts: Sequence[str], count: int, seed: int, folder: Path, settings: Sequence[str] = ()
 ) -> list[Path]:
-    """``count`` samples a prompt as PNG, text or CSV files, named by prompt and candidate.
-
-    The noise depends on seed, prompt and candidate alone. ``settings`` are ``name=value`` for the sampling settings of
-    the first evaluation. Raises UserError for a prompt or a setting the model cannot read.
-    """
-    parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
-    work = Work(run, parts, Watch())
-    policy = work.policy(unit)
-    asked = [_prompt(text, policy, work.tools.classes) for text in prompts] or [Prompt()]
-    keys = prompt_keys(seeds.key("sample", seed), asked, count)
-    samples = work.draw(policy, asked, keys, _changed(parts, settings))
+    """``count`` samples a prompt as PNG, text or CSV files, named by prompt and candidate; as :class:`Drawer` draws."""
+    samples = Drawer(run, unit, settings).draw(prompts, count, seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [_write(samples, row, folder) for row in range(len(samples))]

@@ -153,7 +153,7 @@ def _of_recipe(recipe: Recipe, name: str, runs: Path) -> tuple[DualEncoder, str]
     made: Any = components.make("model", model.spec, f"models.{name}")
     if weights.is_dir():
         made.load(weights)
-    elif model.fit is None and model.spec.get("config") is None:
+    elif model.ready:
         made.open()
     else:
         raise UserError(

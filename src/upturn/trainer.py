@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
-from upturn import beforehand, seeds
+from upturn import beforehand, optimiser, seeds
 from upturn.averaging import Average
 from upturn.errors import RunError, UserError
 from upturn.feeds import REFERENCE, Feed, FixedFeed
@@ -32,6 +33,7 @@ _BETTER = 1e-4  # a held-out loss is a gain if it is lower by this share: less i
 _ATTACH = 2**62  # the number that stands for an adapter's own chance among the steps' keys
 _NOTHING = "idle"  # the metric of a step in which nothing was learned
 _IDLE = 10  # steps in a row without anything to learn, and no fewer than an epoch, before a stage gives up
+_OPTIMIZER = "optimizer."  # begins the names of its tensors in a saved state
 _COMPILE_FROM = 1000  # steps below which compiling on an accelerator costs more than it gives
 
 
@@ -90,6 +92,9 @@ def accelerator_for(spec: Training) -> Accelerator:
     precision = {"fp32": "no", "bf16": "bf16"}.get(spec.precision, "no")
     if spec.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         precision = "bf16"
+    # accelerate keeps one precision a process; stages have each their own. What connects processes is kept.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision)
 
 
@@ -114,9 +119,7 @@ class _Session:
         self.reference: Any = None
         self._refer()
         self.parameters = list(plan.adapter.parameters(model))
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=plan.spec.learning_rate, weight_decay=plan.spec.weight_decay, fused=True
-        )
+        self.optimizer = optimiser.optimiser(plan.spec, self.parameters)
         self.average = Average(self.parameters, plan.spec.ema) if plan.spec.ema else None
         self.history = History()
         self.once = (self.accelerator.num_processes == 1 and self._acting
@@ -372,9 +375,8 @@ class _Session:
         bare = self.accelerator.unwrap_model(self.model.module)
         frozen = {name for name, parameter in bare.named_parameters() if not parameter.requires_grad}
         tensors = {f"model.{name}": value for name, value in bare.state_dict().items() if name not in frozen}
-        for i, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{i}.{name}"] = value
+        state = optimiser.tensors(self.optimizer, self.parameters)
+        tensors |= {f"{_OPTIMIZER}{name}": value for name, value in state.items()}
         if self.average is not None:
             tensors |= {f"average.{i}": value for i, value in enumerate(self.average.values)}
         checkpoints.write_checkpoint(self.plan.progress / f"step-{step:08d}", tensors, dict(self.history.__dict__))
@@ -395,14 +397,8 @@ class _Session:
         frozen = {name for name, parameter in self.model.module.named_parameters() if not parameter.requires_grad}
         if unknown or set(left) - frozen:
             raise RunError("the saved state is of another model", where=str(newest), fix="Remove it and run again.")
-        state: dict[torch.Tensor, dict[str, Any]] = {}
-        for i, parameter in enumerate(self.parameters):
-            prefix = f"optimizer.{i}."
-            found = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-            if found:
-                # the step counter stays where the optimiser made it; moments follow their parameter
-                state[parameter] = {n: v.to(parameter.device) for n, v in found.items()}
-        self.optimizer.state.update(state)
+        state = {n.removeprefix(_OPTIMIZER): v for n, v in tensors.items() if n.startswith(_OPTIMIZER)}
+        optimiser.restore(self.optimizer, self.parameters, state)
         if self.average is not None:
             self.average.values = [
                 tensors[f"average.{i}"].to(p.device) for i, p in enumerate(self.parameters)

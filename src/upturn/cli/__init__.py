@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from upturn.cli import captions, component, find, lab, look, study, take, work
+from upturn.cli import captions, component, find, lab, look, serve, study, take, work
 from upturn.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("compare")(look.compare)
 app.command("trace")(look.trace)
 app.command("sample")(take.sample)
 app.command("export")(take.export)
+app.command("serve")(serve.serve)
 app.command("search")(find.search)
 app.command("list")(component.show)
 app.add_typer(lab.app, name="lab")

@@ -16,6 +16,9 @@ def study(
     file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's YAML, or a recipe with several captions.")],
     settings: Settings = [],
     folder: Annotated[Path, typer.Option("--studies", help="The folder that holds the studies.")] = Path("studies"),
+    only: Annotated[
+        list[str], typer.Option("--only", metavar="VARIANT", help="Some of its variants; the others another time.")
+    ] = [],
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it will cost.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -28,6 +31,8 @@ def study(
     from upturn.studies.results import RESULTS
 
     asked = studies.load(file, settings)
+    if only:
+        asked = asked.only(only)
     if plan:
         foreseen = foresight.foresee(asked)
         if as_json:

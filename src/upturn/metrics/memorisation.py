@@ -25,9 +25,13 @@ class Memorisation:
     baseline, in the details with the excess over it. A sample at the threshold counts, so that exact copies count even
     where the data repeats itself. ``copied`` in the details is how many training samples they are near to. Compare
     ``authenticity`` of Alaa et al., ICML 2022, which has no baseline.
+
+    ``flagged`` in the details: even the low end of the interval is ``alarm`` times the baseline; report and study then
+    say at their top that the model copies.
     """
 
     quantile: float = 0.01  # a rate of false alarms, stated as the baseline
+    alarm: float = 10.0  # times the baseline: held-out data may be farther off than new samples of known kinds are
     pairs: int = 10  # how many of the flagged, closest first, are named beside what they copy
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
@@ -36,6 +40,8 @@ class Memorisation:
     def __post_init__(self) -> None:
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile is {self.quantile}: it must lie between 0 and 1")
+        if self.alarm < 1:
+            raise ValueError(f"alarm is {self.alarm}: it must be at least 1, which is what chance gives")
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
@@ -51,7 +57,7 @@ class Memorisation:
         shown = flagged[distances[flagged].argsort(kind="stable")][: self.pairs]
         details = {
             "baseline": baseline, "excess": share - baseline, "threshold": threshold, "held_out": len(held_out),
-            "copied": len(np.unique(rows[flagged])),
+            "copied": len(np.unique(rows[flagged])), "flagged": bool(low > self.alarm * baseline),
             "pairs": pairs(evidence.samples, evidence.tools.train, rows, distances, shown),
         }
         return Measurement(share, low, high, len(values), values, details=details)

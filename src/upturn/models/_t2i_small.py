@@ -1,4 +1,4 @@
-"""A small text-to-image pipeline from nothing: a Stable Diffusion of pixels, with words of its own."""
+"""A small text-to-image pipeline from nothing: a Stable Diffusion XL of pixels, with words of its own."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from torch import nn
 
 from upturn.errors import UserError
 from upturn.models._t2i_pipeline import Pipeline, quiet
-from upturn.models._t2i_unet import StableDiffusion
+from upturn.models._t2i_unet import StableDiffusionXl
 
 _BOS, _EOS, _END = "<|startoftext|>", "<|endoftext|>", "</w>"  # CLIP's own
 _GROUPS = 8  # of group norm
 _TINY = 2.0**-7  # of the autoencoder's codes: its decoder bends what is large, here by 2e-6 of the pixel
 _COLOURS = 3
+_READER = "text_encoder_2"  # the one of XL's text encoders whose embedding of the whole text stands beside the time
+_SIZE_WIDTH, _SIZES = 8, 6  # the numbers that XL tells of a picture, and the sines of each: here they say nothing new
 
 
 @dataclass(frozen=True)
 class Small:
-    """``config:`` of text_to_image: sizes of a U-Net and a CLIP text encoder, trained together from random weights."""
+    """``config:`` of text_to_image: sizes of a U-Net and a CLIP text encoder, trained together from random weights.
+
+    The embedding of the whole caption is added to the time's and scales every residual layer (XL's way of saying it,
+    and the adaptive norms of Dhariwal & Nichol 2021): so it is heard within minutes, where attention to its words alone
+    is not (docs/decisions.md).
+    """
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # a level each; half the size at each next one
     layers: int = 1  # residual layers a level; Stable Diffusion has 2
@@ -52,7 +59,7 @@ def build(small: Small, size: int, captions: Sequence[str]) -> Pipeline:
     Raises UserError where the size does not fit the levels.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     step = max(8, 2 ** (len(small.channels) - 1))
     if size % step:
@@ -62,7 +69,7 @@ def build(small: Small, size: int, captions: Sequence[str]) -> Pipeline:
         )
     tokenizer = _tokenizer(small, sorted(set(captions)))
     with quiet():
-        encoder = CLIPTextModel(CLIPTextConfig(
+        encoder = CLIPTextModelWithProjection(CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=small.text_width, intermediate_size=4 * small.text_width,
             num_hidden_layers=small.text_layers, num_attention_heads=small.text_width // small.head_dim,
             max_position_embeddings=small.tokens, projection_dim=small.text_width, bos_token_id=tokenizer.bos_token_id,
@@ -75,20 +82,23 @@ def build(small: Small, size: int, captions: Sequence[str]) -> Pipeline:
             attention_head_dim=tuple(c // small.head_dim for c in small.channels),  # diffusers' name for how many heads
             down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
             up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            resnet_time_scale_shift="scale_shift", addition_embed_type="text_time",
+            addition_time_embed_dim=_SIZE_WIDTH,
+            projection_class_embeddings_input_dim=_SIZES * _SIZE_WIDTH + small.text_width,
         )
-    family = StableDiffusion({"_class_name": StableDiffusion.pipelines[0]})
+    index = _index()
     return Pipeline(
-        family, _index(), _scheduler(small), unet, _pixels(), {"text_encoder": encoder}, {"text_encoder": tokenizer}
+        StableDiffusionXl(index), index, _scheduler(small), unet, _pixels(), {_READER: encoder}, {_READER: tokenizer}
     )
 
 
 def _index() -> dict[str, Any]:
     return {
-        "_class_name": StableDiffusion.pipelines[0], "requires_safety_checker": False,
-        "feature_extractor": [None, None], "image_encoder": [None, None], "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderTiny"],
+        "_class_name": StableDiffusionXl.pipelines[0], "force_zeros_for_empty_prompt": True,
+        "feature_extractor": [None, None], "image_encoder": [None, None], "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": [None, None], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer": [None, None], "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderTiny"],
     }
 
 

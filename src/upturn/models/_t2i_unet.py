@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from upturn.models._t2i_family import Family, Read, clip_length, hidden, padded
 
 VAES = ("AutoencoderKL", "AutoencoderTiny")
+_SAID = ("hidden:text_encoder", "hidden:text_encoder_2")  # what XL's encoders say, in the order of its U-Net
+_SIZES = 6  # numbers that XL's U-Net is told of a picture: original size, crop and target
 
 
 def _odd_unet(unet: Mapping[str, Any], added: str | None) -> str:
@@ -60,8 +62,8 @@ class StableDiffusion(Family):
 class StableDiffusionXl(Family):
     """Podell et al. 2023: two encoders side by side, the second's embedding and the picture's size beside the time.
 
-    A picture is told to be whole and of the size it has: original size, crop and target are (size, size), (0, 0) and
-    (size, size), as the pipeline has them unless asked otherwise.
+    The first encoder may be left out, as in the pipeline. A picture is told to be whole and of the size it has:
+    original size, crop and target are (size, size), (0, 0) and (size, size), the pipeline's own unless asked otherwise.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionXLPipeline",)
@@ -71,6 +73,7 @@ class StableDiffusionXl(Family):
         "text_encoder_2": ("CLIPTextModelWithProjection",), "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
         "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
     }
+    optional: ClassVar[frozenset[str]] = frozenset({"text_encoder", "tokenizer"})
     trains: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
     inverts: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
 
@@ -79,17 +82,25 @@ class StableDiffusionXl(Family):
         self.zeroed = bool(index.get("force_zeros_for_empty_prompt", True))
 
     def check(self, configs: Mapping[str, Mapping[str, Any]]) -> str:
-        return _odd_unet(configs["unet"], "text_time")
+        unet, pooled = configs["unet"], configs["text_encoder_2"].get("projection_dim", 0)
+        told = (unet.get("projection_class_embeddings_input_dim") or 0) - pooled
+        each = unet.get("addition_time_embed_dim")
+        if each and told != _SIZES * each:
+            return f"a U-Net that is told {told / each:g} numbers of a picture, not its {_SIZES} sizes (a refiner)"
+        return _odd_unet(unet, "text_time")
 
     def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
         return padded(tokenizer, texts, clip_length(tokenizer))
+
+    def silent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
+        return {}
 
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
         words, whole = hidden(encoder, tokens)
         return {f"hidden:{name}": words} if whole.ndim == 3 else {f"hidden:{name}": words, "pooled": whole}
 
     def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
-        words = torch.cat([text["hidden:text_encoder"], text["hidden:text_encoder_2"]], dim=-1)
+        words = torch.cat([text[said] for said in _SAID if said in text], dim=-1)
         sizes = words.new_tensor([size, size, 0, 0, size, size]).expand(len(x), -1)
         out: Tensor = denoiser(
             x, time, encoder_hidden_states=words, return_dict=False,

@@ -23,7 +23,7 @@ from upturn.models._t2i_latents import Latents
 from upturn.models._t2i_module import CAPTION, Joint, TextCaller
 from upturn.models._t2i_pipeline import Pipeline, cached, family_of, from_folder, hub_folder
 from upturn.models._t2i_sampling import TextToImageSampling
-from upturn.models._t2i_unet import StableDiffusion
+from upturn.models._t2i_unet import StableDiffusionXl
 from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, content_id
 
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
@@ -35,9 +35,10 @@ _DEFAULT_LATENTS = 128  # a side, where the denoiser's config does not say: Flux
 class TextToImage(Diffusion):
     """Text to image: a U-Net or transformer pipeline of `diffusers`, or a small one from nothing; pictures are square.
 
-    Exactly one of ``config`` (a small Stable Diffusion of pixels, its own words; see ``_t2i_small.Small``), ``folder``
-    (a pipeline of diffusers) and ``hub`` (a name; the local cache first) says which: StableDiffusion (1.x, 2.x, XL, 3),
-    Flux, PixArt. safetensors only, never remote code. What the network predicts is read from the pipeline's scheduler.
+    Exactly one of ``config`` (a small Stable Diffusion XL of pixels, its own words; see ``_t2i_small.Small``),
+    ``folder`` (a pipeline of diffusers) and ``hub`` (a name; the local cache first) says which: StableDiffusion (1.x,
+    2.x, XL, 3), Flux, PixArt. safetensors only, never remote code. What the network predicts is read from the
+    pipeline's scheduler.
 
     The autoencoder is frozen; where ``cache`` is on, a picture's latents are computed once (a draw then says where in
     their distribution it stands), and what frozen text encoders say of a caption, once. Several captions a picture: the
@@ -79,7 +80,7 @@ class TextToImage(Diffusion):
         if self.config is not None:
             where, what = "model.config", "the config of text_to_image"
             self.small = components.checked(_t2i_small.Small, self.config, where, what)
-            self.inverts = StableDiffusion.inverts
+            self.inverts = StableDiffusionXl.inverts
             return
         at = Path(self.folder) if self.folder is not None else cached(str(self.hub))
         if at is not None:  # a pipeline that is not in the hub's cache is checked when it is fetched

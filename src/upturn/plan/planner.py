@@ -86,7 +86,9 @@ class Planner:
     def before_rounds(self) -> None:
         """Rows of the helper models, and of the stages that make round 0."""
         for name, model in self.recipe.models.items():
-            if model.fit is not None:
+            if model.ready:
+                self.rows.append(Row(f"models/{name}", "fit", 0, 0, 0.0, 2 * COMMIT))
+            elif model.fit is not None:
                 own = self.splits.train if model.fit.split == "train" else self.splits.held_out
                 chosen = where(own, model.fit.where, f"models.{name}.fit")
                 self.train_on(f"models/{name}", "fit", self.tools.model(name), model.fit, chosen, len(chosen))

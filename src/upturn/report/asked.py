@@ -19,7 +19,9 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
     rows = [("Data", component(recipe.data))]
     for name, model in recipe.models.items():
         where = ""
-        if model.fit is not None:
+        if model.ready:
+            where = ", taken as it is"
+        elif model.fit is not None:
             part = "training" if model.fit.split == "train" else "held-out"
             where = f", fitted on the {part} data{_where(model.fit.where)} and then left as it is"
         if model.refit is not None:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
 
-from upturn.report import asked, bars, choices, epochs, proxy, rounds, samples, words
+from upturn.report import asked, bars, choices, copies, epochs, proxy, rounds, samples, words
 from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
 from upturn.store.run import Run
@@ -45,7 +45,7 @@ def context(facts: Facts) -> dict[str, Any]:
     return {
         "name": facts.status.run, "run_id": facts.run.id, "forked_from": identity.get("forked_from"),
         "created": str(identity.get("created", ""))[:16].replace("T", " "),
-        "verdict": verdict(facts, [found.hacked for found in against if found.hacked]),
+        "verdict": verdict(facts, [*[found.hacked for found in against if found.hacked], *_copies(facts)]),
         "asked": asked.summary(facts), "against": against,
         "recipe": words.visible(run_text), "data": bars.data_counts(facts),
         "notes": [str(note) for note in facts.info(DATA, "load").get("notes", ())],
@@ -57,6 +57,14 @@ def context(facts: Facts) -> dict[str, Any]:
         "pairs": pairs, "pairs_of": pairs_of, "fingerprint": facts.run.fingerprint, "number": words.number,
         "script": script, "style": resource("report.css"), "script_hash": hash_of(script),
     }
+
+
+def _copies(facts: Facts) -> list[str]:
+    if facts.kept is None:
+        return []
+    specs = {name: str(spec["name"]) for name, spec in facts.specs.items()}
+    found = copies.warning(facts.kept.metrics, specs, "The kept model")
+    return [found] if found else []
 
 
 def resource(name: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from upturn import seeds
-from upturn.types import Array, Samples
+from upturn.types import Array, Samples, objects
 
 _BITS = 63
 
@@ -81,6 +82,17 @@ def ballots(
             liked = (utility == best) | (best - utility <= ties)
         picked[person] = np.where(sloppy, random_pick, liked)
     return Ballots(taste, rows, part, picked)
+
+
+def uniforms(ids: Sequence[str], seed: int, person: int, people: int) -> tuple[Array, Array, float]:
+    """What one of ``people`` would draw of candidates that stand alone together, as ``ballots`` draws it.
+
+    (K,) the noise of each candidate and (K,) the whim, both in (0, 1), and the number that says whether the vote is
+    careless.
+    """
+    keys = _keys(objects(list(ids)), seed)
+    together = np.bitwise_xor.reduce(keys, keepdims=True)
+    return _uniform(keys, person), _uniform(keys, people + person), float(_uniform(together, person)[0])
 
 
 def _keys(ids: Array, seed: int) -> Array:

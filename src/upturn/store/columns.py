@@ -7,7 +7,8 @@ shape of the content, and how each further field came, so that it goes back the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,12 +213,24 @@ def _leaves(table: pa.Table) -> list[str]:
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, all columns or some; UserError naming the file where it is missing, cut off or damaged."""
+    with _parquet(path) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
+def read_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    """The same file, at most ``rows`` rows at a time, each batch with the schema's notes."""
+    with _parquet(path) as file:
+        yield from file.iter_batches(batch_size=rows)
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            return file.read(columns=None if columns is None else list(columns))
+            yield file
     except FileNotFoundError as error:
         raise UserError("there is no such file", where=str(path)) from error
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:

@@ -41,8 +41,12 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each new name flushed to the disk."""
+    """Make a folder and its parents, each new name flushed to the disk. UserError where a file is in the way."""
     missing = [where for where in (folder, *folder.parents) if not where.exists()]
+    for where in (folder, *folder.parents):
+        if where.exists() and not where.is_dir():
+            raise UserError("there is a file where a folder is to be made", where=str(where),
+                            fix="Name another folder (--runs), or move the file away.")
     folder.mkdir(parents=True, exist_ok=True)
     for where in missing:
         sync(where.parent)

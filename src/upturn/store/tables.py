@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from upturn.store.columns import (
     further_of,
     numbers,
     prompts_of,
+    read_batches,
     read_table,
     to_samples,
     to_table,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SAMPLES, SCORES, SELECTIONS, MIXTURE = "samples.parquet", "scores.parquet", "selections.parquet", "mixture.parquet"
-__all__ = ["prompts_of", "read_mixture", "read_samples", "read_scores", "read_selections", "write_mixture",
-           "write_samples", "write_scores", "write_selections"]
+__all__ = ["iterate_samples", "prompts_of", "read_mixture", "read_samples", "read_scores", "read_selections",
+           "write_mixture", "write_samples", "write_scores", "write_selections"]
 
 
 def write_samples(path: Path, samples: Samples) -> None:
@@ -46,6 +47,14 @@ def write_samples(path: Path, samples: Samples) -> None:
 def read_samples(path: Path) -> Samples:
     """The samples written there; UserError naming the file where it cannot be read."""
     return _understood(path, lambda: to_samples(read_table(path)))
+
+
+def iterate_samples(path: Path, rows: int) -> Iterator[Samples]:
+    """The same, some rows at a time: memory does not grow with the file."""
+    import pyarrow as pa
+
+    for batch in read_batches(path, rows):
+        yield _understood(path, lambda batch=batch: to_samples(pa.Table.from_batches([batch])))  # type: ignore[misc]
 
 
 def _understood(path: Path, read: Callable[[], T]) -> T:

@@ -46,7 +46,7 @@ def results(study: Study, folder: Path, failed: Mapping[str, str]) -> dict[str, 
             for name, spec in specs.items()
         ],
         "differences": {name: [asdict(one) for one in apart[name]] for name in specs},
-        "warnings": _warnings(done, runs),
+        "warnings": [*_warnings(done, runs), *_copiers(arms, specs)],
         "prompts": _prompts(done, runs, seen),
         "wordings": [list(group) for group in study.wordings],
         "wording_effects": {
@@ -122,6 +122,20 @@ def _warnings(done: Sequence[Variant], runs: Mapping[str, Run]) -> list[str]:
         "'judges: <variant>' in the study lends one variant's to all."
         for name, ids in judges.items() if len(ids) > 1
     ]
+
+
+def _copiers(arms: Mapping[str, Arm], specs: Mapping[str, str]) -> list[str]:
+    """Variants whose memorisation is flagged, with the share of samples of the first training that is."""
+    out = []
+    for name in (name for name, component in specs.items() if component == "memorisation"):
+        for arm in arms.values():
+            flagged = [m[name] for m in arm.measured if name in m and m[name].details.get("flagged")]
+            for found in flagged[:1]:
+                out.append(
+                    f"'{arm.name}' copies training pictures: {found.value:.0%} of its samples ({found.low:.0%} to "
+                    f"{found.high:.0%}) lie nearer to one than unseen real ones nearly ever do."
+                )
+    return out
 
 
 def _prompts(

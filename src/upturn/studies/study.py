@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +91,16 @@ class Study:
         """The variant whose judges the others use stands first."""
         ordered = sorted(self.variants, key=lambda variant: variant.name != self.judges)
         return [(variant, job) for variant in ordered for job in variant.jobs]
+
+    def only(self, names: Sequence[str]) -> Study:
+        """The same study of some variants. UserError where one is unknown, or the judges are left out."""
+        known = [variant.name for variant in self.variants]
+        for name in names:
+            if name not in known:
+                raise UserError(f"there is no variant '{name}'", where="--only", fix=f"There: {', '.join(known)}.")
+        if self.judges is not None and self.judges not in names:
+            raise UserError(f"'{self.judges}' lends its judges to the others", where="--only", fix="Name it, too.")
+        return replace(self, variants=tuple(variant for variant in self.variants if variant.name in names))
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Study:

@@ -1,0 +1,39 @@
+"""Studies on the emoji, where they stand beside the project: EmojiTwo's 2,008 pictures with names and categories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from common import ROOT, RUNS
+
+from upturn.cli.progress import Lines
+from upturn.store.run import Run
+from upturn.studies import conduct, study
+
+EMOJI = ROOT.parent / "shared" / "data" / "emoji"
+
+
+def found(file: str, *only: str) -> Mapping[str, Any]:
+    """results.json of a shipped study on the emoji, of all variants or of some; done before, it is only read."""
+    asked = study.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}"])
+    asked = asked.only(only) if only else asked
+    folder = conduct.conduct(asked, RUNS, Lines())
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return results
+
+
+def value(results: Mapping[str, Any], variant: str, metric: str) -> dict[str, Any]:
+    of = next(v for v in results["variants"] if v["name"] == variant)
+    figure: dict[str, Any] = of["metrics"][metric]
+    return figure
+
+
+def interval(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def run_of(file: str, variant: str, *beside: str) -> Run:
+    """A variant's run of a shipped study, done with those that the study's own test has ``beside`` it."""
+    return Run.open(RUNS / str(found(file, variant, *beside)["name"]) / variant)

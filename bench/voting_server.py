@@ -1,0 +1,27 @@
+"""A voting page in a process of its own, for the benchmarks: RUN OVERLAP [PORT [DATABASE]]; serves until killed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from common import ROOT  # it puts tests/ on the path
+
+from upturn.feedback import server
+from upturn.feedback.asking import Question
+from upturn.store.run import Run
+from voting import FREE, booth_over
+
+assert ROOT.is_dir()
+
+
+def main(folder: str, overlap: str, port: str = "0", database: str = "") -> None:
+    question = Question("pick", overlap=int(overlap))
+    with booth_over(Run.open(Path(folder)), question, rates=FREE, url=database or None) as booth:
+        listening = server.bound("127.0.0.1", int(port))
+        print(f"ADDRESS http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
+        server.serve(booth, listening)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,143 @@
+"""serve: the voting page of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upturn.cli.common import RUNS, RunName, Runs, open_run, round_unit
+from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from upturn.store.run import Run
+    from upturn.store.votes import BallotBox
+
+_SOLE = "you"  # who votes where nobody was named
+
+
+def serve(
+    run: RunName,
+    mode: Annotated[
+        list[str], typer.Option("--mode", help="pick, compare, rate, rank or edit; several are possible. "
+                                "Absent: what was asked before, else pick.")
+    ] = [],
+    rounds: Annotated[
+        list[int], typer.Option("--round", help="Whose samples; several: their evaluations side by side. "
+                                "Absent: the newest that has samples.")
+    ] = [],
+    unit: Annotated[str, typer.Option("--unit", help="Any unit with samples, such as rounds/001, instead.")] = "",
+    candidates: Annotated[int, typer.Option("--candidates", help="At a time, for pick and rank.")] = 4,
+    overlap: Annotated[int, typer.Option("--overlap", min=1, help="How many people answer each task.")] = 1,
+    quota: Annotated[int | None, typer.Option("--quota", min=0, help="Answers in all; else overlap x tasks.")] = None,
+    attributes: Annotated[
+        list[str], typer.Option("--attribute", help="What a rating is about; several are possible.")
+    ] = [],
+    gold: Annotated[
+        Path | None, typer.Option("--gold", metavar="FILE", help="JSON lines: {candidates: [ids], right: id}.")
+    ] = None,
+    golds: Annotated[float, typer.Option("--gold-share", help="Share of tasks from --gold.")] = 0.1,
+    repeats: Annotated[float, typer.Option("--repeat-share", help="Share of tasks asked a second time.")] = 0.0,
+    people: Annotated[
+        Path | None, typer.Option("--people", metavar="FILE", help="YAML or CSV: name, role, team, quota. New ones "
+                                  "get a link, which is printed once.")
+    ] = None,
+    link: Annotated[list[str], typer.Option("--new-link", metavar="NAME", help="A new link for somebody.")] = [],
+    studio: Annotated[bool, typer.Option("--studio/--no-studio", help="Whether people may ask the model.")] = True,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Show texts as markdown, not as they are.")] = False,
+    database: Annotated[
+        str | None, typer.Option("--database", metavar="URL", help="A Postgres of the team's; else votes.db in the "
+                                 "run's folder.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Who can reach it; else this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8000,
+    certificate: Annotated[Path | None, typer.Option("--certificate", metavar="FILE", help="PEM, for https.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="PEM, of the certificate.")] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """The voting page: people pick, compare, rate, rank or edit what a run has made."""
+    from upturn.feedback import installed
+
+    installed()
+    from upturn.feedback import server
+    from upturn.feedback.asking import Question, tasks_of
+    from upturn.feedback.booth import Booth
+    from upturn.feedback.shelf import Shelf
+    from upturn.feedback.studio import Studio
+    from upturn.store.votes import open_box
+
+    if (certificate is None) != (key is None):
+        raise UserError("--certificate and --key go together")
+    found = open_run(run, runs)
+    shelf = Shelf(found)
+    with open_box(found, database) as box:
+        public = not server.is_loopback(host)
+        links = _links(box, people, link, public, host)
+        numbers = (candidates, overlap, quota, repeats) != (4, 1, None, 0.0)
+        said = bool(rounds or unit or gold or attributes or numbers)
+        for name in mode or (["pick"] if said or not box.polls(active=True) else []):
+            question = Question(
+                name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),  # type: ignore[arg-type]
+                golds if gold is not None else 0.0, repeats, unit,
+            )
+            asked = tasks_of(found, shelf, question, gold)
+            box.open_poll(
+                asked.unit, question.mode, asked.tasks, overlap=overlap, quota=quota, attributes=question.attributes,
+                golds=question.golds, repeats=repeats,
+            )
+            for why, count in asked.left_out.items():
+                print(f"left out: {count}, {why}")
+        print(box.progress().message())
+        listening = server.bound(host, port)
+        where = server.address(host, listening.getsockname()[1], certificate is not None)
+        worker = Studio(found.folder, round_unit(found, None), box) if studio and _has_model(found) else None
+        booth = Booth(
+            found.name, box, shelf, worker, "markdown" if markdown else "plain", certificate is not None,
+            server.hosts_for(host),
+        )
+        print(f"Listening on {where} ({_reach(public, certificate is not None)}). Ctrl C ends it; votes are kept.")
+        for person, token in links:
+            print(f"{person}: {where}/signin#{token}", flush=True)
+        if worker is not None:
+            worker.start()
+        try:
+            server.serve(booth, listening, certificate, key)
+        finally:
+            if worker is not None:
+                worker.close()
+
+
+def _links(box: BallotBox, path: Path | None, renewed: list[str], public: bool, host: str) -> list[tuple[str, str]]:
+    """Names and new tokens. UserError for a public address where nobody has one."""
+    from upturn.feedback.people_file import people_in
+
+    fresh = [(person.name, token) for person, token in box.add_people(people_in(path))] if path is not None else []
+    there = {person.name: person.id for person in box.people()}
+    for name in renewed:
+        if name not in there:
+            raise UserError(f"there is no '{name}'", where="--new-link", fix=f"There: {', '.join(there) or 'nobody'}.")
+        fresh.append((name, box.new_token(there[name])))
+    if public and set(there) <= {_SOLE}:
+        raise UserError(
+            f"{host} can be reached by others, and nobody has an access token", where="--host",
+            fix="Name who may vote with --people FILE, or leave --host out.",
+        )
+    if not there:
+        fresh.append((_SOLE, box.add_person(_SOLE, "admin")[1]))
+    elif set(there) == {_SOLE} and not fresh:
+        fresh.append((_SOLE, box.new_token(there[_SOLE])))
+    return fresh
+
+
+def _has_model(run: Run) -> bool:
+    """Whether there is a model to ask."""
+    incumbent = run.incumbent()
+    return incumbent is not None and (run.unit(incumbent) / "model").is_dir()
+
+
+def _reach(public: bool, secure: bool) -> str:
+    if not public:
+        return "this machine only; --host opens it to others"
+    return "others can reach it" if secure else "others can reach it, and what is sent can be read on the way: " \
+        "give --certificate and --key, or put a server with https before it"

@@ -1,0 +1,94 @@
+"""The app: pages and the interface for programs over one booth."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from upturn.errors import UserError
+from upturn.feedback import admin, door, made, vote
+from upturn.feedback.access import SignIn
+from upturn.feedback.booth import Booth
+from upturn.feedback.guard import Guard
+from upturn.feedback.pages import STATIC, page, static
+from upturn.store.votes import Refused
+
+_STATUS = {"unknown": 404, "paused": 403, "answered": 409, "conflict": 409, "wrong": 422}
+_YEAR = 31_536_000  # seconds
+_log = logging.getLogger("upturn.feedback")
+
+
+def create(booth: Booth) -> FastAPI:
+    """The app; it has no pages from elsewhere, its own description is /openapi.json."""
+    app = FastAPI(
+        title=f"upturn: votes on {booth.name}", docs_url=None, redoc_url=None,
+        description="Sign in with POST /api/session; send X-CSRF-Token with everything that changes something.",
+    )
+    app.state.booth = booth
+    for router in (door.router, vote.router, made.router, admin.router):
+        app.include_router(router)
+    app.add_api_route("/static/{name}", _static, include_in_schema=False)
+    app.add_exception_handler(SignIn, _to_the_door)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(UserError, _unable)
+    app.add_exception_handler(AnyHTTPException, _said)
+    app.add_exception_handler(RequestValidationError, _wrong)
+    app.add_middleware(Guard, hosts=booth.hosts)
+    return app
+
+
+async def _static(name: str) -> Response:
+    if name not in STATIC:
+        raise HTTPException(404, "there is nothing here")
+    return Response(
+        static(name), media_type=STATIC[name], headers={"cache-control": f"public, max-age={_YEAR}, immutable"}
+    )
+
+
+def _program(request: Request) -> bool:
+    return request.url.path.startswith("/api/")
+
+
+def _tell(request: Request, status: int, words: str, headers: Any = None) -> Response:
+    """For a program JSON, for a person a page."""
+    if _program(request):
+        return JSONResponse({"detail": words}, status, headers)
+    answer = page(request.app.state.booth, "message.html.j2", None, status=status, words=words)
+    answer.headers.update(headers or {})
+    return answer
+
+
+async def _to_the_door(request: Request, _: Exception) -> Response:
+    if _program(request):
+        return JSONResponse({"detail": "nobody is signed in"}, 401)
+    return RedirectResponse("/signin", 303)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _tell(request, _STATUS[error.code], error.what)
+
+
+async def _unable(request: Request, error: Exception) -> Response:
+    """The database or the run cannot be read: the reason is for whoever runs the server."""
+    _log.error("%s", error)
+    return _tell(request, 503, "this cannot be done just now; nothing was lost, try again in a moment")
+
+
+async def _said(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AnyHTTPException)
+    return _tell(request, error.status_code, str(error.detail), error.headers)
+
+
+async def _wrong(request: Request, error: Exception) -> Response:
+    """Where and why, without what was sent."""
+    assert isinstance(error, RequestValidationError)
+    if not _program(request):
+        return _tell(request, 422, "this could not be understood: load the page again")
+    found = [{"loc": list(one["loc"]), "msg": one["msg"]} for one in error.errors()]
+    return JSONResponse({"detail": found}, 422)

@@ -1,0 +1,114 @@
+"""All that a server holds: the votes, what is shown, who is signed in, and the studio if there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from upturn.errors import UserError
+from upturn.feedback.agreement import Agreement, agreement
+from upturn.feedback.markup import Style
+from upturn.feedback.sessions import Limits, Session, Signing
+from upturn.feedback.shelf import Content, Shelf
+from upturn.feedback.studio import Studio
+from upturn.store.votes import Assigned, BallotBox, Person, Progress, Showing
+from upturn.store.votes.engine import clear_errors
+
+T = TypeVar("T")
+_FRESH = 2.0  # seconds that what was read of people and progress may be old; whoever is paused is refused at once
+_QUICK = 0.005  # seconds that counting may take to be done after every answer
+_SLOW = 15.0  # seconds that agreement may be old: it reads every vote
+
+
+@dataclass(frozen=True)
+class _Kept:
+    value: Any
+    found: float
+    took: float  # seconds
+
+
+@dataclass
+class Booth:
+    """The shared state of the pages; everything that waits for the database is awaited, never blocked on."""
+
+    name: str  # of the run
+    box: BallotBox
+    shelf: Shelf
+    studio: Studio | None = None
+    style: Style = "plain"
+    secure: bool = False  # whether cookies go over https alone
+    hosts: frozenset[str] | None = None  # the names that the server answers to; None: any
+    limits: Limits = field(default_factory=Limits)
+    _kept: dict[str, _Kept] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.signing = Signing(self.box.key)
+
+    async def write(self, act: Callable[[Connection], T]) -> T:
+        """Through the one queue; returns after the commit."""
+        with clear_errors():
+            return await asyncio.wrap_future(self.box.submit(act))
+
+    async def read(self, act: Callable[[Connection], T]) -> T:
+        """Beside what is being written."""
+        return await asyncio.to_thread(self.box.read, act)
+
+    async def _recent(self, name: str, fresh: float, find: Callable[[], T]) -> T:
+        """What ``find`` gives, at most ``fresh`` seconds old."""
+        known = self._kept.get(name)
+        if known is None or time.monotonic() - known.found > fresh:
+            began = time.monotonic()
+            known = _Kept(await asyncio.to_thread(find), began, time.monotonic() - began)
+            self._kept[name] = known
+        found: T = known.value
+        return found
+
+    def answered(self) -> None:
+        """Somebody answered by the page: what it shows of progress is counted anew, where that is quick."""
+        known = self._kept.get("progress")
+        if known is not None and known.took < _QUICK:
+            del self._kept["progress"]
+
+    def forget(self) -> None:
+        """People or polls were changed here: what was read of them is old."""
+        self._kept.clear()
+
+    async def people(self) -> dict[str, Person]:
+        return await self._recent("people", _FRESH, lambda: {person.id: person for person in self.box.people()})
+
+    async def progress(self) -> Progress:
+        return await self._recent("progress", _FRESH, self.box.progress)
+
+    async def agreement(self) -> list[Agreement]:
+        return await self._recent("agreement", _SLOW, lambda: agreement(self.box.votes()))
+
+    async def session(self, cookie: str | None) -> Session | None:
+        """Who sends this cookie; None where nobody is signed in by it (any more)."""
+        said = self.signing.read(cookie) if cookie else None
+        if said is None:
+            return None
+        name, epoch, csrf = said
+        person = (await self.people()).get(name)
+        return Session(person, csrf) if person is not None and person.epoch == epoch else None
+
+    async def assign(self, person: str, mode: str | None = None, beside: tuple[str, ...] = ()) -> Assigned:
+        return await self.write(self.box.assigning(person, mode, beside))
+
+    async def content(self, showing: Showing, position: int) -> Content:
+        """What stands at a position. UserError where the run has lost it."""
+        place, sample = showing.places[position], showing.shown[position]
+        if not self.shelf.holds(place):
+            await asyncio.to_thread(self.shelf.place, place)
+        try:
+            return self.shelf.content(place, sample)  # one read of a file that is in memory, mostly
+        except KeyError:
+            raise UserError("what was to be shown here is gone from the run") from None
+
+    async def showing(self, name: str, person: str) -> Showing | None:
+        return await asyncio.to_thread(partial(self.box.showing, name, person))

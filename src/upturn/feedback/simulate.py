@@ -1,0 +1,199 @@
+"""Simulated people who vote over the same HTTP interface as everybody: sign in, fetch a task, answer it.
+
+Their noise is that of the scorer ``simulated_people``: person i of a crowd with one seed picks over HTTP what that
+scorer's person i picks, whatever the order of the screen and the order in which tasks come.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from upturn.errors import RunError
+from upturn.feedback.booth import Booth
+from upturn.feedback.server import running
+from upturn.feedback.sessions import Limits, Rate, Rates
+from upturn.scorers._crowd import uniforms
+from upturn.store.votes.words import STRENGTHS
+from upturn.types import Array, content_id
+
+Reward = Callable[[str], float]
+UNLIMITED = Rates(*(Rate(1e9, 1e9),) * 4)
+_TRIES = 50  # of a task that lies before others just now
+_WAIT = 0.05  # seconds between them
+
+
+@dataclass(frozen=True)
+class Voter:
+    """How one simulated person answers.
+
+    temperature  of the softmax over rewards that a pick is drawn from (Luce 1959); 0: always the best
+    careless     share of tasks that are answered at random
+    first        share of tasks where the first on the screen is taken, whatever it is: a position bias
+    ties         in units of the reward: two within it are about the same
+    """
+
+    temperature: float = 1.0
+    careless: float = 0.0
+    first: float = 0.0
+    ties: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.careless <= 1 and 0 <= self.first <= 1 and self.temperature >= 0 and self.ties >= 0):
+            raise ValueError("careless and first lie in [0, 1], temperature and ties are 0 or more")
+
+
+RANDOM = Voter(careless=1.0)  # one who never looks
+LEFT = Voter(first=0.7)  # one who takes the first in seven of ten
+
+
+@dataclass
+class Simulated:
+    """What a crowd has done: votes by person, and why each ended."""
+
+    given: list[int] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    @property
+    def votes(self) -> int:
+        return sum(self.given)
+
+
+def simulate(
+    address: str, tokens: Sequence[str], rewards: Reward, voters: Sequence[Voter], seed: int = 0,
+    most: int | None = None,
+) -> Simulated:
+    """Each person answers in turn until nothing is handed to anybody, or ``most`` votes are given.
+
+    ``rewards`` is a number for each sample id. People answer in turn, on one connection each, so that what each says of
+    a task depends on the seed alone. Raises RunError where the server refuses a vote.
+    """
+    if len(tokens) != len(voters):
+        raise ValueError(f"{len(tokens)} tokens for {len(voters)} people")
+    people = [_Person(address, token, voter, place, len(tokens), seed, rewards)
+              for place, (token, voter) in enumerate(zip(tokens, voters, strict=True))]
+    done = Simulated([0] * len(people), [""] * len(people))
+    tries = 0
+    while tries < _TRIES and not all(done.ended):
+        moved = False
+        for place, person in enumerate(people):
+            if done.ended[place] or (most is not None and done.votes >= most):
+                continue
+            why = person.answer()
+            if why == "":
+                done.given[place] += 1
+                moved = True
+            elif why != "later":
+                done.ended[place] = why
+        if most is not None and done.votes >= most:
+            break
+        tries = 0 if moved else tries + 1
+        if not moved:
+            time.sleep(_WAIT)
+    for person in people:
+        person.close()
+    return done
+
+
+@contextmanager
+def crowd(booth: Booth, voters: Sequence[Voter]) -> Iterator[tuple[str, list[str]]]:
+    """A server over the booth and a token for each of these people, called "simulated 1", … of team "simulated"."""
+    there = {person.name: person.id for person in booth.box.people()}
+    tokens = []
+    for place in range(1, len(voters) + 1):
+        name = f"simulated {place}"
+        known = there.get(name)
+        tokens.append(booth.box.new_token(known) if known else booth.box.add_person(name, team="simulated")[1])
+    booth.limits = Limits(UNLIMITED)  # they answer as quickly as they can
+    with running(booth) as address:
+        yield address, tokens
+
+
+class _Person:
+    def __init__(
+        self, address: str, token: str, voter: Voter, place: int, people: int, seed: int, rewards: Reward
+    ) -> None:
+        self._line = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+        self._voter, self._place, self._people = voter, place, people
+        self._seed, self._rewards = seed, rewards
+        self._headers = {"Content-Type": "application/json", "User-Agent": "upturn simulate"}
+        said = self._call("POST", "/api/session", {"token": token})
+        self._headers["X-CSRF-Token"] = said["csrf"]
+        self._next: dict[str, Any] | None = None
+
+    def answer(self) -> str:
+        """Give one vote; why there is none to give, else ""."""
+        told = self._next or self._call("GET", "/api/task")
+        self._next = None
+        if told["task"] is None:
+            return str(told["why"])
+        task = told["task"]
+        name = content_id("simulated", self._seed, self._place, task["showing"])
+        self._next = self._call("POST", "/api/votes", {
+            "id": name, "showing": task["showing"],
+            **said(self._voter, task, self._place, self._people, self._seed, self._rewards),
+        })["next"]
+        return ""
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        self._line.request(method, path, json.dumps(body) if body is not None else None, self._headers)
+        answer = self._line.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise RunError(f"a simulated person was refused ({answer.status}): {content.decode()[:200]}")
+        cookie = answer.getheader("set-cookie")
+        if cookie:
+            self._headers["Cookie"] = cookie.split(";")[0]
+        return json.loads(content)
+
+    def close(self) -> None:
+        self._line.close()
+
+
+def said(
+    voter: Voter, task: dict[str, Any], place: int, people: int, seed: int, rewards: Reward
+) -> dict[str, Any]:
+    """What this person answers to a task: a function of the candidates, their place in the crowd, and the seed."""
+    ids = [one["sample"] for one in task["candidates"]]
+    utility = felt(voter, np.array([rewards(name) for name in ids]), ids, place, people, seed)
+    mode = task["mode"]
+    order = np.argsort(-utility, kind="stable")
+    if mode == "pick":
+        best = np.flatnonzero(utility[order[0]] - utility <= voter.ties)
+        return {"action": "tie"} if len(best) > 1 else {"pick": int(order[0]) + 1}
+    if mode == "compare":
+        gap = abs(float(utility[0] - utility[1]))
+        if gap <= voter.ties:
+            return {"ranks": [1, 1], "strength": 0.0}
+        scale = max(voter.temperature, 1e-9)
+        strength = STRENGTHS[0] if gap > 2 * scale else STRENGTHS[1] if gap > scale else STRENGTHS[2]
+        return {"ranks": [1, 2] if order[0] == 0 else [2, 1], "strength": strength}
+    if mode == "rank":
+        ranks = np.empty(len(ids), dtype=np.int64)
+        ranks[order] = np.arange(1, len(ids) + 1)
+        return {"ranks": ranks.tolist()}
+    if mode == "rate":
+        rating = float(np.clip(round(1 + 9 / (1 + np.exp(-np.clip(utility[0], -50, 50)))), 1, 10))
+        return {"scores": dict.fromkeys(task["attributes"], rating)}
+    return {"action": "said", "ranks": [1]}  # an edit: they leave the text as it is
+
+
+def felt(voter: Voter, rewards: Array, ids: Sequence[str], place: int, people: int, seed: int) -> Array:
+    """(K,) what a person feels about each, by position: rewards and Gumbel noise, or chance, or where it stands.
+
+    The greatest of reward / temperature + Gumbel is a draw from the softmax.
+    """
+    gumbel, whim, careless = uniforms(ids, seed, place, people)
+    if careless < voter.careless:
+        return whim
+    if whim.sum() % 1.0 < voter.first:
+        return -np.arange(len(ids), dtype=np.float64)
+    return rewards - voter.temperature * np.log(-np.log(gumbel)) if voter.temperature else rewards

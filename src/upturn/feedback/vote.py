@@ -1,0 +1,184 @@
+"""The page that people vote on, and the same for programs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
+from upturn.feedback.answers import Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
+from upturn.feedback.booth import Booth
+from upturn.feedback.pages import page
+from upturn.feedback.pictures import drawn
+from upturn.feedback.sessions import Session
+from upturn.feedback.views import plain, view
+from upturn.store.votes import Assigned, Refused
+from upturn.store.votes.words import MODES
+
+router = APIRouter()
+NOTES = {
+    "said": "Saved.", "tie": "Saved: a tie.", "bad": "Saved: all bad.", "skip": "Skipped.", "edit": "Saved your text.",
+    "undo": "Taken back. Answer it again.", "nothing": "There is nothing to take back.",
+    "answered": "You had answered that already.", "wrong": "That did not fit what was asked: please answer again.",
+}
+Note = Literal["", "said", "tie", "bad", "skip", "edit", "undo", "nothing", "answered", "wrong"]
+ModeName = Literal["", "pick", "compare", "rate", "rank", "edit"]
+REACH = 6.0  # of the plane that points are drawn on
+
+
+@router.get("/", response_class=HTMLResponse)
+async def voting(booth: TheBooth, session: Voter, mode: ModeName = "", note: Note = "") -> Response:
+    """The next task, or the one that was open; a reload shows the same."""
+    try:
+        assigned = await booth.assign(session.person.id, mode or None)
+    except Refused as refusal:
+        return page(booth, "rest.html.j2", session, here="vote", why=refusal.code, words=refusal.what, note="")
+    progress = await booth.progress()
+    modes = tuple(name for name in MODES if any(one.poll.mode == name for one in progress.polls))
+    shared: dict[str, Any] = {
+        "modes": modes, "here": "vote", "mode": mode, "note": NOTES.get(note, ""), "progress": progress,
+    }
+    if assigned.showing is None:
+        return page(booth, "rest.html.j2", session, why=assigned.why, words="", **shared)
+    seen = await view(booth, assigned.showing)
+    return page(booth, f"{seen.mode}.html.j2", session, view=seen, **shared)
+
+
+@router.post("/vote")
+async def vote(request: Request, booth: TheBooth, session: Voter, form: Annotated[VoteForm, Form()]) -> Response:
+    """A vote by the page's form; then the next task."""
+    checked(session, form.csrf)
+    slow_down(booth, "votes", session.person.id)
+    mode = form.mode if form.mode in MODES else ""
+    showing = await booth.showing(form.showing, session.person.id)
+    if showing is None:
+        raise HTTPException(404, "there is no such task")
+    try:
+        answer = from_form(form, session.person.id, client_of(request), showing)
+        await booth.write(booth.box.recording(answer))
+        booth.answered()
+    except Refused as refusal:
+        if refusal.code not in ("answered", "wrong"):
+            raise
+        return _to_vote(mode, refusal.code)
+    return _to_vote(mode, form.action)
+
+
+@router.post("/undo")
+async def undo(
+    booth: TheBooth, session: Voter, id: Annotated[OwnId, Form()], csrf: Annotated[str, Form(max_length=200)] = "",
+    mode: Annotated[ModeName, Form()] = "",
+) -> Response:
+    checked(session, csrf)
+    slow_down(booth, "votes", session.person.id)
+    undone, _ = await booth.write(booth.box.undoing(id, session.person.id))
+    booth.answered()
+    return _to_vote("" if undone is not None else mode, "undo" if undone is not None else "nothing")
+
+
+def _to_vote(mode: str, note: str) -> Response:
+    return RedirectResponse(f"/?mode={mode}&note={note}" if mode else f"/?note={note}", 303)
+
+
+@router.get("/pictures/{showing}/{position}", response_class=Response)
+async def picture(
+    booth: TheBooth, session: Voter, showing: Annotated[Name, Path()], position: Annotated[int, Path(ge=1, le=8)]
+) -> Response:
+    """A picture of a task that was handed to this person; 404 for any other."""
+    found = await booth.showing(showing, session.person.id)
+    if found is None or position > len(found.shown):
+        raise HTTPException(404, "there is no such picture")
+    content = await booth.content(found, position - 1)
+    if content.kind not in ("image", "points"):
+        raise HTTPException(404, "there is no such picture")
+    body = content.body if content.kind == "image" else drawn(content.body, REACH)
+    return png_answer(body)
+
+
+def png_answer(body: bytes) -> Response:
+    return Response(body, media_type="image/png", headers={"cache-control": "private, max-age=3600, immutable"})
+
+
+# for programs
+
+
+class UndoIn(Strict):
+    id: OwnId
+
+
+@router.get("/api/task", tags=["programs"])
+async def task(
+    booth: TheBooth, session: Voter, mode: ModeName = "",
+    beside: Annotated[list[Name], Query(max_length=8, description="Showings that the program holds already.")] = [],
+) -> JSONResponse:
+    """The next task: the oldest open one that is not in ``beside``, else a new one; or ``why`` there is none."""
+    return JSONResponse(await _told(booth, await booth.assign(session.person.id, mode or None, tuple(beside))))
+
+
+@router.post("/api/votes", tags=["programs"])
+async def send(
+    request: Request, booth: TheBooth, session: Writer, vote: VoteIn,
+    following: Annotated[bool, Query(description="Whether to hand out the next task in the same answer.")] = True,
+) -> JSONResponse:
+    """Record a vote. The answer comes after the vote is on the disk; sent again it is the same vote."""
+    slow_down(booth, "votes", session.person.id)
+    person = session.person.id
+    record = booth.box.recording(from_json(vote, person, client_of(request)))
+    assign = booth.box.assigning(person)
+    if not following:
+        recorded, assigned = await booth.write(record), None
+    else:
+        recorded, assigned = await booth.write(lambda db: (record(db), assign(db)))
+    told: dict[str, Any] = {"id": recorded.id, "action": recorded.action, "again": recorded.again}
+    if assigned is not None:
+        told["next"] = await _told(booth, assigned)
+    return JSONResponse(told)  # as it is: what FastAPI would look at again is ours already
+
+
+@router.post("/api/undo", tags=["programs"])
+async def take_back(booth: TheBooth, session: Writer, given: UndoIn) -> dict[str, Any]:
+    """Take back the last vote that stands: it stays, another row says that it does not count."""
+    slow_down(booth, "votes", session.person.id)
+    undone, showing = await booth.write(booth.box.undoing(given.id, session.person.id))
+    return {"undone": undone is not None, "again": undone is not None and undone.again,
+            "next": await _told(booth, Assigned(showing, "" if showing else "done"))}
+
+
+@router.get("/api/votes", tags=["programs"])
+async def own_votes(
+    booth: TheBooth, session: Voter, most: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[dict[str, Any]]:
+    """One's own votes that stand, the newest first; of others nobody but an admin sees any."""
+    from functools import partial
+
+    from upturn.feedback.admin import rows
+    from upturn.store.votes import columns
+
+    found = await booth.read(partial(columns.votes, person=session.person.id))
+    return rows(found)[::-1][:most]
+
+
+@router.get("/api/progress", tags=["programs"])
+async def how_far(booth: TheBooth, session: Voter) -> dict[str, Any]:
+    """What was asked, what is there, what is missing."""
+    progress = await booth.progress()
+    return {
+        "wanted": progress.wanted, "given": progress.given, "missing": progress.missing, "met": progress.met,
+        "message": progress.message(), "mine": _mine(session, progress.people),
+        "polls": [{"mode": one.poll.mode, "unit": one.poll.unit, "tasks": one.tasks, "overlap": one.poll.overlap,
+                   "wanted": one.wanted, "given": one.given, "stuck": one.stuck} for one in progress.polls],
+    }
+
+
+def _mine(session: Session, people: Any) -> int:
+    return next((person.given for person in people if person.id == session.person.id), 0)
+
+
+async def _told(booth: Booth, assigned: Assigned) -> dict[str, Any]:
+    if assigned.showing is None:
+        return {"task": None, "why": assigned.why}
+    return {"task": await plain(booth, assigned.showing), "why": ""}
+
+

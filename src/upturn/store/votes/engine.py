@@ -1,0 +1,95 @@
+"""Engines over the database of votes: SQLite in the run's folder, or Postgres by URL with one schema a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from upturn.errors import UserError
+from upturn.types import content_id
+
+WAIT = 30.0  # seconds to wait for another process that writes the same SQLite file
+_SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def is_sqlite(url: str) -> bool:
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def engine_for(url: str, schema: str, *, writes: bool) -> Engine:
+    """An engine; on SQLite every transaction of one that ``writes`` takes the write lock when it begins.
+
+    A commit is on the disk before it returns (SQLite: WAL with synchronous=FULL; Postgres: its default).
+    Raises UserError for a URL that is none, or whose driver is missing.
+    """
+    if not _SCHEMA.fullmatch(schema):
+        raise ValueError(f"'{schema}' is no schema")
+    try:
+        if is_sqlite(url):
+            engine = create_engine(url, connect_args={"timeout": WAIT, "check_same_thread": False})
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_immediate if writes else _begin)
+            return engine
+        engine = create_engine(url, pool_pre_ping=True)
+    except (ArgumentError, ImportError) as error:
+        raise UserError(
+            f"the votes cannot be opened: {error}", where="database",
+            fix="Write a database URL such as postgresql+psycopg://user@host/name; pip install upturn[postgres].",
+        ) from error
+    if engine.dialect.name != "postgresql":
+        raise UserError(
+            f"votes are not kept in {engine.dialect.name}", where="database", fix="Give SQLite or Postgres."
+        )
+
+    def into_schema(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f'SET search_path TO "{schema}"')
+        connection.commit()
+
+    event.listen(engine, "connect", into_schema)
+    return engine
+
+
+def only_writer(connection: Connection, schema: str) -> None:
+    """Wait until no other process writes the votes of this run; held to the end of the transaction."""
+    if connection.dialect.name == "postgresql":
+        number = int(content_id("votes", schema), 16) >> 1  # 63 bits, as Postgres numbers its locks
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": number})
+
+
+def make_schema(connection: Connection, schema: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """A database that is away, full or locked is one message without the URL: it may hold a password."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        inner = error.orig if isinstance(error, DBAPIError) else error
+        reason = (str(inner).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the database of votes does not answer: {reason}", where="database") from error
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where we say so, tables are made inside them, too
+    cursor = connection.cursor()
+    for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={int(WAIT * 1000)}"):
+        cursor.execute(f"PRAGMA {line}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -1,0 +1,53 @@
+"""Debian's Chromium for tests, driven by Playwright; absent, its tests are skipped with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+DESK = {"viewport": {"width": 1280, "height": 800}}
+PATIENCE = 60_000  # ms: the machine may be busy
+
+
+def why_not() -> str:
+    if not CHROMIUM.exists():
+        return "there is no /usr/bin/chromium (apt-get install chromium)"
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return "playwright is not installed"
+    return ""
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS), timeout=PATIENCE)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def page_of(browser: Any, **settings: Any) -> Iterator[Any]:
+    """A page of a fresh profile; whatever the browser complains about fails the test."""
+    context = browser.new_context(**(DESK | settings))
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    context.close()
+    # a refusal is what some tests are about, and so is a network that is away
+    serious = [line for line in complaints if not line.startswith("Failed to load resource")]
+    assert not serious, serious
