@@ -24,6 +24,7 @@ from upturn.theory.curation import (
     kl_bound,
     mixed_update,
     mode_loss_bound,
+    tilt_error,
     tilted,
 )
 from upturn.theory.discrete import (
@@ -31,6 +32,7 @@ from upturn.theory.discrete import (
     accumulated_heterozygosity,
     expected_lost_modes,
     heterozygosity,
+    lost_modes_path,
     mean_heterozygosity,
     mixed_heterozygosity,
 )
@@ -125,6 +127,7 @@ __all__ = [
     "kl_bound",
     "log_variance_spread",
     "log_variance_step",
+    "lost_modes_path",
     "mean_drift",
     "mean_heterozygosity",
     "mean_log_det",
@@ -151,6 +154,7 @@ __all__ = [
     "temperature_shrink",
     "tempered_shares",
     "tempered_variance",
+    "tilt_error",
     "tilted",
     "tilted_normal",
     "turning_round",

@@ -118,3 +118,13 @@ def best_of_n_half_life(candidates: int) -> float:
     t rounds keep the best of m = K^t of the start: KL(p_t‖p_0) = log m - 1 + 1/m, which is log 2 at m = 4.311. Checked.
     """
     return math.log(_BEST_OF_HALVES) / math.log(candidates) if candidates > 1 else math.inf
+
+
+def tilt_error(p: Array, r: Array, candidates: int) -> Array:
+    """(…, m) p·H - p e^r/E[e^r] to first order in 1/K: (p f/μ) ((μ-f)/μ + v/μ²)/K, f = e^r, μ and v its moments.
+
+    From E[1/(f+S)] with S the sum of K - 1 others. The next order is 1/K². Derived in docs/theory.md, checked.
+    """
+    fitness = np.exp(np.asarray(r, dtype=np.float64))
+    mean, variance, _ = (part[..., None] for part in _moments(p, r))
+    return np.asarray(np.asarray(p) * fitness / mean * ((mean - fitness) / mean + variance / mean**2) / candidates)

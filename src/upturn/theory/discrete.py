@@ -79,32 +79,44 @@ def expected_lost_modes(
     every round. Exact up to n = 2,000 (a mode's count is a Markov chain of its own: binomial), simulated with its
     standard error beyond. Checked against a direct simulation.
     """
+    if rounds <= 0:
+        return Estimate(float(np.sum(np.asarray(shares) <= least)), 0.0)
+    return lost_modes_path(shares, n, rounds, lam=lam, least=least, replicas=replicas, seed=seed)[-1]
+
+
+def lost_modes_path(
+    shares: Array, n: int, rounds: int, *, lam: float = math.inf, least: float = 0.0, replicas: int = 4000,
+    seed: int = 0,
+) -> list[Estimate]:
+    """:func:`expected_lost_modes` after each of 1 … ``rounds`` rounds, at the cost of the last."""
     p = np.asarray(shares, dtype=np.float64)
     real = 0.0 if math.isinf(lam) else 1 / (1 + lam)
-    if rounds <= 0:
-        return Estimate(float(np.sum(p <= least)), 0.0)
     if n <= _EXACT_STATES:
-        return Estimate(_lost_exactly(p, n, rounds, real, least), 0.0)
+        return [Estimate(value, 0.0) for value in _lost_exactly(p, n, rounds, real, least).tolist()]
     rng = seeds.generator(seeds.key("lost modes", seed))
-    drawn = np.tile(p, (replicas, 1))
+    drawn, path = np.tile(p, (replicas, 1)), []
     for t in range(rounds):
         current = drawn if t == 0 else real * p + (1 - real) * drawn
         drawn = rng.multinomial(n, current) / n
-    lost = np.sum(drawn <= least + _ROUNDING / n, axis=1)
-    spread = max(float(lost.var()), len(p) / replicas)  # none seen: not more than about one in all replicas
-    return Estimate(float(lost.mean()), math.sqrt(spread / replicas))
+        lost = np.sum(drawn <= least + _ROUNDING / n, axis=1)
+        spread = max(float(lost.var()), len(p) / replicas)  # none seen: not more than about one in all replicas
+        path.append(Estimate(float(lost.mean()), math.sqrt(spread / replicas)))
+    return path
 
 
-def _lost_exactly(p: Array, n: int, rounds: int, real: float, least: float) -> float:
+def _lost_exactly(p: Array, n: int, rounds: int, real: float, least: float) -> Array:
+    """(rounds,) by the chain of one mode's count, backwards from "lost"."""
     counts = np.arange(n + 1)
     alike = [p[p == share] for share in np.unique(p)] if real else [p]  # modes that share a chain of counts
-    lost = 0.0
+    lost = np.zeros(rounds)
     for own in alike:
         gone = (counts <= least * n + _ROUNDING).astype(np.float64)
         chain = _binomial(n, real * own[0] + (1 - real) * counts / n) if rounds > 1 else gone
-        for _ in range(rounds - 1):
-            gone = chain @ gone
-        lost += float(np.sum(_binomial(n, own) @ gone))
+        first = _binomial(n, own)
+        for t in range(rounds):
+            lost[t] += float(np.sum(first @ gone))
+            if t < rounds - 1:
+                gone = chain @ gone
     return lost
 
 

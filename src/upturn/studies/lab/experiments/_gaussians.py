@@ -108,7 +108,8 @@ def subsample(rng: np.random.Generator, of: Setup) -> Iterator[State]:
     while True:
         picked = pool[rows, rng.integers(pool.shape[1], size=(of.replicas, of.n))]
         mean = picked.mean(axis=1)
-        root = np.linalg.qr(picked - mean[:, None], mode="r").swapaxes(1, 2)
+        upper = np.asarray(np.linalg.qr(picked - mean[:, None], mode="r"))
+        root = upper.swapaxes(1, 2)
         root = root / math.sqrt(of.n if of.division == "n" else of.n - 1)
         with np.errstate(divide="ignore"):
             log_det = 2 * np.log(np.abs(np.einsum("rii->ri", root))).sum(axis=1)
