@@ -169,7 +169,10 @@ class Curation(Experiment):
                 samples.KEPT: "Of eight, those that still have a tenth of their due.",
             }
             found += [
-                Chart(name, text, name, series="lam", panels=("data", "reward", "candidates"), where=where["sampled"])
+                Chart(
+                    name[0].upper() + name[1:], text, name, series="lam", panels=("data", "reward", "candidates"),
+                    where=where["sampled"],
+                )
                 for name, text in about.items()
             ]
         return found
