@@ -17,12 +17,12 @@ from torch.nn import functional
 
 from upturn import seeds
 from upturn.recipe import Training
+from upturn.studies.lab.stacked import clip
 from upturn.trainer import learning_rate
 from upturn.types import Array
 
 _ROWS = 256  # of a model, drawn or read at a time: their activations stay in the cache
 _INITIAL = 0.02  # standard deviation of embeddings, as GPT-2 has them
-_TINY = 1e-6  # added to a gradient's norm, as torch.nn.utils.clip_grad_norm_ does
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v (M·R, H, T, d/H) -> what is attended to
 
@@ -92,7 +92,7 @@ class Writers:
             rows = torch.from_numpy(pool[model, picked[:, step]].astype(np.int64))
             optimizer.zero_grad(set_to_none=True)
             self.losses(rows).mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
-            _clip(parameters, spec.clip)
+            clip(parameters, spec.clip)
             optimizer.step()
 
     @torch.inference_mode()
@@ -156,13 +156,3 @@ def _norm(x: Tensor) -> Tensor:
 
 def _whole(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-@torch.no_grad()
-def _clip(parameters: Sequence[Tensor], most: float) -> None:
-    """Each model's gradient to a norm of at most ``most``: what ``clip_grad_norm_`` does to a single one."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    squares = torch.stack([g.square().flatten(1).sum(dim=1) for g in gradients]).sum(dim=0)
-    factor = (most / (squares.sqrt() + _TINY)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.reshape(-1, *[1] * (gradient.ndim - 1)))
