@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from labs import failed, path
 
+from labs import failed, path
 from upturn.errors import UserError
 from upturn.studies.lab import conduct
 from upturn.studies.lab.experiments import guidance as lab
@@ -55,7 +55,7 @@ def test_the_weak_one_is_asked_in_the_units_of_the_data(each: bool) -> None:
 
 
 def test_away_from_one_that_is_too_wide_makes_narrower() -> None:
-    """Leading N(0, 1) away from N(0, 4) draws less than a variance of 1, away from N(0, 1/4) more; samples are finite."""
+    """Leading N(0, 1) away from N(0, 4) draws less than a variance of 1, away from N(0, 1/4) more."""
     spreads = []
     for wide in (2.0, 0.5):
         made = Led(Normal([0.0], [1.0]), Normal([0.0], [wide]), 1.5).sample(2000, [3], 30).numpy()

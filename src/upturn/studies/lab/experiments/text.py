@@ -31,8 +31,8 @@ class Text(Experiment):
     """A small language model on real text, trained from nothing in every round on what the one before has written."""
 
     text: str = setting("", "a file or folder of text; '' is the Python reference inside CPython")
-    n: list[int] = setting([1000], "rows a round, of 64 tokens each")
-    rounds: int = setting(7, "rounds; round 1 reads real text")
+    n: list[int] = setting([500], "rows a round, of 64 tokens each")
+    rounds: int = setting(8, "rounds; round 1 reads real text")
     seeds: int = setting(4, "independent repetitions: other parts of the text, other weights, other chance")
     policy: list[Policy] = setting(["replace", "accumulate"], "replace, accumulate, accumulate_subsample or fixed_real")
     lam: list[float] = setting([1.0], ABOUT_LAMBDA)
