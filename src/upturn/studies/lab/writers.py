@@ -60,7 +60,7 @@ class Writers:
         x = (embedded + w["place"][:, None, start : start + length]).flatten(1, 2)
         heads = (count * rows, length, of.heads, of.width // of.heads)
         for layer in range(of.layers):
-            mixed = torch.bmm(_norm(x), w[f"attend.{layer}"]).split(of.width, dim=2)
+            mixed = torch.bmm(_norm(x), w[f"attend.{layer}"]).chunk(3, dim=2)
             seen = attend(layer, *(part.reshape(heads).transpose(1, 2) for part in mixed))
             x = torch.baddbmm(x, seen.transpose(1, 2).reshape(x.shape), w[f"gather.{layer}"])
             hidden = functional.relu(torch.bmm(_norm(x), w[f"wide.{layer}"]))
@@ -100,7 +100,8 @@ class Writers:
         """(M, R) nats a token of rows (R, length) that all read, or (M, R, length)."""
         own = torch.from_numpy(rows.astype(np.int64))
         shared = own.expand(len(self), *own.shape[-2:])
-        return torch.cat([self.losses(part) for part in shared.split(_ROWS, dim=1)], dim=1).numpy()
+        starts = range(0, shared.shape[1], _ROWS)
+        return torch.cat([self.losses(shared[:, start : start + _ROWS]) for start in starts], dim=1).numpy()
 
     @torch.inference_mode()
     def write(self, count: int, keys: Sequence[int]) -> Array:

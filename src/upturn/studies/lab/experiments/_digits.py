@@ -102,7 +102,7 @@ def _fitted(name: str, samples: Samples, seed: int) -> Any:
     model = components.make("model", {"name": "classifier"}, f"lab digits {name}")
     model.build(samples, seeds.key("lab digits build", name, seed))
     key = seeds.key("lab digits train", name, seed)
-    spec = Training(epochs=_EPOCHS[name], learning_rate=_RATE, batch_size=_BATCH)
+    spec = Training.model_validate({"epochs": _EPOCHS[name], "learning_rate": _RATE, "batch_size": _BATCH})
     trainer.train(model, trainer.Plan(
         spec=spec, objective=components.make("objective", spec.objective, name),
         adapter=components.make("adapter", spec.adapter, name),
@@ -113,7 +113,7 @@ def _fitted(name: str, samples: Samples, seed: int) -> Any:
 
 def chosen(rewards: Array, rng: np.random.Generator) -> Array:
     """(G,) which of the K candidates (G, K) is picked, with probability softmax(reward): Gumbel's maximum."""
-    return (rewards + rng.gumbel(size=rewards.shape)).argmax(axis=1)
+    return np.asarray((rewards + rng.gumbel(size=rewards.shape)).argmax(axis=1))
 
 
 def entropy(shares: Array) -> Array:

@@ -121,6 +121,8 @@ class _Models:
     """The good models of every repetition, and the worse ones by name."""
 
     def __init__(self, of: Guidance, name: str) -> None:
+        import torch
+
         from upturn.studies.lab.stacked import Stack
 
         self.of, self.shape = of, shapes.shape(name, of.std)
@@ -137,7 +139,7 @@ class _Models:
         if "spoiled" in of.bad:
             self.bad["spoiled"] = fresh("guided weights")
             self.bad["spoiled"].parameters = {
-                key: value.detach().clone().requires_grad_() for key, value in self.good.parameters.items()
+                key: torch.nn.Parameter(value.detach().clone()) for key, value in self.good.parameters.items()
             }
             own = self.good.sample(of.n, shapes.keys("guided own", self.seeds, 0), _STEPS, _SAMPLING).numpy()
             self._train(self.bad["spoiled"], own, of.spoiling, "spoiled")
@@ -154,7 +156,9 @@ class _Models:
         from upturn.recipe import Training
         from upturn.studies.lab.stacked import Pool
 
-        spec = Training(steps=steps, batch_size=_BATCH, learning_rate=self.of.learning_rate, ema=_EMA)
+        spec = Training.model_validate(
+            {"steps": steps, "batch_size": _BATCH, "learning_rate": self.of.learning_rate, "ema": _EMA}
+        )
         pool = Pool(torch.from_numpy(points), points.shape[1], np.ones(len(points)))
         models.train(pool, shapes.keys(f"guided {purpose}", self.seeds, 0), spec)
 

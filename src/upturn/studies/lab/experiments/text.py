@@ -31,8 +31,8 @@ class Text(Experiment):
     """A small language model on real text, trained from nothing in every round on what the one before has written."""
 
     text: str = setting("", "a file or folder of text; '' is the Python reference inside CPython")
-    n: list[int] = setting([500], "rows a round, of 64 tokens each")
-    rounds: int = setting(8, "rounds; round 1 reads real text")
+    n: list[int] = setting([250], "rows a round, of 64 tokens each")
+    rounds: int = setting(10, "rounds; round 1 reads real text")
     seeds: int = setting(4, "independent repetitions: other parts of the text, other weights, other chance")
     policy: list[Policy] = setting(["replace", "accumulate"], "replace, accumulate, accumulate_subsample or fixed_real")
     lam: list[float] = setting([1.0], ABOUT_LAMBDA)
@@ -151,7 +151,9 @@ class _Loop:
 
         of, words = self.of, self.read.words
         size = Size(words.size, passages.LENGTH, of.width, of.width // passages.HEAD, of.layers)
-        spec = Training(steps=of.steps, batch_size=of.batch, learning_rate=of.learning_rate)
+        spec = Training.model_validate(
+            {"steps": of.steps, "batch_size": of.batch, "learning_rate": of.learning_rate}
+        )
         models = Writers(self._keys("weights", self.t), size, words.begin)
         models.train(rows, weights, self._keys("training", self.t), spec)
         return models
