@@ -7,14 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import upturn.store
 from upturn.errors import UserError
-from upturn.store import checkpoints, faults, files
+from upturn.store import checkpoints, faults, files, shards
 from upturn.store.run import Run
 
 STEPS = [("data", "load"), *((f"rounds/{n:03d}", s) for n in range(2) for s in ("sample", "train", "gate"))]
@@ -38,6 +38,7 @@ def small_run(folder: Path) -> None:
             if step == "gate":
                 out.info["decision"] = "rejected" if unit.endswith("1") else "promoted"
     run.prune("promoted")
+    small_cache(folder.parent / "cache")
     if not (folder.parent / "fork").exists():
         Run.fork(run, 1, folder.parent / "fork")
     run.set_state("done")
@@ -56,6 +57,17 @@ def small_training(progress: Path) -> str:
             checkpoints.write_checkpoint(checkpoints.step_folder(progress, number), {"w": total}, {"step": number})
         checkpoints.prune_checkpoints(progress, keep=1)
     return str(total.tolist())
+
+
+def small_cache(folder: Path) -> None:
+    """Three rows, and whatever a kill left: they are there, and are what they were."""
+    import torch
+
+    def make(places: Sequence[int]) -> Iterator[shards.Row]:
+        yield from ({"x": torch.full((1, 2), float(place))} for place in places)
+
+    rows = shards.Shards(folder, "rows", {"by": "a test"}).filled(["a", "b", "c"], make)["x"]
+    assert rows[torch.arange(3)][:, 0].tolist() == [0.0, 1.0, 2.0]
 
 
 # One process imports everything once and has a child of its own for every run: a kill costs no start of Python.

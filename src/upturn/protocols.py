@@ -167,6 +167,8 @@ class Tools(Protocol):
 
 
 class Scorer(Protocol):
+    """Judges. Optional: ``bounds``, the least and the greatest score that it can give; certificates need the latter."""
+
     def score(self, samples: Samples, tools: Tools) -> Scores: ...
 
 
@@ -210,7 +212,8 @@ class Caption(Protocol):
 
     ``folder`` is where it may keep what is dear to make; chance is a function of ``key`` and the picture. Where a
     picture has several captions, all are in the field "captions", (N,) tuples of text, the prompt's text first.
-    Notes count what is empty or absent; a strategy whose class says ``silent`` wants empty captions.
+    Notes count what is empty or absent; a strategy that says ``silent`` wants empty captions, one that says ``dear``
+    asks a model.
     """
 
     def caption(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Kind = Literal["text", "image", "points"]
+Mode = Literal["pick", "compare", "rate", "rank", "edit"]  # what people are asked to do
 Likelihood = Literal["exact", "elbo", "surrogate", "reward"]  # reward: a head's output, no likelihood at all
 REAL, SYNTHETIC = "real", "synthetic"
 
@@ -329,16 +330,80 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class Stacks:
+    """N rows that lie in several tensors: of several shapes, or in several files that are mapped, not read.
+
+    parts (n_i, *shape_i);  which, place (N,) int64: the tensor of each row, and where it stands there
+    """
+
+    parts: tuple[Tensor, ...]
+    which: Tensor
+    place: Tensor
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    @cached_property
+    def shapes(self) -> Tensor:
+        """(N,) int64: equal where rows are of one shape."""
+        import torch
+
+        every = [part.shape[1:] for part in self.parts]
+        return torch.tensor([every.index(shape) for shape in every] or [0])[self.which]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """(len(rows), *shape), in a tensor of its own. Raises ValueError where they are of several shapes."""
+        which, place = self.which[rows], self.place[rows]
+        if len(self.parts) == 1:
+            return self.parts[0][place]
+        used = sorted(set(which.tolist()))
+        shapes = {tuple(self.parts[i].shape[1:]) for i in used}
+        if len(shapes) > 1:
+            raise ValueError(f"rows of several shapes cannot be one tensor: {sorted(shapes)}")
+        like = self.parts[used[0] if used else 0]
+        out = like.new_empty((len(rows), *like.shape[1:]))
+        for i in used:
+            here = (which == i).nonzero()[:, 0]
+            out[here] = self.parts[i][place[here]]
+        return out
+
+    def gathered(self, rows: Tensor) -> Stacks:
+        """These rows, still where they lie."""
+        return Stacks(self.parts, self.which[rows], self.place[rows])
+
+    @staticmethod
+    def of(tensor: Tensor) -> Stacks:
+        """The rows of one tensor."""
+        import torch
+
+        return Stacks((tensor,), torch.zeros(len(tensor), dtype=torch.int64), torch.arange(len(tensor)))
+
+    @staticmethod
+    def joined(stacks: Sequence[Stacks], order: Tensor | None = None) -> Stacks:
+        """One after the other; then row i is row ``order[i]`` of all."""
+        import torch
+
+        starts = np.cumsum([0, *(len(some.parts) for some in stacks)])
+        which = torch.cat([some.which + int(start) for some, start in zip(stacks, starts, strict=False)])
+        place = torch.cat([some.place for some in stacks])
+        made = Stacks(tuple(part for some in stacks for part in some.parts), which, place)
+        return made if order is None else made.gathered(order)
+
+
+Column = Union["Tensor", Ragged, Stacks]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Encoded examples, each of ``candidates`` rows that follow each other.
 
-    columns  row-level, (N, ...) tensors or :class:`Ragged` until a batch is taken
+    columns  row-level, (N, ...) tensors; until a batch is taken also :class:`Ragged` or :class:`Stacks`
     given    example-level, (E, ...): "weights" (E,), and of groups "ranks" (E, K) int64 (1 is best, equal is a tie,
              0 nothing was said), "rewards" (E, K) float32 (NaN where there is none), "strength" (E,), "present" (E, K)
              bool (False: the group has fewer than K candidates, and the row repeats another)
     """
 
-    columns: Mapping[str, Tensor | Ragged]
+    columns: Mapping[str, Column]
     candidates: int = 1
     given: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -370,13 +435,13 @@ class Batch:
         return Batch(columns, self.candidates, {name: g[examples] for name, g in self.given.items()})
 
     def to(self, device: Any) -> Batch:
-        moved = {name: c.to(device) for name, c in self.columns.items() if not isinstance(c, Ragged)}
+        moved = {name: c.to(device) for name, c in self.columns.items() if not isinstance(c, Ragged | Stacks)}
         return Batch(moved, self.candidates, {name: g.to(device) for name, g in self.given.items()})
 
     def with_given(self, **given: Tensor) -> Batch:
         return replace(self, given={**self.given, **given})
 
-    def with_columns(self, **columns: Tensor | Ragged) -> Batch:
+    def with_columns(self, **columns: Column) -> Batch:
         return replace(self, columns={**self.columns, **columns})
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.types import Array, Batch, Groups, Ragged, Samples
+from upturn.types import Array, Batch, Column, Groups, Ragged, Samples, Stacks
 
 if TYPE_CHECKING:
     import torch
@@ -137,10 +137,12 @@ def _of_width(groups: Groups, candidates: int | None) -> Groups:
     return pairs(groups) if len(groups) else groups
 
 
-def _gathered(column: torch.Tensor | Ragged, rows: torch.Tensor) -> torch.Tensor | Ragged:
-    """These rows of a column; ragged ones stay ragged."""
+def _gathered(column: Column, rows: torch.Tensor) -> Column:
+    """These rows of a column; ragged ones stay ragged, and stacked ones where they lie."""
     import torch
 
+    if isinstance(column, Stacks):
+        return column.gathered(rows)
     if not isinstance(column, Ragged):
         return column[rows]
     lengths = column.lengths[rows]

@@ -24,6 +24,7 @@ from upturn.models._t2i_module import Joint
 
 _FIX = "Export '--what model', where adapters are folded into the weights."
 _KOHYA = {"StableDiffusionPipeline": ("lora_te", ""), "StableDiffusionXLPipeline": ("lora_te1", "lora_te2")}
+_SCALED = ("lokr_w1", "lokr_w1_a", "hada_w1_a")  # the factor that carries the scale: of those that there are, the first
 _CLIPS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # names of tokens' files for two encoders
 
 
@@ -182,11 +183,9 @@ def _named(update: Update) -> dict[str, Tensor]:
         named |= {name: value for name, value in update.tensors.items() if name == "dora_scale"}
         return {**named, "alpha": torch.tensor(update.scale * update.rank)}
     named = dict(update.tensors)
-    scale = update.scale
-    if "lokr_w1" in named or "lokr_w1_a" in named:  # where both factors are whole, its readers leave alpha out
-        whole = "lokr_w1" if "lokr_w1" in named else "lokr_w1_a"
-        named[whole], scale = named[whole] * scale, 1.0
-    return {**named, "alpha": torch.tensor(scale * update.rank)}
+    # the scale is in a factor: readers leave alpha out where both of LoKr's are whole, and LyCORIS merges it in twice
+    scaled = next(name for name in _SCALED if name in named)
+    return {**named, scaled: named[scaled] * update.scale, "alpha": torch.tensor(float(update.rank))}
 
 
 def _embedding(model: Any, word: Any, path: Path) -> None:

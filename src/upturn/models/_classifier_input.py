@@ -20,7 +20,7 @@ from upturn.models._classifier_networks import (
     perceptron,
     spread,
 )
-from upturn.types import Array, Kind, Ragged, Samples
+from upturn.types import Array, Column, Kind, Ragged, Samples
 
 _LONGEST_PIECE = 4  # bytes: fastText's character pieces are 3 to 6, short ones matter where texts are formulas
 _PRIME = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's odd multiplier
@@ -75,7 +75,7 @@ def pieces(texts: Sequence[str]) -> Ragged:
     return Ragged(torch.from_numpy(ids[np.argsort(rows, kind="stable")]), torch.from_numpy(offsets))
 
 
-def network(settings: dict[str, Any], column: Tensor | Ragged | None = None) -> Network:
+def network(settings: dict[str, Any], column: Column | None = None) -> Network:
     """A network for a content, from ``settings`` (JSON-ready: what ``load`` needs); its scale from ``column``."""
     kind: Kind = settings["kind"]
     hidden, depth = settings["hidden"], settings["depth"]
@@ -97,7 +97,7 @@ def network(settings: dict[str, Any], column: Tensor | Ragged | None = None) -> 
     return Network(nn.Sequential(Standardise(mean, std), *stack), hidden, classes, dropout)
 
 
-def multiplications(module: Network, column: Tensor | Ragged) -> float:
+def multiplications(module: Network, column: Column) -> float:
     """Of one forward pass over a whole column: measured on one row, of texts on one of the mean length."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -108,7 +108,7 @@ def multiplications(module: Network, column: Tensor | Ragged) -> float:
     if isinstance(column, Ragged):
         one = torch.ones((1, math.ceil(float(column.lengths.double().mean()))), dtype=torch.int64)
     else:
-        one = column[:1]
+        one = column[torch.arange(1)]
     training = module.training
     module.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

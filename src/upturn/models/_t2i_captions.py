@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from upturn import seeds
+from upturn.models._t2i_cache import Cache
 from upturn.models._t2i_family import Family, Read
 from upturn.models._words import rows_of
+from upturn.types import Stacks
 
 NONE = 0  # the key of no caption at all, which is what guidance leads away from
 
@@ -25,7 +27,8 @@ class Captions:
     Encoders in ``frozen`` are read once a caption where ``cache`` says so, each caption alone, so that what it is read
     as never depends on its neighbours; else at every call. ``trained`` names encoders that the denoiser's module holds:
     of them only tokens are kept. What is cached is made anew, and ``notes`` says so, when an encoder's weights changed.
-    Captions with a token that a frozen encoder is learning are read at every call, with the gradient of its rows.
+    Captions with a token that a frozen encoder is learning are read at every call, with the gradient of its rows. With
+    a ``shelf`` what encoders say is kept on the disk, and read from there; captions with new tokens never are.
     """
 
     family: Family
@@ -34,6 +37,7 @@ class Captions:
     trained: frozenset[str]
     silent: Mapping[str, Tensor]  # (1, …) in the place of encoders that the pipeline has not
     cache: bool = True
+    shelf: Cache | None = None
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -43,7 +47,7 @@ class Captions:
         self._learned = torch.zeros(0, dtype=torch.bool)  # rows with a new token
         self._sorted = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)  # keys, and their rows
         self._tokens: dict[str, dict[str, Tensor]] = {}
-        self._read: dict[str, Tensor] = {}
+        self._read: dict[str, Stacks] = {}
         self._stamp = self._weights()
         self.cut: set[str] = set()  # captions longer than an encoder reads
         self.keys([None])
@@ -93,7 +97,7 @@ class Captions:
                 held[key] = torch.cat([held[key], value]) if key in held else value
         self._learned = torch.cat([self._learned, learned])
         if self.cache:
-            _append(self._read, self._reads(range(start, start + len(texts))))
+            _append(self._read, self._reads(torch.arange(start, start + len(texts))))
 
     def _mark(self, tokenizer: Any, texts: Sequence[str], room: int) -> None:
         raw = tokenizer.backend_tokenizer
@@ -102,11 +106,23 @@ class Captions:
         lengths = [len(found.ids) for found in raw.encode_batch(list(texts))]
         self.cut |= {text for text, length in zip(texts, lengths, strict=True) if length > room}
 
-    def _reads(self, rows: Sequence[int] | range) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for row in rows:
-            _append(found, self._read_rows(torch.tensor([row]), torch.device("cpu")))
+    def _reads(self, rows: Tensor) -> dict[str, Stacks]:
+        """What the frozen encoders say of these rows, one at a time."""
+        new = self._learned[rows]
+        if self.shelf is None or bool(new.all()):
+            return self._read_here(rows)
+        found: dict[str, Stacks] = {}
+        back = torch.cat([(~new).nonzero()[:, 0], new.nonzero()[:, 0]]).argsort()
+        kept, own = rows[~new], self._read_here(rows[new])
+        for name, encoder in self.frozen.items():
+            tokens = {key: value[kept] for key, value in self._tokens[name].items()}
+            for key, value in self.shelf.readings(self.family, name, encoder, tokens).items():
+                found[key] = Stacks.joined([value, own[key]] if key in own else [value], back)
         return found
+
+    def _read_here(self, rows: Tensor) -> dict[str, Stacks]:
+        each = [self._read_rows(rows[i : i + 1], torch.device("cpu")) for i in range(len(rows))]
+        return {key: Stacks.of(torch.cat([said[key] for said in each])) for key in (each[0] if each else ())}
 
     def _read_rows(
         self, rows: Tensor, device: torch.device, names: Collection[str] | None = None
@@ -150,7 +166,7 @@ class Captions:
         if self.cache and self._stamp != self._weights():
             self._stamp = self._weights()
             with torch.inference_mode(False), torch.no_grad():
-                self._read = self._reads(range(len(self._row)))
+                self._read = self._reads(torch.arange(len(self._row)))
             self.notes.append(f"{len(self._row)} captions were read anew: the text encoder's weights had changed")
         learning = self.learning
         if self.cache:
@@ -189,6 +205,6 @@ def _spelled(tokenizer: Any, texts: Sequence[str]) -> list[str]:
     return found
 
 
-def _append(held: dict[str, Tensor], more: Read) -> None:
+def _append(held: dict[str, Stacks], more: Mapping[str, Stacks]) -> None:
     for key, value in more.items():
-        held[key] = torch.cat([held[key], value]) if key in held else value
+        held[key] = Stacks.joined([held[key], value]) if key in held else value

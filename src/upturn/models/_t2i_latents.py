@@ -41,7 +41,11 @@ class Latents:
         return int(self._config.latent_channels)
 
     @property
-    def _shift(self) -> float:
+    def scale(self) -> float:
+        return float(self._config.scaling_factor)
+
+    @property
+    def shift(self) -> float:
         return float(getattr(self._config, "shift_factor", None) or 0.0) if self.shifts else 0.0
 
     def pixels(self, content: Array) -> Tensor:
@@ -49,20 +53,23 @@ class Latents:
         return torch.from_numpy(np.ascontiguousarray(content.transpose(0, 3, 1, 2)))
 
     @torch.no_grad()
-    def moments(self, pixels: Tensor) -> Tensor:
-        """(N, 2 C, h, w) mean and standard deviation of the latents, or (N, C, h, w) of an autoencoder without any."""
+    def moments(self, pixels: Tensor, at_once: int = _CHUNK) -> Tensor:
+        """(N, 2 C, h, w) mean and standard deviation of the latents, or (N, C, h, w) of an autoencoder without any.
+
+        ``at_once`` 1: what is said of a picture does not depend on its neighbours, to the last bit.
+        """
         at = next(self.vae.parameters()).device
-        parts = [self._moments(part.to(at).float() / _HALF - 1.0) for part in torch.split(pixels, _CHUNK)]
+        parts = [self._moments(part.to(at).float() / _HALF - 1.0) for part in torch.split(pixels, at_once)]
         return torch.cat(parts).to(pixels.device)
 
     def _moments(self, x: Tensor) -> Tensor:
         coder: Any = self.vae
-        scale, said = float(self._config.scaling_factor), coder.encode(x)
+        scale, said = self.scale, coder.encode(x)
         if not self.sampled:
             code: Tensor = said.latents
-            return (code - self._shift) * scale
+            return (code - self.shift) * scale
         spread = said.latent_dist
-        return torch.cat([(spread.mean - self._shift) * scale, spread.std * scale], dim=1)
+        return torch.cat([(spread.mean - self.shift) * scale, spread.std * scale], dim=1)
 
     def drawn(self, moments: Tensor, noise: Tensor | None) -> Tensor:
         """(N, C, h, w) latents: the mean where there is no noise."""
@@ -76,8 +83,7 @@ class Latents:
         """(N, 3, H, W) float32 of about -1 to 1."""
         coder: Any = self.vae
         at = next(self.vae.parameters()).device
-        scale = float(self._config.scaling_factor)
-        parts = [coder.decode(part.to(at) / scale + self._shift).sample for part in torch.split(latents, _CHUNK)]
+        parts = [coder.decode(part.to(at) / self.scale + self.shift).sample for part in torch.split(latents, _CHUNK)]
         found: Tensor = torch.cat(parts) if parts else latents.new_zeros(0, 3, 1, 1)
         return found
 

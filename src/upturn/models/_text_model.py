@@ -155,6 +155,6 @@ class TextModel(ABC):
         if isinstance(column, Ragged):
             lengths = column.lengths.double() - self.unread
         else:
-            lengths = torch.full((column.shape[0],), float(column.shape[1] - self.unread), dtype=torch.float64)
+            lengths = torch.full((batch.rows,), float(batch["tokens"].shape[1] - self.unread), dtype=torch.float64)
         token, pair = self._work()
         return float((token * lengths + pair * lengths**2).sum())

@@ -18,13 +18,14 @@ from upturn.errors import UserError
 from upturn.models import _adapter_files, _t2i_files, _t2i_small, _t2i_words
 from upturn.models._diffusion import Diffusion
 from upturn.models._diffusion_frame import Frame
+from upturn.models._t2i_cache import Cache, size_of
 from upturn.models._t2i_captions import NONE, Captions
 from upturn.models._t2i_latents import Latents
 from upturn.models._t2i_module import CAPTION, Joint, TextCaller
 from upturn.models._t2i_pipeline import Pipeline, cached, family_of, from_folder, hub_folder
 from upturn.models._t2i_sampling import TextToImageSampling
 from upturn.models._t2i_unet import StableDiffusionXl
-from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, content_id
+from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, Stacks, content_id
 
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
 _CAPTIONS = "captions"  # the samples' field with several captions a picture, and a batch's column of their keys
@@ -41,8 +42,9 @@ class TextToImage(Diffusion):
     pipeline's scheduler.
 
     The autoencoder is frozen; where ``cache`` is on, a picture's latents are computed once (a draw then says where in
-    their distribution it stands), and what frozen text encoders say of a caption, once. Several captions a picture: the
-    samples' field "captions", tuples of texts, one of which a draw reads. Log-probs are surrogates: see ``Diffusion``.
+    their distribution it stands), and what frozen text encoders say of a caption, once: in a process, or in all that
+    use the folder that it names. Several captions a picture: the samples' field "captions", tuples of texts, one of
+    which a draw reads. Log-probs are surrogates: see ``Diffusion``.
 
     Saved as a pipeline that plain diffusers opens. A safety checker is not read and not kept.
     """
@@ -55,7 +57,7 @@ class TextToImage(Diffusion):
     caption_dropout: float = 0.1  # Ho & Salimans 2022, section 4.1: 0.1 or 0.2
     min_snr: float | None = None  # 5: Hang et al. 2023, "Efficient diffusion training via min-SNR weighting", sec. 3.4
     noise_offset: float = 0.0  # 0.1: Guttenberg 2023, "Diffusion with offset noise"
-    cache: bool = True  # latents and frozen text once, not in each forward pass
+    cache: bool | str = True  # latents and frozen text once, not in each forward pass; a folder: kept there
     gradient_checkpointing: bool = False  # less memory, more time
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: captions that were cut, counted
     words: tuple[_t2i_words.Word, ...] = field(default=(), init=False)  # new tokens beside the base, as they came
@@ -63,12 +65,14 @@ class TextToImage(Diffusion):
     pipeline_class: str = field(default="", init=False, repr=False)
     pipeline: Pipeline = field(init=False, repr=False)
     small: _t2i_small.Small | None = field(default=None, init=False, repr=False)
+    shelf: Cache | None = field(default=None, init=False, repr=False)  # the cache on the disk
 
     name: ClassVar[str] = "text_to_image"
     kind: ClassVar[Kind] = "image"
     Sampling: ClassVar[type] = TextToImageSampling
     asks: ClassVar[tuple[str, ...]] = (CAPTION,)
     counted: ClassVar[int] = 1
+    dear: ClassVar[bool] = True  # frozen networks read pictures and captions before a training: a plan times it
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
@@ -77,6 +81,8 @@ class TextToImage(Diffusion):
             raise ValueError("needs 0 <= caption_dropout < 1, draws >= 1 and noise_offset >= 0")
         if (self.min_snr is not None and self.min_snr <= 0) or (self.size is not None and self.size < 1):
             raise ValueError("min_snr and size must be above 0")
+        if isinstance(self.cache, str) and (not self.cache or Path(self.cache).expanduser().is_file()):
+            raise ValueError(f"cache is '{self.cache}': true, false or a folder is expected")
         if self.config is not None:
             where, what = "model.config", "the config of text_to_image"
             self.small = components.checked(_t2i_small.Small, self.config, where, what)
@@ -168,7 +174,10 @@ class TextToImage(Diffusion):
             if name not in pipeline.encoders:
                 silent |= family.silent(name, pipeline.denoiser, 1)
         frozen = {name: encoder.to(at) for name, encoder in pipeline.encoders.items() if name not in trained}
-        self.captions = Captions(family, pipeline.tokenizers, frozen, frozenset(trained), silent, self.cache)
+        self.shelf = Cache(Path(self.cache).expanduser()) if isinstance(self.cache, str) else None
+        self.captions = Captions(
+            family, pipeline.tokenizers, frozen, frozenset(trained), silent, bool(self.cache), self.shelf
+        )
         self.caller = TextCaller(family, self.captions, pixels, bool(trained))
 
     def _check_pictures(self, content: Array) -> None:
@@ -196,7 +205,7 @@ class TextToImage(Diffusion):
     def encode(self, samples: Samples) -> Batch:
         """Columns "x" (latents' moments, or pixels where nothing is cached) and "captions" (N, V) keys, -1 for none.
 
-        See ``notes`` for captions that are longer than a text encoder reads.
+        See ``notes`` for captions that are longer than a text encoder reads, and for what the cache had and had not.
         """
         self._check_kind(samples)
         self._check_pictures(samples.content)
@@ -206,12 +215,18 @@ class TextToImage(Diffusion):
         keys = torch.full((len(texts), max(map(len, texts), default=1)), -1)
         keys[torch.arange(keys.shape[1])[None, :] < widths[:, None]] = flat
         cut = sum(text in self.captions.cut for row in texts for text in row)
-        self.notes = tuple(self.captions.notes)
+        x = self._seen(samples.content)
+        self.notes = (*self.captions.notes, *(self.shelf.told() if self.shelf else ()))
         self.captions.notes.clear()
         if cut:
             self.notes += (f"{cut} of {len(flat)} captions are longer than the text encoder reads, and are cut",)
-        pixels = self.latents.pixels(samples.content)
-        return Batch({"x": self.latents.moments(pixels) if self.cache else pixels, _CAPTIONS: keys})
+        return Batch({"x": x, _CAPTIONS: keys})
+
+    def _seen(self, content: Array) -> Tensor | Stacks:
+        if self.shelf is not None and len(content):
+            return self.shelf.latents(self.latents, content, frozenset({size_of(content)}))
+        pixels = self.latents.pixels(content)
+        return self.latents.moments(pixels, at_once=1) if self.cache else pixels
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw:
         """The base's, with the noise of the autoencoder's posterior, which caption is read, and the offset noise."""

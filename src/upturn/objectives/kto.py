@@ -11,7 +11,7 @@ from torch import Tensor
 from upturn.errors import UserError
 from upturn.objectives._pairs import log_ratios
 from upturn.objectives._rows import example_weights, present
-from upturn.types import Batch, Loss, Outputs, Ragged
+from upturn.types import Batch, Loss, Outputs, Ragged, Stacks
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Kto:
         ratios = ((policy - reference) * mask).sum(dim=1)[1::2]
         there = present(batch)[:, 1]
         point = (torch.where(there, ratios, 0.0).sum() / there.sum().clamp_min(1)).clamp_min(0)
-        columns = {name: c[::2] for name, c in batch.columns.items() if not isinstance(c, Ragged)}
+        columns = {name: c[::2] for name, c in batch.columns.items() if not isinstance(c, Ragged | Stacks)}
         given = {name: value for name, value in batch.given.items() if name != "present"}
         label = batch.given["ranks"][:, 0]
         weights = example_weights(batch, label > 0, ratios.dtype)

@@ -24,14 +24,16 @@ def plan(recipe: Recipe) -> Plan:
         import torch
 
         from upturn.assemble import assemble
+        from upturn.plan.before import worded
         from upturn.plan.outlook import disk_bytes, theory
         from upturn.plan.planner import Planner
         from upturn.plan.rounds import add_rounds
 
         parts = assemble(recipe)
         torch.set_num_threads(recipe.threads or torch.get_num_threads())
-        splits = data.splits()
+        splits, writing = worded(parts, data.splits())
         planner = Planner(parts, splits, data.seconds)
+        planner.rows += writing
     planner.before_rounds()
     fractions = add_rounds(planner, recipe.rounds) if recipe.rounds else (1.0,)
     return Plan(

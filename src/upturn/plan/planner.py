@@ -16,9 +16,9 @@ import torch
 from upturn import seeds
 from upturn.assemble import Assembly, Evaluator, Toolbox, prompt_for, where
 from upturn.feeds import Feed, FixedFeed
-from upturn.plan import passes, timing
+from upturn.plan import before, passes, timing
 from upturn.plan.passes import Passes
-from upturn.plan.result import Row
+from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
 from upturn.protocols import ClosedForm, Metric, Trainable
 from upturn.recipe import Training
@@ -26,7 +26,6 @@ from upturn.stages.evaluate import Shown
 from upturn.stages.train import encode_examples
 from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
 
-COMMIT = 0.03  # seconds a committed step takes on a local disk: files, fsync, record
 _HELD_OUT = 512  # samples in a held-out loss of the training curve
 _COMPARED = 0.05  # seconds to compare one metric of two checkpoints, by pairs
 _FORWARD = 1 / 3  # of a step's operations
@@ -65,6 +64,7 @@ class Planner:
         self._measured: list[tuple[Evaluator, Line, Line]] = []
         self._epochs: dict[str, float] = {}  # of the training of a unit
         self._sampled_before = False
+        self._encoding = before.Encoding(isinstance(self.recipe.models["policy"].spec.get("cache"), str))
         self.policy: Any = self._built("policy")
         self.tools = Toolbox(
             splits.train, splits.held_out, splits.classes, parts.features, loader=self._built,
@@ -77,6 +77,8 @@ class Planner:
             if refit is not None and refit.base == "policy":
                 self.policy.save(Path(folder))
             model = self.parts.model(name, Path(folder))
+            if isinstance(getattr(model, "cache", None), str):
+                model.cache = True  # type: ignore[attr-defined]  # a plan writes nothing, and times the work itself
             model.build(self.splits.train, seeds.key("plan", name))
         model.id = f"plan-{name}"
         if not isinstance(model, ClosedForm):
@@ -92,17 +94,28 @@ class Planner:
                 own = self.splits.train if model.fit.split == "train" else self.splits.held_out
                 chosen = where(own, model.fit.where, f"models.{name}.fit")
                 self.train_on(f"models/{name}", "fit", self.tools.model(name), model.fit, chosen, len(chosen))
+        if self.recipe.filter is not None:
+            kept, row, notes = before.filtered(self.parts, self.splits, self.tools)
+            self.splits = replace(self.splits, train=kept)
+            self.tools.train = kept
+            self.rows.append(row)
+            self.notes += notes
         for stage in self.recipe.stages:
             unit = f"rounds/000/{stage.name}"
             chosen = where(self.splits.train, stage.where, f"stages.{stage.name}")
             self.train_on(unit, "train", self.policy, stage, chosen, len(chosen))
             self.evaluate(unit, stage)
 
-    def train_on(self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int) -> None:
-        """A row of training on ``rows`` samples that are encoded as these are."""
+    def train_on(
+        self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int, made: int | None = None
+    ) -> None:
+        """A row of training on ``rows`` samples that are encoded as these are, ``made`` of them in this round."""
         groups = len(np.unique(like.group))
         shown = like.take(np.arange(min(len(like), _SHOWN * spec.batch_size * len(like) // groups)))
-        examples, _ = encode_examples(model, Mixture(shown, np.ones(len(shown))), self.parts.objective(spec))
+        objective, mixture = self.parts.objective(spec), Mixture(shown, np.ones(len(shown)))
+        examples, _ = self._encoding.timed(model, len(shown), lambda: encode_examples(model, mixture, objective))
+        held_out = min(_HELD_OUT, len(self.splits.held_out)) if objective.example == "sample" else 0
+        self.rows += self._encoding.row(unit, model, rows + held_out, made)
         count = max(1, rows * len(examples) // len(shown))
         feed = FixedFeed(examples, spec.batch_size, 0)
         self.train(unit, step, model, spec, Timed(examples, feed, count), rows)

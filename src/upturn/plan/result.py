@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from upturn import seeds
 from upturn.fingerprint import fingerprint
 from upturn.recipe import Recipe, to_yaml
 from upturn.store.files import plain
 from upturn.theory import Verdict
+from upturn.types import Array
+
+COMMIT = 0.03  # seconds a committed step takes on a local disk: files, fsync, record
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,18 @@ class Plan:
         if len(self.real_fractions) > 1:
             lines.append("Real fraction by round: " + ", ".join(f"{f:.0%}" for f in self.real_fractions))
         if self.theory is not None:
-            lines += ["", f"Theory's word: {self.theory.word}."]
+            lines += ["", f"Theory's word: {self.theory.word}; {self.theory.kind} within these rounds."]
             for said in self.theory.statements:
                 mark = {"ok": " ", "warn": "!", "danger": "!!"}[said.level]
                 lines.append(f"{mark:3}{said.text}")
                 lines.append(f"     assuming: {said.assumption}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def stand_in(count: int) -> Array:
+    """(N,) rewards that are all different: an untrained model's are often all alike, and teach nothing."""
+    rewards: Array = seeds.generator(seeds.key("plan", "rewards")).random(count)
+    return rewards
 
 
 def _duration(seconds: float) -> str:

@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import torch
 
-from upturn import seeds
 from upturn.assemble import prompt_for, where
 from upturn.data.groups import by_reward, encode_groups
 from upturn.data.mixer import expected_real_fraction
 from upturn.feeds import OnlineFeed
 from upturn.plan import expected, timing
-from upturn.plan.planner import COMMIT, Draw, Planner, Timed
-from upturn.plan.result import Row
+from upturn.plan.planner import Draw, Planner, Timed
+from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.plan.timing import Sampled
 from upturn.recipe import Rounds, Sampling, Turn
-from upturn.types import Array, Batch, Rollout, Samples
+from upturn.types import Batch, Rollout, Samples
 
 _ENDLESS = 10**9  # passes
 _FITTED = 0.9  # of the judged groups; the others tell what the reward model is worth
@@ -24,7 +23,7 @@ _FITTED = 0.9  # of the judged groups; the others tell what the reward model is 
 
 def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
     """Adds the rows of all rounds; the real fraction of what makes each round's model, from round 0."""
-    planner.notes += expected.guesses(rounds)
+    planner.notes += [*expected.guesses(rounds), *expected.votes(rounds)]
     if rounds.sample is None:
         return _online_rounds(planner, rounds, rounds.train[0])
     return _sampled_rounds(planner, rounds, rounds.sample)
@@ -55,10 +54,11 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
             if objective.example == "group":
                 like = _as_groups(seen, getattr(objective, "candidates", None))
                 rows, fraction = len(like) * asked.prompts // seen.prompts, 0.0
+                made = rows
             else:
-                like, rows = real, expected.mixed(rounds.mix, sizes, rounds.count)
+                like, rows, made = real, expected.mixed(rounds.mix, sizes, rounds.count), expected.kept(rounds)
                 fraction = expected_real_fraction(rounds.mix.policy, rounds.mix.lambda_, number, sizes)
-            planner.train_on(into, "train", planner.policy, turn, like, rows)
+            planner.train_on(into, "train", planner.policy, turn, like, rows, made)
         fractions.append(fraction)  # of the last training, which makes the round's model
         planner.evaluate(unit, rounds.train[-1])
     return tuple(fractions)
@@ -87,15 +87,9 @@ def _as_groups(seen: Sampled, candidates: int | None) -> Samples:
     """Groups that say as much as judged ones: how long a step takes does not depend on who is better."""
     width = min(candidates or seen.candidates, seen.candidates)
     made = seen.made.take(seen.made.candidate < width)
-    rewards = _stand_in(len(made))
+    rewards = stand_in(len(made))
     ranks = (-rewards.reshape(-1, width)).argsort(axis=1).argsort(axis=1) + 1
     return made.with_fields(rank=ranks.reshape(-1), score=rewards)
-
-
-def _stand_in(count: int) -> Array:
-    """(N,) rewards that are all different: an untrained model's are often all alike, and teach nothing."""
-    rewards: Array = seeds.generator(seeds.key("plan", "rewards")).random(count)
-    return rewards
 
 
 def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: Sampled) -> Batch:
@@ -103,11 +97,11 @@ def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: Sampled) -> Batch:
     objective, policy = planner.parts.objective(turn), planner.policy
     if objective.example != "rollout":
         wanted = getattr(objective, "candidates", None)
-        return encode_groups(policy, by_reward(seen.made, _stand_in(len(seen.made)), wanted), wanted)
+        return encode_groups(policy, by_reward(seen.made, stand_in(len(seen.made)), wanted), wanted)
     count = min(seen.prompts, turn.batch_size)
     keys = timing.candidate_keys(count, seen.candidates)
     prompts = [prompt_for(policy, pool.prompts[i % len(pool)]) for i in range(count)]
     rollout: Rollout = policy.rollout(prompts, keys, planner.as_trained(planner.parts.sampling))
-    rewards = torch.from_numpy(_stand_in(keys.size).reshape(keys.shape)).float()
+    rewards = torch.from_numpy(stand_in(keys.size).reshape(keys.shape)).float()
     batch: Batch = policy.replay(rollout)
     return replace(batch, candidates=seen.candidates, given={"rewards": rewards})

@@ -84,18 +84,18 @@ def sampled(policy: Policy, prompts: Sequence[Prompt], candidates: int, settings
 
     guides = guides_of(policy, settings)
 
-    def timed(count: int) -> tuple[float, Samples]:
+    def made_of(count: int) -> tuple[float, Samples]:
         asked = [prompts[i % len(prompts)] for i in range(count)]
-        return _timed(lambda: policy.sample(asked, candidate_keys(count, candidates), settings, guides))
+        return timed(lambda: policy.sample(asked, candidate_keys(count, candidates), settings, guides))
 
     few = max(2, _FEW // candidates)
-    short, made = timed(few)
+    short, made = made_of(few)
     if short > _SLOW:
         return Sampled(Line(0.0, short / few), made, candidates)
     batch = max(few + 1, getattr(settings, "batch", _BATCH) // candidates)
     affordable = max(_TIMES * few, int(_SLOW / short * few))  # if all of it grew with their number: most of it does not
     many = min(batch, affordable, max(few + 1, min(wanted, _MANY // candidates)))
-    long, made = timed(many)
+    long, made = made_of(many)
     line = _line((few, short), (many, long))
     return Sampled(Line(line.fixed, line.each, batch), made, candidates)
 
@@ -111,7 +111,7 @@ def measuring_line(
     few = max(1, most // 4)
     if most >= wanted or few == most:
         return Line(0.0, long / most)
-    return _line((few, _timed(lambda: measure(few))[0]), (most, long))
+    return _line((few, timed(lambda: measure(few))[0]), (most, long))
 
 
 def measuring_once(measure: Callable[[int], object], most: int, loaded: Callable[[], object] = lambda: None) -> Line:
@@ -121,9 +121,9 @@ def measuring_once(measure: Callable[[int], object], most: int, loaded: Callable
 
 def _settled(measure: Callable[[int], object], most: int, loaded: Callable[[], object]) -> float:
     before = len(sys.modules), loaded()
-    long, _ = _timed(lambda: measure(most))
+    long, _ = timed(lambda: measure(most))
     if (len(sys.modules), loaded()) != before:
-        long, _ = _timed(lambda: measure(most))
+        long, _ = timed(lambda: measure(most))
     return long
 
 
@@ -162,7 +162,7 @@ def quiet_seconds(model: Trainable, examples: Batch, rows: int, acting: bool) ->
     was_training = model.module.training
     model.module.eval()
     with torch.no_grad():
-        spent = [_timed(lambda: ask(batch))[0] for _ in range(_ASKED)]
+        spent = [timed(lambda: ask(batch))[0] for _ in range(_ASKED)]
     model.module.train(was_training)
     return float(np.median(spent[1:])) / len(batch)
 
@@ -179,7 +179,8 @@ def _line(a: tuple[float, float], b: tuple[float, float]) -> Line:
     return Line(max(a[1] - each * a[0], 0.0), each)
 
 
-def _timed(call: Callable[[], Found]) -> tuple[float, Found]:
+def timed(call: Callable[[], Found]) -> tuple[float, Found]:
+    """Seconds of a call, and what it returned."""
     began = time.perf_counter()
     found = call()
     return time.perf_counter() - began, found

@@ -28,6 +28,8 @@ BOUNDARIES = (
     "checkpoint:old-removed",  # only where a checkpoint of the same step is replaced
     "checkpoint:after-rename",
     "checkpoint:pruned",  # reached once for each older checkpoint removed
+    "shard:written",  # rows of a cache are on the disk, under a hidden name
+    "shard:after-rename",
     "state:before-rename",
     "prune:recorded",  # a deletion is written down, the weights are still there
     "prune:deleted",

@@ -36,6 +36,7 @@ from upturn.theory.discrete import (
     mean_heterozygosity,
     mixed_heterozygosity,
 )
+from upturn.theory.foresight import Normal, Shares
 from upturn.theory.gaussian import (
     Division,
     accumulated_drift,
@@ -88,14 +89,18 @@ from upturn.theory.settling import (
     fixed_point_from_advantage,
     fixed_point_from_rewards,
 )
-from upturn.theory.verdict import Statement, Verdict, verdict
+from upturn.theory.statements import Kind, Statement, Verdict, kind_of
+from upturn.theory.verdict import verdict
 
 __all__ = [
     "Division",
     "Estimate",
     "FixedPoint",
+    "Kind",
     "Moments",
+    "Normal",
     "Selected",
+    "Shares",
     "Statement",
     "Verdict",
     "accumulated_drift",
@@ -124,6 +129,7 @@ __all__ = [
     "growth_bound_real",
     "heterozygosity",
     "judge_needed",
+    "kind_of",
     "kl_bound",
     "log_variance_spread",
     "log_variance_step",

@@ -32,7 +32,7 @@ def laplace(r: Array) -> tuple[Array, Array, Array]:
 _BEST_OF_HALVES = 4.3110704
 
 
-def choice_kernel(p: Array, r: Array, candidates: int) -> Array:
+def choice_kernel(p: Array, r: Array, candidates: float) -> Array:
     """(…, m) H(x) = E[K e^{r(x)} / (e^{r(x)} + Σ_{i<K} e^{r(x_i)})], the others drawn from p: how much x is multiplied.
 
     p, r (…, m) on finite supports, one case or many. 1/(a+S) = ∫ e^{-u(a+S)} du turns the expectation into one integral

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from upturn.data.captions import _captioner as captioner
 from upturn.data.captions._common import with_captions
@@ -33,6 +34,8 @@ class Generated:
     prompt: str = ""
     max_tokens: int = 40
     batch: int = 16
+
+    dear: ClassVar[bool] = True  # a plan times it
 
     def __post_init__(self) -> None:
         if (self.folder is None) == (self.hub is None):

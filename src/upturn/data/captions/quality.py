@@ -37,6 +37,11 @@ class Quality:
             raise ValueError("give exactly one of 'words' (by value) and 'levels' (from a value on)")
         components.make("caption", self.of, "captions.of")
 
+    @property
+    def dear(self) -> bool:
+        """Whether a model writes the captions that the words stand behind."""
+        return bool(getattr(components.make("caption", self.of, "captions.of"), "dear", False))
+
     def caption(
         self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int
     ) -> tuple[Samples, tuple[str, ...]]:

@@ -68,14 +68,12 @@ class Gallery:
 def near(real: Array, made: Array) -> Near:
     """Shares: of made ones within a real neighbourhood, of real ones within a made one, of real ones with a made one
     in theirs."""
-    from upturn.metrics._neighbours import radii, within
+    from upturn.metrics._balls import round_made, round_real
 
-    inside = within(real, made, radii(real, _NEIGHBOURS)[:, None])[1]
-    reached = within(real, made, radii(made, _NEIGHBOURS)[None, :])[0]
-    covered = within(real, made, radii(real, _COVERED)[:, None])[0]
-    return Near(
-        len(np.unique(inside)) / len(made), len(np.unique(reached)) / len(real), len(np.unique(covered)) / len(real)
-    )
+    inside = round_real(real, made, _NEIGHBOURS)[0] > 0
+    reached = round_made(real, made, _NEIGHBOURS)[0]
+    covered = round_real(real, made, _COVERED)[1]
+    return Near(float(inside.mean()), float(reached.mean()), float(covered.mean()))
 
 
 def vectors(content: Array) -> Array:

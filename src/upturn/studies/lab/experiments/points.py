@@ -122,14 +122,16 @@ class Points(Experiment):
             LIKELIHOOD: "Of held-out real points, nats, under a kernel density (width of the noise) of the samples.",
         }
         panels = ("model", "shape")
-        return [Chart(name.capitalize(), text, name, series="lam", panels=panels) for name, text in about.items()]
+        return [
+            Chart(name[0].upper() + name[1:], text, name, series="lam", panels=panels) for name, text in about.items()
+        ]
 
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         out = []
         for row in table:
             if row["quantity"] == LOST and row["round"] == self.rounds and math.isinf(row["lam"]):
                 out.append(
-                    f"{_NAMES[row['model']]} on {row['shape'].replace('_', ' ')}, fully synthetic: "
+                    f"{_NAMES[row['model']]} on {_shown(row['shape'])}, fully synthetic: "
                     f"{row['simulation']:.1f} of 8 modes lost after {self.rounds} retrainings with n = {self.n:,}; "
                     f"drift alone would lose {row['theory']:.2g}."
                 )
@@ -207,7 +209,10 @@ class _Loop:
             yield measured(place, LOST, t, lost[own], drift, "drift", variance=drift)
             if not math.isinf(lam):
                 yield exact(place, LOST_AT_ALL, t, float(lost[own].sum()), 0.0, "none_lost", count=of.seeds)
-            yield measured(place, EVENNESS, t, even[own], evenness(due, of.n, t, lam), "evenness")
+            said = evenness(due, of.n, t, lam)
+            # drift's own spread, about that of a chi-squared variable of as many degrees as shares are free
+            spread = 2 * (theory.heterozygosity(due) - said) ** 2 / (len(due) - 1)
+            yield measured(place, EVENNESS, t, even[own], said, "evenness", variance=spread)
             for name, values in found.items():
                 yield measured(place, name, t, values[own])
 
@@ -221,7 +226,7 @@ class _Loop:
         if t not in self.shown:
             return
         for place, cell in enumerate(self.cells):
-            title = f"{_NAMES[cell['model']]}, {cell['shape'].replace('_', ' ')}, n = {self.of.n:,}"
+            title = f"{_NAMES[cell['model']]}, {_shown(cell['shape'])}, n = {self.of.n:,}"
             lam = float(cell["lam"])
             row = "fully synthetic" if math.isinf(lam) else f"λ = {lam:g}"
             at = place * self.of.seeds
@@ -243,6 +248,10 @@ class _Loop:
             for name, parameter in self.models.parameters.items():
                 if name in state:
                     parameter.copy_(torch.from_numpy(np.array(state[name])))
+
+
+def _shown(shape: str) -> str:
+    return shape.replace("_", " ").replace("gaussians", "Gaussians")
 
 
 def evenness(due: Array, n: int, t: int, lam: float) -> float:

@@ -1,0 +1,110 @@
+"""What is done with the data before it is trained on: captions are written, the filter scores, frozen networks look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from upturn.assemble import Assembly, Toolbox
+from upturn.data.captioning import captioned, texts
+from upturn.plan import expected, timing
+from upturn.plan.result import COMMIT, Row, stand_in
+from upturn.protocols import Caption
+from upturn.stages.load import caption_key
+from upturn.types import Array, Samples, Splits, concatenate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CAPTIONED = 8  # pictures that a captioning model is timed on
+_FILTERED = 256  # samples that the filter is timed on
+
+
+def worded(parts: Assembly, splits: Splits) -> tuple[Splits, list[Row]]:
+    """The data with the recipe's captions, and rows of those that a model has to write first.
+
+    Of a model's captions some are written and none are kept: the data then stays as it is. Raises UserError where a
+    strategy has not got what it asks for.
+    """
+    key, rows, notes = caption_key(parts), [], []
+    every = concatenate([part for part in (splits.train, splits.held_out) if len(part)])
+    if parts.captions is not None and dear(parts.captions):
+        rows.append(_writing("data", parts.captions, every, splits, key))
+        notes.append("captions that are stored already cost nothing: all are counted")
+    elif parts.captions is not None:
+        splits = captioned(parts.captions, splits, None, key)
+    for asked in parts.evaluators:
+        if asked.captions is None or asked.captions == parts.captions:
+            continue
+        if dear(asked.captions):
+            rows.append(_writing(f"data/{asked.name}", asked.captions, splits.held_out, splits, key))
+        else:
+            texts(asked.captions, splits.held_out, splits.classes, None, key)
+    return replace(splits, notes=(*splits.notes, *notes)), rows
+
+
+def dear(strategy: Caption) -> bool:
+    """Whether a model writes these captions."""
+    return bool(getattr(strategy, "dear", False))
+
+
+def _writing(unit: str, strategy: Caption, samples: Samples, splits: Splits, key: int) -> Row:
+    def measure(count: int) -> object:
+        return strategy.caption(samples.take(np.arange(count)), splits.classes, None, key)
+
+    line = timing.measuring_line(measure, min(_CAPTIONED, len(samples)), len(samples))
+    return Row(unit, "captions", len(samples), 0, 0.0, line(len(samples)))
+
+
+def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, Row, list[str]]:
+    """As many training samples as the filter is expected to keep, its row, and what had to be guessed."""
+    filtering, asked = parts.filtering, parts.recipe.filter
+    assert filtering is not None and asked is not None
+    train = splits.train
+
+    def measure(count: int) -> object:
+        some = train.take(np.arange(count))
+        for scorer, _ in filtering.scorers.values():
+            scorer.score(some, tools)
+        return [curator.curate(some, stand_in(count), tools, 0) for curator in filtering.curators.values()]
+
+    line = timing.measuring_line(measure, min(_FILTERED, len(train)), len(train), loaded=lambda: len(tools.cache))
+    kept = expected.after_filter(asked, len(train))
+    rows: Array = np.linspace(0, len(train) - 1, kept).astype(np.int64)
+    return train.take(rows), Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT), _guesses(asked)
+
+
+def _guesses(asked: Any) -> list[str]:
+    names = {spec["name"] for spec in asked.curate}
+    found = [f"the filter's threshold is taken to keep {expected.UNKNOWN_KEPT:.0%} of what it sees"]
+    return found if "threshold" in names else []
+
+
+@dataclass
+class Encoding:
+    """Rows of what frozen networks say of pictures and captions before each training, where a model has such.
+
+    ``kept``: what they say stays in a folder, so that a real picture is asked about once in a run.
+    """
+
+    kept: bool
+    _each: dict[str, float] = field(default_factory=dict)  # seconds of a sample, by model
+    _known: int = 0
+
+    def timed(self, model: Any, samples: int, encode: Callable[[], Any]) -> Any:
+        """What ``encode`` returns; how long it takes tells what a sample costs, the first time."""
+        seconds, found = timing.timed(encode)
+        self._each.setdefault(model.id, seconds / max(1, samples))
+        return found
+
+    def row(self, unit: str, model: Any, count: int, made: int | None) -> list[Row]:
+        """``count`` samples, of which ``made`` are the round's own; None where all are real."""
+        if not getattr(model, "dear", False):
+            return []
+        fresh = count
+        if self.kept:
+            fresh = max(0, count - self._known) if made is None else min(count, made)
+            self._known = max(self._known, count)
+        return [Row(unit, "encode", fresh, 0, 0.0, fresh * self._each[model.id])]
