@@ -16,8 +16,8 @@ from upturn.errors import UserError
 from upturn.store.run import Run
 from upturn.store.tables import SAMPLES
 from upturn.store.units import round_unit, unit_round
-from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Mode, Task
-from upturn.types import content_id
+from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Task
+from upturn.types import Mode, content_id
 
 EVALUATION = "evaluation.parquet"
 MOST = 8  # candidates at a time: there are as many keys as fingers, and a screen

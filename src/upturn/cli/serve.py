@@ -89,7 +89,7 @@ def serve(
         for name in mode or (["pick"] if said or unasked else []):
             question = Question(
                 name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),  # type: ignore[arg-type]
-                golds if gold is not None else 0.0, repeats, unit,
+                golds if gold is not None else 0.0, repeats, unit=unit,
             )
             asked = tasks_of(found, shelf, question, gold)
             box.open_poll(

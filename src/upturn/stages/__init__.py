@@ -19,5 +19,6 @@ from upturn.stages.work import Done, Outcome, Waiting, Work
 
 __all__ = [
     "Done", "Outcome", "Waiting", "Work", "base", "checkpoints", "curate", "edited", "evaluate", "filter_real", "fit",
-    "gate", "judge", "load", "mix_real", "mix_round", "provenance", "prune", "refit", "sample", "score", "train", "vote",
+    "gate", "judge", "load", "mix_real", "mix_round", "provenance", "prune", "refit", "sample", "score", "train",
+    "vote",
 ]

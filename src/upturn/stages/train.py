@@ -205,8 +205,8 @@ def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) ->
     if getattr(objective, "unrelated", False):
         return labelled(model, groups), said
     # a group has one weight: that of the person who said it, else 1
-    weights = mixture.weights[groups.rows[:, 0]]
-    batch = encode_groups(model, groups, getattr(objective, "candidates", None), weights)
+    shares = mixture.weights[groups.rows[:, 0]]
+    batch = encode_groups(model, groups, getattr(objective, "candidates", None), shares)
     return batch, said
 
 

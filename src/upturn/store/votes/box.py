@@ -21,7 +21,6 @@ from upturn.store.votes.words import (
     OVERALL,
     Answer,
     Assigned,
-    Mode,
     Person,
     Poll,
     Recorded,
@@ -30,7 +29,7 @@ from upturn.store.votes.words import (
     Task,
 )
 from upturn.store.votes.writer import Writer
-from upturn.types import Votes
+from upturn.types import Mode, Votes
 
 DATABASE = "votes.db"
 PATIENCE = 600.0  # seconds that a task is held for a person: time to correct a text; a late answer counts all the same

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from upturn.store.votes import tables as t
-from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Mode, Poll, Refused, Task
-from upturn.types import content_id
+from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Poll, Refused, Task
+from upturn.types import Mode, content_id
 
 UNTIL = "until"  # among a poll's settings: the last row that counts, once the quota is met
 _MOST_ROWS = 500  # in one INSERT
