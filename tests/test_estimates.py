@@ -12,6 +12,7 @@ import torch
 
 from small import GAUSSIAN, small
 from upturn import loop, theory
+from upturn.errors import UserError
 from upturn.statistics.curvature import curvature
 from upturn.theory import estimates
 
@@ -132,10 +133,11 @@ def test_the_command_on_a_real_loop(tmp_path: Path, capsys: pytest.CaptureFixtur
     """A Gaussian in the real loop at λ = 1 and K = 4: both truths are inside their intervals."""
     from upturn.cli import app
 
-    settings = ("rounds.sample.prompts=600", "evaluate.prompts=1500", "gate=null", "data.n=3000",
+    settings = ("rounds.sample.prompts=600", "evaluate.prompts=1500", "gate=null", "data.n=3000", "data.seed=0",
                 "rounds.score={name: closeness, to: [4.0, 0.0], width: 3.0, height: 2.0}")
     loop.run(small(GAUSSIAN, *settings), tmp_path)
-    loop.run(small(GAUSSIAN, *settings, "name=twin", "data.seed=1"), tmp_path)
+    loop.run(small(GAUSSIAN, *settings, "name=twin", "seed=1"), tmp_path)
+    loop.run(small(GAUSSIAN, *settings, "name=other", "data.seed=1", "rounds.count=1"), tmp_path)
     app(["estimate", "gaussian", "--runs", str(tmp_path), "--json"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
     for number in ("1", "2", "3"):
@@ -145,3 +147,5 @@ def test_the_command_on_a_real_loop(tmp_path: Path, capsys: pytest.CaptureFixtur
     app(["estimate", "gaussian", "--twin", "twin", "--runs", str(tmp_path)], standalone_mode=False)
     said = capsys.readouterr().out
     assert "contraction" in said and "unidentified" in said  # the twins start where the data put them: together
+    with pytest.raises(UserError, match="same real data"):
+        app(["estimate", "gaussian", "--twin", "other", "--runs", str(tmp_path)], standalone_mode=False)

@@ -106,8 +106,9 @@ def test_limits(program: str, why: str, settings: dict[str, Any]) -> None:
 
 @sandboxed
 def test_nothing_is_left_of_a_program_that_was_stopped() -> None:
+    before = set(psutil.Process().children(recursive=True))  # of other tests of this process
     assert "took longer" in judged("import time\ntime.sleep(60)", wall_seconds=0.5)[1]
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 @sandboxed

@@ -10,6 +10,7 @@ import numpy as np
 from upturn import status
 from upturn.errors import UserError
 from upturn.store import tables
+from upturn.store.columns import read_table
 from upturn.store.run import Run
 from upturn.theory import estimates
 from upturn.types import REAL, Array, Samples
@@ -77,7 +78,17 @@ def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
     return estimates.effective_lambda(data, [k for k, _ in pairs], [a for _, a in pairs])
 
 
+def _real_ids(run: Run) -> set[str]:
+    return set(read_table(run.unit("data") / tables.SAMPLES, ["id"]).column("id").to_pylist())
+
+
 def _contraction(run: Run, twin: Run) -> estimates.Estimated:
+    if _real_ids(run) != _real_ids(twin):
+        raise UserError(
+            "twins learn from the same real data, and these do not: each goes to a fixed point of its own",
+            where=str(twin.folder),
+            fix="Give both the same 'data:' and its seed; let another 'seed:' or stage part them.",
+        )
     last = min(max(_finished(run)), max(_finished(twin)))
     paths: list[list[Array]] = []
     for one in (run, twin):

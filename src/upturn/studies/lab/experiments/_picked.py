@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,12 +15,25 @@ from upturn.studies.lab.experiments import _digits as digits
 from upturn.studies.lab.stacked import Pool, Stack, levels
 from upturn.types import Array
 
-if TYPE_CHECKING:
-    from upturn.studies.lab.experiments.digits import Digits
-
 _EMA, _LATER_EMA = 0.999, 0.998  # of recipes/digits-curated-only.yaml
 _SLOWER = 4.0  # the learning rate of the first model over that of a round, there
 _SAMPLER = "dpmpp_2m"
+
+
+class Settings(Protocol):
+    """What the loop reads of its experiment."""
+
+    favourite: int
+    scale: float
+    candidates: int
+    n: int
+    seeds: int
+    first_steps: int
+    steps: int
+    batch: int
+    learning_rate: float
+    sampling_steps: int
+    seed: int
 
 
 class Loop:
@@ -29,7 +42,7 @@ class Loop:
     found    by name (T, M): reward, precision, recall, coverage; "before" and "after" (T, M, 10) shares of classes
     """
 
-    def __init__(self, of: Digits, cells: Sequence[Cell], state: State) -> None:
+    def __init__(self, of: Settings, cells: Sequence[Cell], state: State) -> None:
         self.of, self.cells = of, cells
         self.gallery = digits.gallery(of.seed)
         self.share = levels([cell["lam"] for cell in cells for _ in range(of.seeds)])
