@@ -47,7 +47,9 @@ class Drawn:
         return self.work.draw(self.policy, prompts, prompt_keys(seeds.key("autoguidance", key), prompts, 1), settings)
 
     def features(self, samples: Samples) -> Array:
-        return np.asarray(self.work.tools.embed(samples), dtype=np.float64)
+        """Embedded anew: of one noise all are named alike, whatever led them, and ``tools.embed`` keeps by name."""
+        tools = self.work.tools
+        return np.asarray(tools.features.embed(samples, tools), dtype=np.float64)
 
 
 def differences(before: Array, after: Array, real: Array) -> tuple[float, Callable[[Array], Array]]:
