@@ -31,6 +31,7 @@ class Frechet:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "lower"
+    by_features: ClassVar[bool] = True
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

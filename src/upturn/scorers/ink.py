@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.types import Samples, Scores
+from upturn.types import Samples, Scores, by_size
 
 
 @dataclass
@@ -16,9 +17,14 @@ class Ink:
 
     scale: float = 1.0
 
+    several_sizes: ClassVar[bool] = True
+
     def score(self, samples: Samples, tools: object) -> Scores:
         """(N,) mean of all channels times ``scale``. UserError where the samples are not images."""
         if samples.kind != "image":
             raise UserError(f"'ink' judges images, and these samples are {samples.kind}", where="scorer 'ink'",
                             fix="Use 'length' for text, 'closeness' for points.")
-        return Scores("ink", self.scale * samples.content.mean(axis=(1, 2, 3), dtype=np.float64) / 255)
+        means = np.zeros(len(samples))
+        for rows, alike in by_size(samples.content):
+            means[rows] = alike.mean(axis=(1, 2, 3), dtype=np.float64)
+        return Scores("ink", self.scale * means / 255)
