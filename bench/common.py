@@ -105,7 +105,7 @@ def tell(figures: dict[str, object]) -> None:
 def once(script: str, *arguments: str) -> dict[str, float]:
     """One side in a process of its own: what it tells."""
     command = [sys.executable, str(Path(__file__).parent / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
     found: dict[str, float] = json.loads(lines[-1].removeprefix("RESULT "))

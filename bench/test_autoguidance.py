@@ -109,5 +109,5 @@ def test_an_earlier_checkpoint_makes_digits_better() -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not beside the project")
 def test_an_earlier_checkpoint_makes_emoji_better() -> None:
-    case = Case("train", (5, 10, 20), (1.5, 2.0, 3.0), 20, 400, 800)
+    case = Case("train", (5, 10), (1.5, 2.0, 3.0), 20, 400, 800)
     assert improvement("emoji", run_of("emoji-captions.yaml", "template", "empty"), case)[1] > 0

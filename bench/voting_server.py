@@ -7,8 +7,8 @@ from pathlib import Path
 
 from common import ROOT  # it puts tests/ on the path
 
+from upturn.asking.question import Question
 from upturn.feedback import server
-from upturn.feedback.asking import Question
 from upturn.store.run import Run
 from voting import FREE, booth_over
 

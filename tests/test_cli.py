@@ -97,13 +97,14 @@ def test_the_points_starter_runs(tmp_path: Path) -> None:
     assert "my-points: done" in out
 
 
-def test_plan_and_lab() -> None:
+def test_plan_and_lab(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     text = invoke("plan", root / "recipes" / "points.yaml")
     assert "Theory's word" in text and "USD" in text
     found = json.loads(invoke("plan", root / "recipes" / "points.yaml", "--json"))
     assert found["real_fractions"] == [1.0, 0.5, 0.5, 0.5] and found["seconds"] > 1
-    lab = json.loads(invoke("lab", "gaussian", "--n", 20, "--rounds", 5, "--replicas", 2000, "--json"))
+    few = ("--n", 20, "--rounds", 5, "--replicas", 2000)
+    lab = json.loads(invoke("lab", "gaussian", *few, "--to", tmp_path, "--json"))
     assert lab["agree"]
 
 
@@ -117,7 +118,8 @@ MISTAKES = [
     (["trace", "gaussian", "zzzzzzzz"], "zzzzzzzz"),
     (["sample", "gaussian", "--round", "9"], "round 9 has no model"),
     (["sample", "gaussian", "--prompt", "seven"], "takes no prompt"),
-    (["export", "gaussian", "--what", "votes"], "cannot export 'votes'"),
+    (["export", "gaussian", "--what", "opinions"], "cannot export 'opinions'"),
+    (["export", "gaussian", "--what", "votes"], "nobody has voted"),
     (["list", "curatorz"], "there is no kind 'curatorz'"),
     (["new", "--for", "music"], "no starter for 'music'"),
     (["lab", "gaussian", "--policy", "sometimes"], "sometimes"),

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upturn.feedback.asking import Question, tasks_of
+from upturn.asking.question import Question, tasks_of
+from upturn.asking.shelf import Shelf
 from upturn.feedback.booth import Booth
 from upturn.feedback.server import running
 from upturn.feedback.sessions import Rate, Rates
-from upturn.feedback.shelf import Shelf
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Prompt, synthetic_samples

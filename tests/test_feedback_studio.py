@@ -15,8 +15,8 @@ from PIL import Image
 
 from small import GAUSSIAN, small
 from upturn import loop
+from upturn.asking.question import Question
 from upturn.feedback import pictures
-from upturn.feedback.asking import Question
 from upturn.feedback.server import running
 from upturn.feedback.studio import Studio
 from upturn.store import png

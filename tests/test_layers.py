@@ -20,10 +20,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "upturn"
 
 ROWS = (
     "errors", "watch", "types", "protocols", "seeds", "statistics", "theory", "components", "fingerprint", "recipe",
-    "store", "features", "data", "diffusion", "models", "adapters", "objectives", "scorers", "curators", "growers",
-    "metrics", "gate", "guiding", "sizing", "assemble", "engine", "averaging", "optimiser", "feeds", "tracking",
-    "beforehand", "trainer", "stages", "sampling", "merging", "searching", "plan", "starters", "loop", "status",
-    "studies", "feedback", "report", "cli", "",
+    "store", "features", "data", "asking", "diffusion", "models", "adapters", "objectives", "scorers", "curators",
+    "growers", "metrics", "gate", "guiding", "sizing", "assemble", "engine", "averaging", "optimiser", "feeds",
+    "tracking", "beforehand", "trainer", "stages", "sampling", "merging", "searching", "plan", "starters", "loop",
+    "status", "studies", "feedback", "report", "cli", "",
 )  # fmt: skip
 # "" is upturn/__init__.py, which nothing in the house imports
 PLUG_INS = frozenset(folder.removeprefix("upturn.") for folder in FOLDERS.values()) | {"growers", "data.captions"}

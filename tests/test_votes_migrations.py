@@ -94,7 +94,7 @@ def test_several_that_open_at_once_make_one_database(url: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not errors and len(boxes) == 4
+    assert errors == [] and len(boxes) == 4
     boxes[0].add_person("ada")
     assert [len(box.people()) for box in boxes] == [1] * 4
     for box in boxes:

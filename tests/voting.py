@@ -13,10 +13,10 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
-from upturn.feedback.asking import Question, tasks_of
+from upturn.asking.question import Question, tasks_of
+from upturn.asking.shelf import Shelf
 from upturn.feedback.booth import Booth
 from upturn.feedback.sessions import Limits, Rate, Rates
-from upturn.feedback.shelf import Shelf
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.store.votes import open_box

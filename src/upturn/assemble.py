@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from upturn.types import Array, Prompt, Samples
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 _CHOOSE_BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
 _AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})
+_PICKED = "picked"  # the curator that reads what people chose
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Assembly:
     judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
     captions: Caption | None = None  # None: the prompts are worded as the source gives them
     filtering: Filtering | None = None
+    taste: Mapping[str, tuple[Scorer, float]] = field(default_factory=dict)  # of the recipe's simulated people
 
     def model(self, name: str, policy: Path | None = None) -> Trainable:
         """A fresh model without weights; one that starts from the policy's is given their folder to be built."""
@@ -85,6 +88,9 @@ def assemble(recipe: Recipe) -> Assembly:
         for word, spec in (("fit", model.fit), ("refit", model.refit)):
             if spec is not None and not model.ready:
                 _check_objective(spec, made, recipe.models[name].name, f"models.{name}.{word}")
+        if model.refit is not None and not model.refit.score and not (recipe.rounds and recipe.rounds.people):
+            raise UserError("nobody compares the candidates that it is fitted on", where=f"models.{name}.refit.score",
+                            fix="Name scorers that do, or write 'people:' into the rounds.")
         if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
             raise UserError("is fitted on the candidates of a round, and no round samples any",
                             where=f"models.{name}.refit", fix="Add 'sample:' to the rounds, or use 'fit:'.")
@@ -126,6 +132,7 @@ def assemble(recipe: Recipe) -> Assembly:
         },
         captions=_captions(recipe, source, policy),
         filtering=_filtering(recipe),
+        taste=_taste(recipe),
     )
     _check_models_named(recipe, parts)
     _check_sizes(recipe, parts, policy)
@@ -153,6 +160,18 @@ def _scorers(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, tuple[
             raise UserError(f"two scorers are called '{name}'", where=at, fix="Give one an 'as: another_name'.")
         found[name] = (components.make("scorer", fields, at), weight)
     return found
+
+
+def _taste(recipe: Recipe) -> dict[str, tuple[Scorer, float]]:
+    people = recipe.rounds.people if recipe.rounds else None
+    if people is None or people.simulated is None:
+        return {}
+    if people.simulated.count < people.overlap:
+        raise UserError(
+            f"{people.overlap} people are to answer each task, and {people.simulated.count} are simulated",
+            where="rounds.people.simulated.count", fix="Raise it, or lower 'overlap:'.",
+        )
+    return _scorers([people.simulated.score], "rounds.people.simulated.score")
 
 
 def _curators(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, Curator]:
@@ -221,6 +240,8 @@ def _filtering(recipe: Recipe) -> Filtering | None:
     if recipe.filter is None:
         return None
     names = [str(spec["name"]) for spec in recipe.filter.curate]
+    if _PICKED in names:
+        raise UserError("nobody is asked about real data", where="filter.curate", fix=f"Remove '{_PICKED}'.")
     alone = [name for name in names if name in _AMONG_CANDIDATES]
     if alone:
         raise UserError(
@@ -248,6 +269,15 @@ def models_named(part: Any) -> list[str]:
     """The models of the recipe that a plug-in names in its fields ``model`` and ``models``."""
     return [name for name in (getattr(part, "model", None), *(getattr(part, "models", None) or ()))
             if isinstance(name, str)]
+
+
+def reward_bounds(scorers: Mapping[str, tuple[Scorer, float]]) -> tuple[float, float]:
+    """The least and the greatest reward, the weighted sum of what scorers state; infinite where one states no end."""
+    low = high = 0.0
+    for scorer, weight in scorers.values():
+        ends: tuple[float, float] = getattr(scorer, "bounds", (-math.inf, math.inf))
+        low, high = low + weight * ends[weight < 0], high + weight * ends[weight >= 0]
+    return low, high
 
 
 def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
@@ -347,6 +377,7 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
     """Plug-ins that name a model in their field ``model`` must name one of the recipe's."""
     named: list[tuple[str, Any]] = [("features", parts.features)]
     named += [(f"rounds.score: {name}", scorer) for name, (scorer, _) in parts.scorers.items()]
+    named += [(f"rounds.people.simulated: {name}", scorer) for name, (scorer, _) in parts.taste.items()]
     if parts.filtering is not None:
         named += [(f"filter.score: {name}", scorer) for name, (scorer, _) in parts.filtering.scorers.items()]
     named += [(f"evaluate: {name}", m) for e in parts.evaluators for name, m in e.metrics.items()]
@@ -372,6 +403,8 @@ def _check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
     if parts.filtering is not None:
         live += [("filter.score", name, scorer) for name, (scorer, _) in parts.filtering.scorers.items()]
         live += [("filter.curate", name, curator) for name, curator in parts.filtering.curators.items()]
+    if recipe.provenance is not None:  # it compares pictures as a whole, by the recipe's features or by their bytes
+        live.append(("provenance", "provenance", None))
     metrics = [("evaluate", name, metric) for e in parts.evaluators for name, metric in e.metrics.items()]
     sizing.refuse(why, live, metrics, ("features", str(recipe.features["name"]), parts.features))
     trainings = [*recipe.stages, *(recipe.rounds.train if recipe.rounds else ())]
@@ -401,7 +434,8 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
         if turn.online is not None:
             _sampling(policy, turn.online.settings, f"rounds.train.{i}.online.settings")
     if rounds.sample is not None:
-        _check_choosing(rounds, rounds.sample.candidates)
+        fitted = any(model.refit is not None and not model.refit.score for model in recipe.models.values())
+        _check_choosing(rounds, rounds.sample.candidates, fitted)
         if rounds.sample.texts and not (policy.kind == "text" or reads_text(policy)):
             raise UserError(
                 f"the model '{recipe.models['policy'].name}' reads no text", where="rounds.sample.texts",
@@ -411,8 +445,11 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
         raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
 
 
-def _check_choosing(rounds: Rounds, candidates: int) -> None:
-    """Curators and objectives that compare need several candidates, and something to compare them by."""
+def _check_choosing(rounds: Rounds, candidates: int, fitted: bool) -> None:
+    """Curators and objectives that compare need several candidates, and something to compare them by.
+
+    ``fitted``: a reward model is fitted on what people say.
+    """
     rewarded = [c["name"] for c in rounds.curate if c["name"] in _CHOOSE_BY_REWARD]
     if rewarded and not rounds.score:
         raise UserError(
@@ -428,16 +465,41 @@ def _check_choosing(rounds: Rounds, candidates: int) -> None:
     made = [components.make("objective", turn.objective, "rounds.train.objective") for turn in rounds.train]
     compare = [turn.objective["name"] for turn, objective in zip(rounds.train, made, strict=True)
                if objective.example == "group"]
-    if compare and (candidates < 2 or not rounds.score):
+    if compare and (candidates < 2 or not (rounds.score or rounds.people)):
         raise UserError(
             f"the objective '{compare[0]}' learns from groups: it needs at least 2 candidates and a score",
-            where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:'.",
+            where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:', or 'people:'.",
         )
+    _check_people(rounds, candidates, compare, fitted)
     if rewarded and len(compare) == len(made):
         raise UserError(
             f"the curator '{rewarded[0]}' chooses among candidates that the objective '{compare[0]}' compares: nothing "
             "would read its choice", where="rounds.curate, rounds.train.objective", fix="Remove the curator.",
         )
+
+
+def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitted: bool) -> None:
+    """What people say is read by somebody, and nothing chooses on top of it."""
+    curators = [str(spec["name"]) for spec in rounds.curate]
+    people = rounds.people
+    if people is None:
+        if _PICKED in curators:
+            raise UserError(f"the curator '{_PICKED}' reads what people chose, and nobody is asked",
+                            where="rounds.curate", fix="Add 'people:' to the rounds.")
+        return
+    again = [name for name in curators if name in _AMONG_CANDIDATES]
+    if _PICKED in curators and again:
+        raise UserError(f"'{again[0]}' would choose on top of what people chose", where="rounds.curate",
+                        fix=f"Leave one of '{_PICKED}' and '{again[0]}'.")
+    if _PICKED not in curators and not compare and not fitted:
+        raise UserError("people are asked, and nothing reads what they say", where="rounds.people",
+                        fix=f"Add the curator '{_PICKED}', or an objective that compares, such as dpo.")
+    if people.mode in ("pick", "compare", "rank") and candidates < 2:
+        raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 a prompt",
+                        where="rounds.sample.candidates", fix="Ask for at least 2.")
+    if people.mode == "edit" and compare:
+        raise UserError(f"'{compare[0]}' compares candidates, and people who edit compare none",
+                        where="rounds.people.mode", fix="Use pick, compare, rate or rank.")
 
 
 def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Trainable:

@@ -108,6 +108,8 @@ def _steps(work: Work, parts: Assembly) -> Iterator[Step]:
     for name, model in recipe.models.items():
         if model.fit is not None:
             yield lambda name=name: stages.fit(work, name)  # type: ignore[misc]
+    if recipe.provenance is not None:
+        yield lambda: stages.provenance(work)
     if recipe.filter is not None:
         yield lambda: stages.filter_real(work)
     start: str | None = None
@@ -132,6 +134,10 @@ def _round(work: Work, recipe: Recipe, number: int) -> Iterator[Step]:
     unit, incumbent = round_unit(number), work.incumbent(number)
     if rounds.sample is not None:
         yield lambda: stages.sample(work, unit, number, incumbent)
+        if rounds.people is not None:
+            yield lambda: stages.vote(work, unit)
+            if rounds.people.mode == "edit":
+                yield lambda: stages.edited(work, unit)
         for name, model in recipe.models.items():
             if model.refit is not None:
                 yield lambda name=name: stages.judge(work, unit, name, number)  # type: ignore[misc]

@@ -167,6 +167,8 @@ class Tools(Protocol):
 
 
 class Scorer(Protocol):
+    """Judges. Optional: ``bounds``, the least and the greatest score that it can give; certificates need the latter."""
+
     def score(self, samples: Samples, tools: Tools) -> Scores: ...
 
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from upturn.errors import UserError
+from upturn.types import Mode
 
 
 def _named(value: Any) -> Any:
@@ -93,9 +94,12 @@ class Fit(Training):
 
 
 class Refit(Training):
-    """How a reward model is fitted anew each round, on candidates that judges compare: verifiers, simulated people."""
+    """How a reward model is fitted anew each round, on candidates that judges compare: verifiers, simulated people.
 
-    score: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
+    Without judges it is fitted on what people said of the round's candidates.
+    """
+
+    score: Annotated[list[Component], BeforeValidator(_listed)] = []
     prompts: Positive | None = None  # whose candidates are judged each round; null: all
     base: Literal["own", "policy"] = "own"  # what it starts from: its own config or folder, or the incumbent policy
 
@@ -167,9 +171,38 @@ class Turn(Training):
         return self.name or str(self.objective["name"])
 
 
+class Voters(Part):
+    """Simulated people, who answer for ``upturn run --simulate`` and nobody else."""
+
+    score: Component  # what they like: a scorer
+    count: Positive = 5
+    temperature: float = Field(1.0, ge=0)  # of the softmax over scores that a pick is drawn from; 0: always the best
+    careless: float = Field(0.0, ge=0, le=1)  # share of answers that are given at random
+    seed: int = Field(0, ge=0)  # other people
+
+
+class People(Part):
+    """What people are asked about each round's candidates; the run waits until they have answered."""
+
+    mode: Mode = "pick"
+    prompts: Positive | None = None  # whose candidates are shown; null: all
+    candidates: int = Field(4, ge=2, le=8)  # at a time, for pick and rank
+    overlap: Positive = 1  # how many people answer each task
+    quota: Positive | None = None  # answers in all; null: overlap x tasks
+    attributes: tuple[str, ...] = ()  # what a rating is about; (): one number
+    repeats: float = Field(0.0, ge=0, lt=1)  # share of tasks asked a second time, to see whether people say the same
+    rule: Literal["majority", "winners", "rewards"] = "majority"  # how answers of several people become one choice
+    least_reliability: Annotated[float | None, Field(gt=0, le=1)] = None  # below it a person is set aside; null: nobody
+    most_share: float = Field(0.5, gt=0, le=1)  # of the votes that count; more of one person's is warned of
+    seconds: float = Field(10.0, gt=0)  # that an answer takes: what 'plan' counts with
+    database: str | None = None  # a Postgres of a team's; null: votes.db in the run's folder
+    simulated: Voters | None = None
+
+
 class Rounds(Part):
     count: int = Field(ge=0)
     sample: Sampling | None = None  # null where the policy is trained online
+    people: People | None = None  # asked between sampling and scoring
     score: Annotated[list[Component], BeforeValidator(_listed)] = []
     curate: Annotated[list[Component], BeforeValidator(_listed)] = []
     mix: Mix = Mix()
@@ -187,6 +220,8 @@ class Rounds(Part):
             raise ValueError(f"train: '{online[0]}' draws its own samples (online): it stands alone, without sample")
         if not online and self.sample is None:
             raise ValueError("needs 'sample:' (or 'online:' in its training)")
+        if self.people is not None and self.sample is None:
+            raise ValueError("people: they are asked about the samples of a round: it needs 'sample:'")
         return self
 
 
@@ -195,6 +230,20 @@ class Filter(Part):
 
     score: Annotated[list[Component], BeforeValidator(_listed)] = []
     curate: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class Provenance(Part):
+    """Whether what the data calls real is real: a source that is known to be, runs whose samples may have got in."""
+
+    trusted: Component | None = None
+    runs: list[str] = []  # folders
+    at_most: Positive = 5000  # samples of each that are looked at, evenly spaced
+
+    @model_validator(mode="after")
+    def _against_something(self) -> Provenance:
+        if self.trusted is None and not self.runs:
+            raise ValueError("give 'trusted:', 'runs:' or both: what is the data to be held against?")
+        return self
 
 
 class Evaluation(Part):
@@ -251,6 +300,7 @@ class Recipe(Part):
     seed: int = Field(0, ge=0)
     data: Component
     captions: Annotated[list[Component], BeforeValidator(_none_or_more)] = []  # several: a comparison, for a study
+    provenance: Provenance | None = None
     filter: Filter | None = None
     models: dict[str, Annotated[Model, BeforeValidator(_named)]]
     features: Component = {"name": "pixels"}

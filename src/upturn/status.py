@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from upturn import recipe as recipes
+from upturn.errors import UserError
 from upturn.recipe import Recipe
 from upturn.store.commit import Record
 from upturn.store.run import Run
 
-_ROUND_STEPS = ("sample", "score", "curate", "mix", "train", "evaluate", "gate")
+_ROUND_STEPS = ("sample", "vote", "score", "curate", "mix", "train", "evaluate", "gate")
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,22 @@ def read(run: Run) -> RunStatus:
     later = [_round(run, number, records, price) for number in range(1, count + 1)]
     setup = {
         (unit if step == "fit" else step): record.seconds
-        for (unit, step), record in records.items() if step in {"load", "filter", "fit"}
+        for (unit, step), record in records.items() if step in {"load", "provenance", "filter", "fit"}
     }
-    return RunStatus(run.folder.name, run.folder, run.state.state, run.state.message, recipe, (zero, *later), setup)
+    message = _missing(run, recipe) or run.state.message
+    return RunStatus(run.folder.name, run.folder, run.state.state, message, recipe, (zero, *later), setup)
+
+
+def _missing(run: Run, recipe: Recipe) -> str | None:
+    """What a run that waits for people misses now: votes come in without the run's knowing."""
+    if run.state.state != "waiting":
+        return None
+    from upturn.asking.publish import waiting_for
+
+    try:
+        return waiting_for(run, recipe)
+    except UserError:
+        return None  # a database that is away stops nobody from looking: what was missing then is known
 
 
 def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from upturn.cli import captions, component, find, lab, look, serve, study, take, work
+from upturn.cli import captions, component, estimate, find, lab, look, serve, study, take, work
 from upturn.errors import UserError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("study")(study.study)
 app.command("status")(look.status)
 app.command("report")(look.report)
 app.command("compare")(look.compare)
+app.command("estimate")(estimate.estimate)
 app.command("trace")(look.trace)
 app.command("sample")(take.sample)
 app.command("export")(take.export)

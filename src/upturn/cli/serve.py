@@ -11,6 +11,7 @@ from upturn.cli.common import RUNS, RunName, Runs, open_run, round_unit
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
+    from upturn.recipe import People
     from upturn.store.run import Run
     from upturn.store.votes import BallotBox
 
@@ -54,32 +55,41 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8000,
     certificate: Annotated[Path | None, typer.Option("--certificate", metavar="FILE", help="PEM, for https.")] = None,
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="PEM, of the certificate.")] = None,
+    goes_on: Annotated[
+        bool, typer.Option("--continue", help="Go on with the run when all answers are there.")
+    ] = False,
     runs: Runs = RUNS,
 ) -> None:
     """The voting page: people pick, compare, rate, rank or edit what a run has made."""
     from upturn.feedback import installed
 
     installed()
+    from upturn.asking.question import Question, tasks_of
+    from upturn.asking.shelf import Shelf
     from upturn.feedback import server
-    from upturn.feedback.asking import Question, tasks_of
     from upturn.feedback.booth import Booth
-    from upturn.feedback.shelf import Shelf
+    from upturn.feedback.onward import Onward
     from upturn.feedback.studio import Studio
     from upturn.store.votes import open_box
 
+    if goes_on and _asked_by(open_run(run, runs)) is None:
+        raise UserError("this run asks nobody: there is nothing to go on with", where="--continue",
+                        fix="Leave it out, or write 'people:' into the rounds of a recipe.")
     if (certificate is None) != (key is None):
         raise UserError("--certificate and --key go together")
     found = open_run(run, runs)
     shelf = Shelf(found)
-    with open_box(found, database) as box:
+    people_asked = _asked_by(found)
+    with open_box(found, database or (people_asked.database if people_asked else None)) as box:
         public = not server.is_loopback(host)
         links = _links(box, people, link, public, host)
         numbers = (candidates, overlap, quota, repeats) != (4, 1, None, 0.0)
         said = bool(rounds or unit or gold or attributes or numbers)
-        for name in mode or (["pick"] if said or not box.polls(active=True) else []):
+        unasked = people_asked is None and not box.polls(active=True)  # else the run asks for itself
+        for name in mode or (["pick"] if said or unasked else []):
             question = Question(
                 name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),  # type: ignore[arg-type]
-                golds if gold is not None else 0.0, repeats, unit,
+                golds if gold is not None else 0.0, repeats, unit=unit,
             )
             asked = tasks_of(found, shelf, question, gold)
             box.open_poll(
@@ -94,16 +104,20 @@ def serve(
         worker = Studio(found.folder, round_unit(found, None), box) if studio and _has_model(found) else None
         booth = Booth(
             found.name, box, shelf, worker, "markdown" if markdown else "plain", certificate is not None,
-            server.hosts_for(host),
+            server.hosts_for(host), onward=Onward(found, box, people_asked) if goes_on and people_asked else None,
         )
         print(f"Listening on {where} ({_reach(public, certificate is not None)}). Ctrl C ends it; votes are kept.")
         for person, token in links:
             print(f"{person}: {where}/signin#{token}", flush=True)
         if worker is not None:
             worker.start()
+        if booth.onward is not None:
+            booth.onward.start()
         try:
             server.serve(booth, listening, certificate, key)
         finally:
+            if booth.onward is not None:
+                booth.onward.close()
             if worker is not None:
                 worker.close()
 
@@ -128,6 +142,17 @@ def _links(box: BallotBox, path: Path | None, renewed: list[str], public: bool, 
     elif set(there) == {_SOLE} and not fresh:
         fresh.append((_SOLE, box.new_token(there[_SOLE])))
     return fresh
+
+
+def _asked_by(run: Run) -> People | None:
+    """What the run's recipe asks of people; None where it asks nothing."""
+    from upturn import recipe as recipes
+
+    try:
+        found = recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml"))
+    except UserError:
+        return None  # of another version: the page can show its samples all the same
+    return found.rounds.people if found.rounds else None
 
 
 def _has_model(run: Run) -> bool:

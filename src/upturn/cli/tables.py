@@ -100,8 +100,9 @@ def _print_tree(console: Any, value: Any, depth: int) -> None:
 def print_rows(rows: Sequence[Sequence[str]]) -> None:
     """A table whose first row is its head."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*rows[0])
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # brackets are brackets
     _console().print(table)

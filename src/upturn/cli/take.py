@@ -36,12 +36,12 @@ def sample(
 
 def export(
     run: RunName,
-    what: Annotated[str, typer.Option("--what", help="samples, preferences, model or adapters.")],
+    what: Annotated[str, typer.Option("--what", help="samples, votes, preferences, model or adapters.")],
     form: Annotated[str | None, typer.Option("--format", help="Of adapters: peft, diffusers, kohya.")] = None,
     to: To = Path("export"),
     runs: Runs = RUNS,
 ) -> None:
-    """A run's samples, preferences, model or adapters in the formats that others read."""
+    """A run's samples, votes, preferences, model or adapters in the formats that others read."""
     from upturn import merging
     from upturn.store import exports
 

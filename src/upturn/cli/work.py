@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upturn.cli.common import RUNS, AsJson, Runs, open_run
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from upturn.recipe import Recipe
+    from upturn.store.run import Run
+    from upturn.watch import Watch
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="a.b=c", help="Change one key of the recipe.")]
@@ -54,6 +59,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON lines.")] = False,
     source: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Fork another run.")] = None,
     after: Annotated[int | None, typer.Option("--round", help="With --from: go on after this round.")] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="The recipe's simulated people vote.")] = False,
 ) -> None:
     """Run a recipe; run it again and it goes on from what was finished."""
     from upturn import loop
@@ -72,7 +78,7 @@ def run(
         asked = recipes.renamed(asked, f"{asked.name}-from-{after}")
     watch = progress.watch_for(as_json)
     try:
-        done = loop.run(asked, runs, watch, fork)
+        done = _simulated(asked, runs, watch, fork) if simulate else loop.run(asked, runs, watch, fork)
     finally:
         progress.close(watch)
     if not loop.is_first_process():
@@ -89,3 +95,12 @@ def run(
     if state == "waiting":
         print(message)
         raise typer.Exit(3)
+
+
+def _simulated(asked: Recipe, runs: Path, watch: Watch, fork: tuple[Path, int] | None) -> Run:
+    from upturn.feedback import installed
+
+    installed()
+    from upturn.feedback.stand_in import run_through
+
+    return run_through(asked, runs, watch, fork)

@@ -53,7 +53,7 @@ class PollChange(Strict):
 @router.get("/progress", response_class=HTMLResponse)
 async def progress(booth: TheBooth, session: Voter) -> Response:
     """How far it is, for everybody: people by number, one's own marked; names are for admins."""
-    seen = await booth.progress()
+    seen = await booth.progress(exact=True)
     votes = sum(person.given for person in seen.people)
     most = max((person.given for person in seen.people), default=0)
     modes = tuple(name for name in MODES if any(one.poll.mode == name for one in seen.polls))

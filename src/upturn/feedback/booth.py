@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
+from upturn.asking.shelf import Content, Shelf
 from upturn.errors import UserError
 from upturn.feedback.agreement import Agreement, agreement
 from upturn.feedback.markup import Style
+from upturn.feedback.onward import Onward
 from upturn.feedback.sessions import Limits, Session, Signing
-from upturn.feedback.shelf import Content, Shelf
 from upturn.feedback.studio import Studio
 from upturn.store.votes import Assigned, BallotBox, Person, Progress, Showing
 from upturn.store.votes.engine import clear_errors
@@ -45,7 +46,9 @@ class Booth:
     secure: bool = False  # whether cookies go over https alone
     hosts: frozenset[str] | None = None  # the names that the server answers to; None: any
     limits: Limits = field(default_factory=Limits)
+    onward: Onward | None = None  # what goes on with the run once the quota is met
     _kept: dict[str, _Kept] = field(default_factory=dict)
+    _answered: float = float("-inf")  # when somebody last answered by the page
 
     def __post_init__(self) -> None:
         self.signing = Signing(self.box.key)
@@ -69,11 +72,14 @@ class Booth:
         found: T = known.value
         return found
 
+    @property
+    def going(self) -> str:
+        """What the run does with the votes, in words; "" where nothing is done with them now."""
+        return self.onward.words if self.onward is not None else ""
+
     def answered(self) -> None:
-        """Somebody answered by the page: what it shows of progress is counted anew, where that is quick."""
-        known = self._kept.get("progress")
-        if known is not None and known.took < _QUICK:
-            del self._kept["progress"]
+        """Somebody answered by the page: what was counted before is old."""
+        self._answered = time.monotonic()
 
     def forget(self) -> None:
         """People or polls were changed here: what was read of them is old."""
@@ -82,8 +88,11 @@ class Booth:
     async def people(self) -> dict[str, Person]:
         return await self._recent("people", _FRESH, lambda: {person.id: person for person in self.box.people()})
 
-    async def progress(self) -> Progress:
-        return await self._recent("progress", _FRESH, self.box.progress)
+    async def progress(self, exact: bool = False) -> Progress:
+        """Counted anew after an answer where that is quick, or where ``exact`` asks for it: nobody misses their own."""
+        known = self._kept.get("progress")
+        old = known is not None and known.found <= self._answered and (exact or known.took < _QUICK)
+        return await self._recent("progress", -1.0 if old else _FRESH, self.box.progress)
 
     async def agreement(self) -> list[Agreement]:
         return await self._recent("agreement", _SLOW, lambda: agreement(self.box.votes()))

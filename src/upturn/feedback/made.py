@@ -9,12 +9,12 @@ from fastapi import APIRouter, Form, HTTPException, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
+from upturn.asking.shelf import Content
 from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
 from upturn.feedback.answers import Name, OwnId, Strict, Words, client_of
 from upturn.feedback.booth import Booth
 from upturn.feedback.pages import page
 from upturn.feedback.pictures import drawn, enlarged
-from upturn.feedback.shelf import Content
 from upturn.feedback.studio import Studio
 from upturn.feedback.views import candidate
 from upturn.feedback.vote import REACH, png_answer

@@ -55,6 +55,7 @@ def page(
 ) -> HTMLResponse:
     """A page with its head: the run's name, where one can go, who is signed in."""
     text = environment().get_template(template).render(
-        run=booth.name, session=session, studio=booth.studio is not None, modes=modes, here=here, **shown
+        run=booth.name, session=session, going=booth.going, studio=booth.studio is not None, modes=modes, here=here,
+        **shown,
     )
     return HTMLResponse(text, status)

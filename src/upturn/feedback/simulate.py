@@ -28,6 +28,7 @@ from upturn.types import Array, content_id
 Reward = Callable[[str], float]
 UNLIMITED = Rates(*(Rate(1e9, 1e9),) * 4)
 _TRIES = 50  # of a task that lies before others just now
+_SENDS = 5  # of one request: a busy machine may take longer to answer than the line waits
 _WAIT = 0.05  # seconds between them
 
 
@@ -144,6 +145,15 @@ class _Person:
         return ""
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
+        """Asked again where no answer came, as the page does: a vote that is sent twice, under one id, counts once."""
+        for _ in range(_SENDS - 1):
+            try:
+                return self._called(method, path, body)
+            except (OSError, http.client.HTTPException):
+                self._line.close()  # the next request opens it anew
+        return self._called(method, path, body)
+
+    def _called(self, method: str, path: str, body: Any) -> Any:
         self._line.request(method, path, json.dumps(body) if body is not None else None, self._headers)
         answer = self._line.getresponse()
         content = answer.read()

@@ -137,7 +137,7 @@ def work(folder: str, unit: str, pipe: Connection) -> None:
 
 
 def _drawn(drawer: Any, name: str, prompt: str) -> list[Made]:
-    from upturn.feedback.shelf import shown_of
+    from upturn.asking.shelf import shown_of
 
     samples = drawer.draw([prompt] if drawer.conditional else [], COUNT, int(name[:12], 16))
     every = zip(samples, shown_of(samples), strict=True)

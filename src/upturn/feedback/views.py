@@ -7,11 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from upturn.asking.shelf import Content
+from upturn.asking.turns import Turn, after, side
 from upturn.feedback.booth import Booth
 from upturn.feedback.markup import Style, rendered
 from upturn.feedback.pictures import crisp, size
-from upturn.feedback.shelf import Content
-from upturn.feedback.turns import Turn, after, side
 from upturn.store.votes import Showing
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from upturn.metrics._silence import CannotSpeak
-from upturn.protocols import Evidence
-from upturn.types import Array
+from upturn.protocols import Evidence, Tools
+from upturn.types import Array, Samples
 
 _ROWS = 512  # samples in one forward pass
 
 
 def classified(evidence: Evidence, name: str) -> tuple[Array, tuple[str, ...]]:
     """(N,) int64 class of each sample by the model ``name``, and what the C classes are called."""
+    return classes_of(evidence.samples, evidence.tools, name)
+
+
+def classes_of(samples: Samples, tools: Tools, name: str) -> tuple[Array, tuple[str, ...]]:
+    """The same of any samples."""
     import torch
 
-    model = evidence.tools.model(name)
-    batch = model.encode(evidence.samples)
+    model = tools.model(name)
+    batch = model.encode(samples)
     found, width = [], 0
     training = model.module.training
     model.module.eval()
@@ -33,5 +38,5 @@ def classified(evidence: Evidence, name: str) -> tuple[Array, tuple[str, ...]]:
                 width = logits.shape[1]
     finally:
         model.module.train(training)
-    classes = evidence.tools.classes
+    classes = tools.classes
     return np.concatenate(found), classes if len(classes) == width else tuple(str(i) for i in range(width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -12,15 +13,16 @@ from upturn.seeds import key
 from upturn.types import Array, Samples
 
 Real = Literal["held_out", "train"]
+_STRIP = 4096  # rows: 64 MB at 2,048 dimensions in float64
 
 
 def made_features(evidence: Evidence) -> Array:
-    """(N, D) float64 of the evaluation samples."""
+    """(N, D) of the evaluation samples, of the encoder's own precision."""
     return _checked(evidence.tools, evidence.samples, "samples")
 
 
 def real_features(tools: Tools, part: Real, least: int) -> Array:
-    """(M, D) float64 of a part of the real data. Raises CannotSpeak below ``least`` samples."""
+    """(M, D) of a part of the real data, of the encoder's own precision. Raises CannotSpeak below ``least`` samples."""
     samples = real_part(tools, part)
     name = part.replace("_", "-")
     if len(samples) < least:
@@ -43,8 +45,16 @@ def spread_rows(n: int, at_most: int) -> Array:
 
 
 def _checked(tools: Tools, samples: Samples, what: str) -> Array:
-    features = np.asarray(tools.embed(samples), dtype=np.float64)
-    broken = int((~np.isfinite(features).all(axis=1)).sum())
+    features = np.asarray(tools.embed(samples))
+    if features.dtype not in (np.float32, np.float64):
+        features = features.astype(np.float64)
+    broken = sum(int((~np.isfinite(part).all(axis=1)).sum()) for part in strips(features))
     if broken:
         raise CannotSpeak(f"{broken} of {len(samples)} {what} have features that are not finite")
     return features
+
+
+def strips(features: Array) -> Iterator[Array]:
+    """The rows (N, D) a few thousand at a time: what is computed of them in float64 stays small."""
+    for start in range(0, len(features), _STRIP):
+        yield features[start : start + _STRIP]

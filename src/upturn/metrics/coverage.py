@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from upturn.metrics._balls import round_real
 from upturn.metrics._by_neighbours import ByNeighbours
 from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._neighbours import radii, within
 from upturn.metrics._silence import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
@@ -30,17 +30,17 @@ class Coverage(ByNeighbours):
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
         made = made_features(evidence)
-        around, inside, _ = within(real, made, radii(real, self.k)[:, None])
+        _, held, around = round_real(real, made, self.k)
 
         def covered(masks: Array) -> Array:
             shares = np.empty(len(masks))
             for row, mask in enumerate(masks):
-                found = np.zeros(len(real), dtype=bool)
-                found[around[mask[inside]]] = True
-                shares[row] = found.mean()
+                still = np.zeros(len(real), dtype=bool)
+                still[around.real[mask[around.made]]] = True
+                shares[row] = still.mean()
             return shares
 
-        value = float(covered(np.ones((1, len(made)), dtype=bool))[0])
+        value = float(held.mean())
         low, high = subsample_masks(
             covered, len(made), metric_key(evidence, "coverage"), clusters=evidence.samples.group
         )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from upturn.metrics._balls import round_real
 from upturn.metrics._by_neighbours import ByNeighbours
 from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._neighbours import radii, within
 from upturn.metrics._silence import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -29,7 +27,6 @@ class Density(ByNeighbours):
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
         made = made_features(evidence)
-        inside = within(real, made, radii(real, self.k)[:, None])[1]
-        values = np.bincount(inside, minlength=len(made)) / self.k
+        values = round_real(real, made, self.k)[0] / self.k
         low, high = bootstrap_mean(values, metric_key(evidence, "density"), clusters=evidence.samples.group)
         return Measurement(float(values.mean()), low, high, len(made), values, details={"real": len(real)})

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
+from upturn.metrics._embedded import Real, made_features, metric_key, real_features
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
+from upturn.statistics.remembered import remembered
 from upturn.types import Array, Measurement
 
-_MOST = 4000  # rows of either side: their matrix of kernels is 128 MB
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CELLS = 2**24  # values of the kernel held at a time: 64 MB
 _LEAST = 8
 
 
@@ -25,7 +29,8 @@ class Kid:
 
     Binkowski et al. 2018 ("Demystifying MMD GANs"), section 4 and equation 4. It means the same at any n, where the
     Fréchet distance falls with n. Not multiplied by 1,000, as some report it. ``floor`` in the details is what training
-    data itself gives against the same real data.
+    data itself gives against the same real data. All rows are compared with all, a block at a time, in the features'
+    own precision (in float32 it moved by 1e-10 at 3,000 rows of 2,048).
 
     The interval is by subsampling the samples in blocks without replacement, the real ones as they are.
     """
@@ -39,45 +44,71 @@ class Kid:
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
         made = made_features(evidence)
-        if len(made) < _LEAST:
-            raise CannotSpeak(f"{len(made)} samples; at least {_LEAST} are needed")
-        rows = spread_rows(len(made), _MOST)
-        real = _some(real_features(evidence.tools, self.against, _LEAST))
-        value, at = _distance(made[rows], real)
-        low, high = subsample_masks(
-            at, len(rows), metric_key(evidence, "kid"), clusters=np.asarray(evidence.samples.group)[rows]
-        )
+        n = len(made)
+        if n < _LEAST:
+            raise CannotSpeak(f"{n} samples; at least {_LEAST} are needed")
+        real = real_features(evidence.tools, self.against, _LEAST)
+        within, across, fixed = _own_sums(made), _mean_kernel(made, real), _mean_within(real)
+
+        def at(masks: Array) -> Array:
+            chosen = masks.astype(np.float32)
+            pairs = np.array([within.sum()]) if masks.all() else _masked_sums(made, chosen)
+            count = masks.sum(axis=1).astype(np.float64)
+            found: Array = pairs / (count * (count - 1)) + fixed - 2 * (masks @ across) / count
+            return found
+
+        low, high = subsample_masks(at, n, metric_key(evidence, "kid"), clusters=evidence.samples.group)
         details: dict[str, float | int] = {"real": len(real)}
         other: Real = "train" if self.against == "held_out" else "held_out"
         with suppress(CannotSpeak):
-            details["floor"] = _distance(_some(real_features(evidence.tools, other, _LEAST)), real)[0]
-        note = "" if len(rows) == len(made) else f"{len(rows)} of {len(made)} samples are looked at"
-        return Measurement(value, low, high, len(rows), note=note, details=details)
+            rest = real_features(evidence.tools, other, _LEAST)
+            details["floor"] = _mean_within(rest) + fixed - 2 * float(_mean_kernel(rest, real).mean())
+        return Measurement(float(at(np.ones((1, n), dtype=bool))[0]), low, high, n, details=details)
 
 
-def kernel(a: Array, b: Array) -> Array:
-    """(N, M) of (N, D) and (M, D)."""
-    found: Array = (a @ b.T / a.shape[1] + 1) ** 3
-    return found
+def blocks(a: Array, b: Array) -> Iterator[tuple[int, Tensor]]:
+    """(first row, (rows, M) values of the kernel) of ``a`` (N, D) and ``b`` (M, D), of the precision of both."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shared = np.result_type(a, b)
+    every = torch.as_tensor(b.astype(shared, copy=False), device=device).T
+    step = max(1, _CELLS // max(1, len(b)))
+    for start in range(0, len(a), step):
+        part = torch.as_tensor(a[start : start + step].astype(shared, copy=False), device=device)
+        yield start, (part @ every).div_(a.shape[1]).add_(1).pow_(3)
 
 
-def _some(features: Array) -> Array:
-    taken: Array = features[spread_rows(len(features), _MOST)]
-    return taken
+@remembered
+def _own_sums(features: Array) -> Array:
+    """(N,) float64 sums of the kernel of each row with all others."""
+    return np.concatenate([_off_diagonal(start, block).double().sum(dim=1).cpu().numpy()
+                           for start, block in blocks(features, features)])
 
 
-def _distance(made: Array, real: Array) -> tuple[float, Callable[[Array], Array]]:
-    """The estimate, and a function of (R, N) bool that gives it of subsets of ``made``."""
-    own, among = kernel(made, made), kernel(real, real)
-    m = len(real)
-    fixed = (among.sum() - np.trace(among)) / (m * (m - 1))
-    itself, across = np.diag(own).copy(), kernel(made, real).mean(axis=1)
+@remembered
+def _mean_kernel(a: Array, b: Array) -> Array:
+    """(N,) float64 means of the kernel of each row of ``a`` with all of ``b``."""
+    return np.concatenate([block.double().mean(dim=1).cpu().numpy() for _, block in blocks(a, b)])
 
-    def at(masks: Array) -> Array:
-        chosen = masks.astype(np.float64)
-        n = chosen.sum(axis=1)
-        pairs = np.einsum("ri,ri->r", chosen @ own, chosen) - chosen @ itself
-        found: Array = pairs / (n * (n - 1)) + fixed - 2 * (chosen @ across) / n
-        return found
 
-    return float(at(np.ones((1, len(made)), dtype=bool))[0]), at
+def _mean_within(features: Array) -> float:
+    n = len(features)
+    return float(_own_sums(features).sum()) / (n * (n - 1))
+
+
+def _masked_sums(features: Array, chosen: Array) -> Array:
+    """(R,) sums of the kernel over the pairs of different rows within each of (R, N) subsets."""
+    import torch
+
+    total = np.zeros(len(chosen))
+    for start, block in blocks(features, features):
+        masks = torch.as_tensor(chosen, device=block.device, dtype=block.dtype)
+        sums = masks @ _off_diagonal(start, block).T
+        total += (sums * masks[:, start : start + len(block)]).double().sum(dim=1).cpu().numpy()
+    return total
+
+
+def _off_diagonal(start: int, block: Tensor) -> Tensor:
+    block.diagonal(offset=start).zero_()
+    return block

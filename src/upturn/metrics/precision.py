@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from upturn.metrics._balls import round_real
 from upturn.metrics._by_neighbours import ByNeighbours
 from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._neighbours import radii, within
 from upturn.metrics._silence import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -29,7 +29,6 @@ class Precision(ByNeighbours):
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
         made = made_features(evidence)
-        values = np.zeros(len(made))
-        values[within(real, made, radii(real, self.k)[:, None])[1]] = 1.0
+        values = (round_real(real, made, self.k)[0] > 0).astype(np.float64)
         low, high = bootstrap_mean(values, metric_key(evidence, "precision"), clusters=evidence.samples.group)
         return Measurement(float(values.mean()), low, high, len(made), values, details={"real": len(real)})

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from upturn.metrics._balls import reach, round_made
 from upturn.metrics._by_neighbours import ByNeighbours
 from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._neighbours import neighbours, within
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
+from upturn.statistics.neighbours import neighbours
 from upturn.types import Array, Measurement
 
 
@@ -28,24 +29,24 @@ class Recall(ByNeighbours):
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
-        real = real_features(evidence.tools, self.against, 2)
+        real = real_features(evidence.tools, self.against, self.k + 1)
         made = made_features(evidence)
         if len(made) < 2 * self.k + 2:
             raise CannotSpeak(f"{len(made)} samples; at least {2 * self.k + 2} are needed for k = {self.k}")
-        # a subset holds k of so many neighbours but for one case in 10^9, and then the last one stands in
-        near, order = neighbours(made, min(len(made) - 1, 3 * self.k + 12))
-        around, inside, distances = within(real, made, near[None, :, -1])
+        inside, near = round_made(real, made, self.k)
+        # where a subset holds fewer than k of a row's neighbours, the last one stands in
+        squared, order = neighbours(made, reach(self.k, len(made)))
 
         def reached(masks: Array) -> Array:
             shares = np.empty(len(masks))
             for row, mask in enumerate(masks):
-                radius = np.where(mask, _kth(near, mask[order], self.k), -1.0)
-                found = np.zeros(len(real), dtype=bool)
-                found[around[distances <= radius[inside]]] = True
-                shares[row] = found.mean()
+                radius = np.where(mask, _kth(squared, mask[order], self.k), -1.0)
+                still = np.zeros(len(real), dtype=bool)
+                still[near.real[near.squared <= radius[near.made]]] = True
+                shares[row] = still.mean()
             return shares
 
-        value = float(reached(np.ones((1, len(made)), dtype=bool))[0])
+        value = float(inside.mean())
         low, high = subsample_masks(reached, len(made), metric_key(evidence, "recall"), clusters=evidence.samples.group)
         return Measurement(value, max(low, 0.0), min(high, 1.0), len(made), details={"real": len(real)})
 

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows
-from upturn.metrics._neighbours import blocks
+from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows, strips
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._spectrum import Spectrum
 from upturn.protocols import Evidence
-from upturn.statistics.intervals import bootstrap_mean
+from upturn.seeds import generator, key
+from upturn.statistics.intervals import bootstrap_mean, subsample
 from upturn.types import Array, Measurement
+
+_CUBED = 500  # samples whose own kernel matrix is taken apart: 0.1 s
+_SCALE = 500  # training samples that the bandwidth is the median distance of
 
 
 @dataclass(frozen=True)
 class Vendi:
     """Vendi score: the exponential of the entropy of the eigenvalues of K/n, K the kernel of the features.
 
-    Friedman & Dieng, TMLR 2023, definition 3.1: n for n samples without likeness, 1 for copies. ``rbf`` takes
-    exp(-d^2 / 2h^2) with h the median distance of training samples unless ``bandwidth`` is given, so the scale is the
-    same in every round; ``cosine`` is for features whose direction alone has meaning. It grows with n: compare equal n
-    only; ``real`` in the details is what as many training samples give.
+    Friedman & Dieng, TMLR 2023, definition 3.1: n for n samples without likeness, 1 for copies. ``order`` is q of its
+    cousins (Pasarkar & Dieng, AISTATS 2024): Rényi's entropy in place of Shannon's, so that small orders count what is
+    rare in full and infinity only what is most common. Order 0 is the number of directions that occur at all.
 
-    The interval is the mean of influence values (infinitesimal jackknife, on the logarithm): duplicates in a bootstrap
-    would look like lost diversity.
+    kernel     ``rbf`` exp(-d^2 / 2h^2); ``fourier`` the same by random frequencies (Rahimi & Recht 2007; Ospanov et al.
+               2024), for any number of samples; ``cosine`` for features whose direction alone has meaning, any number
+    bandwidth  h, in units of feature distance; None: the median distance of training samples, the same in every round
+    at_most    samples, evenly spaced over the evaluation; None: 500 for rbf and order 0, whose cost grows as n^3, all
+               for the others, whose cost grows as n
+    frequencies  of ``fourier``: its error falls as one over their root, and no score is above twice their number
+
+    It grows with n: compare equal n only; ``real`` in the details is what as many training samples give. The interval
+    is the mean of influence values (infinitesimal jackknife, on the logarithm), since duplicates in a bootstrap would
+    look like lost diversity; at order 0, which has no derivative, it is by subsampling.
     """
 
-    kernel: Literal["rbf", "cosine"] = "rbf"  # the median heuristic works for points and images alike
-    bandwidth: float | None = None  # in units of feature distance
-    at_most: int = 500  # samples, evenly spaced over the evaluation: n^3 operations
+    kernel: Literal["rbf", "cosine", "fourier"] = "rbf"  # the median heuristic works for points and images alike
+    bandwidth: float | None = None
+    at_most: int | None = None
+    order: float = 1.0
+    frequencies: int = 1024
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "higher"
@@ -39,64 +54,89 @@ class Vendi:
     def __post_init__(self) -> None:
         if self.bandwidth is not None and self.bandwidth <= 0:
             raise ValueError(f"bandwidth is {self.bandwidth}: it must be above 0")
-        if self.at_most < 2:
+        if self.at_most is not None and self.at_most < 2:
             raise ValueError(f"at_most is {self.at_most}: it must be at least 2")
+        if not self.order >= 0:
+            raise ValueError(f"order is {self.order}: it must be at least 0 (.inf for infinity)")
+        if self.frequencies < 1:
+            raise ValueError(f"frequencies is {self.frequencies}: it must be at least 1")
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
         made = made_features(evidence)
-        rows = spread_rows(len(made), self.at_most)
-        train = real_features(evidence.tools, "train", 2 if self.kernel == "rbf" and self.bandwidth is None else 0)
-        train = train[spread_rows(len(train), len(rows))]
-        width = self.bandwidth or (_median_distance(train) if self.kernel == "rbf" else 1.0)
+        cubed = self.kernel == "rbf" or self.order == 0
+        rows = spread_rows(len(made), self.at_most or (_CUBED if cubed else len(made)))
+        if len(rows) < 2:
+            raise CannotSpeak("1 sample; at least 2 are needed")
+        train = real_features(evidence.tools, "train", 0 if self.kernel == "cosine" or self.bandwidth else 2)
+        width = 1.0 if self.kernel == "cosine" else self.bandwidth or _median_distance(train)
         if not width > 0:
             raise CannotSpeak("the training samples have a median distance of 0: give a bandwidth")
-        entropy, influence = entropy_and_influence(self._similarity(made[rows], width))
-        low, high = bootstrap_mean(
-            entropy + influence, metric_key(evidence, "vendi"), clusters=evidence.samples.group[rows]
-        )
-        details: dict[str, object] = {"kernel": self.kernel}
-        if self.kernel == "rbf":
+        found = self._spectrum(made[rows], width)
+        entropy, where, groups = found.entropy(self.order), metric_key(evidence, "vendi"), evidence.samples.group[rows]
+        if self.order == 0:
+            def counted(part: Array) -> float:
+                return self._spectrum(made[rows[part]], width).entropy(0)
+            low, high = subsample(counted, len(rows), where, clusters=groups)
+        else:
+            low, high = bootstrap_mean(entropy + found.influence(self.order), where, clusters=groups)
+        details: dict[str, object] = {"kernel": self.kernel, "order": self.order if self.order < math.inf else "inf"}
+        if self.kernel != "cosine":
             details["bandwidth"] = float(width)
-        if len(train) == len(rows):
-            details["real"] = float(np.exp(entropy_of(self._similarity(train, width))))
-        value, ends = float(np.exp(entropy)), np.exp([low, high])
-        return Measurement(value, max(float(ends[0]), 1.0), float(ends[1]), len(rows), details=details)
+        if len(train) >= len(rows):
+            as_many = train[spread_rows(len(train), len(rows))]
+            details["real"] = float(np.exp(self._spectrum(as_many, width).entropy(self.order)))
+        note = "" if len(rows) == len(made) else f"{len(rows)} of {len(made)} samples are looked at"
+        ends = np.exp([low, high])
+        return Measurement(
+            float(np.exp(entropy)), max(float(ends[0]), 1.0), float(ends[1]), len(rows), note=note, details=details
+        )
 
-    def _similarity(self, features: Array, width: float) -> Array:
-        """(n, n) with ones on the diagonal."""
+    def _spectrum(self, features: Array, width: float) -> Spectrum:
         if self.kernel == "rbf":
-            squares = np.concatenate([block for _, block in blocks(features, features)])
-            np.fill_diagonal(squares, 0.0)
-            return np.asarray(np.exp(squares / (-2 * width**2)))
-        lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        if bool((lengths == 0).any()):
-            raise CannotSpeak(f"{int((lengths == 0).sum())} samples have features that are all 0, without a direction")
-        unit = features / lengths
-        return np.asarray(unit @ unit.T)
+            return Spectrum.of_similarity(np.exp(_squared_distances(features) / (-2 * width**2)))
+        mapped = _directions(features) if self.kernel == "cosine" else _waves(features, width, self.frequencies)
+        dims = features.shape[1] if self.kernel == "cosine" else 2 * self.frequencies
+        if len(features) <= dims:
+            every = np.concatenate(list(mapped()))
+            return Spectrum.of_similarity(every @ every.T)
+        return Spectrum.of_features(mapped)
 
 
-def _median_distance(features: Array) -> float:
-    squares = np.concatenate([block for _, block in blocks(features, features)])
-    return float(np.sqrt(np.median(squares[np.triu_indices(len(features), 1)])))
+def _directions(features: Array) -> Callable[[], Iterator[Array]]:
+    still = sum(int((~part.any(axis=1)).sum()) for part in strips(features))
+    if still:
+        raise CannotSpeak(f"{still} samples have features that are all 0, without a direction")
+
+    def mapped() -> Iterator[Array]:
+        for part in strips(features):
+            wide = part.astype(np.float64)
+            yield wide / np.linalg.norm(wide, axis=1, keepdims=True)
+
+    return mapped
 
 
-def entropy_of(similarity: Array) -> float:
-    """Entropy in nats of the eigenvalues of K/n; the Vendi score is its exponential."""
-    values = np.linalg.eigvalsh(similarity / len(similarity))
-    values = values[values > 0]
-    return float(-(values * np.log(values)).sum())
+def _waves(features: Array, width: float, count: int) -> Callable[[], Iterator[Array]]:
+    """cos and sin of ``count`` random projections, over sqrt(count): their products have the mean exp(-d^2 / 2h^2)."""
+    directions = generator(key("vendi", "fourier")).standard_normal((features.shape[1], count)) / width
+
+    def mapped() -> Iterator[Array]:
+        for part in strips(features):
+            phase = part.astype(np.float64) @ directions
+            yield np.concatenate([np.cos(phase), np.sin(phase)], axis=1) / math.sqrt(count)
+
+    return mapped
 
 
-def entropy_and_influence(similarity: Array) -> tuple[float, Array]:
-    """The entropy, and (n,) its derivative in the weight of each sample (mean 0).
+def _squared_distances(features: Array) -> Array:
+    from scipy.spatial.distance import cdist
 
-    With rho = sum_i w_i phi_i phi_i^T the derivative of -tr(rho log rho) is -phi_i^T log(rho) phi_i - 1, and
-    phi_i^T v_l = sqrt(n lambda_l) U_il for the eigenvectors U of K/n.
-    """
-    n = len(similarity)
-    values, vectors = np.linalg.eigh(similarity / n)
-    positive = values > 0
-    terms = values[positive] * np.log(values[positive])
-    entropy = float(-terms.sum())
-    return entropy, -n * (vectors[:, positive] ** 2 @ terms) - entropy
+    wide = features.astype(np.float64)
+    found: Array = cdist(wide, wide, "sqeuclidean")
+    return found
+
+
+def _median_distance(train: Array) -> float:
+    some = train[spread_rows(len(train), _SCALE)]
+    squared = _squared_distances(some)[np.triu_indices(len(some), 1)]
+    return float(np.sqrt(np.median(squared)))

@@ -48,10 +48,14 @@ class Normal(torch.nn.Module):
         factor: Tensor = self.factor.tril(-1) + torch.diag(self.factor.diagonal().exp())
         return factor
 
+    def standardised(self, points: Tensor) -> Tensor:
+        """(d, N) of (N, d): independent standard normals, where the points are this Gaussian's."""
+        white: Tensor = torch.linalg.solve_triangular(self.cholesky(), (points - self.mean).T, upper=False)
+        return white
+
     def forward(self, points: Tensor) -> Tensor:
         """(N,) log-densities of (N, d), nats."""
-        centred = (points - self.mean).T
-        white = torch.linalg.solve_triangular(self.cholesky(), centred, upper=False)
+        white = self.standardised(points)
         constant = 0.5 * len(self.mean) * math.log(2 * math.pi) + self.factor.diagonal().sum()
         density: Tensor = -0.5 * white.square().sum(dim=0) - constant
         return density
@@ -83,6 +87,7 @@ class Gaussian:
 
     kind: ClassVar[Kind] = "points"
     likelihood: ClassVar[Likelihood] = "exact"
+    family: ClassVar[str] = "gaussian"  # what theory can follow it as, round by round
     Sampling: ClassVar[type] = GaussianSampling
 
     @property
@@ -151,6 +156,16 @@ class Gaussian:
         """(N, 1) log-densities, nats."""
         found = self.module(batch["points"])[:, None]
         return Outputs(found, torch.ones_like(found), dims=batch["points"].shape[1])
+
+    @torch.no_grad()
+    def standardised(self, samples: Samples) -> Array:
+        """(N, d) float64: what is left of each coordinate after those before it (Rosenblatt 1952), in its deviations.
+
+        Independent standard normals where the points are this Gaussian's.
+        """
+        points = self.encode(samples)["points"].to(self._normal.mean)
+        white: Array = self._normal.standardised(points).T.double().cpu().numpy()
+        return white
 
     @torch.no_grad()
     def _drawn(self, keys: Array, settings: GaussianSampling) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ def after_filter(asked: Filter, count: int) -> int:
 
 def _after(count: float, spec: dict[str, object], sample: Sampling | None) -> float:
     curator = components.make("curator", {k: v for k, v in spec.items() if k != "as"}, "rounds.curate")
-    if sample is not None and spec["name"] in ("choice", "best_of_n"):
+    if sample is not None and spec["name"] in ("choice", "best_of_n", "picked"):
         return min(count, sample.prompts * getattr(curator, "keep", 1))
     if spec["name"] == "top_fraction":
         return count * float(curator.fraction)
@@ -51,6 +51,23 @@ def guesses(rounds: Rounds) -> list[str]:
     if any(spec["name"] == "threshold" for spec in rounds.curate):
         return [f"a threshold is taken to keep {UNKNOWN_KEPT:.0%} of what it sees"]
     return []
+
+
+def votes(rounds: Rounds) -> list[str]:
+    """What people have to give, in answers and hours, and how long the run waits for it."""
+    people, sample = rounds.people, rounds.sample
+    if people is None or sample is None:
+        return []
+    tasks = min(people.prompts or sample.prompts, sample.prompts)
+    tasks *= sample.candidates if people.mode in ("rate", "edit") else 1
+    wanted = min(people.quota or tasks * people.overlap, tasks * people.overlap)
+    answers = round(wanted * rounds.count / (1 - people.repeats))
+    again = ", those asked twice counted" if people.repeats else ""
+    return [
+        f"people give {answers:,} answers ('{people.mode}', {wanted:,} a round{again}): "
+        f"{answers * people.seconds / 3600:.1f} person-hours at {people.seconds:g} s each, which no time above holds; "
+        f"at least {people.overlap} {'people' if people.overlap > 1 else 'person'}"
+    ]
 
 
 def share_kept(rounds: Rounds) -> float | None:

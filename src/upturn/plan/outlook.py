@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from upturn.assemble import where
+from upturn.assemble import Assembly, models_named, reward_bounds, where
 from upturn.plan import expected
 from upturn.plan.planner import Planner
-from upturn.theory import Verdict, verdict
-from upturn.types import Samples
+from upturn.theory import Division, Normal, Shares, Verdict, verdict
+from upturn.theory.case import NOT_BY_REWARD
+from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
 _ROW_BYTES = 200  # of ids, prompt and key in a table, about
 
@@ -39,16 +40,52 @@ def _content_bytes(samples: Samples) -> float:
 
 def theory(planner: Planner) -> Verdict | None:
     """The verdict on rounds that train on a mixture; None where there are none."""
-    rounds = planner.recipe.rounds
+    return foresee(planner.parts, planner.splits, planner.policy)
+
+
+def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
+    """The verdict on a recipe's rounds, from the recipe and its real data; ``policy`` need not be trained.
+
+    A model that states its ``family`` ("gaussian"; "categorical": points, whole numbers) is followed round by
+    round, with the recipe's own scorers where they ask no other model.
+    """
+    rounds = parts.recipe.rounds
     if rounds is None or rounds.count == 0 or rounds.sample is None:
         return None
     curators = [str(c["name"]) for c in rounds.curate]
-    settings = planner.parts.sampling
+    settings = parts.sampling
+    real = where(splits.train, rounds.mix.where, "rounds.mix")
+    bounded = bool(parts.scorers) and bool(np.isfinite(reward_bounds(parts.scorers)).all())
+    count = rounds.mix.real or (len(real) // (rounds.count + 1) if rounds.mix.policy == "fresh" else len(real))
     return verdict(
-        rounds.mix.policy, synthetic=expected.kept(rounds),
-        real=len(where(planner.splits.train, rounds.mix.where, "rounds.mix")), rounds=rounds.count,
+        rounds.mix.policy, synthetic=expected.kept(rounds), real=count, rounds=rounds.count,
         lam=rounds.mix.lambda_, curator=curators[-1] if curators else "", candidates=rounds.sample.candidates,
         kept=expected.share_kept(rounds), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
-        guidance=float(getattr(settings, "guidance", 1.0) or 1.0), modes=max(2, len(planner.splits.classes) or 10),
-        size=rounds.mix.size,
+        guidance=float(getattr(settings, "guidance", 1.0) or 1.0), modes=max(2, len(splits.classes) or 10),
+        size=rounds.mix.size, bounds=reward_bounds(parts.scorers) if bounded else None,
+        start=_start(parts, real, policy),
     )
+
+
+def _start(parts: Assembly, real: Samples, policy: object) -> Normal | Shares | None:
+    """The model at round 0 where its family is known, and its rewards can be."""
+    family = getattr(policy, "family", "")
+    scored = any(str(c["name"]) not in NOT_BY_REWARD for c in parts.recipe.rounds.curate)  # type: ignore[union-attr]
+    if not family or (scored and any(models_named(scorer) for scorer, _ in parts.scorers.values())):
+        return None
+    points = np.asarray(real.content, dtype=np.float64)
+    if family == "gaussian":
+        covariance = np.cov(points.T, bias=True).reshape(points.shape[1], points.shape[1])
+        division: Division = getattr(policy, "division", "n")
+        return Normal(points.mean(axis=0), covariance, (lambda at: _rewards(parts, at)) if scored else None, division)
+    places, counts = np.unique(np.rint(points), axis=0, return_counts=True)
+    return Shares(counts / counts.sum(), _rewards(parts, places) if scored else None)
+
+
+def _rewards(parts: Assembly, points: Array) -> Array:
+    """(m,) of the round's scorers, of points (m, d) that nobody made."""
+    asked = real_samples("points", points, [Prompt("")] * len(points), "foresight")
+    total = np.zeros(len(points))
+    for scorer, weight in parts.scorers.values():
+        total += weight * scorer.score(asked, None).values  # type: ignore[arg-type]
+    return total

@@ -33,3 +33,13 @@ def write_study(folder: Path) -> Path:
     from upturn.report.study import write as write_page
 
     return write_page(folder)
+
+
+def write_lab(folder: Path) -> Path:
+    """Write ``lab.html`` into the folder of an experiment, whole or not at all, and return its path.
+
+    Raises UserError where the experiment has no results.
+    """
+    from upturn.report.lab import write as write_page
+
+    return write_page(folder)

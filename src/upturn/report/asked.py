@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from upturn.recipe import Recipe, Rounds, Training, Turn
+from upturn.recipe import People, Recipe, Rounds, Training, Turn
 from upturn.report.facts import Facts
 from upturn.report.words import listed, plural, share
 
@@ -26,7 +26,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
             where = f", fitted on the {part} data{_where(model.fit.where)} and then left as it is"
         if model.refit is not None:
             asked = plural(model.refit.prompts, "prompt") if model.refit.prompts else "every prompt"
-            judges = listed([component(s) for s in model.refit.score])
+            judges = listed([component(s) for s in model.refit.score]) or "people"
             where = f", fitted anew each round on candidates of {asked} as compared by {judges}"
         rows.append(("Model" if name == "policy" else f"Helper “{name}”", component(model.spec) + where))
     for stage in recipe.stages:
@@ -76,6 +76,8 @@ def _rounds(facts: Facts, rounds: Rounds) -> str:
     assert drawn is not None
     each = f"{plural(drawn.prompts, 'prompt')} × {plural(drawn.candidates, 'candidate')}"
     parts = [f"{plural(rounds.count, 'round')}, each: {'sample' if rounds.sample else 'draw again and again'} {each}"]
+    if rounds.people is not None:
+        parts.append(_people(facts, rounds.people))
     if rounds.score:
         parts.append(f"score by {listed([component(s) for s in rounds.score])}")
     if rounds.curate:
@@ -88,6 +90,20 @@ def _rounds(facts: Facts, rounds: Rounds) -> str:
     ]
     parts.append(f"train from {start}{': ' if several else ' '}{'; then '.join(trained)}")
     return "; ".join(parts) + "."
+
+
+def _people(facts: Facts, people: People) -> str:
+    """What people were asked, how much they answered, and whether they were there at all."""
+    found = [facts.info(r.unit, "vote") for r in facts.status.rounds[1:]]
+    votes = sum(one["votes"] for info in found for one in info.get("people", {}).values())
+    simulated = sum(info.get("simulated", 0) for info in found)
+    who = {name for info in found for name in info.get("people", {})}
+    asked = f"ask people ({people.mode}, each task of {plural(people.overlap, 'person')})"
+    if not votes:
+        return asked
+    kind = "simulated " if simulated == votes else ""
+    some = f", {simulated} of them of simulated people" if 0 < simulated < votes else ""
+    return f"{asked}: {plural(votes, 'answer')} of {len(who)} {kind}{'person' if len(who) == 1 else 'people'}{some}"
 
 
 def _eaten(facts: Facts, rounds: Rounds, turn: Turn) -> str:

@@ -85,14 +85,28 @@ def real_fraction(facts: Facts) -> Bars | None:
         if fraction is None:
             continue
         real, made = counts.get("real", 0), counts.get("synthetic", 0)
-        parts = [(fraction, "real", f"real {words.share(fraction)}", words.plural(real, "real sample"))]
+        parts = _real(facts, fraction, real)
         if fraction < 1:
             parts.append((1 - fraction, "made", f"synthetic {words.share(1 - fraction)}", f"{made} synthetic samples"))
         segments = tuple(Segment(s, colour, label if s > 0.2 else "", title) for s, colour, label, title in parts)
         end = f"{words.number(real, 0)} + {words.number(made, 0)}" if counts else ""
         bars.append(Bar(training.title, "", segments, end))
-    legend = (("real", "real"), ("made", "synthetic"))
+    legend = (("real", "real"), *((("unsure", "real or not"),) if facts.synthetic_in_real else ()),
+              ("made", "synthetic"))
     return Bars(legend, tuple(bars), "On the right: how many real + synthetic samples.") if bars else None
+
+
+def _real(facts: Facts, fraction: float, count: int) -> list[tuple[float, str, str, str]]:
+    """(share, colour, label, title) of what claims to be real; where it was looked into, of what is sure and unsure."""
+    title = words.plural(count, "real sample")
+    if facts.synthetic_in_real is None:
+        return [(fraction, "real", f"real {words.share(fraction)}", title)]
+    ends = [fraction * (1 - share) for share in reversed(facts.synthetic_in_real)]
+    shown = f"real {words.share(ends[0])} to {words.share(ends[1])}"
+    found = [(ends[0], "real", shown if ends[0] >= ends[1] - ends[0] else "", title),
+             (ends[1] - ends[0], "unsure", "" if ends[0] >= ends[1] - ends[0] else shown, f"{shown}, of {title}")]
+    hidden = fraction - ends[1]
+    return [*found, *([(hidden, "made", "", "synthetic, among what claims to be real")] if hidden > 0 else [])]
 
 
 def times(facts: Facts) -> Bars | None:

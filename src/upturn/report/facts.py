@@ -111,6 +111,12 @@ class Facts:
         return None if found is None else float(found)
 
     @cached_property
+    def synthetic_in_real(self) -> tuple[float, float] | None:
+        """Of the data that claims to be real, the synthetic share, (low, high); None where nobody asked."""
+        found = self.info(DATA, "provenance")
+        return (float(found["low"]), float(found["high"])) if found else None
+
+    @cached_property
     def metric_names(self) -> list[str]:
         """All that were measured, the recipe's order first."""
         seen = dict.fromkeys(name for column in self.columns for name in column.metrics)

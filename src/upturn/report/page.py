@@ -8,7 +8,20 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
 
-from upturn.report import asked, bars, choices, copies, epochs, proxy, rounds, samples, words
+from upturn.report import (
+    asked,
+    bars,
+    certificate,
+    choices,
+    copies,
+    epochs,
+    people,
+    provenance,
+    proxy,
+    rounds,
+    samples,
+    words,
+)
 from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
 from upturn.store.run import Run
@@ -41,11 +54,15 @@ def context(facts: Facts) -> dict[str, Any]:
     pairs_of, pairs = rounds.nearest_pairs(facts)
     gallery = samples.gallery(facts)
     against = proxy.against(facts)
+    certified = certificate.certificates(facts)
+    origins = provenance.provenance(facts)
+    warnings = [found.hacked for found in against if found.hacked]
+    warnings += [found.warning for found in (certified, origins) if found is not None and found.warning]
     identity, run_text = facts.run.identity, facts.run.recipe_text  # stored with every default written out
     return {
         "name": facts.status.run, "run_id": facts.run.id, "forked_from": identity.get("forked_from"),
         "created": str(identity.get("created", ""))[:16].replace("T", " "),
-        "verdict": verdict(facts, [*[found.hacked for found in against if found.hacked], *_copies(facts)]),
+        "verdict": verdict(facts, [*warnings, *_copies(facts)]), "certified": certified, "origins": origins,
         "asked": asked.summary(facts), "against": against,
         "recipe": words.visible(run_text), "data": bars.data_counts(facts),
         "notes": [str(note) for note in facts.info(DATA, "load").get("notes", ())],
@@ -53,6 +70,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "columns": facts.columns, "kept": facts.kept,
         "figures": rounds.figures(facts), "judged": rounds.verdicts(facts), "shares": bars.class_shares(facts),
         "fractions": bars.real_fraction(facts), "choices": choices.choices(facts), "losses": policy_losses,
+        "people": people.of_run(facts),
         "judge_losses": judge_losses, "times": bars.times(facts), "lineage": rounds.lineage(facts),
         "pairs": pairs, "pairs_of": pairs_of, "fingerprint": facts.run.fingerprint, "number": words.number,
         "script": script, "style": resource("report.css"), "script_hash": hash_of(script),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 340, 200  # of a card's figure, in units that are about pixels at the width of a card
+_MOST_POWERS = 6  # of ten along a logarithmic axis
 _FINER = 0.75  # of the wished distance of ticks: a little more of them is better than few
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 34
 
@@ -75,7 +76,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     full = [m * 10.0**p for p in powers for m in (1, 2, 5)]
     inside = [t for t in full if low <= t <= high]
     tens = [t for t in inside if f"{t:e}".startswith("1")]
-    return tens if len(tens) >= 3 else inside
+    return tens[:: -(-len(tens) // _MOST_POWERS)] if len(tens) >= 3 else inside
 
 
 def tick_text(value: float) -> str:

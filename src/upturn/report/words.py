@@ -84,6 +84,29 @@ METRICS: dict[str, Term] = {
                 "numbers.", "lower"),
     "verifier_accuracy": Term("Accuracy", "Share of answers that the verifier finds right.", "higher"),
     "distinct": Term("Distinct phrases", "Share of short word sequences that are not repeats: variety.", "higher"),
+    "fld": Term("Feature likelihood divergence", "How much less likely the samples make unseen real data than real "
+                "samples would: 0 is as good.", "lower"),
+    "frechet_unbiased": Term("Fréchet distance, unbiased", "Distance between the clouds of generated and real samples, "
+                             "as it would be of infinitely many.", "lower"),
+    "authenticity": Term("Authenticity", "Share of samples that are no noisy copies of training samples.", "higher",
+                         ("held_out", "unseen real samples")),
+    "copying": Term("Copying test", "Whether samples lie nearer to training data than unseen real data does: far below "
+                    "0 they are copies."),
+    "classifier_two_sample": Term("Told from real", "How often a classifier tells a sample from a real one: 0.5 is "
+                                  "chance.", "lower"),
+    "mauve": Term("MAUVE", "How well the samples cover the real data, and only it: 1 is alike.", "higher",
+                  ("floor", "real training data")),
+    "wasserstein": Term("Wasserstein distance", "How far samples must be moved to become the real ones.", "lower",
+                        ("floor", "real training data")),
+    "sliced_wasserstein": Term("Sliced Wasserstein distance", "How far samples must be moved to become the real ones, "
+                               "along random lines.", "lower", ("floor", "real training data")),
+    "self_bleu": Term("Self-BLEU", "How much samples resemble each other: 1 is all alike.", "lower"),
+    "zipf": Term("Zipf exponent", "How fast words become rare: about 1 in natural text.", "neither",
+                 ("real", "held-out text")),
+    "tail_coverage": Term("Rare words kept", "Share of the rare words of unseen text that the samples still use.",
+                          "higher", ("if_equal", "as much real text")),
+    "pit": Term("Calibration error", "How far its probabilities are from coming true on unseen points.", "lower",
+                ("by_chance", "a right model")),
 }
 
 STEPS: dict[str, str] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,13 @@ class Classifier:
             raise ValueError(f"label must be at least 0, not {self.label}")
         if self.label is not None and self.quantity == "confidence":
             raise ValueError("'confidence' is that of the most probable class; for a label use 'probability'")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Of probabilities times the scale; of log-probabilities, which have one end only."""
+        if self.quantity == "log_probability":
+            return (-math.inf, 0.0) if self.scale >= 0 else (0.0, math.inf)
+        return min(0.0, self.scale), max(0.0, self.scale)
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) in [0, scale], or at most 0 for log-probabilities; explanations like "class 3 with 0.97"."""

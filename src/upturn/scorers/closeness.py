@@ -31,6 +31,11 @@ class Closeness:
         if not self.to or not np.isfinite(self.to).all():
             raise ValueError(f"'to' must be finite numbers, one a dimension, not {self.to}")
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """0 and the height, in order."""
+        return min(0.0, self.height), max(0.0, self.height)
+
     def score(self, samples: Samples, tools: object) -> Scores:
         """(N,) between 0 and ``height``. UserError where the samples are not points of as many dimensions."""
         if samples.kind != "points" or samples.content.shape[1:] != (len(self.to),):

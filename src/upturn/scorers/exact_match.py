@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from upturn.protocols import Tools
 from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
@@ -30,6 +30,8 @@ class ExactMatch:
     aliases  a field that holds further right texts as a JSON list; null: there is none
     ignore   ``space``: at the ends, and how much of it elsewhere; ``case``; ``punctuation``; English ``articles``
     """
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     answer: str = "answer"
     aliases: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from upturn.protocols import Tools
 from upturn.scorers._quantities import MOST_CHARACTERS, Quantity, last_quantity, quantity
@@ -36,6 +36,8 @@ class FinalAnswer:
               the last "answer is" or "answer:"; ``last_number``, the last of the text. Empty: such a text is wrong
     percent   ``unit``: 20% is 20, as GSM8K's answers have it; ``hundredth``: 20% is 0.2
     """
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     answer: str = "answer"
     marker: str = "####"

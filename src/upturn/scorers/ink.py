@@ -19,6 +19,11 @@ class Ink:
 
     several_sizes: ClassVar[bool] = True
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """0 and the scale, in order."""
+        return min(0.0, self.scale), max(0.0, self.scale)
+
     def score(self, samples: Samples, tools: object) -> Scores:
         """(N,) mean of all channels times ``scale``. UserError where the samples are not images."""
         if samples.kind != "image":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from upturn.errors import UserError
 from upturn.protocols import Tools
@@ -34,6 +34,8 @@ class JsonSchema:
     file    of JSON, that holds it; or neither:
     field   of the prompt that holds it
     """
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     schema: dict[str, Any] | None = None
     file: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from upturn.protocols import Tools
 from upturn.scorers import _patterns
@@ -25,6 +25,8 @@ class RegexMatch:
     extent   ``whole``: the pattern must match all of the completion; ``part``: anywhere in it
     seconds  of one match
     """
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     pattern: str | None = None
     field: str = "pattern"

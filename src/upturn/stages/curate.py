@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from upturn.asking.said import said_of
 from upturn.protocols import Curator
 from upturn.stages.score import rewards_of
+from upturn.stages.vote import votes_used
 from upturn.stages.work import Done, Outcome, Work
 from upturn.store import tables
 from upturn.types import Array, Samples, Selection, objects
@@ -18,7 +20,7 @@ def curate(work: Work, unit: str) -> Outcome:
     """rounds/NNN/selections.parquet: the curators in the recipe's order, each on what the one before kept."""
     if work.finished(unit, "curate"):
         return Done()
-    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    samples = _voted(work, unit, tables.read_samples(work.run.unit(unit) / "samples.parquet"))
     rewards = rewards_of(work, unit, samples)
     with work.committing(unit, "curate") as out:
         selections, alive, reasons = chosen(work, unit, work.parts.curators, samples, rewards)
@@ -28,6 +30,14 @@ def curate(work: Work, unit: str) -> Outcome:
         if len(alive) and not np.isnan(rewards[alive]).all():
             out.info["reward_kept"] = float(np.nanmean(rewards[alive]))
     return Done()
+
+
+def _voted(work: Work, unit: str, samples: Samples) -> Samples:
+    """The samples with what people said of them, where the recipe asks people."""
+    rounds = work.parts.recipe.rounds
+    if rounds is None or rounds.people is None:
+        return samples
+    return samples.with_fields(**said_of(votes_used(work, unit), samples, rounds.people))
 
 
 def chosen(

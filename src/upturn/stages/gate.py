@@ -6,14 +6,16 @@ import json
 from dataclasses import asdict
 
 from upturn.gate import decide, spend
+from upturn.stages.certify import certificate
 from upturn.stages.evaluate import read_measured
+from upturn.stages.foresee import foreseen
 from upturn.stages.work import Done, Outcome, Work, round_unit
 from upturn.store import tables
 from upturn.types import Array
 
 
 def gate(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
-    """rounds/NNN/gate.json: the decision, the test behind it, and each guard against the fixed anchor."""
+    """rounds/NNN/gate.json: the decision, the test behind it, each guard against the fixed anchor; certificate.json."""
     if work.finished(unit, "gate"):
         return Done()
     recipe = work.parts.recipe
@@ -34,7 +36,12 @@ def gate(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
             found = asdict(decision)
         found["incumbent"] = incumbent
         (out.path / "gate.json").write_text(json.dumps(found, indent=1))
+        with work.computing(out):
+            certified = certificate(work, unit, incumbent) | {"foreseen": foreseen(work, unit, number)}
+        (out.path / "certificate.json").write_text(json.dumps(certified, indent=1))
         out.info.update(decision=found["decision"], reason=found["reason"], incumbent=incumbent)
+        if certified["word"]:
+            out.info["certificate"] = certified["word"]
     return Done()
 
 

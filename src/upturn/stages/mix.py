@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from upturn.asking.said import groups_for
 from upturn.assemble import where
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
 from upturn.errors import RunError
-from upturn.recipe import Stage, Turn
+from upturn.protocols import Objective
+from upturn.recipe import People, Stage, Turn
 from upturn.stages.curate import kept_rows
 from upturn.stages.score import rewards_of
+from upturn.stages.vote import EDITED, edits_of, votes_used
 from upturn.stages.work import DATA, Done, Outcome, Work, round_unit
 from upturn.store import tables
 from upturn.store.commit import Draft
-from upturn.types import REAL, Array, Groups, Mixture, Samples
+from upturn.types import REAL, Array, Groups, Mixture, Samples, concatenate
 
 
 def mix_real(work: Work, unit: str, stage: Stage) -> Outcome:
@@ -38,6 +43,8 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
     rounds = work.parts.recipe.rounds
     assert rounds is not None
     objective = work.parts.objective(turn)
+    if objective.example == "group" and rounds.people is not None:
+        return _mix_said(work, unit, round_unit(number), objective, rounds.people)
     if objective.example == "group":
         return _mix_groups(work, unit, round_unit(number), getattr(objective, "candidates", None))
     earlier = [round_unit(n) for n in range(1, number + 1)]
@@ -45,8 +52,12 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
     units: dict[str, str] = {}
     for past in earlier:
         samples = tables.read_samples(work.run.unit(past) / "samples.parquet").take(kept_rows(work, past))
-        kept.append(samples)
         units |= dict.fromkeys(samples.ids, past)
+        written = edits_of(work, past)
+        if written is not None:
+            samples = concatenate([samples, written])
+            units |= dict.fromkeys(written.ids, f"{past}/{EDITED}")
+        kept.append(samples)
     if rounds.mix.lambda_ != 0 and len(kept[-1]) == 0:
         raise RunError(
             "nothing was kept this round: every candidate was dropped", where=unit,
@@ -79,6 +90,27 @@ def _mix_groups(work: Work, unit: str, origin: str, candidates: int | None) -> O
         _write(work, out, Mixture(marked, np.ones(len(marked))), dict.fromkeys(samples.ids, origin))
         out.counts.update(pairs=int(telling.sum()), prompts_without_a_pair=silent)
     return Done()
+
+
+def _mix_said(work: Work, unit: str, origin: str, objective: Objective, people: People) -> Outcome:
+    """What people said of this round's candidates: each vote a group, its weight that of the person."""
+    samples = tables.read_samples(work.run.unit(origin) / "samples.parquet")
+    said = groups_for(objective, votes_used(work, origin), samples, people)
+    if not len(said.samples):
+        raise RunError(
+            f"no vote prefers one candidate to another ({listed(said.counts)}): there is nothing to learn from",
+            where=unit, fix="Ask about more prompts, or sample candidates that differ more.",
+        )
+    with work.committing(unit, "mix") as out:
+        _write(work, out, Mixture(said.samples, said.weights), dict.fromkeys(samples.ids, origin))
+        out.counts["pairs"] = len(np.unique(said.samples.group))
+        out.info["votes"] = dict(said.counts)
+    return Done()
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """``3 tie, 2 skipped``."""
+    return ", ".join(f"{count} {why}" for why, count in counts.items()) or "none at all"
 
 
 def _marked(groups: Groups, chosen: Array) -> Samples:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from upturn import seeds
+from upturn.asking.said import groups_for
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.errors import RunError
 from upturn.stages.train import assessed, finish, fitted
+from upturn.stages.vote import votes_used
 from upturn.stages.work import Done, Outcome, Work, round_unit
 from upturn.store import tables
 from upturn.types import Mixture, Samples, concatenate
@@ -32,6 +34,8 @@ def judge(work: Work, unit: str, name: str, number: int) -> Outcome:
     spec = work.parts.recipe.models[name].refit
     assert spec is not None
     samples = tables.read_samples(work.run.unit(unit) / tables.SAMPLES)
+    if not spec.score:
+        return _said(work, unit, name, number, samples)
     groups = np.unique(samples.group)
     rng = seeds.generator(work.key("judge", name, number))
     asked = rng.permutation(groups)[: spec.prompts]
@@ -45,6 +49,22 @@ def judge(work: Work, unit: str, name: str, number: int) -> Outcome:
         tables.write_mixture(out.path / tables.MIXTURE, Mixture(said, np.ones(len(said))), places)
         out.counts.update(judged=len(shown), groups=len(asked))
         out.info["gold"] = float(np.nanmean(rewards))
+    return Done()
+
+
+def _said(work: Work, unit: str, name: str, number: int, samples: Samples) -> Outcome:
+    """The same from the round's votes: each a group, ties told to objectives that know them."""
+    recipe, into = work.parts.recipe, f"{unit}/{name}"
+    spec = recipe.models[name].refit
+    assert spec is not None and recipe.rounds is not None and recipe.rounds.people is not None
+    said = groups_for(work.parts.objective(spec), votes_used(work, unit), samples, recipe.rounds.people)
+    if not len(said.samples):
+        raise RunError("people prefer none of the candidates to another", where=into, fix="Ask about more prompts.")
+    with work.committing(into, "judge") as out:
+        every, places = _with_earlier(work, name, number, said.samples, unit)
+        tables.write_mixture(out.path / tables.MIXTURE, Mixture(every, np.ones(len(every))), places)
+        out.counts.update(judged=len(said.samples), groups=len(np.unique(said.samples.group)))
+        out.info["votes"] = dict(said.counts)
     return Done()
 
 

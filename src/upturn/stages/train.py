@@ -204,7 +204,9 @@ def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) ->
     groups, said = from_fields(mixture.samples)
     if getattr(objective, "unrelated", False):
         return labelled(model, groups), said
-    batch = encode_groups(model, groups, getattr(objective, "candidates", None))
+    # a group has one weight: that of the person who said it, else 1
+    shares = mixture.weights[groups.rows[:, 0]]
+    batch = encode_groups(model, groups, getattr(objective, "candidates", None), shares)
     return batch, said
 
 

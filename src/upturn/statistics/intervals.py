@@ -70,13 +70,11 @@ def resampled_mean(
 
 
 def share(values: Array, level: float = 0.95, clusters: Array | None = None) -> tuple[float, float]:
-    """The two ends of an interval for the mean of ``values`` (n,) that are all 0 or 1: Wilson's score (JASA 22, 1927).
+    """The two ends of an interval for the mean of ``values`` (n,) that are all 0 or 1: :func:`wilson`.
 
     With clusters, n is divided by the design effect: the variance of the share over clusters, over that of
     independent rows (Kish 1965), never less than 1 nor so large that fewer rows than clusters are left.
     """
-    from scipy.special import ndtri
-
     known, groups = _without_nan(values, clusters)
     sums, sizes = _cluster_sums(known, groups)
     n, count = float(sizes.sum()), len(sums)
@@ -88,9 +86,18 @@ def share(values: Array, level: float = 0.95, clusters: Array | None = None) -> 
         between = float(((sums - p * sizes) ** 2).sum()) * count / (count - 1) / n**2
         effective = p * (1 - p) / between if between > 0 else float(count)
         effective = min(max(effective, float(count)), n)
+    return wilson(p, effective, level)
+
+
+def wilson(p: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (JASA 22, 1927) of a share ``p`` seen among ``n``; (nan, nan) where n is 0."""
+    from scipy.special import ndtri
+
+    if n <= 0:
+        return _UNKNOWN
     z2 = float(ndtri((1 + level) / 2)) ** 2
-    centre = (p + z2 / (2 * effective)) / (1 + z2 / effective)
-    half = math.sqrt(z2 * (p * (1 - p) / effective + z2 / (4 * effective**2))) / (1 + z2 / effective)
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return (0.0 if p == 0 else max(0.0, centre - half)), (1.0 if p == 1 else min(1.0, centre + half))
 
 

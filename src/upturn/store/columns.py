@@ -34,6 +34,8 @@ def feature(kind: Any) -> dict[str, Any]:
 
     if pa.types.is_fixed_size_list(kind):
         return {"feature": feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": feature(kind.value_type), "_type": "List"}
     if pa.types.is_struct(kind):
         return {"_type": "Image"}
     names = {"double": "float64", "float": "float32", "halffloat": "float16"}

@@ -23,11 +23,13 @@ from upturn.store.preferences import write_preferences
 from upturn.store.run import Run
 from upturn.store.tables import SAMPLES, SCORES, SELECTIONS, read_scores, read_selections
 from upturn.store.units import unit_round
+from upturn.store.vote_files import write_votes
+from upturn.store.voted import votes_so_far, write_voted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-What = Literal["samples", "preferences", "model", "adapters"]
+What = Literal["samples", "votes", "preferences", "model", "adapters"]
 
 
 Write = Callable[[Run, str, Path], None]  # of a unit's model, into a new folder
@@ -42,8 +44,10 @@ def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -
 
     samples      samples.parquet (pictures inside) and samples.jsonl (without them): all but held-out data, with
                  ancestry, scores and selections
-    preferences  preferences.jsonl, or .parquet for pictures: prompt, chosen, rejected: the candidates of highest and
-                 lowest reward of every prompt of every round
+    votes        votes.parquet and votes.jsonl, and of texts what Argilla and Label Studio read
+    preferences  preferences.jsonl, or .parquet for pictures: prompt, chosen, rejected: what people voted, where they
+                 did (completions.jsonl and ranked.jsonl beside it), else the candidates of highest and lowest reward of
+                 every prompt of every round
     model        model/, the incumbent's, as ``write_model`` writes it
     adapters     adapters/, the incumbent's without its base, as ``write_model`` writes them
 
@@ -52,7 +56,7 @@ def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -
     if what not in get_args(What):
         raise UserError(f"cannot export '{what}'", where="what", fix=f"One of: {', '.join(get_args(What))}.")
     writers: dict[What, Callable[[Run, Path], Exported]] = {
-        "samples": _samples, "preferences": write_preferences, "model": partial(_model, write_model),
+        "samples": _samples, "votes": write_votes, "preferences": _preferences, "model": partial(_model, write_model),
         "adapters": partial(_adapters, write_model),
     }
     to = Path(to)
@@ -77,6 +81,11 @@ def _whole(to: Path) -> Iterator[Path]:
         except BaseException:
             files.remove(draft)
             raise
+
+
+def _preferences(run: Run, folder: Path) -> Exported:
+    votes = votes_so_far(run)
+    return write_preferences(run, folder) if votes is None else write_voted(run, votes, folder)
 
 
 # samples

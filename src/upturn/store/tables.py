@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SAMPLES, SCORES, SELECTIONS, MIXTURE = "samples.parquet", "scores.parquet", "selections.parquet", "mixture.parquet"
+EVALUATION = "evaluation.parquet"  # the first evaluation of a unit; others carry their names
 __all__ = ["iterate_samples", "prompts_of", "read_mixture", "read_samples", "read_scores", "read_selections",
            "write_mixture", "write_samples", "write_scores", "write_selections"]
 

@@ -8,6 +8,13 @@ quadrature or a published figure. Nothing here rests on a citation alone.
 
 from __future__ import annotations
 
+from upturn.theory.biased_sampling import (
+    diversity_half_life,
+    gaussian_half_life,
+    nucleus,
+    nucleus_rounds,
+    tempered_shares,
+)
 from upturn.theory.curation import (
     best_of_n_half_life,
     choice_kernel,
@@ -17,6 +24,7 @@ from upturn.theory.curation import (
     kl_bound,
     mixed_update,
     mode_loss_bound,
+    tilt_error,
     tilted,
 )
 from upturn.theory.discrete import (
@@ -24,8 +32,11 @@ from upturn.theory.discrete import (
     accumulated_heterozygosity,
     expected_lost_modes,
     heterozygosity,
+    lost_modes_path,
     mean_heterozygosity,
+    mixed_heterozygosity,
 )
+from upturn.theory.foresight import Normal, Shares
 from upturn.theory.gaussian import (
     Division,
     accumulated_drift,
@@ -41,6 +52,20 @@ from upturn.theory.gaussian import (
     mean_variance,
     temperature_shrink,
 )
+from upturn.theory.judging import (
+    Selected,
+    gold,
+    judge_needed,
+    select_best,
+    selected_rounds,
+    selection_intensity,
+    tilted_normal,
+    turning_round,
+    verified_limit,
+    verified_rounds,
+    verified_share,
+)
+from upturn.theory.moments import Moments, accumulated_moments, adaptive_kernel, mixed_moments
 from upturn.theory.real_data import (
     best_real_weight,
     contraction_rate,
@@ -53,6 +78,7 @@ from upturn.theory.real_data import (
 from upturn.theory.regression import (
     regression_risk_accumulate,
     regression_risk_accumulate_fresh,
+    regression_risk_mixed,
     regression_risk_replace,
 )
 from upturn.theory.settling import (
@@ -62,18 +88,26 @@ from upturn.theory.settling import (
     fixed_point_from_advantage,
     fixed_point_from_rewards,
 )
-from upturn.theory.verdict import Statement, Verdict, verdict
+from upturn.theory.statements import Kind, Statement, Verdict, kind_of
+from upturn.theory.verdict import verdict
 
 __all__ = [
     "Division",
     "Estimate",
     "FixedPoint",
+    "Kind",
+    "Moments",
+    "Normal",
+    "Selected",
+    "Shares",
     "Statement",
     "Verdict",
     "accumulated_drift",
     "accumulated_heterozygosity",
     "accumulated_limit",
+    "accumulated_moments",
     "accumulated_variance",
+    "adaptive_kernel",
     "alpha",
     "best_of_n_half_life",
     "best_real_weight",
@@ -82,17 +116,23 @@ __all__ = [
     "contraction_rate_sharp",
     "curated_half_life",
     "curated_update",
+    "diversity_half_life",
     "expected_lost_modes",
     "fixed_point",
     "fixed_point_from_advantage",
     "fixed_point_from_rewards",
     "fresh_error",
+    "gaussian_half_life",
+    "gold",
     "growth_bound",
     "growth_bound_real",
     "heterozygosity",
+    "judge_needed",
+    "kind_of",
     "kl_bound",
     "log_variance_spread",
     "log_variance_step",
+    "lost_modes_path",
     "mean_drift",
     "mean_heterozygosity",
     "mean_log_det",
@@ -100,14 +140,29 @@ __all__ = [
     "mean_parameter",
     "mean_sigma",
     "mean_variance",
+    "mixed_heterozygosity",
+    "mixed_moments",
     "mixed_update",
     "mode_loss_bound",
+    "nucleus",
+    "nucleus_rounds",
     "regression_risk_accumulate",
     "regression_risk_accumulate_fresh",
+    "regression_risk_mixed",
     "regression_risk_replace",
+    "select_best",
+    "selected_rounds",
+    "selection_intensity",
     "stationary_error",
     "temperature_shrink",
+    "tempered_shares",
     "tempered_variance",
+    "tilt_error",
     "tilted",
+    "tilted_normal",
+    "turning_round",
     "verdict",
+    "verified_limit",
+    "verified_rounds",
+    "verified_share",
 ]

@@ -38,6 +38,7 @@ class Case:
     modes: int
     size: int | None
     rewards: Array | None
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in get_args(Policy):
@@ -74,8 +75,9 @@ class Case:
 
     @property
     def reward_range(self) -> float:
-        known = self.rewards is not None and self.curator == "choice"
-        return float(np.ptp(self.rewards)) if known and self.rewards is not None else math.inf
+        if self.curator != "choice" or (self.rewards is None and self.bounds is None):
+            return math.inf
+        return float(np.ptp(np.asarray(self.bounds if self.rewards is None else self.rewards)))
 
     @property
     def tempered(self) -> float:
@@ -92,9 +94,16 @@ class Case:
             return math.log(2) / math.log(self.amplification) if 1 < self.amplification < math.inf else math.inf
         if self.curator == "best_of_n":
             return curation.best_of_n_half_life(self.candidates)
-        rewards = self.rewards
-        if rewards is None:
-            from scipy.special import ndtri
+        return settling.curated_half_life(self.supposed_rewards, max(self.candidates, 2))
 
-            rewards = ndtri((np.arange(_STANDARD_REWARDS) + 0.5) / _STANDARD_REWARDS)
-        return settling.curated_half_life(rewards, max(self.candidates, 2))
+    @property
+    def supposed_rewards(self) -> Array:
+        """(m,) as measured, else even over their bounds, else the quantiles of N(0, 1)."""
+        if self.rewards is not None:
+            return self.rewards
+        even = (np.arange(_STANDARD_REWARDS) + 0.5) / _STANDARD_REWARDS
+        if self.bounds is not None:
+            return np.asarray(self.bounds[0] + even * (self.bounds[1] - self.bounds[0]))
+        from scipy.special import ndtri
+
+        return np.asarray(ndtri(even))

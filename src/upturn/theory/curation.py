@@ -19,66 +19,72 @@ def _nodes(reward_range: float) -> tuple[Array, Array]:
 
 
 def laplace(r: Array) -> tuple[Array, Array, Array]:
-    """(m,) e^{r}, (m, Q) exp(-u e^{r}) and (Q,) weights, rewards shifted to a maximum of 0 (H does not change)."""
-    shifted = np.asarray(r, dtype=np.float64) - np.max(r)
+    """(…, m) e^{r}, (…, m, Q) exp(-u e^{r}), (Q,) weights; each case's rewards shifted to a maximum of 0 (same H)."""
+    rewards = np.asarray(r, dtype=np.float64)
+    shifted = rewards - rewards.max(axis=-1, keepdims=True)
     if not np.all(np.isfinite(shifted)):
         raise ValueError("rewards must be finite")
     u, weights = _nodes(float(-shifted.min()))
     fitness = np.exp(shifted)
-    return fitness, np.exp(-fitness[:, None] * u[None, :]), weights
+    return fitness, np.exp(-fitness[..., None] * u), weights
 
 
 _BEST_OF_HALVES = 4.3110704
 
 
-def choice_kernel(p: Array, r: Array, candidates: int) -> Array:
-    """(m,) H(x) = E[K e^{r(x)} / (e^{r(x)} + Σ_{i<K} e^{r(x_i)})], the others drawn from p: how much x is multiplied.
+def choice_kernel(p: Array, r: Array, candidates: float) -> Array:
+    """(…, m) H(x) = E[K e^{r(x)} / (e^{r(x)} + Σ_{i<K} e^{r(x_i)})], the others drawn from p: how much x is multiplied.
 
-    p, r (m,) on a finite support. 1/(a+S) = ∫ e^{-u(a+S)} du turns the expectation into one integral over
-    (Σp e^{-u e^r})^{K-1}, here by the trapezoid rule in log u. Ferbach et al., NeurIPS 2024. Checked by enumeration.
+    p, r (…, m) on finite supports, one case or many. 1/(a+S) = ∫ e^{-u(a+S)} du turns the expectation into one integral
+    over (Σp e^{-u e^r})^{K-1}, here by the trapezoid rule in log u. Ferbach et al., NeurIPS 2024. Checked by
+    enumeration.
     """
     fitness, decay, weights = laplace(r)
-    others = (np.asarray(p, dtype=np.float64) @ decay) ** (candidates - 1)
-    return np.asarray(candidates * fitness * (decay @ (weights * others)))
+    shares = np.asarray(p, dtype=np.float64)
+    others = (shares[..., None, :] @ decay)[..., 0, :] ** (candidates - 1)
+    return np.asarray(candidates * fitness * (decay @ (weights * others)[..., None])[..., 0])
 
 
 def curated_update(p: Array, r: Array, candidates: int) -> Array:
-    """(m,) p·H, curated only, an ideal learner."""
+    """(…, m) p·H, curated only, an ideal learner."""
     chosen = np.asarray(p) * choice_kernel(p, r, candidates)
-    return np.asarray(chosen / chosen.sum())
+    return np.asarray(chosen / chosen.sum(axis=-1, keepdims=True))
 
 
-def mixed_update(p: Array, reference: Array, r: Array, candidates: int, lam: float) -> Array:
-    """(m,) (p_ref + λ p·H)/(1+λ): one round with real data, an ideal learner. λ = inf is curated only."""
+def mixed_update(p: Array, reference: Array, r: Array, candidates: int, lam: float | Array) -> Array:
+    """(…, m) (p_ref + λ p·H)/(1+λ): one round with real data, an ideal learner. λ = inf is curated only."""
     return mix(np.asarray(reference), curated_update(p, r, candidates), lam)
 
 
 def tilted(p: Array, r: Array, rounds: float = 1.0) -> Array:
-    """(m,) ∝ p e^{t r}: K → ∞ after t rounds; KL-regularised reward maximisation with β = 1/t. Checked."""
+    """(…, m) ∝ p e^{t r}: K → ∞ after t rounds; KL-regularised reward maximisation with β = 1/t. Checked."""
     logit = np.log(np.asarray(p)) + rounds * np.asarray(r)
-    weight = np.exp(logit - logit.max())
-    return np.asarray(weight / weight.sum())
+    weight = np.exp(logit - logit.max(axis=-1, keepdims=True))
+    return np.asarray(weight / weight.sum(axis=-1, keepdims=True))
 
 
-def growth_bound(p: Array, r: Array, candidates: int) -> float:
-    """E_{t+1}[e^r] ≥ E_t[e^r] + ((K-1)/K) Var_t[e^r] / e^{r*}, curated only, r ≤ r*. Ferbach et al. Checked."""
+def growth_bound(p: Array, r: Array, candidates: int) -> Array:
+    """(…) E_{t+1}[e^r] ≥ E_t[e^r] + ((K-1)/K) Var_t[e^r] / e^{r*}, curated only, r ≤ r*. Ferbach et al. Checked."""
     mean, variance, top = _moments(p, r)
-    return mean + (candidates - 1) / candidates * variance / top
+    return np.asarray(mean + (candidates - 1) / candidates * variance / top)
 
 
-def growth_bound_real(reference: Array, r: Array, candidates: int, lam: float) -> float:
-    """E_t[e^r] ≥ E_ref[e^r] + λ/(1+λ)³ (K-1) Var_ref[e^r] / (K e^{r*}) for t ≥ 1 from p_0 = p_ref.
+def growth_bound_real(reference: Array, r: Array, candidates: int, lam: float | Array) -> Array:
+    """(…) E_t[e^r] ≥ E_ref[e^r] + λ/(1+λ)³ (K-1) Var_ref[e^r] / (K e^{r*}) for t ≥ 1 from p_0 = p_ref.
 
     Real data in every round. Ferbach et al. 2024. Checked.
     """
     mean, variance, top = _moments(reference, r)
-    return mean + lam / (1 + lam) ** 3 * (candidates - 1) / candidates * variance / top
+    share = np.asarray(lam) / (1 + np.asarray(lam)) ** 3
+    return np.asarray(mean + share * (candidates - 1) / candidates * variance / top)
 
 
-def _moments(p: Array, r: Array) -> tuple[float, float, float]:
+def _moments(p: Array, r: Array) -> tuple[Array, Array, Array]:
+    """(…) each: mean and variance of e^r, and e^{r*}."""
     fitness = np.exp(np.asarray(r, dtype=np.float64))
-    mean = float(np.sum(np.asarray(p) * fitness))
-    return mean, float(np.sum(np.asarray(p) * (fitness - mean) ** 2)), float(fitness.max())
+    mean = np.sum(np.asarray(p) * fitness, axis=-1)
+    variance = np.sum(np.asarray(p) * (fitness - mean[..., None]) ** 2, axis=-1)
+    return mean, variance, fitness.max(axis=-1)
 
 
 def kl_bound(lam: float, candidates: float, reward_range: float = math.inf) -> float:
@@ -100,9 +106,10 @@ def mode_loss_bound(lam: float) -> float:
     return 1 + lam
 
 
-def mix(reference: Array, chosen: Array, lam: float) -> Array:
-    """(p_ref + λ p)/(1+λ); λ = inf leaves nothing of the reference."""
-    return chosen if math.isinf(lam) else np.asarray((reference + lam * chosen) / (1 + lam))
+def mix(reference: Array, chosen: Array, lam: float | Array) -> Array:
+    """(…, m) (p_ref + λ p)/(1+λ), λ one number or (…); λ = inf leaves nothing of the reference."""
+    share = 1 / (1 + np.asarray(lam, dtype=np.float64)[..., None])
+    return np.asarray(share * reference + (1 - share) * chosen)
 
 
 def best_of_n_half_life(candidates: int) -> float:
@@ -111,3 +118,13 @@ def best_of_n_half_life(candidates: int) -> float:
     t rounds keep the best of m = K^t of the start: KL(p_t‖p_0) = log m - 1 + 1/m, which is log 2 at m = 4.311. Checked.
     """
     return math.log(_BEST_OF_HALVES) / math.log(candidates) if candidates > 1 else math.inf
+
+
+def tilt_error(p: Array, r: Array, candidates: int) -> Array:
+    """(…, m) p·H - p e^r/E[e^r] to first order in 1/K: (p f/μ) ((μ-f)/μ + v/μ²)/K, f = e^r, μ and v its moments.
+
+    From E[1/(f+S)] with S the sum of K - 1 others. The next order is 1/K². Derived in docs/theory.md, checked.
+    """
+    fitness = np.exp(np.asarray(r, dtype=np.float64))
+    mean, variance, _ = (part[..., None] for part in _moments(p, r))
+    return np.asarray(np.asarray(p) * fitness / mean * ((mean - fitness) / mean + variance / mean**2) / candidates)

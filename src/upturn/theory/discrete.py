@@ -41,33 +41,83 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
+_ROUNDING = 1e-9  # of a count that is compared with a share of n
 _EXACT_STATES = 2000  # the chain of one mode's count has n + 1 states; beyond, a simulation is cheaper
 
 
-def expected_lost_modes(shares: Array, n: int, rounds: int, *, replicas: int = 4000, seed: int = 0) -> Estimate:
-    """Modes that a perfect learner loses by drift alone: n draws a round, replace (Wright–Fisher).
+def mixed_heterozygosity(
+    real: int, synthetic: int, lam: float, rounds: int, start: float = 1.0, *, fresh: bool = False
+) -> float:
+    """E[1 - Σp²] of the model fitted on ``real`` real draws and ``synthetic`` of the model before, weights 1 : λ.
 
-    Exact up to n = 2,000 (a mode's count is a Markov chain of its own: binomial), simulated with its standard error
-    beyond. ``shares`` (k,) at the start. Checked against a direct simulation.
+    Round 1 is the fit on the real draws alone; these are the same in every round, or drawn anew where ``fresh``. With
+    F = Σp_0², w = 1/(1+λ), A = E[Σp_t²], B = E[Σ p_t r] for real shares r, E[Σr²] = F + (1-F)/n:
+
+        A' = w² E[Σr²] + 2w(1-w) B + (1-w)² (A + (1-A)/m),   B' = w E[Σr²] + (1-w) B (F where fresh)
+
+    λ = inf is (1-1/m)^{t-1} (1-1/n) of the start. Derived in docs/theory.md, checked.
     """
-    p = np.asarray(shares, dtype=np.float64)
+    w = 0.0 if math.isinf(lam) else 1 / (1 + lam)
+    alike = 1 - start
+    drawn = alike + (1 - alike) / real
+    same, shared = drawn, drawn
+    for _ in range(rounds - 1):
+        cross = alike if fresh else shared
+        same = w**2 * drawn + 2 * w * (1 - w) * cross + (1 - w) ** 2 * (same + (1 - same) / synthetic)
+        shared = w * drawn + (1 - w) * shared
+    return 1 - same
+
+
+def expected_lost_modes(
+    shares: Array, n: int, rounds: int, *, lam: float = math.inf, least: float = 0.0, replicas: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """Modes that a perfect learner loses by drift alone: n draws a round (Wright–Fisher).
+
+    ``shares`` (k,) at the start. A mode is lost where at most the share ``least`` of the n newest draws is left of it
+    (0: none at all). Round t + 1 draws from (shares + λ draws/n)/(1+λ): λ = inf is replace, any other has real data in
+    every round. Exact up to n = 2,000 (a mode's count is a Markov chain of its own: binomial), simulated with its
+    standard error beyond. Checked against a direct simulation.
+    """
     if rounds <= 0:
-        return Estimate(float(np.sum(p == 0)), 0.0)
+        return Estimate(float(np.sum(np.asarray(shares) <= least)), 0.0)
+    return lost_modes_path(shares, n, rounds, lam=lam, least=least, replicas=replicas, seed=seed)[-1]
+
+
+def lost_modes_path(
+    shares: Array, n: int, rounds: int, *, lam: float = math.inf, least: float = 0.0, replicas: int = 4000,
+    seed: int = 0,
+) -> list[Estimate]:
+    """:func:`expected_lost_modes` after each of 1 … ``rounds`` rounds, at the cost of the last."""
+    p = np.asarray(shares, dtype=np.float64)
+    real = 0.0 if math.isinf(lam) else 1 / (1 + lam)
     if n <= _EXACT_STATES:
-        gone = np.zeros(n + 1)
-        gone[0] = 1.0
-        if rounds > 1:
-            chain = _binomial(n, np.arange(n + 1) / n)
-            for _ in range(rounds - 1):
-                gone = chain @ gone
-        return Estimate(float(np.sum(_binomial(n, p) @ gone)), 0.0)
+        return [Estimate(value, 0.0) for value in _lost_exactly(p, n, rounds, real, least).tolist()]
     rng = seeds.generator(seeds.key("lost modes", seed))
-    current = np.tile(p, (replicas, 1))
-    for _ in range(rounds):
-        current = rng.multinomial(n, current) / n
-    lost = np.sum(current == 0, axis=1)
-    spread = max(float(lost.var()), len(p) / replicas)  # none seen: not more than about one in all replicas
-    return Estimate(float(lost.mean()), math.sqrt(spread / replicas))
+    drawn, path = np.tile(p, (replicas, 1)), []
+    for t in range(rounds):
+        current = drawn if t == 0 else real * p + (1 - real) * drawn
+        drawn = rng.multinomial(n, current) / n
+        lost = np.sum(drawn <= least + _ROUNDING / n, axis=1)
+        spread = max(float(lost.var()), len(p) / replicas)  # none seen: not more than about one in all replicas
+        path.append(Estimate(float(lost.mean()), math.sqrt(spread / replicas)))
+    return path
+
+
+def _lost_exactly(p: Array, n: int, rounds: int, real: float, least: float) -> Array:
+    """(rounds,) by the chain of one mode's count, backwards from "lost"."""
+    counts = np.arange(n + 1)
+    alike = [p[p == share] for share in np.unique(p)] if real else [p]  # modes that share a chain of counts
+    lost = np.zeros(rounds)
+    for own in alike:
+        gone = (counts <= least * n + _ROUNDING).astype(np.float64)
+        chain = _binomial(n, real * own[0] + (1 - real) * counts / n) if rounds > 1 else gone
+        first = _binomial(n, own)
+        for t in range(rounds):
+            lost[t] += float(np.sum(first @ gone))
+            if t < rounds - 1:
+                gone = chain @ gone
+    return lost
 
 
 def _binomial(n: int, p: Array) -> Array:

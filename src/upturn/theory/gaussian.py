@@ -41,7 +41,7 @@ def mean_log_variance(n: int, rounds: int, variance: float = 1.0, division: Divi
     return math.log(variance) + rounds * log_variance_step(n, division)
 
 
-def mean_log_det(n: int, dim: int, rounds: int, log_det: float = 0.0, division: Division = "n-1") -> float:
+def mean_log_det(n: float, dim: int, rounds: int, log_det: float = 0.0, division: Division = "n-1") -> float:
     """E[log det Σ_t] = log det Σ_0 + t Σ_{i≤d} (ψ((n-i)/2) + log(2/divisor)), n > d (Bartlett). Checked."""
     from scipy.special import digamma
 
@@ -73,7 +73,7 @@ def temperature_shrink(temperature: float, rounds: int) -> float:
     return float(temperature ** (2 * rounds))
 
 
-def _divisor(n: int, division: Division) -> int:
+def _divisor(n: float, division: Division) -> float:
     return n if division == "n" else n - 1
 
 

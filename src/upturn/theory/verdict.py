@@ -3,52 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 import upturn.theory.curation as curation
 import upturn.theory.discrete as discrete
+import upturn.theory.foresight as foresight
 import upturn.theory.gaussian as gaussian
 import upturn.theory.real_data as real_data
 import upturn.theory.settling as settling
 from upturn.theory.case import FRACTION, Case, Policy
+from upturn.theory.statements import KEPT_HALF, KEPT_WELL, Level, Statement, Verdict, kind_of, level_of
 from upturn.types import Array
 
-Level = Literal["ok", "warn", "danger"]
-
 _MOST_MODE_LOSS = 2.0  # above it a mode may lose more than half of its mass: λ > 1
-_KEPT_WELL, _KEPT_HALF = 0.9, 0.5  # of a diversity, at the last round: below the first warn, below the second danger
 _SLOWLY = 10  # a half-life this many times the rounds asked for is slow
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One thing foreseen: ``text`` in words, the ``assumption`` it stands on, its ``numbers``, and how bad it is."""
-
-    text: str
-    assumption: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    level: Level = "ok"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``word`` sums up: "stable", "drifts slowly", "settles away from the data", "collapses (or: diverges) in about n
-    rounds". ``half_life`` is that n: rounds until the first diversity is halved (variance doubled), inf if never.
-    """
-
-    word: str
-    half_life: float
-    statements: tuple[Statement, ...]
+_LOOKED_AHEAD = 3  # times the rounds asked for, where a known model is followed beyond them
 
 
 def verdict(
     policy: Policy, *, synthetic: int, real: int, rounds: int, lam: float | None = None, curator: str = "",
     candidates: int = 1, kept: float | None = None, temperature: float = 1.0, guidance: float = 1.0,
     modes: int = 10, size: int | None = None, rewards: Array | None = None,
+    bounds: tuple[float, float] | None = None, start: foresight.Normal | foresight.Shares | None = None,
 ) -> Verdict:
     """What to expect of ``rounds`` rounds that each add ``synthetic`` samples (after curation) to ``real`` real ones.
 
@@ -57,17 +34,62 @@ def verdict(
     temperature, guidance  of sampling, 1 is unbiased
     modes       equal modes to count losses of (classes)
     size        rows in all that accumulate_subsample trains on; as many as are real where None
-    rewards     (m,) rewards of samples of the first model, nats; without them N(0, 1) is assumed and said so
+    rewards     (m,) rewards of samples of the first model, nats; without them they are taken as even over ``bounds``,
+                and without these as N(0, 1), which is said
+    bounds      the least and greatest reward, where the scorers state them
+    start       what the model is at round 0, if it is a Gaussian or shares on a finite support; sharpens ``kept``
 
     Raises ValueError for a policy that is not known or counts that make no loop.
     """
     case = Case(
         policy, synthetic, real, rounds, lam, curator, candidates, kept, temperature, guidance, modes,
-        size, None if rewards is None else np.asarray(rewards, dtype=np.float64),
+        size, None if rewards is None else np.asarray(rewards, dtype=np.float64), bounds,
     )
-    statements = _chance(case) + _with_real(case) + _curation(case) + _sampling(case)
+    left = foresight.foreseen(case, start, rounds)
+    statements = [*_chance(case), *_with_real(case), *_curation(case), *_sampling(case)]
+    statements.append(_foreseen(case, start, float(left[-1])))
     word, half_life = _word(case)
-    return Verdict(word, half_life, tuple(statements))
+    if start is not None:
+        word, half_life = _sharper(case, start, word, half_life, left)
+    return Verdict(word, half_life, tuple(statements), kind_of(float(left[-1])), float(left[-1]))
+
+
+_LEARNERS = {
+    foresight.Normal: "A Gaussian that errs only through its finite sample, followed round by round; the reward's form "
+    "is known.",
+    foresight.Shares: "Shares on a finite support, relearned perfectly but for the finite sample, followed round by "
+    "round.",
+    type(None): "An ideal learner of unknown kind: chance and temperature as of one Gaussian, curation as on a finite "
+    "support; a real model adds its own errors.",
+}
+
+
+def _foreseen(case: Case, start: object, kept: float) -> Statement:
+    kind = kind_of(kept)
+    told = {"stable": "it is stable", "drifts": "it drifts", "collapses": "it collapses"}[kind]
+    level: Level = {"stable": "ok", "drifts": "warn", "collapses": "danger"}[kind]  # type: ignore[assignment]
+    assumption = _LEARNERS[type(start)]
+    if case.by_reward and start is None:
+        assumption = f"{assumption[:-1]}; {_rewards_from(case)}."
+    return Statement(
+        f"After {case.rounds} rounds about {kept:.0%} of round 0's diversity is left: {told}.", assumption,
+        {"kept": kept}, level,
+    )
+
+
+def _sharper(
+    case: Case, start: foresight.Normal | foresight.Shares, word: str, half_life: float, left: Array
+) -> tuple[str, float]:
+    """The word in the light of what is foreseen of a model that is known, beyond the rounds where it has to be."""
+    kind = kind_of(float(left[-1]))
+    if kind != "collapses" and not math.isfinite(half_life):
+        return ("drifts slowly" if kind == "drifts" and word == "stable" else word), half_life
+    path = left if kind == "collapses" else foresight.foreseen(case, start, _LOOKED_AHEAD * case.rounds)
+    gone = np.flatnonzero((path < KEPT_HALF) | (path > 1 / KEPT_HALF))
+    if len(gone):
+        what = "collapses" if path[gone[0]] < 1 else "diverges"
+        return f"{what} in about {gone[0]} rounds", float(gone[0])
+    return "drifts slowly", math.inf
 
 
 def _chance(case: Case) -> list[Statement]:
@@ -82,7 +104,7 @@ def _chance(case: Case) -> list[Statement]:
             Statement(
                 f"Chance leaves {left:.1%} of the diversity after {case.rounds} rounds; the loss has a limit.",
                 "A discrete distribution learned perfectly; every sample ever made weighs the same.",
-                {"heterozygosity_kept": left}, _level(left),
+                {"heterozygosity_kept": left}, level_of(left),
             )
         ]
     return []
@@ -99,14 +121,14 @@ def _replace(case: Case) -> list[Statement]:
             f"Nothing real holds the model: diversity (the chance that two samples differ) shrinks by 1 - 1/{n} a "
             f"round, to {kept:.1%} after {t}; it halves every {half:.0f} rounds.",
             "A discrete distribution learned perfectly from its own samples (replace).",
-            {"factor": 1 - 1 / n, "heterozygosity_kept": kept, "half_life": half}, _level(kept),
+            {"factor": 1 - 1 / n, "heterozygosity_kept": kept, "half_life": half}, level_of(kept),
         ),
         Statement(
             f"A Gaussian's spread shrinks by {gaussian.alpha(n):.6f} a round on average; the typical one is at "
             f"{typical:.1%} after {t}.",
             "A Gaussian fitted to its own samples, division by n - 1 (replace).",
             {"alpha": gaussian.alpha(n), "mean_sigma": gaussian.mean_sigma(n, t), "typical_sigma": typical},
-            _level(typical),
+            level_of(typical),
         ),
         Statement(
             f"Of {case.modes} equal modes {lost.value:.2g} are lost by chance within {t} rounds.",
@@ -194,7 +216,7 @@ def _settled(case: Case) -> Statement:
     return Statement(
         f"With the rewards measured, the mean reward settles {gain:+.3g} from the start, KL(p*‖p_0) = {kl:.3g}.",
         "The support is the measured samples; a fixed reward, K and λ, a perfect fit.",
-        {"reward_gain": gain, "kl": kl, "effective_share": math.exp(-kl)}, _level(math.exp(-kl)),
+        {"reward_gain": gain, "kl": kl, "effective_share": math.exp(-kl)}, level_of(math.exp(-kl)),
     )
 
 
@@ -208,7 +230,7 @@ def _sampling(case: Case) -> list[Statement]:
             left = case.tempered
             what = f"settles at {left:.3g} of the data's" if math.isfinite(left) else "grows without limit"
         text = f"Temperature {case.temperature:g}: a Gaussian's variance {what}."
-        level: Level = "danger" if left > 2 else _level(left)
+        level: Level = "danger" if left > 2 else level_of(left)
         out.append(Statement(text, "A Gaussian sampled at temperature τ, large samples.", {"variance": left}, level))
     if case.guidance != 1:
         out.append(
@@ -237,15 +259,16 @@ def _word(case: Case) -> tuple[str, float]:
         return "drifts slowly", math.inf
     bound = curation.kl_bound(case.last_lam, case.amplification, case.reward_range) if case.by_reward else 0.0
     settled = case.tempered
-    away = math.isinf(bound) or not _KEPT_WELL <= settled <= 1 / _KEPT_WELL or case.guidance != 1
+    away = math.isinf(bound) or not KEPT_WELL <= settled <= 1 / KEPT_WELL or case.guidance != 1
     return ("settles away from the data" if away else "stable"), math.inf
 
 
 def _rewards_from(case: Case) -> str:
     if case.curator in FRACTION or case.curator == "best_of_n":
         return "all rewards different"
-    return "rewards as measured" if case.rewards is not None else "rewards taken as N(0, 1) as none were measured"
+    if case.rewards is not None:
+        return "rewards as measured"
+    if case.bounds is not None:
+        return f"rewards taken as even between {case.bounds[0]:g} and {case.bounds[1]:g}"
+    return "rewards taken as N(0, 1) as none were measured"
 
-
-def _level(kept: float) -> Level:
-    return "ok" if kept >= _KEPT_WELL else "warn" if kept >= _KEPT_HALF else "danger"

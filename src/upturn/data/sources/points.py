@@ -16,7 +16,7 @@ from upturn.types import Array, Kind, Prompt, Splits
 
 @dataclass(frozen=True)
 class Points:
-    """Points from a known density: eight Gaussians on a circle, two moons, rings, or any Gaussian mixture.
+    """Points from a known density: eight Gaussians on a circle, two moons, rings, a swiss roll, or a Gaussian mixture.
 
     Each point carries its mode as the label of its prompt. Content (n, d) float32; d = 2, or that of ``means``.
 
@@ -24,7 +24,7 @@ class Points:
     n        points in all
     std      standard deviation of the noise; for ``mixture`` one number, or one for each mode
     seed     the same seed gives the same points
-    radius   of the circle of eight Gaussians, of the outer ring, and the scale of the moons
+    radius   of the circle of eight Gaussians, of the outer ring, of the roll's end, and the scale of the moons
     means    mixture: one list of d numbers for each mode
     weights  mixture: of the modes (they need not sum to 1); equal where empty
     held_out share of the points that training never sees
@@ -32,7 +32,7 @@ class Points:
 
     kind: ClassVar[Kind] = "points"
 
-    shape: Literal["eight_gaussians", "two_moons", "rings", "mixture"] = "eight_gaussians"
+    shape: Literal["eight_gaussians", "two_moons", "rings", "swiss_roll", "mixture"] = "eight_gaussians"
     n: int = 4000
     std: float | list[float] = 0.1
     seed: int = 0
@@ -67,7 +67,8 @@ class Points:
     @property
     def modes(self) -> int:
         """How many modes the density has."""
-        return {"eight_gaussians": 8, "two_moons": 2, "rings": 2, "mixture": len(self.means)}[self.shape]
+        known = {"eight_gaussians": 8, "two_moons": 2, "rings": 2, "swiss_roll": 1, "mixture": len(self.means)}
+        return known[self.shape]
 
     def load(self) -> Splits:
         """Draws the points. Raises UserError where a part would be empty (very small ``n``)."""
@@ -92,6 +93,11 @@ class Points:
         if self.shape == "rings":
             angle = rng.uniform(0.0, 2.0 * math.pi, self.n)
             length = self.radius * np.where(labels == 0, 0.5, 1.0)
+            return np.asarray(length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+        if self.shape == "swiss_roll":
+            # the spiral of Marsland 2009 ("Machine Learning", section 6.5) from above: one and a half turns outwards
+            angle = 1.5 * math.pi * (1.0 + 2.0 * rng.uniform(0.0, 1.0, self.n))
+            length = self.radius * angle / (4.5 * math.pi)
             return np.asarray(length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
         # two half circles of radius 1, the second turned over and moved by (1, 1/2); centred, then scaled
         angle = rng.uniform(0.0, math.pi, self.n)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from upturn.store.run import Run
 from upturn.store.votes import assign as assigning
-from upturn.store.votes import columns, engine, people, polls, record, studio
+from upturn.store.votes import columns, engine, people, polls, record, settling, studio
 from upturn.store.votes.progress import Progress, progress
 from upturn.store.votes.tokens import key_in
 from upturn.store.votes.upgrade import upgrade
@@ -21,7 +21,6 @@ from upturn.store.votes.words import (
     OVERALL,
     Answer,
     Assigned,
-    Mode,
     Person,
     Poll,
     Recorded,
@@ -30,7 +29,7 @@ from upturn.store.votes.words import (
     Task,
 )
 from upturn.store.votes.writer import Writer
-from upturn.types import Votes
+from upturn.types import Mode, Votes
 
 DATABASE = "votes.db"
 PATIENCE = 600.0  # seconds that a task is held for a person: time to correct a text; a late answer counts all the same
@@ -112,6 +111,10 @@ class BallotBox:
         """overlap, quota, active."""
         return self._now(partial(polls.change_poll, poll=poll, **what))
 
+    def settle(self, unit: str, mode: Mode) -> int | None:
+        """Once the quota is met the poll is closed, for good: the last row that counts, for ``votes``; None before."""
+        return self._now(partial(settling.settle, unit=unit, mode=mode))
+
     def polls(self, active: bool | None = None) -> list[Poll]:
         return self.read(partial(polls.polls, active=active))
 
@@ -159,10 +162,11 @@ class BallotBox:
         return self.read(partial(progress, units=units))
 
     def votes(
-        self, units: Sequence[str] | None = None, modes: Sequence[str] | None = None, person: str | None = None
+        self, units: Sequence[str] | None = None, modes: Sequence[str] | None = None, person: str | None = None,
+        until: int | None = None,
     ) -> Votes:
-        """Explicit votes that stand, in the order they came."""
-        return self.read(partial(columns.votes, units=units, modes=modes, person=person))
+        """Explicit votes that stand (or stood, ``until`` a row), in the order they came."""
+        return self.read(partial(columns.votes, units=units, modes=modes, person=person, until=until))
 
     def implicit(self) -> Votes:
         """What was downloaded or enlarged in the studio."""

@@ -17,20 +17,27 @@ _undone = t.votes.alias("undone")
 
 
 def votes(
-    db: Connection, units: Sequence[str] | None = None, modes: Sequence[str] | None = None, person: str | None = None
+    db: Connection, units: Sequence[str] | None = None, modes: Sequence[str] | None = None, person: str | None = None,
+    until: int | None = None,
 ) -> Votes:
-    """Explicit votes in the order they came, of some units and modes, or of one person.
+    """Explicit votes in the order they came, of some units and modes, or of one person; ``until`` as they stood then,
+    by the last row that counts.
 
     A rating of several attributes is a row for each, its ids ``<vote>:<attribute>`` and ``<task>:<attribute>``: what is
     said of one attribute is about another task than what is said of the next.
     """
+    taken_back = exists().where(_undone.c.undoes == t.votes.c.id)
+    if until is not None:
+        taken_back = taken_back.where(_undone.c.seq <= until)
     asked = (
         select(t.votes, t.people.c.team, t.tasks.c.gold)
         .join(t.people, t.people.c.id == t.votes.c.person).join(t.tasks, t.tasks.c.id == t.votes.c.task)
         .join(t.polls, t.polls.c.id == t.tasks.c.poll)
-        .where(t.votes.c.action != "undo", ~exists().where(_undone.c.undoes == t.votes.c.id))
+        .where(t.votes.c.action != "undo", ~taken_back)
         .order_by(t.votes.c.seq)
     )
+    if until is not None:
+        asked = asked.where(t.votes.c.seq <= until)
     if units is not None:
         asked = asked.where(t.polls.c.unit.in_(units))
     if modes is not None:

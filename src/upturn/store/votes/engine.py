@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,7 @@ from upturn.errors import UserError
 from upturn.types import content_id
 
 WAIT = 30.0  # seconds to wait for another process that writes the same SQLite file
+_AGAIN = 0.01  # seconds between two tries where SQLite itself does not wait
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -82,9 +85,24 @@ def clear_errors() -> Iterator[None]:
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions begin where we say so, tables are made inside them, too
     cursor = connection.cursor()
-    for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={int(WAIT * 1000)}"):
+    for line in (f"busy_timeout={int(WAIT * 1000)}", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {line}")
+    _into_wal(cursor)
     cursor.close()
+
+
+def _into_wal(cursor: Any) -> None:
+    """Of several that make a file's journal a WAL at once all but one are told at once that it is locked: SQLite does
+    not wait there, whatever the timeout, because two that hold a shared lock would wait for each other."""
+    until = time.monotonic() + WAIT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(_AGAIN)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from upturn.store.votes import tables as t
-from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Mode, Poll, Refused, Task
-from upturn.types import content_id
+from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Poll, Refused, Task
+from upturn.types import Mode, content_id
 
+UNTIL = "until"  # among a poll's settings: the last row that counts, once the quota is met
 _MOST_ROWS = 500  # in one INSERT
 
 
@@ -37,7 +38,7 @@ def open_poll(
 ) -> Poll:
     """The poll of this unit and mode, with these tasks at least; what stood there before keeps its answers.
 
-    Refused for numbers out of range, or a task whose candidates do not fit the mode.
+    Refused for numbers out of range, a task whose candidates do not fit the mode, and a poll that is settled.
     """
     _check(mode, tasks, overlap, quota, golds, repeats)
     name = content_id("poll", unit, mode)
@@ -45,7 +46,10 @@ def open_poll(
         "overlap": overlap, "quota": quota, "active": True,
         "settings": {"attributes": list(attributes), "golds": golds, "repeats": repeats},
     }
-    if db.execute(select(t.polls.c.id).where(t.polls.c.id == name)).first() is None:
+    there = db.execute(select(t.polls.c.settings).where(t.polls.c.id == name)).first()
+    if there is not None and UNTIL in there.settings:
+        raise Refused("conflict", f"'{mode}' on {unit} is answered, and a round has used the answers")
+    if there is None:
         db.execute(insert(t.polls).values(id=name, unit=unit, mode=mode, load=0, given=0, made=time.time(), **values))
     else:
         db.execute(update(t.polls).where(t.polls.c.id == name).values(**values))

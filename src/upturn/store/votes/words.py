@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from upturn.errors import UserError
+from upturn.types import Mode
 
-Mode = Literal["pick", "compare", "rate", "rank", "edit"]
 Action = Literal["said", "tie", "bad", "skip", "edit"]
 Role = Literal["voter", "admin"]
 Check = Literal["", "gold", "repeat"]

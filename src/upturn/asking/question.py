@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from upturn.asking.shelf import Entry, Shelf
 from upturn.data.lines import records
 from upturn.errors import UserError
-from upturn.feedback.shelf import Entry, Shelf
 from upturn.store.run import Run
-from upturn.store.tables import SAMPLES
+from upturn.store.tables import EVALUATION, SAMPLES
 from upturn.store.units import round_unit, unit_round
-from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Mode, Task
-from upturn.types import content_id
+from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Task
+from upturn.types import Mode, content_id
 
-EVALUATION = "evaluation.parquet"
 MOST = 8  # candidates at a time: there are as many keys as fingers, and a screen
 MOST_ATTRIBUTES = 8
 
@@ -44,6 +43,7 @@ class Question:
     attributes: tuple[str, ...] = (OVERALL,)
     golds: float = 0.0
     repeats: float = 0.0
+    prompts: int | None = None  # whose candidates are shown, chosen by a hash of what they are; None: all
     unit: str = ""  # instead of rounds: any unit with samples
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ def tasks_of(run: Run, shelf: Shelf, question: Question, gold: Path | None = Non
     groups = every[0] if len(every) == 1 else _side_by_side(every, asked)
     if question.mode == "edit" and any(member.kind == "image" for _, _, member in groups[0][:1]):
         raise UserError("pictures cannot be edited here", where="mode", fix="Use pick, compare, rate or rank.")
-    for group in groups:
+    for group in _some(groups, question.prompts):
         _add(asked, group, question)
     if gold is not None:
         asked.tasks += _gold(gold, groups, question)
@@ -121,6 +121,15 @@ def _groups(place: str, entries: Mapping[str, Entry]) -> list[list[Member]]:
     for name, entry in entries.items():
         found.setdefault(entry.group, []).append((place, name, entry))
     return [sorted(group, key=lambda member: member[2].candidate) for group in found.values()]
+
+
+def _some(groups: Sequence[list[Member]], count: int | None) -> Sequence[list[Member]]:
+    """As many as are asked about, in their order."""
+    if count is None or count >= len(groups):
+        return groups
+    draw = [content_id("prompts asked about", *(name for _, name, _ in group)) for group in groups]
+    chosen = sorted(range(len(groups)), key=draw.__getitem__)[:count]
+    return [groups[place] for place in sorted(chosen)]
 
 
 def _side_by_side(every: Sequence[list[list[Member]]], asked: Asked) -> list[list[Member]]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from upturn.asking.turns import Turn, turns_of
 from upturn.errors import UserError
-from upturn.feedback.turns import Turn, turns_of
 from upturn.store import png
 from upturn.store.run import Run
 from upturn.store.tables import iterate_samples

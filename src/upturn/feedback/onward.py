@@ -1,0 +1,64 @@
+"""Goes on with a run once people have answered all that it asks: a process of its own, while the page stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+from upturn.asking.publish import answered
+from upturn.errors import UserError
+from upturn.recipe import People
+from upturn.store.run import Run
+from upturn.store.units import unit_round
+from upturn.store.votes import BallotBox
+
+_LOOK = 0.5  # seconds between two looks at the quota
+_WAITS = 3  # exit code of a run that waits for people
+
+
+class Onward:
+    """``words`` is what the run does just now, for those who have nothing to answer."""
+
+    def __init__(self, run: Run, box: BallotBox, people: People) -> None:
+        self._run, self._box, self._people = run, box, people
+        self._end = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._watch, name="onward", daemon=True)
+        self.words = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more; a run that goes on is left to end by itself: what it finishes is kept."""
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._end.wait(_LOOK):
+            try:
+                self._look()
+            except UserError as error:  # a database that is away comes back
+                print(f"upturn: {error}", file=sys.stderr, flush=True)
+
+    def _look(self) -> None:
+        if self._child is not None:
+            code = self._child.poll()
+            if code is not None:
+                self._child = None
+                self.words = {0: "All rounds are done.", _WAITS: ""}.get(code, "The run has stopped; it can be mended.")
+            return
+        if self._run.state.state != "waiting":
+            return
+        unit = answered(self._box, self._people, self._run)
+        if unit is not None:
+            self.words = f"Round {unit_round(unit)} is being trained on what was chosen."
+            # of a session of its own: Ctrl C is for the page
+            self._child = subprocess.Popen(_command(self._run), start_new_session=True)
+
+
+def _command(run: Run) -> list[str]:
+    folder = run.folder.resolve()
+    return [sys.executable, "-c", "from upturn.cli import main; main()", "run", str(folder / "recipe.yaml"),
+            "--runs", str(folder.parent)]

@@ -1,0 +1,64 @@
+"""A run to its end while simulated people answer what it asks, over the interface that everybody uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from upturn import loop
+from upturn.asking.publish import box_of, unanswered
+from upturn.asking.shelf import Shelf
+from upturn.assemble import Assembly, assemble
+from upturn.errors import RunError, UserError
+from upturn.feedback.booth import Booth
+from upturn.feedback.simulate import Voter, crowd, simulate
+from upturn.recipe import People, Recipe
+from upturn.stages.work import Work
+from upturn.store import tables
+from upturn.store.run import Run
+from upturn.watch import Watch
+
+
+def run_through(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path, int] | None = None) -> Run:
+    """``loop.run``, answered each time it waits by the people that ``rounds.people.simulated`` describes.
+
+    Raises UserError where the recipe has none, RunError where they cannot give all that is asked.
+    """
+    people = recipe.rounds.people if recipe.rounds else None
+    if people is None or people.simulated is None:
+        raise UserError("nobody is there to vote", where="rounds.people.simulated",
+                        fix="Describe them: {score: a scorer, count: 5, temperature: 1, careless: 0.1}.")
+    watch, before = watch or Watch(), ""
+    while True:
+        run = loop.run(recipe, runs, watch, fork)
+        fork = None
+        if run.state.state != "waiting":
+            return run
+        if run.state.message == before:
+            raise RunError(f"simulated people gave all they could: {before}", where=str(run.folder))
+        before = run.state.message
+        with run:
+            given = answer(run, assemble(recipe), people)
+        watch.note(f"simulated people gave {given} answers")
+
+
+def answer(run: Run, parts: Assembly, people: People) -> int:
+    """Everything that a waiting run asks is answered; how many answers were given."""
+    asked = people.simulated
+    assert asked is not None
+    unit = unanswered(run)
+    assert unit is not None, "a run that waits for people has a round that they have not answered"
+    samples = tables.read_samples(run.unit(unit) / tables.SAMPLES)
+    _, liked = Work(run, parts, Watch()).judged(samples, parts.taste)
+    if np.isnan(liked).all():
+        raise RunError("the taste of the simulated people says nothing of any sample", where=unit)
+    liked = np.where(np.isnan(liked), np.nanmin(liked), liked)  # what cannot be judged is liked least
+    rewards = dict(zip(samples.ids.astype(str).tolist(), liked.tolist(), strict=True))
+    voters = [Voter(temperature=asked.temperature, careless=asked.careless)] * asked.count
+    shelf = Shelf(run)
+    try:
+        with box_of(run, people) as box, crowd(Booth(run.name, box, shelf), voters) as (address, tokens):
+            return simulate(address, tokens, rewards.__getitem__, voters, asked.seed).votes
+    finally:
+        shelf.close()

@@ -1,0 +1,55 @@
+"""How well a classifier tells samples from real data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import share
+from upturn.statistics.two_samples import told_apart
+from upturn.types import Measurement
+
+_LEAST = 40  # of either: 20 to learn from, 20 to test on
+
+
+@dataclass(frozen=True)
+class ClassifierTwoSample:
+    """Accuracy on rows it has not seen of a classifier fitted to tell samples from real ones: 1/2 is indistinguishable.
+
+    Lopez-Paz & Oquab, ICLR 2017 ("Revisiting classifier two-sample tests"), section 3; as many of both, half of them to
+    learn from. ``p`` in the details is the probability of so high an accuracy if there were no difference. The
+    classifier is logistic on features and radial features (``statistics/two_samples.py``), not their network: what it
+    cannot tell apart, another might. The interval is Wilson's, candidates of one prompt taken together.
+    """
+
+    against: Real = "held_out"
+    at_most: int = 5000  # of either, evenly spaced
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "lower"
+
+    def __post_init__(self) -> None:
+        if self.at_most < _LEAST:
+            raise ValueError(f"at_most is {self.at_most}: it must be at least {_LEAST}")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        made = made_features(evidence)
+        if len(made) < _LEAST:
+            raise CannotSpeak(f"{len(made)} samples; at least {_LEAST} are needed")
+        real = real_features(evidence.tools, self.against, _LEAST)
+        rows = spread_rows(len(made), self.at_most)
+        found = told_apart(
+            real[spread_rows(len(real), self.at_most)], made[rows], metric_key(evidence, "classifier_two_sample")
+        )
+        # a real row is a cluster of its own
+        half = len(found.rows) // 2
+        groups = np.concatenate([-1 - np.arange(half), evidence.samples.group[rows][found.rows[half:]]])
+        low, high = share(found.right, clusters=groups)
+        details = {"p": found.p, "learned_from": min(len(real), len(rows)) // 2 * 2}
+        return Measurement(found.accuracy, low, high, len(found.right), details=details)

@@ -1,0 +1,123 @@
+"""Any metric within each class: the worst of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from upturn import components
+from upturn.metrics._classified import classes_of
+from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
+from upturn.protocols import Evidence, Metric, Tools, Trainable
+from upturn.types import Array, Measurement, Samples
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """A metric of samples and real data, within each class that prompts name; the value is the worst class's.
+
+    A whole-set metric can hide a class: one that is 5% of the data moves it by 5%. Samples belong to the class that
+    their prompt asks for, real ones to their own label; or all to what a ``classifier`` of the recipe says, where the
+    model is asked for no class. Of a metric without a better direction the lowest value counts.
+    The interval is from the lowest to the highest that the worst can be by the classes' own intervals, each at 95%; all
+    classes, and their mean (the intra-class distance of Miyato & Koyama, ICLR 2018, where the metric is ``frechet``),
+    stand in the details. A class where the metric cannot speak is named in the note.
+
+    metric      a metric's name, or a mapping of 'name' and its fields
+    classifier  a name under the recipe's models:
+    """
+
+    metric: str | dict[str, Any]
+    classifier: str | None = None
+    _inner: Any = field(default=None, init=False, repr=False, compare=False)
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "neither"  # of this and of kinds, an instance says what its metric says
+
+    def __post_init__(self) -> None:
+        inner: Metric = components.make("metric", self.metric, "per_class.metric")
+        object.__setattr__(self, "_inner", inner)
+        object.__setattr__(self, "better", inner.better)
+        object.__setattr__(self, "kinds", inner.kinds)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The recipe's models that are asked, so that their absence is found before anything runs."""
+        named = (self.classifier, getattr(self._inner, "model", None), *(getattr(self._inner, "models", None) or ()))
+        return tuple(name for name in named if isinstance(name, str))
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        labels = self._labels(evidence.samples, evidence.tools)
+        asked = np.unique(labels[labels >= 0]).tolist()
+        if not asked:
+            raise CannotSpeak("no prompt has a class (the model is unconditional); name a 'classifier'")
+        tools = evidence.tools
+        real = [(part, self._labels(part, tools)) for part in (tools.train, tools.held_out)]
+        found: dict[str, Measurement] = {}
+        for label in asked:
+            mine, parts = labels == label, [part.take(known == label) for part, known in real]
+            found[_name(tools, label)] = self._inner.measure(Within(
+                evidence.samples.take(mine), evidence.rewards[mine], ClassTools(tools, *parts), evidence.seed,
+                evidence.settings,
+            ))
+        heard = {name: m for name, m in found.items() if np.isfinite(m.value)}
+        silent = {name: m.note for name, m in found.items() if name not in heard}
+        if not heard:
+            first = next(iter(silent))
+            raise CannotSpeak(f"it can speak of no class; of '{first}': {silent[first]}")
+        sign = -1.0 if self.better == "lower" else 1.0
+        worst = min(heard, key=lambda name: sign * heard[name].value)
+        ends = np.array([[sign * m.low, sign * m.high] for m in heard.values()])
+        low, high = sorted((sign * float(ends.min(axis=0)[0]), sign * float(ends.min(axis=0)[1])))
+        details = {
+            "worst": worst, "mean": float(np.mean([m.value for m in heard.values()])),
+            "classes": {
+                name: {"value": number(m.value), "low": number(m.low), "high": number(m.high), "n": m.n, "note": m.note}
+                for name, m in found.items()
+            },
+        }
+        note = f"it cannot speak of {', '.join(silent)}: {next(iter(silent.values()))}" if silent else ""
+        return Measurement(heard[worst].value, low, high, heard[worst].n, note=note, details=details)
+
+
+    def _labels(self, samples: Samples, tools: Tools) -> Array:
+        if self.classifier is None or not len(samples):
+            return samples.labels
+        return classes_of(samples, tools, self.classifier)[0]
+
+
+@dataclass(frozen=True)
+class Within:
+    """``protocols.Evidence`` of one class."""
+
+    samples: Samples
+    rewards: Array
+    tools: Tools
+    seed: int
+    settings: Any
+
+
+@dataclass(frozen=True)
+class ClassTools:
+    """``protocols.Tools`` whose real data is of one class."""
+
+    whole: Tools
+    train: Samples
+    held_out: Samples
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.whole.classes
+
+    def model(self, name: str) -> Trainable:
+        return self.whole.model(name)
+
+    def embed(self, samples: Samples) -> Array:
+        return self.whole.embed(samples)
+
+
+def _name(tools: Tools, label: int) -> str:
+    return tools.classes[label] if label < len(tools.classes) else str(label)

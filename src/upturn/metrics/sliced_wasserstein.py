@@ -1,0 +1,72 @@
+"""How far samples must be moved to become real ones, along random directions."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from upturn.metrics._embedded import Real, made_features, metric_key, real_features, strips
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._transport import on_lines, root
+from upturn.protocols import Evidence
+from upturn.seeds import generator, key
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Array, Measurement
+
+_LEAST = 20
+_AT_ONCE = 16  # directions that are sorted together: 6 MB each of 50,000 rows
+
+
+@dataclass(frozen=True)
+class SlicedWasserstein:
+    """The p-th root of the mean, over random directions, of W_p^p between the projections of samples and of real ones.
+
+    Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures". Any dimension, all rows,
+    n log n; unlike the exact distance its bias falls as n^(-1/2) whatever the dimension. The directions are the same in
+    every round. ``floor`` in the details is what training data gives. The interval is the mean of the potentials on all
+    lines, as in ``wasserstein``: directions held fixed, the real data as they are.
+    """
+
+    order: Literal[1, 2] = 2
+    against: Real = "held_out"
+    directions: int = 256
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "lower"
+
+    def __post_init__(self) -> None:
+        if self.directions < 1:
+            raise ValueError(f"directions is {self.directions}: it must be at least 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        made = made_features(evidence)
+        if len(made) < _LEAST:
+            raise CannotSpeak(f"{len(made)} samples; at least {_LEAST} are needed")
+        real = real_features(evidence.tools, self.against, _LEAST)
+        cost, potential = self._cost(made, real)
+        low, high = bootstrap_mean(
+            cost + potential, metric_key(evidence, "sliced_wasserstein"), clusters=evidence.samples.group
+        )
+        details: dict[str, object] = {"order": self.order, "real": len(real), "directions": self.directions}
+        other: Real = "train" if self.against == "held_out" else "held_out"
+        with suppress(CannotSpeak):
+            details["floor"] = root(self._cost(real_features(evidence.tools, other, _LEAST), real)[0], self.order)
+        ends = [root(end, self.order) for end in (low, high)]
+        return Measurement(root(cost, self.order), ends[0], ends[1], len(made), details=details)
+
+    def _cost(self, made: Array, real: Array) -> tuple[float, Array]:
+        """The mean of W_p^p over the directions, and (n,) of the potentials."""
+        ways = generator(key("sliced_wasserstein")).standard_normal((self.directions, made.shape[1])).T
+        ways /= np.linalg.norm(ways, axis=0)
+        total, potential = 0.0, np.zeros(len(made))
+        for start in range(0, self.directions, _AT_ONCE):
+            some = ways[:, start : start + _AT_ONCE]
+            x, y = (np.concatenate([part.astype(np.float64) @ some for part in strips(f)]) for f in (made, real))
+            costs, slopes = on_lines(x, y, self.order)
+            total += float(costs.sum())
+            potential += slopes.sum(axis=1)
+        return total / self.directions, potential / self.directions

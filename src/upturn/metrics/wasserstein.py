@@ -1,0 +1,86 @@
+"""How far samples must be moved to become real ones, exactly."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
+from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._transport import on_lines, root
+from upturn.protocols import Evidence
+from upturn.statistics.intervals import bootstrap_mean
+from upturn.types import Array, Measurement
+
+_LEAST = 20
+_MOST_DIMS = 10  # beyond, 1,000 points say little: the distance of two samples of one distribution falls as n^(-1/D)
+_STEPS = 10_000_000  # of the network simplex, which stops by itself long before
+
+
+@dataclass(frozen=True)
+class Wasserstein:
+    """The exact Wasserstein distance W_p between samples and real ones, in units of the features; low dimensions only.
+
+    (min over couplings of E |x - y|^p)^(1/p), Villani 2009, definition 6.1. In one dimension by matching quantiles, all
+    rows; in up to ten by the network simplex (POT) on ``at_most`` of either. Two samples of one distribution are
+    about n^(-1/D) apart, not 0: ``floor`` in the details is what as many training samples give. ``sliced_wasserstein``
+    is for more dimensions.
+
+    The interval is the mean of the optimal potentials, which are the cost's derivative in each sample's weight (del
+    Barrio & Loubes 2019, Annals of Probability 47): for the distance at this n, the real data as they are.
+    """
+
+    order: Literal[1, 2] = 1  # 1 is what the theory of retraining speaks of
+    against: Real = "held_out"
+    at_most: int = 1000  # 0.5 s; the cost grows as n^3
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "lower"
+
+    def __post_init__(self) -> None:
+        if self.at_most < _LEAST:
+            raise ValueError(f"at_most is {self.at_most}: it must be at least {_LEAST}")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        every = made_features(evidence)
+        if every.shape[1] > _MOST_DIMS:
+            raise CannotSpeak(f"{every.shape[1]} feature dimensions; at most {_MOST_DIMS}: use sliced_wasserstein")
+        if len(every) < _LEAST:
+            raise CannotSpeak(f"{len(every)} samples; at least {_LEAST} are needed")
+        rows = self._rows(every)
+        real = real_features(evidence.tools, self.against, _LEAST)
+        real = real[self._rows(real)]
+        cost, potential = self._cost(every[rows], real)
+        low, high = bootstrap_mean(
+            cost + potential, metric_key(evidence, "wasserstein"), clusters=evidence.samples.group[rows]
+        )
+        details: dict[str, object] = {"order": self.order, "real": len(real)}
+        other: Real = "train" if self.against == "held_out" else "held_out"
+        with suppress(CannotSpeak):
+            rest = real_features(evidence.tools, other, len(rows))
+            rest = rest[spread_rows(len(rest), len(rows))]
+            details["floor"] = root(self._cost(rest, real)[0], self.order)
+        note = "" if len(rows) == len(every) else f"{len(rows)} of {len(every)} samples are looked at"
+        ends = [root(end, self.order) for end in (low, high)]
+        return Measurement(root(cost, self.order), ends[0], ends[1], len(rows), note=note, details=details)
+
+    def _rows(self, features: Array) -> Array:
+        return spread_rows(len(features), len(features) if features.shape[1] == 1 else self.at_most)
+
+    def _cost(self, made: Array, real: Array) -> tuple[float, Array]:
+        """W_p^p and (n,) the potential of each sample, mean 0."""
+        made, real = made.astype(np.float64), real.astype(np.float64)
+        if made.shape[1] == 1:
+            costs, potentials = on_lines(made, real, self.order)
+            return float(costs[0]), potentials[:, 0]
+        import ot
+        from scipy.spatial.distance import cdist
+
+        table = cdist(made, real) ** self.order
+        weights = [np.full(len(part), 1 / len(part)) for part in (made, real)]
+        _, found = ot.emd(*weights, table, numItermax=_STEPS, log=True)
+        return float(found["cost"]), found["u"] - found["u"].mean()

@@ -1,0 +1,106 @@
+"""What each round's certificate says: whether an ideal learner would have done as this one did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from upturn.report import words
+from upturn.report.facts import Facts
+from upturn.store import files
+
+FILE = "certificate.json"
+_MEANINGS = {
+    "growth": "E[e^r] grew by at least the bound",
+    "pile-up": "KL to round 0 is inside its bound",
+    "class loss": "every class kept 1/(1+λ) of its share",
+}
+_WORDS = {
+    "consistent": "consistent with an ideal learner", "inconsistent": "inconsistent beyond chance",
+    "cannot tell": "cannot tell",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One check of one round, in words."""
+
+    round: str
+    check: str
+    value: str
+    bound: str
+    word: str
+    broken: bool
+    by: str
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """``why_not`` is empty where there are ``lines``; ``broken`` names the rounds that no ideal learner would make."""
+
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    why_not: str
+    broken: tuple[int, ...]
+    foreseen: str = ""
+
+    @property
+    def warning(self) -> str:
+        """The sentence for the top of the page; "" where no round is inconsistent."""
+        if not self.broken:
+            return ""
+        what = f"Round {self.broken[0]} is" if len(self.broken) == 1 else (
+            f"Rounds {words.listed([str(n) for n in self.broken])} are"
+        )
+        return f"{what} inconsistent with an ideal learner, beyond chance: see Certificates."
+
+
+def certificates(facts: Facts) -> Certificates | None:
+    """Of every round that was judged; None before the first, and in runs older than certificates."""
+    lines: list[Line] = []
+    notes: dict[str, None] = {}
+    reasons: dict[str, None] = {}
+    broken: list[int] = []
+    seen = False
+    foreseen = ""
+    for r in facts.status.rounds[1:]:
+        path = facts.path(r.unit, FILE)
+        if path is None:
+            continue
+        seen = True
+        found = files.read_json(path)
+        lines += [_line(f"Round {r.round}", check) for check in found["checks"]]
+        notes |= dict.fromkeys(found["notes"])
+        foreseen = _foreseen(found.get("foreseen"), facts) or foreseen
+        if found["why_not"]:
+            reasons[found["why_not"]] = None
+        if found["word"] == "inconsistent":
+            broken.append(r.round)
+    if not seen:
+        return None
+    said = tuple(f"{note[0].upper()}{note[1:]}." for note in notes)
+    return Certificates(tuple(lines), said, "; ".join(reasons), tuple(broken), foreseen)
+
+
+def _foreseen(found: Mapping[str, Any] | None, facts: Facts) -> str:
+    """What theory says of the whole run, once a round has been measured."""
+    rounds = facts.recipe.rounds
+    if not found or rounds is None:
+        return ""
+    kind = {"stable": "stable", "drifts": "drifts slowly", "collapses": "collapses"}[found["kind"]]
+    return (
+        f"After {words.plural(found['after'], 'round')}, theory foresees of all {rounds.count}: {kind}, with about "
+        f"{words.share(found['kept'])} of round 0's diversity left. Assuming: {found['assumption']}"
+    )
+
+
+def _line(title: str, check: Mapping[str, Any]) -> Line:
+    places = words.decimals((check["high"] - check["low"]) / 2)
+    value, low, high = (f"{check[part]:.{places}f}" for part in ("value", "low", "high"))
+    bound = f"at {check['side']} {check['bound']:.{max(places, 3)}f}"
+    word = str(check["word"])
+    return Line(
+        title, _MEANINGS[check["name"]], f"{value} [{low}, {high}]", bound, _WORDS[word], word == "inconsistent",
+        str(check["by"]),
+    )

@@ -1,0 +1,91 @@
+"""Whether what the data calls real is real: against a source that is known to be, and samples of earlier runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from upturn import components
+from upturn.errors import UserError
+from upturn.protocols import Source
+from upturn.recipe import Provenance
+from upturn.stages.work import DATA, Done, Outcome, Work
+from upturn.statistics.contamination import Contamination, contamination
+from upturn.store import tables
+from upturn.store.run import Run
+from upturn.types import Array, Kind, Samples, concatenate
+
+
+def provenance(work: Work) -> Outcome:
+    """The record's info is the :class:`Contamination` of the training part; it is said, and the report shows it.
+
+    Raises UserError where a run or a trusted source is not there, or is of another kind.
+    """
+    asked = work.parts.recipe.provenance
+    assert asked is not None
+    if work.finished(DATA, "provenance"):
+        return Done()
+    with work.committing(DATA, "provenance") as out, work.computing(out):
+        kind = work.parts.source.kind
+        trusted, own = _trusted(asked, kind), _own(asked, kind)
+        part = work.real.fields["split"].astype(str) == "train"
+        train = work.real.take(_some(np.flatnonzero(part), asked.at_most))
+        found = contamination(train, trusted, own, work.tools.embed, key=work.key("provenance"))
+        out.info.update(found.as_json())
+        out.counts.update(looked_at=found.n, trusted=_count(trusted), own=_count(own))
+    work.watch.note(f"provenance: {said(found)}")
+    return Done()
+
+
+def said(found: Contamination) -> str:
+    """In one sentence, without a full stop."""
+    if found.how == "nothing":
+        return f"nothing can be said of how real the data is ({found.note})"
+    if found.high < 1:
+        return f"{found.low:.0%} to {found.high:.0%} of the data that claims to be real is synthetic"
+    return f"at least {found.low:.0%} of the data that claims to be real is synthetic ({found.note})"
+
+
+def _trusted(asked: Provenance, kind: Kind) -> Samples | None:
+    if asked.trusted is None:
+        return None
+    source: Source = components.make("source", asked.trusted, "provenance.trusted")
+    if source.kind != kind:
+        raise UserError(f"the trusted source gives {source.kind}, the data {kind}", where="provenance.trusted")
+    splits = source.load()
+    every = concatenate([splits.train, splits.held_out])
+    return every.take(_some(np.arange(len(every)), asked.at_most))
+
+
+def _own(asked: Provenance, kind: Kind) -> Samples | None:
+    """What earlier runs sampled, in their rounds and for their evaluations."""
+    found = []
+    for name in asked.runs:
+        run = Run.open(Path(name))
+        files = [path for unit in run.units() if unit.startswith("rounds/")
+                 for path in sorted(run.unit(unit).glob("*.parquet"))
+                 if path.name == tables.SAMPLES or path.name.startswith("evaluation")]
+        parts = [tables.read_samples(path) for path in files]
+        if not parts:
+            raise UserError("this run has no samples", where=f"provenance.runs: {name}", fix="Name one that sampled.")
+        if parts[0].kind != kind:
+            raise UserError(f"this run made {parts[0].kind}, the data is {kind}", where=f"provenance.runs: {name}")
+        found += parts
+    if not found:
+        return None
+    every = concatenate(found)
+    _, first = np.unique(every.ids.astype(str), return_index=True)
+    return every.take(_some(np.sort(first), asked.at_most))
+
+
+def _some(rows: Array, at_most: int) -> Array:
+    """Up to ``at_most`` of the rows, evenly spaced."""
+    if len(rows) <= at_most:
+        return rows
+    picked: Array = rows[np.linspace(0, len(rows) - 1, at_most).round().astype(np.int64)]
+    return picked
+
+
+def _count(samples: Samples | None) -> int:
+    return 0 if samples is None else len(samples)

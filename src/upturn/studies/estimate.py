@@ -1,0 +1,101 @@
+"""What a run's samples tell of the loop it was: effective K and λ, selection strength, and of twins the contraction."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from upturn import status
+from upturn.errors import UserError
+from upturn.store import tables
+from upturn.store.run import Run
+from upturn.theory import estimates
+from upturn.types import REAL, Array, Samples
+
+_ONE = "rounds/{:03d}"
+
+
+def estimate(run: Run, twin: Run | None = None) -> dict[str, Any]:
+    """JSON-ready: ``rounds`` (by number: effective_candidates, selection_strength), ``effective_lambda``, and with a
+    twin ``contraction``; each with value, low, high and note. Raises UserError where no round is finished.
+    """
+    numbers = _finished(run)
+    rounds = {str(n): {name: asdict(one) for name, one in _selection(run, n).items()} for n in numbers}
+    found: dict[str, Any] = {"run": run.folder.name, "rounds": rounds}
+    found["effective_lambda"] = asdict(_lambda(run, numbers))
+    if twin is not None:
+        found["contraction"] = asdict(_contraction(run, twin))
+    return found
+
+
+def _finished(run: Run) -> list[int]:
+    numbers = [r.round for r in status.read(run).rounds[1:] if r.gate is not None]
+    if not numbers:
+        raise UserError("no round is finished", where=str(run.folder), fix="Run it on; estimates are made of rounds.")
+    return numbers
+
+
+def _selection(run: Run, number: int) -> dict[str, estimates.Estimated]:
+    unit = run.unit(_ONE.format(number))
+    samples = tables.read_samples(unit / "samples.parquet")
+    rewards = _rewards(run, unit.name, samples)
+    if rewards is None or not (unit / "selections.parquet").exists() or np.isnan(rewards).any():
+        missing = estimates.unidentified("this round has no curation by scores that are all known")
+        return {"effective_candidates": missing, "selection_strength": missing}
+    kept = tables.read_selections(unit / "selections.parquet", samples.ids)[-1].kept
+    return {
+        "effective_candidates": estimates.effective_candidates(rewards, samples.group, kept),
+        "selection_strength": estimates.selection_strength(rewards, samples.group, kept),
+    }
+
+
+def _rewards(run: Run, name: str, samples: Samples) -> Array | None:
+    """(N,) the weighted sum of the round's scores."""
+    path = run.unit(f"rounds/{name}") / "scores.parquet"
+    rounds = status.read(run).recipe.rounds
+    if rounds is None or not rounds.score or not path.exists():
+        return None
+    weights = {str(s.get("as", s["name"])): float(s.get("weight", 1.0)) for s in rounds.score}
+    found = tables.read_scores(path, samples.ids)
+    return np.asarray(sum(weight * found[scorer].values for scorer, weight in weights.items()))
+
+
+def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
+    if _features(tables.read_samples(run.unit(_ONE.format(numbers[0])) / "samples.parquet")) is None:
+        return estimates.unidentified("texts have no mean; only points and pictures are measured")
+    mixtures = [tables.read_mixture(run, run.unit(_ONE.format(n)) / "mixture.parquet").samples for n in numbers]
+    real = [mixture.take(mixture.origin == REAL) for mixture in mixtures]
+    if not len(real[0]):
+        return estimates.unidentified("nothing real is in the mixture: λ is infinite by the recipe")
+    kept = [_features(mixture.take(mixture.origin != REAL)) for mixture in mixtures]
+    after = [_features(tables.read_samples(run.unit(_ONE.format(n)) / "evaluation.parquet")) for n in numbers]
+    pairs = [(k, a) for k, a in zip(kept, after, strict=True) if k is not None and a is not None and len(k)]
+    data = _features(real[0])
+    assert data is not None
+    return estimates.effective_lambda(data, [k for k, _ in pairs], [a for _, a in pairs])
+
+
+def _contraction(run: Run, twin: Run) -> estimates.Estimated:
+    last = min(max(_finished(run)), max(_finished(twin)))
+    paths: list[list[Array]] = []
+    for one in (run, twin):
+        made = [tables.read_samples(one.unit(_ONE.format(n)) / "evaluation.parquet") for n in range(last + 1)]
+        features = [found for found in map(_features, made) if found is not None]
+        if len(features) < len(made):
+            return estimates.unidentified("texts have no mean; only points and pictures are measured")
+        paths.append(features)
+    if {a.shape for a in paths[0]} != {b.shape for b in paths[1]}:
+        raise UserError(
+            "twins are measured on as many samples of one shape, and these are not", where=str(twin.folder),
+            fix="Give both the same 'evaluate:'.",
+        )
+    return estimates.contraction(*paths)
+
+
+def _features(samples: Samples) -> Array | None:
+    """(N, d) the numbers that a sample consists of; None of texts."""
+    if samples.kind == "text":
+        return None
+    return np.asarray(samples.content, dtype=np.float64).reshape(len(samples), -1)

@@ -1,0 +1,153 @@
+"""Runs an experiment: stacks of cells, in this process or a few; what is finished is kept, and never done again."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upturn import components
+from upturn.errors import RunError, UserError
+from upturn.store import files
+from upturn.store.lock import Lock
+from upturn.studies.lab import results
+from upturn.studies.lab.experiment import Experiment
+from upturn.studies.lab.shards import Shard
+from upturn.watch import Watch
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_POLL = 0.2  # seconds between two looks at what the processes say
+
+
+def make(name: str, settings: Mapping[str, Any]) -> Experiment:
+    """A live experiment by name, or "package.module:Class"; its settings as text or values, every type checked.
+
+    Raises UserError naming the setting, and where the settings span no cell.
+    """
+    experiment: Experiment = components.make("experiment", {"name": name, **settings}, f"lab {name}")
+    if not experiment.cells():
+        raise UserError(
+            "these settings span no cell", where=f"lab {name}", fix="Give each list a value that goes with the others.",
+        )
+    return experiment
+
+
+def conduct(
+    name: str, settings: Mapping[str, Any], folder: Path, watch: Watch | None = None, workers: int | None = None
+) -> dict[str, Any]:
+    """Run what is missing of an experiment and write its table and results into ``folder``; see :mod:`results`.
+
+    ``workers`` processes share the stacks; None takes as many as there are cores, where the experiment is worth it.
+    Raises UserError for bad settings, RunError where a stack failed: all that was finished is kept.
+    """
+    experiment, seen = make(name, settings), watch or Watch()
+    if workers is not None and workers < 1:
+        raise UserError(f"{workers} processes do no work", where="--workers", fix="Give 1 or more.")
+    with files.disk_errors(folder):
+        files.make_folder(folder)
+    lock = Lock(folder)
+    lock.acquire()
+    try:
+        shards = [Shard(folder, experiment, cells) for cells in experiment.stacks()]
+        pending = [place for place, shard in enumerate(shards) if not shard.done]
+        count = workers or (_cores() if experiment.parallel else 1)
+        if min(count, len(pending)) > 1:
+            _shared(name, settings, folder, pending, shards, min(count, len(pending)), seen)
+        else:
+            for place in pending:
+                shards[place].work(_teller(seen, place, len(shards)))
+        return results.collect(name, experiment, shards, folder)
+    finally:
+        lock.release()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _teller(seen: Watch, place: int, of: int) -> Any:
+    """Tells a watch of each chunk."""
+    def say(number: int, seconds: float, note: str) -> None:
+        seen.end(f"stack {place + 1} of {of}", f"part {number}", seconds, {"note": note} if note else {})
+
+    return say
+
+
+def _shared(
+    name: str, settings: Mapping[str, Any], folder: Path, pending: list[int], shards: list[Shard], count: int,
+    seen: Watch,
+) -> None:
+    """Processes of one thread each: the matrices are small, and the stacks are many."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    said: Any = context.SimpleQueue()
+    with _one_thread(), ProcessPoolExecutor(count, context, _begin, (said,)) as pool:
+        waiting: set[Future[str]] = {pool.submit(_work, name, dict(settings), folder, place) for place in pending}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+                _relay(said, seen, len(shards))
+                for future in done:
+                    failure = future.result()
+                    if failure:
+                        raise RunError(
+                            f"a stack of the experiment failed:\n{failure}", where=str(folder),
+                            fix="What was finished is kept; the same command goes on from there.",
+                        )
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process of the experiment was ended from outside, or ran out of memory", where=str(folder),
+                fix="What was finished is kept; the same command goes on from there, --workers 1 needs less memory.",
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+    _relay(said, seen, len(shards))
+
+
+def _relay(said: Any, seen: Watch, of: int) -> None:
+    while not said.empty():
+        place, number, seconds, note = said.get()
+        _teller(seen, place, of)(number, seconds, note)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that begin now have one thread each for their linear algebra."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+_said: Any = None  # in a worker: where it tells of its chunks
+
+
+def _begin(said: Any) -> None:
+    global _said
+    _said = said
+
+
+def _work(name: str, settings: Mapping[str, Any], folder: Path, place: int) -> str:
+    """One stack, in a process of its own; what went wrong, or nothing."""
+    try:
+        experiment = make(name, settings)
+        shard = Shard(folder, experiment, experiment.stacks()[place])
+        shard.work(lambda number, seconds, note: _said.put((place, number, seconds, note)))
+    except UserError as error:
+        return str(error)
+    except Exception:
+        return traceback.format_exc()
+    return ""

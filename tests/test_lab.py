@@ -1,0 +1,156 @@
+"""The frame of the lab: one file is an experiment, it resumes, its processes agree, its page tells right from wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from upturn import components, report, theory
+from upturn.cli import app
+from upturn.errors import RunError, UserError
+from upturn.store.columns import read_table
+from upturn.studies.lab import conduct
+from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, source
+from upturn.studies.lab.rows import Formula, Row, judged, measured
+from upturn.watch import Watch
+
+FEW = {"n": [10, 50], "rounds": 3, "replicas": 400}
+
+
+@dataclass
+class Coin(Experiment):
+    """A coin that learns its own bias."""
+
+    n: list[int] = setting([10, 100], "tosses a round")
+    rounds: int = setting(5, "rounds")
+    replicas: int = setting(1000, "repetitions")
+    wrong: float = setting(0.0, "added to what theory says")
+
+    title: ClassVar[str] = "A coin"
+    question: ClassVar[str] = "When does it land on one side for good?"
+    formulas: ClassVar[Mapping[str, Formula]] = {
+        "drift": Formula("p(1-p)(1-1/n)^t", "Wright–Fisher.", "theory.mean_heterozygosity")
+    }
+
+    def run(self, cells: Sequence[Cell]) -> Chunk:
+        rows = []
+        for place, cell in enumerate(cells):
+            if cell["n"] < 0:
+                raise FloatingPointError("a coin that cannot be tossed")
+            rng, p = source("coin", cell), np.full(self.replicas, 0.5)
+            for t in range(1, self.rounds + 1):
+                p = rng.binomial(cell["n"], p) / cell["n"]
+                said = theory.mean_heterozygosity(cell["n"], t, 0.25) + self.wrong
+                rows.append(measured(place, "p(1-p)", t, p * (1 - p), said, "drift"))
+        return Chunk(rows)
+
+    def charts(self) -> Sequence[Chart]:
+        return [Chart("p(1-p)", "Half the chance that two tosses differ.", "p(1-p)", series="n")]
+
+
+COIN = "test_lab:Coin"
+
+
+class Seen(Watch):
+    """Which stacks were computed."""
+
+    def __init__(self) -> None:
+        self.stacks: list[str] = []
+
+    def end(self, stack: str, *rest: object) -> None:
+        self.stacks.append(stack)
+
+
+def test_a_class_of_ones_own_runs_and_its_page_says_what_came_out(tmp_path: Path) -> None:
+    found = conduct.conduct(COIN, FEW, tmp_path, workers=1)
+    assert found["agree"] and found["tested"] == 6 and found["largest_z"] <= 4
+    rows = read_table(tmp_path / "table.parquet").to_pylist()
+    assert [(row["n"], row["round"]) for row in rows] == [(n, t) for n in (10, 50) for t in (1, 2, 3)]
+    page = report.write_lab(tmp_path).read_text(encoding="utf-8")
+    assert "A coin" in page and "The formula holds: 6 checks" in page and "n = 50" in page
+    bad = conduct.conduct(COIN, {**FEW, "wrong": 0.05}, tmp_path / "bad", workers=1)
+    assert not bad["agree"] and bad["verdict"][0]["failed"] == 6
+    assert "1 of 1 formula left by the simulation" in report.write_lab(tmp_path / "bad").read_text(encoding="utf-8")
+
+
+def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
+    seen = Seen()
+    conduct.conduct(COIN, {**FEW, "n": [10]}, tmp_path, seen, 1)
+    assert len(seen.stacks) == 1
+    conduct.conduct(COIN, FEW, tmp_path, seen, 1)  # a value more: only its cell
+    assert len(seen.stacks) == 2
+    conduct.conduct(COIN, {**FEW, "rounds": 4}, tmp_path, seen, 1)  # another setting: all cells
+    assert len(seen.stacks) == 4
+    again = conduct.conduct(COIN, FEW, tmp_path, seen, 1)
+    new = conduct.conduct(COIN, FEW, tmp_path / "new", workers=1)
+    assert len(seen.stacks) == 4 and again["checks"] == new["checks"]
+
+
+def test_what_a_failure_leaves_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError):
+        conduct.conduct(COIN, {**FEW, "n": [10, -1]}, tmp_path, workers=1)
+    seen = Seen()
+    conduct.conduct(COIN, FEW, tmp_path, seen, 1)
+    assert seen.stacks == ["stack 2 of 2"]
+
+
+def test_processes_make_the_same_table_and_tell_of_a_failure(tmp_path: Path) -> None:
+    one, two = (conduct.conduct("categorical", {
+        "policy": ["replace", "accumulate"], "replicas": 50, "rounds": 3, "n": [20],
+    }, tmp_path / str(count), workers=count) for count in (1, 2))
+    assert one["checks"] == two["checks"]
+    with pytest.raises(RunError, match="cannot be tossed"):
+        conduct.conduct(COIN, {**FEW, "n": [-1, -2]}, tmp_path / "bad", workers=2)
+
+
+def test_settings_are_checked(tmp_path: Path) -> None:
+    for settings in ({"m": 3}, {"n": ["many"]}, {"n": []}):
+        with pytest.raises(UserError):
+            conduct.conduct(COIN, settings, tmp_path, workers=1)
+    with pytest.raises(UserError):
+        conduct.conduct(COIN, FEW, tmp_path, workers=0)
+
+
+def test_a_bound_is_left_on_one_side_only() -> None:
+    def at(value: float, error: float = 1.0, tolerance: float = 0.0) -> Row:
+        return Row(0, "x", 1, value, error, 10, 0.0, "f", tolerance)
+
+    assert judged(at(3.0), "equal") == (3.0, True) and judged(at(-5.0), "equal") == (-5.0, False)
+    assert judged(at(-5.0), "at most") == (-5.0, True) and judged(at(5.0), "at most") == (5.0, False)
+    assert judged(at(5.0), "at least") == (-5.0, True) and judged(at(-5.0), "at least") == (5.0, False)
+    assert judged(at(5.0, tolerance=2.0), "equal") == (3.0, True)
+    assert judged(at(0.1, error=0.0), "equal") == (None, False) and judged(at(0.0, error=0.0), "equal") == (None, True)
+    assert judged(Row(0, "x", 1, 1.0, 1.0), "equal") == (None, None)  # no theory
+
+
+def test_few_events_are_not_certain() -> None:
+    """No mode lost in ten replicas, though 0.05 are expected: within the bound thanks to the least variance."""
+    row = measured(0, "lost", 1, np.zeros(10), 0.05, "f", variance=0.05)
+    assert row.standard_error == pytest.approx(math.sqrt(0.005)) and judged(row, "equal")[1]
+
+
+def test_the_command_lists_its_experiments_and_says_what_each_asks() -> None:
+    run = CliRunner()
+    listed, names = run.invoke(app, ["lab", "--help"]).output, set(components.names("experiment"))
+    assert all(name in listed for name in names)
+    assert {"gaussian", "categorical", "regression", "kde", "mixture"} <= names
+    assert {"curation", "verifier", "sampling", "points"} <= names
+    told = run.invoke(app, ["lab", "curation", "--help"]).output
+    assert "--candidates" in told and "How fast" in told
+
+
+def test_a_grid_is_given_with_commas(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [
+        "lab", COIN, "--n", "10,20", "--rounds", "2", "--replicas", "100", "--workers", "1", "--to", str(tmp_path),
+        "--json",
+    ])  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["grid"] == ["n"] and found["settings"]["n"] == [10, 20] and Path(found["page"]).is_file()

@@ -1,0 +1,67 @@
+"""A run is told how real its data is, and its report shows the real fraction as an interval."""
+
+from __future__ import annotations
+
+import pytest
+
+from upturn import loop, recipe
+from upturn.errors import UserError
+from upturn.report.page import render
+from upturn.store.run import Run
+
+GAUSSIAN = """
+name: {name}
+threads: 1
+data: {{name: "planted:Planted", n: 500, {data}}}
+models: {{policy: gaussian}}
+features: points
+stages: [{{name: fit, steps: 1}}]
+rounds:
+  count: {rounds}
+  sample: {{prompts: 400, candidates: 1}}
+  mix: {{policy: replace, lambda: 1.0}}
+  train: {{steps: 1}}
+evaluate: {{prompts: 50, metrics: [nearest_real]}}
+"""
+
+
+def ran(folder, name: str, data: str = "seed: 1", more: str = "", rounds: int = 1) -> Run:
+    text = GAUSSIAN.format(name=name, data=data, rounds=rounds) + more
+    return loop.run(recipe.parse(text, f"{name}.yaml"), folder)
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    return ran(tmp_path_factory.mktemp("runs"), "earlier")
+
+
+def test_planted_samples_of_an_earlier_run_are_found_and_shown(earlier, tmp_path):
+    share = 0.4
+    done = ran(
+        tmp_path, "later", f"seed: 2, share: {share}, run: {earlier.folder}",
+        f"provenance: {{trusted: {{name: 'planted:Planted', n: 500, seed: 7}}, runs: [{earlier.folder}]}}",
+    )
+    found = done.done("data", "provenance").info
+    # the share of the training part is not the source's own: 400 of 500 rows, so 2.2 points of deviation
+    assert found["how"] == "mixture" and found["low"] - 0.05 <= share <= found["high"] + 0.05
+    assert found["low"] > 0.1 and found["high"] < 0.7
+    page = render(done)
+    assert "of the data that claims to be real is synthetic" in page
+    assert "400 samples against 500 trusted real samples" in page
+    assert f"real {100 * (1 - found['high']):.0f}% to {100 * (1 - found['low']):.0f}%" in page
+
+
+def test_real_data_gives_no_warning(earlier, tmp_path):
+    asked = f"provenance: {{trusted: {{name: 'planted:Planted', seed: 8}}, runs: [{earlier.folder}]}}"
+    found = ran(tmp_path, "clean", "seed: 3", asked).done("data", "provenance").info
+    assert found["low"] < 0.05 and found["high"] < 0.3
+
+
+@pytest.mark.parametrize(("asked", "said"), [
+    ("{}", "trusted"),
+    ("{runs: [nowhere]}", "no run here"),
+    ("{trusted: digits}", "the trusted source gives image"),
+])
+def test_what_cannot_be_held_against_is_refused(asked, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        ran(tmp_path, "wrong", more=f"provenance: {asked}")
