@@ -66,6 +66,7 @@ from upturn.theory.judging import (
     verified_share,
 )
 from upturn.theory.moments import Moments, accumulated_moments, adaptive_kernel, mixed_moments
+from upturn.theory.rare import missed, missed_accumulated
 from upturn.theory.real_data import (
     best_real_weight,
     contraction_rate,
@@ -140,6 +141,8 @@ __all__ = [
     "mean_parameter",
     "mean_sigma",
     "mean_variance",
+    "missed",
+    "missed_accumulated",
     "mixed_heterozygosity",
     "mixed_moments",
     "mixed_update",

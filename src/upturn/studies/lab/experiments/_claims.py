@@ -1,0 +1,91 @@
+"""The slides' claims about picked pictures, figure for figure beside what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LEVEL = 0.95
+_STANDARD_ERRORS = 3.0  # within which settled shares agree with their fixed point
+_HELD = 0.1  # of what the first model had: recall that is not lower by more holds
+
+Table = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``measured`` with its interval (Student, over repetitions), and whether it bears the claim out."""
+
+    of: str  # which reward, which λ
+    claim: str
+    measured: float
+    low: float
+    high: float
+    agrees: bool
+
+
+def said(claim: Claim) -> str:
+    word = "agrees" if claim.agrees else "DOES NOT AGREE"
+    figure = f"{claim.measured:.3f} ({claim.low:.3f} to {claim.high:.3f})"
+    return f"{claim.of}: {claim.claim}. Measured {figure}: {word}."
+
+
+def claims(table: Table, rounds: int) -> list[Claim]:
+    """Every claim that the finished table has the rows for, cell by cell."""
+    cells = dict.fromkeys((str(row["reward"]), float(row["lam"])) for row in table)
+    found = []
+    for reward, lam in cells:
+        rows = {
+            row["quantity"]: row for row in table
+            if row["reward"] == reward and float(row["lam"]) == lam and row["round"] == rounds
+        }
+        alone = math.isinf(lam)
+        name = f"reward '{reward}', " + ("picked pictures alone" if alone else f"with real ones, λ = {lam:g}")
+        found += [Claim(name, *rest) for rest in (_alone(rows) if alone else _mixed(rows))]
+    return found
+
+
+def _alone(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, float, float, bool]]:
+    yield from _sign(rows, "reward, gained since the first model", "the reward rises", 1)
+    yield from _sign(rows, "entropy of the classes, gained since the first model", "the classes drift apart", -1)
+    yield from _sign(rows, "largest share, gained since the first model", "one class grows at the others' cost", 1)
+
+
+def _mixed(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, float, float, bool]]:
+    yield from _sign(rows, "reward, gained since the first model", "the reward rises", 1)
+    early, late = rows.get("reward, gained in the first half"), rows.get("reward, gained in the second half")
+    if early and late and early["simulation"] > 0:
+        low, high = interval(late)
+        slower = high < interval(early)[0] or high < early["simulation"] / 2
+        yield "the reward levels off: the second half gains less", late["simulation"], low, high, slower
+    settled = [row for name, row in rows.items() if name.startswith("settled share")]
+    if settled:
+        worst = max(abs(row["z"]) if row["z"] is not None else 0.0 if row["agrees"] else math.inf for row in settled)
+        text = "the shares settle at the fixed point of their own advantage (largest |z|, bound 3)"
+        yield text, worst, 0.0, _STANDARD_ERRORS, worst <= _STANDARD_ERRORS
+    yield from _sign(rows, "precision, gained since the first model", "precision rises", 1)
+    now, change = rows.get("recall"), rows.get("recall, gained since the first model")
+    if now and change:
+        low, high = interval(change)
+        least = -_HELD * (now["simulation"] - change["simulation"])
+        yield f"recall holds (no loss beyond {-least:.3f})", change["simulation"], low, high, low >= least
+
+
+def _sign(
+    rows: Mapping[str, Mapping[str, Any]], quantity: str, text: str, sign: int
+) -> Iterator[tuple[str, float, float, float, bool]]:
+    """The change is on the claimed side of zero, beyond chance."""
+    row = rows.get(quantity)
+    if row:
+        low, high = interval(row)
+        yield text, row["simulation"], low, high, low > 0 if sign > 0 else high < 0
+
+
+def interval(row: Mapping[str, Any]) -> tuple[float, float]:
+    """95%, Student's, of a mean over few repetitions."""
+    from scipy.stats import t
+
+    spread = float(t.ppf((1 + LEVEL) / 2, max(row["count"] - 1, 1))) * row["standard_error"]
+    return row["simulation"] - spread, row["simulation"] + spread

@@ -1,0 +1,120 @@
+"""Digits as vectors, the judge that rewards them and the referee that measures them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from upturn import components, seeds
+from upturn.types import Array, Prompt, Samples, real_samples
+
+SIDE, PIXELS, CLASSES = 8, 64, 10
+_HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as the model `pixels` has them
+_NEIGHBOURS = 3  # of precision and recall (Kynkäänniemi et al. 2019, section 3)
+_COVERED = 5  # of coverage (Naeem et al. 2020, section 4.2)
+_EPOCHS = {"judge": 30, "referee": 60}  # as recipes/digits.yaml has them
+_RATE, _BATCH = 2e-3, 128
+
+
+class Said(NamedTuple):
+    """Of N pictures: the judge's probabilities (N, 10), the referee's classes (N,) and features (N, D)."""
+
+    judged: Array
+    classes: Array
+    features: Array
+
+
+class Near(NamedTuple):
+    """Quality and diversity of made features among real ones, see the metrics of these names."""
+
+    precision: float
+    recall: float
+    coverage: float
+
+
+class Gallery:
+    """Real digits, and two classifiers: the judge learned from the train part, the referee from the rest alone."""
+
+    def __init__(self, seed: int) -> None:
+        splits = components.make("source", {"name": "digits"}, "lab digits").load()
+        self.train = vectors(splits.train.content)
+        self._models = {
+            name: _fitted(name, part, seed) for name, part in (("judge", splits.train), ("referee", splits.held_out))
+        }
+        self.real = self._forward("referee", splits.held_out, "features")
+        shown = self._forward("referee", splits.train, "logits").argmax(axis=1)
+        self.shares = np.bincount(shown, minlength=CLASSES) / len(shown)
+
+    def _forward(self, name: str, samples: Samples, column: Any) -> Array:
+        from upturn.features._forward import forwarded
+
+        return forwarded(self._models[name], name, samples, column)
+
+    def look(self, made: Array) -> Said:
+        """What both say of pictures (N, 64) uint8."""
+        content = made.reshape(-1, SIDE, SIDE, 1)
+        samples = real_samples("image", content, [Prompt()] * len(content), "lab digits")
+        logits = self._forward("judge", samples, "logits").astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        classes = self._forward("referee", samples, "logits").argmax(axis=1)
+        return Said(odds / odds.sum(axis=1, keepdims=True), classes, self._forward("referee", samples, "features"))
+
+    def near(self, features: Array) -> Near:
+        return near(self.real, features)
+
+
+def near(real: Array, made: Array) -> Near:
+    """Shares: of made ones within a real neighbourhood, of real ones within a made one, of real ones with a made one
+    in theirs."""
+    from upturn.metrics._balls import round_made, round_real
+
+    inside = round_real(real, made, _NEIGHBOURS)[0] > 0
+    reached = round_made(real, made, _NEIGHBOURS)[0]
+    covered = round_real(real, made, _COVERED)[1]
+    return Near(float(inside.mean()), float(reached.mean()), float(covered.mean()))
+
+
+def vectors(content: Array) -> Array:
+    """(N, 64) float32 from -1 to 1 of 8-bit pictures, whatever their shape."""
+    return (content.reshape(len(content), -1) / _HALF - 1).astype(np.float32)
+
+
+def pictures(made: Array) -> Array:
+    """8-bit pictures, as many and of the same shape, of vectors."""
+    return np.rint((np.clip(made, -1, 1) + 1) * _HALF).astype(np.uint8)
+
+
+@cache
+def gallery(seed: int) -> Gallery:
+    return Gallery(seed)
+
+
+def _fitted(name: str, samples: Samples, seed: int) -> Any:
+    """A classifier of the house, by the house's trainer."""
+    from upturn import trainer
+    from upturn.feeds import FixedFeed
+    from upturn.recipe import Training
+
+    model = components.make("model", {"name": "classifier"}, f"lab digits {name}")
+    model.build(samples, seeds.key("lab digits build", name, seed))
+    key = seeds.key("lab digits train", name, seed)
+    spec = Training.model_validate({"epochs": _EPOCHS[name], "learning_rate": _RATE, "batch_size": _BATCH})
+    trainer.train(model, trainer.Plan(
+        spec=spec, objective=components.make("objective", spec.objective, name),
+        adapter=components.make("adapter", spec.adapter, name),
+        feed=FixedFeed(model.encode(samples), spec.batch_size, key), key=key, where=f"lab digits {name}",
+    ))
+    return model
+
+
+def chosen(rewards: Array, rng: np.random.Generator) -> Array:
+    """(G,) which of the K candidates (G, K) is picked, with probability softmax(reward): Gumbel's maximum."""
+    return np.asarray((rewards + rng.gumbel(size=rewards.shape)).argmax(axis=1))
+
+
+def entropy(shares: Array) -> Array:
+    """(…) of shares (…, C), as a part of its maximum."""
+    kept = np.where(shares > 0, shares, 1.0)
+    return np.asarray(-(shares * np.log(kept)).sum(axis=-1) / np.log(shares.shape[-1]))

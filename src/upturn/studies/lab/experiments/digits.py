@@ -1,0 +1,168 @@
+"""The slides' image experiment at the size of two cores: a diffusion model of digits that trains on its picked ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from upturn import theory
+from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
+from upturn.studies.lab.experiments import _digits as digits
+from upturn.studies.lab.experiments._claims import claims, said
+from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.types import Array
+
+REWARD, ENTROPY, LARGEST = "reward", "entropy of the classes", "largest share"
+PRECISION, RECALL, COVERAGE = "precision", "recall", "coverage"
+GAINED, EARLY, LATE = "gained since the first model", "gained in the first half", "gained in the second half"
+_ASSUMED = "The learner is perfect and the advantage of each class over the last half of the rounds is known."
+
+
+@dataclass
+class Digits(Experiment):
+    """Digits without a class: each model trains on those of its own pictures that a judge picks, one of every K."""
+
+    lam: list[float] = setting([math.inf, 0.5], "picked : real; inf is picked alone")
+    reward: list[Literal["confidence", "class"]] = setting(
+        ["confidence", "class"], "the judge's greatest probability, or that of --favourite"
+    )
+    favourite: int = setting(0, "the class of the reward 'class'")
+    scale: float = setting(5.0, "nats that a probability of 1 is worth")
+    candidates: int = setting(4, "K, of which one is picked")
+    n: int = setting(1000, "picked pictures a round")
+    rounds: int = setting(8, "retrainings")
+    seeds: int = setting(4, "independent repetitions: other weights, other chance")
+    first_steps: int = setting(1500, "training steps of the first model, on real digits")
+    steps: int = setting(300, "training steps of a round, from the model before")
+    batch: int = setting(128, "pictures a step")
+    learning_rate: float = setting(2e-3, "of the first model; a quarter of it in rounds")
+    sampling_steps: int = setting(16, "of DPM-Solver++(2M)")
+    seed: int = setting(0, "the same seed gives the same numbers")
+
+    title: ClassVar[str] = "Digits that a judge picks"
+    question: ClassVar[str] = (
+        "Someone picks the best of every few pictures, and the next model learns from the picked ones. Does it get "
+        "better, does it lose what was never picked, and what do real pictures beside them change?"
+    )
+    formulas: ClassVar[Mapping[str, Formula]] = {
+        "fixed_point": Formula(
+            "p* = (p_real + λ p* A)/(1+λ), A = share after picking / share before", _ASSUMED,
+            "Ferbach et al. 2024; theory.fixed_point_from_advantage",
+        ),
+        "kept_mass": Formula(
+            "p ≥ p_real/(1+λ)", "Real data in every round, a perfect learner, any picking.", "theory.mode_loss_bound",
+            "at least",
+        ),
+    }
+    parallel: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        counts = (self.rounds, self.first_steps, self.steps, self.batch, self.sampling_steps)
+        if min(counts) < 1 or min(self.seeds, self.candidates) < 2 or self.n < 10:
+            raise ValueError("needs seeds and candidates of 2 or more, n of 10 or more, and no count below 1")
+        if not 0 <= self.favourite < digits.CLASSES:
+            raise ValueError(f"favourite is a digit, not {self.favourite}")
+        if min(self.lam) <= 0 or math.isnan(sum(self.lam)):
+            raise ValueError("λ must be above 0: without picked pictures nothing is retrained")
+
+    def stacks(self) -> list[list[Cell]]:
+        """All λ of a reward are trained together, from the same first models."""
+        return [[cell for cell in self.cells() if cell["reward"] == name] for name in dict.fromkeys(self.reward)]
+
+    def run(self, cells: Sequence[Cell]) -> Chunk:
+        raise NotImplementedError  # in chunks, a round each
+
+    def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
+        from upturn.studies.lab.experiments._picked import Loop
+
+        loop = Loop(self, cells, state)
+        for t in range(after, self.rounds + 1):
+            loop.turn(t)
+            shares = ", ".join(f"λ = {cell['lam']:g}: {now:.3f}" for cell, now in zip(cells, loop.latest, strict=True))
+            yield Chunk(list(self._rows(cells, loop.found, t)), (), loop.state(), f"retraining {t}, reward {shares}")
+
+    def _rows(self, cells: Sequence[Cell], found: Mapping[str, Array], t: int) -> Iterator[Row]:
+        real = digits.gallery(self.seed).shares
+        for place, cell in enumerate(cells):
+            own = slice(place * self.seeds, (place + 1) * self.seeds)
+            mine = {name: values[:, own] for name, values in found.items()}
+            yield from self._round(place, cell, mine, real, t)
+            if t == self.rounds and t > 1:
+                yield from self._changes(place, mine, t)
+                if not math.isinf(cell["lam"]):
+                    yield from self._settled(place, cell, mine, real, t)
+
+    def _round(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
+        for name in (REWARD, PRECISION, RECALL, COVERAGE):
+            yield measured(place, name, t, mine[name][t])
+        shares = mine["before"][t]
+        yield measured(place, ENTROPY, t, digits.entropy(shares))
+        yield measured(place, LARGEST, t, shares.max(axis=1))
+        if t and not math.isinf(cell["lam"]):
+            least = 1 / theory.mode_loss_bound(cell["lam"])
+            for c in range(digits.CLASSES):
+                due = float(real[c])
+                # a share of n pictures has at least this variance, and a real class is what the referee says it is
+                yield measured(
+                    place, f"share of {c}", t, shares[:, c], least * due, "kept_mass", variance=due * (1 - due) / self.n
+                )
+        else:
+            for c in range(digits.CLASSES):
+                yield measured(place, f"share of {c}", t, shares[:, c])
+
+    def _changes(self, place: int, mine: Mapping[str, Array], t: int) -> Iterator[Row]:
+        """Paired by repetition: what the claims of the slides are about."""
+        paths = {name: mine[name] for name in (REWARD, PRECISION, RECALL, COVERAGE)}
+        paths[ENTROPY], paths[LARGEST] = digits.entropy(mine["before"]), mine["before"].max(axis=2)
+        for name, path in paths.items():
+            yield measured(place, f"{name}, {GAINED}", t, path[t] - path[0])
+        yield measured(place, f"{REWARD}, {EARLY}", t, paths[REWARD][t // 2] - paths[REWARD][0])
+        yield measured(place, f"{REWARD}, {LATE}", t, paths[REWARD][t] - paths[REWARD][t - t // 2])
+
+    def _settled(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
+        """The mean shares of the last half of the rounds, and where their own advantage says that they settle."""
+        last = slice(t - t // 2 + 1, t + 1)
+        before, after = mine["before"][last].mean(axis=0), mine["after"][last].mean(axis=0)
+        gaps, points = [], []
+        for now, then in zip(before, after, strict=True):
+            advantage = np.divide(then, now, out=np.ones_like(now), where=now > 0)
+            points.append(theory.fixed_point_from_advantage(real, advantage, float(cell["lam"])))
+            gaps.append(now - points[-1])
+        gap, point = np.array(gaps), np.array(points)
+        # few repetitions say little of one class's spread: that of all classes together, a multinomial's shape
+        shape = np.maximum(real * (1 - real), 1 / self.n)
+        spread = float((gap.var(axis=0, ddof=1) / shape).mean()) * shape
+        for c in range(digits.CLASSES):
+            error = math.sqrt(max(float(gap[:, c].var(ddof=1)), spread[c]) / len(gap))
+            settled = before[:, c]
+            yield Row(
+                place, f"settled share of {c}", t, float(settled.mean()), error, len(gap), float(point[:, c].mean()),
+                "fixed_point", low=float(settled.min()), high=float(settled.max()),
+            )
+
+    def charts(self) -> Sequence[Chart]:
+        about = {
+            REWARD: f"The judge's probability, before picking; a probability of 1 is worth {self.scale:g} nats.",
+            ENTROPY: "Of the classes that a referee sees, as a part of its maximum.",
+            LARGEST: "Of the ten classes.",
+            PRECISION: "Share of pictures near a real one, on the referee's features.",
+            RECALL: "Share of real pictures near a made one.",
+            COVERAGE: "Share of real pictures that have a made one in their neighbourhood.",
+        }
+        drawn = [Chart(name.capitalize(), text, name, series="lam", panels=("reward",)) for name, text in about.items()]
+        return drawn + [
+            Chart(
+                f"Share of {c}", "The line is the least that real data in every round leaves of it.", f"share of {c}",
+                series="lam", panels=("reward",),
+            )
+            for c in dict.fromkeys((self.favourite, (self.favourite + 1) % digits.CLASSES))
+        ]
+
+    def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        return [said(claim) for claim in claims(table, self.rounds)]
+
+

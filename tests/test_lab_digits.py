@@ -1,0 +1,158 @@
+"""The lab on digits: picks follow the softmax, shares settle where planted ones do, and a lost round is redone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from upturn import theory
+from upturn.errors import UserError
+from upturn.studies.lab import conduct
+from upturn.studies.lab.experiments import _claims, _digits
+from upturn.studies.lab.experiments import digits as lab
+
+TINY = {
+    "reward": ["class"], "n": 20, "rounds": 2, "seeds": 2, "first_steps": 3, "steps": 2, "batch": 8, "sampling_steps": 2
+}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Classifiers of two epochs: enough to be better than chance."""
+    monkeypatch.setattr(_digits, "_EPOCHS", {"judge": 2, "referee": 2})
+    _digits.gallery.cache_clear()
+    yield
+    _digits.gallery.cache_clear()
+
+
+def test_picks_follow_the_softmax() -> None:
+    """60,000 groups of the same three rewards, within 4.5 standard errors."""
+    rewards = np.array([0.0, 1.0, 2.5])
+    which = _digits.chosen(np.tile(rewards, (60_000, 1)), np.random.default_rng(0))
+    expected = np.exp(rewards) / np.exp(rewards).sum()
+    gap = np.abs(np.bincount(which) / len(which) - expected)
+    assert np.all(gap < 4.5 * np.sqrt(expected * (1 - expected) / len(which)))
+
+
+def test_pictures_and_back() -> None:
+    content = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    assert np.array_equal(_digits.pictures(_digits.vectors(content)).reshape(content.shape), content)
+    assert _digits.pictures(np.array([[-7.0, 7.0]])).tolist() == [[0, 255]]
+
+
+def test_near_in_the_plane() -> None:
+    """Two far groups of real points; made ones in the first alone, and one in nowhere."""
+    rng = np.random.default_rng(0)
+    real = np.concatenate([rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + 100])
+    made = np.concatenate([rng.normal(size=(99, 2)) * 0.5, [[0.0, -1000.0]]])
+    found = _digits.near(real, made)
+    assert found.precision == pytest.approx(0.99) and 0.4 < found.coverage <= 0.5
+    assert 0.3 < found.recall <= 0.5
+    assert _digits.near(real, real[:0:-1]).coverage == 1.0
+
+
+def test_entropy_as_a_part_of_its_maximum() -> None:
+    assert _digits.entropy(np.array([[0.1] * 10, [1.0] + [0.0] * 9])) == pytest.approx([1.0, 0.0])
+
+
+def planted(point: np.ndarray, advantage: np.ndarray, off: float, seeds: int = 4, rounds: int = 8) -> dict[str, Any]:
+    """Shares that wander by 0.003 around a fixed point, class 3 ``off`` beside it."""
+    rng = np.random.default_rng(0)
+    before = point + 0.003 * rng.standard_normal((rounds + 1, seeds, 10))
+    before[:, :, 3] += off
+    before /= before.sum(axis=2, keepdims=True)
+    return {"before": before, "after": before * advantage}
+
+
+@pytest.mark.parametrize(("off", "agrees"), [(0.0, True), (0.02, False)])
+def test_shares_that_settle_elsewhere_are_found(off: float, agrees: bool) -> None:
+    real = np.full(10, 0.1)
+    advantage = np.linspace(0.8, 1.2, 10)
+    point = theory.fixed_point_from_advantage(real, advantage, 0.5)
+    experiment = lab.Digits()
+    rows = list(experiment._settled(0, {"lam": 0.5, "reward": "class"}, planted(point, advantage, off), real, 8))
+    z = [abs(row.simulation - row.theory) / row.standard_error for row in rows]
+    assert (max(z) <= 3) == agrees
+    assert agrees or int(np.argmax(z)) == 3
+
+
+def table(**changes: float) -> list[dict[str, Any]]:
+    """A finished table of one cell at λ = 1/2 with what the slides claim, and what a test changes of it."""
+    values = {
+        "reward, gained since the first model": 0.05, "reward, gained in the first half": 0.045,
+        "reward, gained in the second half": 0.005, "settled share of 0": 1.0, "recall": 0.9,
+        "precision, gained since the first model": 0.03, "recall, gained since the first model": -0.01, **changes,
+    }
+    return [
+        {"reward": "confidence", "lam": 0.5, "round": 8, "quantity": name, "simulation": value, "count": 4,
+         "standard_error": 0.001, "z": value, "agrees": True}
+        for name, value in values.items()
+    ]
+
+
+def test_claims_hold_where_they_do_and_nowhere_else() -> None:
+    found = _claims.claims(table(), 8)
+    assert len(found) == 5 and all(claim.agrees for claim in found)
+    wrong = {
+        "reward, gained since the first model": 0.002, "reward, gained in the second half": 0.05,
+        "settled share of 0": 3.2, "precision, gained since the first model": -0.03,
+        "recall, gained since the first model": -0.12,
+    }
+    for place, (name, value) in enumerate(wrong.items()):
+        judged = [claim.agrees for claim in _claims.claims(table(**{name: value}), 8)]
+        assert judged == [i != place for i in range(5)], name
+        assert "DOES NOT AGREE" in _claims.said(_claims.claims(table(**{name: value}), 8)[place])
+
+
+def test_the_interval_is_student_s() -> None:
+    low, high = _claims.interval({"simulation": 1.0, "standard_error": 0.1, "count": 4})
+    assert (1 - low, high - 1) == pytest.approx((0.31824, 0.31824), abs=1e-4)
+
+
+def test_a_lost_round_is_done_again_alike(quick: None) -> None:
+    """A loop thrown away after retraining 1 goes on from its state: shares, rewards and pictures are the same."""
+    experiment = conduct.make("digits", TINY)
+    cells = experiment.stacks()[0]
+    assert [cell["lam"] for cell in cells] == [math.inf, 0.5]
+    whole = list(experiment.chunks(cells, 0, {}))
+    rest = list(experiment.chunks(cells, 2, whole[1].state))
+    assert len(whole) == 3 and len(rest) == 1
+    assert repr(rest[0].rows) == repr(whole[2].rows)
+    assert np.array_equal(rest[0].state["picked"], whole[2].state["picked"])
+    first = {(row.cell, row.quantity): row.simulation for row in whole[0].rows}
+    assert first[0, lab.REWARD] == first[1, lab.REWARD]  # the first models are the same for both λ
+
+
+def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
+    """λ = ∞ reads no real picture, λ = 1/2 two of three: the shares of a training's draws."""
+    from upturn.studies.lab.experiments._picked import Loop
+
+    experiment = conduct.make("digits", TINY)
+    loop = Loop(experiment, experiment.stacks()[0], {})  # type: ignore[arg-type]
+    assert loop.share == pytest.approx([0, 0, 2 / 3, 2 / 3])
+    loop.turn(0)
+    assert loop.picked.shape == (4, 20, 64) and len(loop.models) == 4
+    for value in loop.models.parameters.values():
+        assert torch.equal(value[:2], value[2:])
+
+
+def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
+    from upturn import report
+
+    found = conduct.conduct("digits", TINY, tmp_path, workers=1)
+    assert {row["quantity"] for row in found["checks"]} >= {lab.REWARD, lab.ENTROPY, "settled share of 9", "share of 0"}
+    assert len(found["sentences"]) >= 7
+    page = report.write_lab(tmp_path).read_text(encoding="utf-8")
+    assert "the reward rises" in page and lab.Digits.title in page
+
+
+@pytest.mark.parametrize("settings", [{"lam": [0.0]}, {"seeds": 1}, {"favourite": 10}, {"n": 5}, {"reward": ["taste"]}])
+def test_settings_that_make_no_experiment_are_refused(settings: dict) -> None:
+    with pytest.raises(UserError):
+        conduct.make("digits", {**TINY, **settings})
