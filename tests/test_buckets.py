@@ -200,7 +200,7 @@ def test_sizes_that_do_not_fit_are_named(folders: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="places for 64 a side"):
         model.generate([Prompt("a")], np.arange(1), model.Sampling(steps=1, width=68, height=16))
     with pytest.raises(UserError, match="several sizes"):
-        TextToImage(config={"channels": [16, 32]}).build(drawn(4), key=1)
+        TextToImage(config={"channels": [16, 32], "head_dim": 8}).build(drawn(4), key=1)
     with pytest.raises(ValueError, match="both of width and height"):
         model.Sampling(width=16)
 
@@ -292,7 +292,8 @@ def test_a_run_learns_from_them_and_draws_the_sizes_it_is_asked_for(data: Path, 
     steps = run.done("rounds/000/tune", "train").info["steps"]  # type: ignore[union-attr]
     assert steps == sum(math.ceil(n / 4) for n in Counter(row.shape for row in used.content).values())
     train = real.take(real.fields["split"].astype(str) == "train")
-    planned = next(row for row in plan.plan(asked(data, "filter=null")).rows if row.unit == "rounds/000/tune")
+    rows = plan.plan(asked(data, "filter=null")).rows
+    planned = next(row for row in rows if (row.unit, row.step) == ("rounds/000/tune", "train"))
     assert planned.optimiser_steps == sum(math.ceil(n / 4) for n in Counter(r.shape for r in train.content).values())
 
 
@@ -301,7 +302,8 @@ def test_a_run_learns_from_them_and_draws_the_sizes_it_is_asked_for(data: Path, 
     (["evaluate.metrics=[reward, frechet]"], "'pixels' takes pictures of one size"),
     (["rounds.curate=[deduplicate]"], "'deduplicate' takes pictures of one size"),
     (["filter.curate=[deduplicate]"], "'deduplicate' takes pictures of one size"),
-    (["models.judge={name: dual_encoder, config: {}, fit: {epochs: 1}}"], "'dual_encoder' takes pictures of one size"),
+    (["models.judge={name: dual_encoder, config: {}, fit: {epochs: 1, objective: contrastive}}"],
+     "'dual_encoder' takes pictures of one size"),
     (["models.policy={name: pixels}", "rounds.sample.settings={}", "evaluate.settings={}"], "'pixels' takes pictures"),
 ])
 def test_what_takes_pictures_of_one_size_is_refused_by_name(data: Path, settings: list[str], says: str) -> None:
