@@ -218,16 +218,19 @@ def opened(folder: Path) -> Any:
 
 
 def same_noise(kind: str, folder: Path, texts: list[str], latents: Any, steps: int, guidance: float = 1.0,
-               negative: str = "", size: int = 16) -> Any:
-    """Latents that plain diffusers makes of this noise, by Euler's steps at the noise levels of the folder's own."""
+               negative: str = "", size: tuple[int, int] = (16, 16)) -> Any:
+    """Latents that plain diffusers makes of this noise, by Euler's steps at the noise levels of the folder's own.
+
+    ``size`` is the pictures' height and width.
+    """
     pipeline = opened(folder)
-    asked: dict[str, Any] = {"num_inference_steps": steps, "output_type": "latent", "height": size, "width": size}
+    asked: dict[str, Any] = {"num_inference_steps": steps, "output_type": "latent", "height": size[0], "width": size[1]}
     if kind.startswith("flux"):
         packed = pipeline._pack_latents(latents, *latents.shape)
         if guidance != 1:
             asked |= {"true_cfg_scale": guidance, "negative_prompt": [negative] * len(latents)}
         made = pipeline(texts, latents=packed, **asked).images
-        return pipeline._unpack_latents(made, size, size, pipeline.vae_scale_factor)
+        return pipeline._unpack_latents(made, *size, pipeline.vae_scale_factor)
     if not kind.startswith("sd3"):
         from diffusers import EulerDiscreteScheduler
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn import components, guiding
+from upturn import components, guiding, sizing
 from upturn.errors import UserError
 from upturn.gate import guard
 from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
@@ -135,6 +135,7 @@ def assemble(recipe: Recipe) -> Assembly:
         taste=_taste(recipe),
     )
     _check_models_named(recipe, parts)
+    _check_sizes(recipe, parts, policy)
     _check_gate(recipe, parts)
     if recipe.rounds is not None:
         _check_rounds(recipe, policy)
@@ -387,6 +388,27 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
                     f"asks for the model '{wanted}', which 'models:' does not have", where=where,
                     fix=f"There: {', '.join(recipe.models)}. Add '{wanted}: {{name: classifier, fit: {{…}}}}'.",
                 )
+
+
+def _check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
+    """Raises UserError where pictures have several sizes and a part takes those of one."""
+    settings = [(f"evaluate.{i}.settings", e.settings) for i, e in enumerate(parts.evaluators)]
+    why = sizing.several(parts.source, str(recipe.data["name"]), [*settings, ("rounds", parts.sampling)])
+    if not why:
+        return
+    live: list[sizing.Named] = [(f"models.{name}", model.name, policy if name == "policy" else _fresh(recipe, name))
+                                for name, model in recipe.models.items()]
+    live += [("rounds.score", name, scorer) for name, (scorer, _) in parts.scorers.items()]
+    live += [("rounds.curate", name, curator) for name, curator in parts.curators.items()]
+    if parts.filtering is not None:
+        live += [("filter.score", name, scorer) for name, (scorer, _) in parts.filtering.scorers.items()]
+        live += [("filter.curate", name, curator) for name, curator in parts.filtering.curators.items()]
+    if recipe.provenance is not None:  # it compares pictures as a whole, by the recipe's features or by their bytes
+        live.append(("provenance", "provenance", None))
+    metrics = [("evaluate", name, metric) for e in parts.evaluators for name, metric in e.metrics.items()]
+    sizing.refuse(why, live, metrics, ("features", str(recipe.features["name"]), parts.features))
+    trainings = [*recipe.stages, *(recipe.rounds.train if recipe.rounds else ())]
+    sizing.refuse_unrelated(why, [("objective", str(t.objective["name"]), parts.objective(t)) for t in trainings])
 
 
 def _check_gate(recipe: Recipe, parts: Assembly) -> None:

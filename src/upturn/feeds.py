@@ -36,7 +36,8 @@ class Feed(Protocol):
 class FixedFeed:
     """A fixed set of E encoded examples in a fresh order each epoch; the last batch of an epoch may be smaller.
 
-    Ragged examples are bucketed: pools of 50 batches are sorted by length, then their batches are shuffled.
+    Ragged examples are bucketed: pools of 50 batches are sorted by length, then their batches are shuffled. Of examples
+    of several shapes each batch has one shape: the last batch of every shape may be smaller, and all are shuffled.
     """
 
     examples: Batch
@@ -45,7 +46,9 @@ class FixedFeed:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.examples) // self.batch_size)
+        shapes = self.examples.shapes
+        counts = [len(self.examples)] if shapes is None else torch.bincount(shapes).tolist()
+        return sum(-(-count // self.batch_size) for count in counts)
 
     def batch(self, step: int, ready: Ready = _as_it_is) -> Batch:
         epoch, within = divmod(step, self.steps_per_epoch)
@@ -73,6 +76,9 @@ class FixedFeed:
         rng = seeds.generator(int(seeds.fold(self.key, epoch)[0]))
         order: Array = rng.permutation(len(self.examples))
         lengths = self.examples.lengths
+        if self.examples.shapes is not None:
+            each = [part for _, part in self.examples.parts(self.batch_size, torch.from_numpy(order))]
+            return tuple(each[i] for i in rng.permutation(len(each)))
         if lengths is None:
             return torch.split(torch.from_numpy(order), self.batch_size)
         pool = self.batch_size * _POOL

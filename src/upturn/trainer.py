@@ -361,9 +361,8 @@ class _Session:
         module = self.model.module
         module.eval()
         with self.average.applied() if self.average else nullcontext():
-            for start in range(0, len(held_out), _HELD_OUT_CHUNK):
-                chunk = held_out.take(torch.arange(start, min(start + _HELD_OUT_CHUNK, len(held_out))))
-                out, chunk = self._outputs(self.model, chunk, self.plan.key, start)
+            for start, rows in held_out.parts(_HELD_OUT_CHUNK):
+                out, chunk = self._outputs(self.model, held_out.take(rows), self.plan.key, start)
                 loss = self.plan.objective(out, chunk)
                 total, weight = total + float(loss.sum), weight + float(loss.weight)
         module.train()

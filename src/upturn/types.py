@@ -2,6 +2,7 @@
 
 Shapes: N samples (rows), E examples of K rows each (N = E * K, example-major), T log-probs a row.
 A sample's content is text (``str``), an image (``(H, W, C) uint8``) or a point (``(d,) float32``).
+Images of several sizes are objects, one an image: ``pictures`` makes such a column, ``by_size`` goes through it.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Samples:
     kind       what the content is
     ids        (N,) str objects; ``content_id`` of source and content (real) or of model and key (synthetic)
     prompts    N prompts (the same object may stand in many rows)
-    content    (N, d) float32 | (N, H, W, C) uint8 | (N,) str objects
+    content    (N, d) float32 | (N, H, W, C) uint8 | (N,) objects (H, W, C) uint8 of several sizes | (N,) str objects
     origin     (N,) "real" or "synthetic"
     source     (N,) the source's name, or the id of the model that made it
     group      (N,) int64: rows with one number are candidates of one prompt occurrence
@@ -145,6 +146,41 @@ def objects(values: Sequence[Any] | Array) -> Array:
     return out
 
 
+def pictures(rows: Sequence[Array]) -> Array:
+    """Content of images: (N, H, W, C) where all are of one size, else (N,) objects (H, W, C)."""
+    if len(rows) and len({row.shape for row in rows}) == 1:
+        return np.stack(list(rows))
+    return _each(rows)
+
+
+def _each(rows: Sequence[Array]) -> Array:
+    """(N,) objects, one an image: numpy would take equal ones apart."""
+    out = np.empty(len(rows), dtype=object)
+    for i, row in enumerate(rows):
+        out[i] = row
+    return out
+
+
+def by_size(content: Array) -> Iterator[tuple[Array, Array]]:
+    """Images of one size after the other: (n,) int64 where they stand, and (n, H, W, C) uint8."""
+    if content.dtype != object:
+        yield np.arange(len(content)), content
+        return
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for row, picture in enumerate(content):
+        sizes.setdefault(picture.shape, []).append(row)
+    for rows in sizes.values():
+        yield np.array(rows, dtype=np.int64), np.stack([content[row] for row in rows])
+
+
+def joined_content(kind: Kind, parts: Sequence[Array]) -> Array:
+    """One after the other; images of several sizes become objects."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if kind != "image" or len({(part.dtype, part.shape[1:]) for part in parts}) == 1:
+        return np.concatenate(parts)
+    return _each([picture for part in parts for picture in part])
+
+
 def real_samples(
     kind: Kind, content: Array | Sequence[Any], prompts: Sequence[Prompt], source: str,
     fields: Mapping[str, Array] | None = None,
@@ -190,7 +226,8 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
     def join(column: str) -> Array:
         return np.concatenate([getattr(part, column) for part in parts])
     return Samples(
-        parts[0].kind, join("ids"), tuple(p for part in parts for p in part.prompts), join("content"),
+        parts[0].kind, join("ids"), tuple(p for part in parts for p in part.prompts),
+        joined_content(parts[0].kind, [part.content for part in parts]),
         join("origin"), join("source"), np.concatenate(offsets), join("candidate"),
         {name: np.concatenate([part.fields[name] for part in parts]) for name in sorted(shared)},
     )
@@ -351,6 +388,11 @@ class Stacks:
         every = [part.shape[1:] for part in self.parts]
         return torch.tensor([every.index(shape) for shape in every] or [0])[self.which]
 
+    @cached_property
+    def kinds(self) -> set[int]:
+        """The different numbers in ``shapes``."""
+        return set(self.shapes.tolist())
+
     def __getitem__(self, rows: Tensor) -> Tensor:
         """(len(rows), *shape), in a tensor of its own. Raises ValueError where they are of several shapes."""
         which, place = self.which[rows], self.place[rows]
@@ -418,6 +460,29 @@ class Batch:
 
     def __getitem__(self, name: str) -> Tensor:
         return self.columns[name]  # type: ignore[return-value]
+
+    @property
+    def shapes(self) -> Tensor | None:
+        """(E,) int64, equal where first rows are of one shape; None where all are."""
+        for column in self.columns.values():
+            if isinstance(column, Stacks) and len(column.kinds) > 1:
+                return column.shapes[:: self.candidates]
+        return None
+
+    def parts(self, size: int, order: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+        """All examples in parts of at most ``size``, none of two shapes: how many stand in parts before, and which.
+
+        Within a shape they follow ``order``, (E,) int64; their own where there is none.
+        """
+        import torch
+
+        order, start = torch.arange(len(self)) if order is None else order, 0
+        shapes = self.shapes
+        each = [order] if shapes is None else [order[shapes[order] == shape] for shape in sorted(set(shapes.tolist()))]
+        for alike in each:
+            for rows in torch.split(alike, size) if len(alike) else ():
+                yield start, rows
+                start += len(rows)
 
     @property
     def lengths(self) -> Tensor | None:

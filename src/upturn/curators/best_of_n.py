@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class BestOfN:
     """
 
     keep: int = 1  # best-of-N keeps one
+
+    several_sizes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.keep < 1:

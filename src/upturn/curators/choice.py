@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class Choice:
     """
 
     temperature: float = 1.0  # the paper's softmax has none
+
+    several_sizes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

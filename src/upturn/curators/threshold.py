@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class Threshold:
 
     at_least: float | None = None
     at_most: float | None = None
+
+    several_sizes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.at_least is None and self.at_most is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class TopFraction:
 
     fraction: float
     within: Literal["round", "prompt"] = "round"  # easy prompts may fill the whole round; "prompt" keeps each in
+
+    several_sizes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Encoded:
     folder: str | None = None
     hub: str | None = None
     _opened: Any = field(default=None, init=False, repr=False, compare=False)
+
+    several_sizes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.model, self.folder, self.hub)) != 1:

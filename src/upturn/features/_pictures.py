@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from upturn.types import Array
+from upturn.types import Array, by_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,11 @@ def prepared(content: Array, size: tuple[int, int], mean: list[float], std: list
     """(N, len(mean), *size) float32: resized (bilinear, antialiased), from 0…255 to 0…1, then (x - mean) / std."""
     import torch
 
+    if content.dtype == object:
+        out = torch.zeros((len(content), len(mean), *size))
+        for rows, alike in by_size(content):
+            out[torch.from_numpy(rows)] = prepared(alike, size, mean, std)
+        return out
     pixels = coloured(content).float() / 255
     if tuple(pixels.shape[2:]) != size:
         pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)

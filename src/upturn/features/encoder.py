@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Encoder:
     folder: str
     batch: int = 64
     _loaded: Any = field(default=None, init=False, repr=False, compare=False)
+
+    several_sizes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.batch < 1:

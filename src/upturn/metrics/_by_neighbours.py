@@ -17,6 +17,7 @@ class ByNeighbours:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "higher"
+    by_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k < 1:

@@ -32,6 +32,7 @@ class HeldOutLoss:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "lower"
+    several_sizes: ClassVar[bool] = True
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
 
     def __post_init__(self) -> None:
@@ -70,9 +71,8 @@ class HeldOutLoss:
         model.module.eval()
         try:
             with torch.no_grad():
-                for start in range(0, len(batch), _ROWS):
-                    rows = slice(start, min(start + _ROWS, len(batch)))
-                    part = batch.take(torch.arange(rows.start, rows.stop))
+                for start, chosen in batch.parts(_ROWS):
+                    part, rows = batch.take(chosen), chosen.numpy()
                     for number in fold(key, range(self.draws)):
                         draw = model.draw(part, int(number), start)
                         out = model.forward(part, draw)

@@ -39,6 +39,7 @@ class Kid:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "lower"
+    by_features: ClassVar[bool] = True
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

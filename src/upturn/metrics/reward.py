@@ -20,6 +20,7 @@ class Reward:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "higher"
+    several_sizes: ClassVar[bool] = True
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

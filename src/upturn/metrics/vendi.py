@@ -49,6 +49,7 @@ class Vendi:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[str] = "higher"
+    by_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.bandwidth is not None and self.bandwidth <= 0:

@@ -86,6 +86,18 @@ class Diffusion(ABC):
     def asked(self, batch: Batch, draw: Draw) -> Condition:
         """The condition of each row of a training batch, dropped where ``draw.drop`` says so."""
 
+    def row_shape(self, batch: Batch) -> tuple[int, ...]:
+        """Of the rows of a taken batch, as the network sees them."""
+        return self.frame.shape
+
+    def drawn_shape(self, settings: Any) -> tuple[int, ...]:
+        """Of what these settings ask for."""
+        return self.frame.shape
+
+    def form_of(self, shape: tuple[int, ...]) -> Formulation:
+        """The formulation in sampling rows of a shape, where it depends on that."""
+        return self.form
+
     # Training.
 
     def _check_kind(self, samples: Samples) -> None:
@@ -98,9 +110,9 @@ class Diffusion(ABC):
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw:
         """sigma (N, draws), noise (N, draws, *shape), drop (N,): one chance an example, shared by its candidates."""
-        stop = start + len(batch)
+        stop, shape = start + len(batch), self.row_shape(batch)
         u = seeds.table_uniform(key, start, stop, (self.draws,), stream=_SIGMA)
-        noise = seeds.table_normal(key, start, stop, (self.draws, *self.frame.shape), stream=_NOISE)
+        noise = seeds.table_normal(key, start, stop, (self.draws, *shape), stream=_NOISE)
         drop = None
         if self.conditional and self.dropout:
             drop = seeds.table_uniform(key, start, stop, stream=_DROP) < self.dropout
@@ -132,9 +144,9 @@ class Diffusion(ABC):
     ) -> Tensor:
         """(N, *shape) float32 in the data's units, not rounded, for N prompts and N keys."""
         run, sigmas = settings.run(), sampling.noise_levels(self, settings)
-        parts = [torch.zeros((0, *self.frame.shape), device=self.device)]
+        parts = [torch.zeros((0, *self.drawn_shape(settings)), device=self.device)]
         with sampling.evaluating([self.module, *(guide.module for guide in guides.values())]):
-            for asked, condition, start, noise in sampling.chunks(self, prompts, keys, settings.batch):
+            for asked, condition, start, noise in sampling.chunks(self, prompts, keys, settings):
                 denoise = sampling.denoiser(self, condition, settings, guides, asked)
                 parts.append(run(denoise, start * sigmas[0], sigmas, noise))
             return self.frame.back(torch.cat(parts))
@@ -162,7 +174,7 @@ class Diffusion(ABC):
         flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]
         sigmas, parts = sampling.noise_levels(self, settings), []
         with sampling.evaluating([self.module]):
-            for _, condition, start, noise in sampling.chunks(self, flat, keys.reshape(-1), settings.batch):
+            for _, condition, start, noise in sampling.chunks(self, flat, keys.reshape(-1), settings):
                 denoise = sampling.denoiser(self, condition, settings, {})
                 parts.append(sampling.trajectory(denoise, start * sigmas[0], sigmas, noise))
         latents, log_probs, made = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -203,26 +215,27 @@ class Diffusion(ABC):
 
     def flops(self, batch: Batch) -> float:
         """Matrix products and convolutions of one forward pass; what works element by element is left out."""
-        return self._counted("each") * batch.rows * self.draws
+        return self._counted("each", self.row_shape(batch)) * batch.rows * self.draws
 
     def sampling_flops(self, settings: Any) -> float:
         """The same, for one sample."""
-        return self._counted("one") * float(settings.passes)
+        return self._counted("one", self.drawn_shape(settings)) * float(settings.passes)
 
-    def _counted(self, what: str) -> float:
-        """Of one row, where ``each`` row has a noise level, or ``one`` is for all."""
+    def _counted(self, what: str, shape: tuple[int, ...]) -> float:
+        """Of one row of a shape, where ``each`` row has a noise level, or ``one`` is for all."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        if what not in self._operations:
-            x = torch.zeros((self.counted, *self.frame.shape), device=self.device)
+        name = f"{what} {shape}"
+        if name not in self._operations:
+            x = torch.zeros((self.counted, *shape), device=self.device)
             sigma = torch.ones(self.counted, device=self.device)
             condition = sampling.moved(self.condition([Prompt()] * self.counted), self.device)
             with torch.no_grad():
                 rows = condition if what == "each" else self.prepared(condition)
                 with FlopCounterMode(display=False) as counter:
                     denoised(self.caller, self.module, self.form, x, sigma if what == "each" else sigma[0], rows)
-            self._operations[what] = counter.get_total_flops() / self.counted
-        return self._operations[what]
+            self._operations[name] = counter.get_total_flops() / self.counted
+        return self._operations[name]
 
 
 def _repeated(condition: Condition, times: int) -> Condition:

@@ -85,7 +85,7 @@ def denoiser(
 
     def plain(of: Diffusion, asked: Condition) -> Denoise:
         rows = of.prepared(asked)
-        return lambda x, sigma: denoised(of.caller, of.module, of.form, x, sigma, rows)
+        return lambda x, sigma: denoised(of.caller, of.module, of.form_of(tuple(x.shape[1:])), x, sigma, rows)
 
     _check_guidance(model, settings, guides)
     own = plain(model, condition)
@@ -121,7 +121,7 @@ def _check_guidance(model: Diffusion, settings: DiffusionSampling, guides: Mappi
 def noise_levels(model: Diffusion, settings: DiffusionSampling) -> Tensor:
     """(steps + 1,) on the model's device."""
     try:
-        levels = model.form.sigmas(settings.steps)
+        levels = model.form_of(model.drawn_shape(settings)).sigmas(settings.steps)
     except ValueError as error:
         raise UserError(str(error), where="settings.steps") from error
     if settings.sampler in _AVERAGING and float(levels[0]) > _FARTHEST:
@@ -133,16 +133,16 @@ def noise_levels(model: Diffusion, settings: DiffusionSampling) -> Tensor:
 
 
 def chunks(
-    model: Diffusion, prompts: Sequence[Prompt], keys: Array, batch: int
+    model: Diffusion, prompts: Sequence[Prompt], keys: Array, settings: DiffusionSampling
 ) -> Iterator[tuple[Sequence[Prompt], Condition, Tensor, samplers.Noise]]:
     """Of every ``batch`` rows: prompts, condition, the start's unit noise, noise of step i (streams 0 and i + 1)."""
-    condition = moved(model.condition(prompts), model.device)
-    for start in range(0, len(prompts), batch):
-        rows = slice(start, start + batch)
+    condition, shape = moved(model.condition(prompts), model.device), model.drawn_shape(settings)
+    for start in range(0, len(prompts), settings.batch):
+        rows = slice(start, start + settings.batch)
         part = keys[rows]
 
         def noise(step: int, part: Array = part) -> Tensor:
-            return seeds.normal(part, model.frame.shape, stream=step + 1).to(model.device)
+            return seeds.normal(part, shape, stream=step + 1).to(model.device)
 
         yield prompts[rows], {name: column[rows] for name, column in condition.items()}, noise(-1), noise
 

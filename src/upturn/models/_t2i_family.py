@@ -39,6 +39,10 @@ class Family(ABC):
         """What of these components' config.json cannot be; empty where all can."""
         return ""
 
+    def most(self, config: Any) -> int:
+        """Latents a side that the denoiser has places for; 0: any number."""
+        return 0
+
     @abstractmethod
     def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
         """Of one encoder: "ids" (N, L), and what else it reads."""
@@ -52,8 +56,8 @@ class Family(ABC):
         raise ValueError(f"{name} cannot be left out")
 
     @abstractmethod
-    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
-        """F(x (N, C, h, w), time (N,) as the pipeline counts it, N rows of text; pictures of ``size`` pixels)."""
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
+        """F(x (N, C, h, w), time (N,) as the pipeline counts it, N rows of text; ``factor`` pixels a latent)."""
 
 
 def padded(tokenizer: Any, texts: Sequence[str], length: int) -> Read:

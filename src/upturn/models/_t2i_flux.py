@@ -47,7 +47,7 @@ class Flux(Family):
         out = encoder(tokens["ids"])
         return {"pooled": out.pooler_output} if name == "text_encoder" else {"hidden": out[0]}
 
-    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
         rows, _, high, wide = x.shape
         config: Any = bare(denoiser).config
         guidance = x.new_full((rows,), _GUIDANCE) if config.guidance_embeds else None

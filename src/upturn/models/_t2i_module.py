@@ -20,10 +20,10 @@ _READ = "read:"  # begins the name of a condition's column that holds what a tra
 class Joint(nn.Module):
     """A denoiser and the text encoders that train with it: one forward pass, so that a wrapper sees all gradients."""
 
-    def __init__(self, family: Family, size: int, denoiser: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
+    def __init__(self, family: Family, factor: int, denoiser: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {"parts": [family.denoiser, *sorted(encoders)]}
-        self.family, self.size = family, size
+        self.family, self.factor = family, factor
         self.denoiser = denoiser
         for name, encoder in sorted(encoders.items()):
             self.add_module(name, encoder)
@@ -47,7 +47,7 @@ class Joint(nn.Module):
             said = {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in said.items()}
         if x is None or time is None:
             return said
-        return self.family.denoise(self.denoiser, x, time, {**text, **said}, self.size)
+        return self.family.denoise(self.denoiser, x, time, {**text, **said}, self.factor)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TextCaller:
 
     family: Family
     captions: Captions
-    size: int
+    factor: int  # pixels a side of one latent
     joint: bool
 
     def call(self, module: nn.Module, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
@@ -65,11 +65,11 @@ class TextCaller:
         known = {name.removeprefix(_READ): value for name, value in condition.items() if name.startswith(_READ)}
         out: Tensor
         if known and not self.joint:
-            return self.family.denoise(module, x, time, known, self.size)
+            return self.family.denoise(module, x, time, known, self.factor)
         text, tokens = self.captions.rows(keys)
         text = {**text, **known}
         if not self.joint:
-            out = self.family.denoise(module, x, time, text, self.size)
+            out = self.family.denoise(module, x, time, text, self.factor)
         else:
             out = module(text, {} if known else tokens, x, time, self._spoken(keys))
         return out

@@ -33,11 +33,13 @@ class PixArt(Family):
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
         return {"hidden": encoder(tokens["ids"], attention_mask=tokens["mask"])[0], "mask": tokens["mask"]}
 
-    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
         config: Any = bare(denoiser).config
         added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if config.sample_size == _LARGE:
-            added = {"resolution": x.new_full((len(x), 2), size), "aspect_ratio": x.new_ones(len(x), 1)}
+            high, wide = (factor * side for side in x.shape[-2:])
+            added = {"resolution": x.new_tensor([[high, wide]]).expand(len(x), -1),
+                     "aspect_ratio": x.new_full((len(x), 1), high / wide)}
         out: Tensor = denoiser(
             x, encoder_hidden_states=text["hidden"], encoder_attention_mask=text["mask"], timestep=time,
             added_cond_kwargs=added, return_dict=False,

@@ -30,6 +30,9 @@ class StableDiffusion3(Family):
     trains: ClassVar[tuple[str, ...]] = _CLIPS
     shifts: ClassVar[bool] = True
 
+    def most(self, config: Any) -> int:
+        return int(config.pos_embed_max_size * config.patch_size)
+
     def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
         return padded(tokenizer, texts, clip_length(tokenizer) if name in _CLIPS else _T5_TOKENS)
 
@@ -43,7 +46,7 @@ class StableDiffusion3(Family):
         config: Any = denoiser.config
         return {f"hidden:{name}": torch.zeros(rows, _T5_TOKENS, config.joint_attention_dim)}
 
-    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
         rest = text["hidden:text_encoder_3"]
         words = joined([text[f"hidden:{name}"] for name in _CLIPS], rest.shape[-1])
         out: Tensor = denoiser(

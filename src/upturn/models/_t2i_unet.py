@@ -54,7 +54,7 @@ class StableDiffusion(Family):
         mask = tokens["mask"] if getattr(config, "use_attention_mask", False) else None
         return {"hidden": encoder(tokens["ids"], attention_mask=mask)[0]}
 
-    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
         out: Tensor = denoiser(x, time, encoder_hidden_states=text["hidden"], return_dict=False)[0]
         return out
 
@@ -63,7 +63,8 @@ class StableDiffusionXl(Family):
     """Podell et al. 2023: two encoders side by side, the second's embedding and the picture's size beside the time.
 
     The first encoder may be left out, as in the pipeline. A picture is told to be whole and of the size it has:
-    original size, crop and target are (size, size), (0, 0) and (size, size), the pipeline's own unless asked otherwise.
+    original size, crop and target are (height, width), (0, 0) and (height, width), as the pipeline's own unless asked
+    otherwise.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionXLPipeline",)
@@ -99,9 +100,10 @@ class StableDiffusionXl(Family):
         words, whole = hidden(encoder, tokens)
         return {f"hidden:{name}": words} if whole.ndim == 3 else {f"hidden:{name}": words, "pooled": whole}
 
-    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, size: int) -> Tensor:
+    def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
         words = torch.cat([text[said] for said in _SAID if said in text], dim=-1)
-        sizes = words.new_tensor([size, size, 0, 0, size, size]).expand(len(x), -1)
+        high, wide = (factor * side for side in x.shape[-2:])
+        sizes = words.new_tensor([high, wide, 0, 0, high, wide]).expand(len(x), -1)
         out: Tensor = denoiser(
             x, time, encoder_hidden_states=words, return_dict=False,
             added_cond_kwargs={"text_embeds": text["pooled"], "time_ids": sizes},

@@ -18,7 +18,7 @@ from upturn.models import _dual_files, _dual_small, _network_files
 from upturn.models._dual_files import Pretrained, Reader
 from upturn.models._dual_small import CHANCES, Small, Towers
 from upturn.store import files
-from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Ragged, Samples, content_id
+from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Ragged, Samples, by_size, content_id
 
 _NAME = "dual_encoder"
 _CHUNK = 256  # pictures or texts in one pass
@@ -152,6 +152,10 @@ class DualEncoder:
 
     def pictures(self, content: Array) -> Array:
         """(N, D) float32 of unit length, of (N, H, W, C) uint8. UserError for another shape than it was built for."""
+        if content.dtype == object:
+            each = list(by_size(content))
+            back = np.argsort(np.concatenate([rows for rows, _ in each]), kind="stable")
+            return np.asarray(np.concatenate([self.pictures(alike) for _, alike in each])[back])
         content = self._checked(content)
 
         def one(rows: slice) -> Tensor:

@@ -7,34 +7,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from upturn import components, seeds
-from upturn.diffusion import scheduled
-from upturn.diffusion.denoiser import Condition
+from upturn.diffusion.denoiser import Condition, Formulation
 from upturn.errors import UserError
 from upturn.models import _adapter_files, _t2i_files, _t2i_small, _t2i_words
+from upturn.models import _t2i_sizes as sizes
 from upturn.models._diffusion import Diffusion
-from upturn.models._diffusion_frame import Frame
-from upturn.models._t2i_cache import Cache, size_of
+from upturn.models._t2i_cache import Cache
 from upturn.models._t2i_captions import NONE, Captions
 from upturn.models._t2i_latents import Latents
-from upturn.models._t2i_module import CAPTION, Joint, TextCaller
+from upturn.models._t2i_live import settle
+from upturn.models._t2i_module import CAPTION
 from upturn.models._t2i_pipeline import Pipeline, cached, family_of, from_folder, hub_folder
 from upturn.models._t2i_sampling import TextToImageSampling
 from upturn.models._t2i_unet import StableDiffusionXl
-from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, Stacks, content_id
+from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, content_id
 
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
 _CAPTIONS = "captions"  # the samples' field with several captions a picture, and a batch's column of their keys
-_DEFAULT_LATENTS = 128  # a side, where the denoiser's config does not say: Flux's pipeline
 
 
 @dataclass(eq=False)
 class TextToImage(Diffusion):
-    """Text to image: a U-Net or transformer pipeline of `diffusers`, or a small one from nothing; pictures are square.
+    """Text to image: a U-Net or transformer pipeline of `diffusers`, or a small one from nothing.
 
     Exactly one of ``config`` (a small Stable Diffusion XL of pixels, its own words; see ``_t2i_small.Small``),
     ``folder`` (a pipeline of diffusers) and ``hub`` (a name; the local cache first) says which: StableDiffusion (1.x,
@@ -46,13 +44,16 @@ class TextToImage(Diffusion):
     use the folder that it names. Several captions a picture: the samples' field "captions", tuples of texts, one of
     which a draw reads. Log-probs are surrogates: see ``Diffusion``.
 
+    Pictures are squares of ``size`` pixels, or of several sizes of about that area (the source's ``buckets``): a batch
+    has one, and ``width`` and ``height`` of the sampling's settings ask for one.
+
     Saved as a pipeline that plain diffusers opens. A safety checker is not read and not kept.
     """
 
     config: dict[str, Any] | None = None
     folder: str | None = None
     hub: str | None = None
-    size: int | None = None  # pixels a side; None: the pipeline's own, or the examples' for a config
+    size: int | None = None  # pixels a side of a square; None: the pipeline's own, or the examples' for a config
     train_text: bool | None = None  # CLIP text encoders with the denoiser; None: of a config yes, of a checkpoint no
     caption_dropout: float = 0.1  # Ho & Salimans 2022, section 4.1: 0.1 or 0.2
     min_snr: float | None = None  # 5: Hang et al. 2023, "Efficient diffusion training via min-SNR weighting", sec. 3.4
@@ -66,12 +67,16 @@ class TextToImage(Diffusion):
     pipeline: Pipeline = field(init=False, repr=False)
     small: _t2i_small.Small | None = field(default=None, init=False, repr=False)
     shelf: Cache | None = field(default=None, init=False, repr=False)  # the cache on the disk
+    latents: Latents = field(init=False, repr=False)
+    captions: Captions = field(init=False, repr=False)
+    _forms: dict[tuple[int, ...], Formulation] = field(default_factory=dict, init=False, repr=False)
 
     name: ClassVar[str] = "text_to_image"
     kind: ClassVar[Kind] = "image"
     Sampling: ClassVar[type] = TextToImageSampling
     asks: ClassVar[tuple[str, ...]] = (CAPTION,)
     counted: ClassVar[int] = 1
+    several_sizes: ClassVar[bool] = True
     dear: ClassVar[bool] = True  # frozen networks read pictures and captions before a training: a plan times it
 
     def __post_init__(self) -> None:
@@ -131,63 +136,15 @@ class TextToImage(Diffusion):
             raise UserError("there are no examples to build a model for", where="model")
         seeds.seed_torch(key)
         if self.small is not None:
-            size = self.size or int(examples.content.shape[1])
+            size = self.size or sizes.own_size(examples.content)
             captions = [text for texts in _texts(examples) for text in texts]
             pipeline = _t2i_small.build(self.small, size, captions)
         else:
             folder = Path(self.folder) if self.folder is not None else hub_folder(str(self.hub), self._where)
             pipeline, size = from_folder(folder, self._where), self.size or 0
-        self._settle(pipeline, size)
-        self._check_pictures(examples.content)
+        settle(self, pipeline, size)
+        sizes.check(self, examples.content)
         self.id = content_id(self.name, key, str(self.config), self.folder, self.hub)
-
-    def _settle(self, pipeline: Pipeline, size: int) -> None:
-        """Live parts; ``size`` 0 is the pipeline's own."""
-        family, self.pipeline, self.words = pipeline.family, pipeline, ()
-        self.inverts, self.pipeline_class = family.inverts, str(family.index["_class_name"])
-        at = "cuda" if torch.cuda.is_available() else "cpu"
-        self.latents = Latents(pipeline.vae.to(at), family.shifts)
-        settings: Any = pipeline.denoiser.config
-        side = _side(size, self.latents.factor, settings)
-        patch = int(getattr(settings, "patch_size", None) or 1) if family.patch == 1 else family.patch
-        if side % patch:
-            raise UserError(
-                f"pictures of {size} pixels do not fit: the size must be a multiple of {patch * self.latents.factor}",
-                where="model.size", fix="Change 'size:'.",
-            )
-        self.frame = Frame((self.latents.channels, side, side), (0.0,) * self.latents.channels, 1.0, 1.0)
-        self.form = scheduled.formulation(
-            pipeline.scheduler, self._where, tokens=(side // patch) ** 2, time=family.time, last=family.last
-        )
-        self._operations = {}
-        if self.gradient_checkpointing:
-            pipeline.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
-        trained = {
-            name: encoder for name, encoder in pipeline.encoders.items() if self.trains_text and name in family.trains
-        }
-        for encoder in trained.values():
-            encoder.requires_grad_(True)
-        pixels = side * self.latents.factor
-        self.module = Joint(family, pixels, pipeline.denoiser, trained) if trained else pipeline.denoiser
-        silent: dict[str, Tensor] = {}
-        for name in family.encoders:
-            if name not in pipeline.encoders:
-                silent |= family.silent(name, pipeline.denoiser, 1)
-        frozen = {name: encoder.to(at) for name, encoder in pipeline.encoders.items() if name not in trained}
-        self.shelf = Cache(Path(self.cache).expanduser()) if isinstance(self.cache, str) else None
-        self.captions = Captions(
-            family, pipeline.tokenizers, frozen, frozenset(trained), silent, bool(self.cache), self.shelf
-        )
-        self.caller = TextCaller(family, self.captions, pixels, bool(trained))
-
-    def _check_pictures(self, content: Array) -> None:
-        wanted = (self.pixels, self.pixels, 3)
-        if content.ndim != 4 or content.shape[1:] != wanted or content.dtype != np.uint8:
-            raise UserError(
-                f"the examples are {content.dtype} of shape {'x'.join(map(str, content.shape[1:]))}, the model takes "
-                f"uint8 pictures of {'x'.join(map(str, wanted))}", where="model.size",
-                fix=f"Write 'size: {self.pixels}' for the data, or another 'size:' for the model.",
-            )
 
     def save(self, folder: Path) -> None:
         """A pipeline folder that ``DiffusionPipeline.from_pretrained`` opens, model.json, adapters/, and tokens/."""
@@ -196,7 +153,7 @@ class TextToImage(Diffusion):
     def load(self, folder: Path) -> None:
         """What was saved. Raises UserError where this instance contradicts it, or a file is missing or damaged."""
         pipeline, said = _t2i_files.load(self, folder)
-        self._settle(pipeline, int(said["size"]))
+        settle(self, pipeline, int(said["size"]))
         _adapter_files.load(self.module, folder)
         _t2i_words.load(self, folder)
 
@@ -208,29 +165,36 @@ class TextToImage(Diffusion):
         See ``notes`` for captions that are longer than a text encoder reads, and for what the cache had and had not.
         """
         self._check_kind(samples)
-        self._check_pictures(samples.content)
+        sizes.check(self, samples.content)
         texts = _texts(samples)
         flat = self.captions.keys([text for row in texts for text in row])
         widths = torch.tensor([len(row) for row in texts])
         keys = torch.full((len(texts), max(map(len, texts), default=1)), -1)
         keys[torch.arange(keys.shape[1])[None, :] < widths[:, None]] = flat
         cut = sum(text in self.captions.cut for row in texts for text in row)
-        x = self._seen(samples.content)
+        x = sizes.seen(self, samples.content)
         self.notes = (*self.captions.notes, *(self.shelf.told() if self.shelf else ()))
         self.captions.notes.clear()
         if cut:
             self.notes += (f"{cut} of {len(flat)} captions are longer than the text encoder reads, and are cut",)
         return Batch({"x": x, _CAPTIONS: keys})
 
-    def _seen(self, content: Array) -> Tensor | Stacks:
-        if self.shelf is not None and len(content):
-            return self.shelf.latents(self.latents, content, frozenset({size_of(content)}))
-        pixels = self.latents.pixels(content)
-        return self.latents.moments(pixels, at_once=1) if self.cache else pixels
+    def row_shape(self, batch: Batch) -> tuple[int, ...]:
+        return sizes.row_shape(self, batch)
+
+    def drawn_shape(self, settings: Any) -> tuple[int, ...]:
+        return sizes.drawn_shape(self, settings)
+
+    def form_of(self, shape: tuple[int, ...]) -> Formulation:
+        if shape == self.frame.shape:
+            return self.form
+        if shape not in self._forms:
+            self._forms[shape] = sizes.formulation(self.pipeline, self._where, *shape[1:])
+        return self._forms[shape]
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw:
         """The base's, with the noise of the autoencoder's posterior, which caption is read, and the offset noise."""
-        drawn, stop = super().draw(batch, key, start), start + len(batch)
+        drawn, stop, shape = super().draw(batch, key, start), start + len(batch), self.row_shape(batch)
 
         def shared(table: Tensor) -> Tensor:
             return table.repeat_interleave(batch.candidates, dim=0) if batch.candidates > 1 else table
@@ -238,11 +202,11 @@ class TextToImage(Diffusion):
         latent = variant = None
         noise = drawn.noise
         if self.latents.sampled:
-            latent = shared(seeds.table_normal(key, start, stop, self.frame.shape, stream=_LATENT))
+            latent = shared(seeds.table_normal(key, start, stop, shape, stream=_LATENT))
         if batch[_CAPTIONS].shape[1] > 1:
             variant = shared(seeds.table_uniform(key, start, stop, stream=_VARIANT))
         if self.noise_offset:
-            level = seeds.table_normal(key, start, stop, (self.draws, self.frame.shape[0]), stream=_OFFSET)
+            level = seeds.table_normal(key, start, stop, (self.draws, shape[0]), stream=_OFFSET)
             noise = noise + self.noise_offset * shared(level)[..., None, None]
         return replace(drawn, noise=noise, latent=latent, variant=variant)
 
@@ -316,16 +280,3 @@ def _texts(samples: Samples) -> list[tuple[str, ...]]:
     if several is None:
         return [(prompt.text,) for prompt in samples.prompts]
     return [tuple(texts) or (prompt.text,) for texts, prompt in zip(several, samples.prompts, strict=True)]
-
-
-def _side(size: int, factor: int, settings: Any) -> int:
-    """Latents a side of pictures of ``size`` pixels, 0 for the denoiser's own."""
-    if not size:
-        own = getattr(settings, "sample_size", None) or _DEFAULT_LATENTS
-        return int(own if isinstance(own, int) else own[0])
-    if size % factor:
-        raise UserError(
-            f"pictures of {size} pixels do not fit: the size must be a multiple of {factor}", where="model.size",
-            fix="Change 'size:'.",
-        )
-    return size // factor

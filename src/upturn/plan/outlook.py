@@ -35,7 +35,7 @@ def _weight_bytes(module: torch.nn.Module) -> int:
 def _content_bytes(samples: Samples) -> float:
     if samples.kind == "text":
         return float(np.mean([len(str(text)) for text in samples.content[:500]]))
-    return float(samples.content[:1].nbytes)
+    return float(samples.content[0].nbytes) if len(samples) else 0.0
 
 
 def theory(planner: Planner) -> Verdict | None:

@@ -16,7 +16,7 @@ import torch
 from upturn import seeds
 from upturn.assemble import Assembly, Evaluator, Toolbox, prompt_for, where
 from upturn.feeds import Feed, FixedFeed
-from upturn.plan import before, passes, timing
+from upturn.plan import before, passes, sizes, timing
 from upturn.plan.passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
@@ -41,6 +41,7 @@ class Timed:
     examples: Batch
     feed: Feed
     count: int
+    more: int = 0  # batches an epoch beyond those that so many would make, where each size of picture has its own
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class Planner:
         self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int, made: int | None = None
     ) -> None:
         """A row of training on ``rows`` samples that are encoded as these are, ``made`` of them in this round."""
+        more = sizes.more_batches(like, spec.batch_size)
+        like = sizes.of_one_size(like)
         groups = len(np.unique(like.group))
         shown = like.take(np.arange(min(len(like), _SHOWN * spec.batch_size * len(like) // groups)))
         objective, mixture = self.parts.objective(spec), Mixture(shown, np.ones(len(shown)))
@@ -118,7 +121,7 @@ class Planner:
         self.rows += self._encoding.row(unit, model, rows + held_out, made)
         count = max(1, rows * len(examples) // len(shown))
         feed = FixedFeed(examples, spec.batch_size, 0)
-        self.train(unit, step, model, spec, Timed(examples, feed, count), rows)
+        self.train(unit, step, model, spec, Timed(examples, feed, count, more), rows)
 
     def train(
         self, unit: str, step: str, model: Trainable, spec: Training, timed: Timed, rows: int, draw: Draw = Draw()
@@ -127,7 +130,7 @@ class Planner:
         if isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":
             self.rows.append(Row(unit, step, rows, 0, 0.0, 2 * COMMIT))
             return
-        per_epoch = draw.passes * -(-timed.count // spec.batch_size)
+        per_epoch = draw.passes * (-(-timed.count // spec.batch_size) + timed.more)
         steps = spec.steps or (spec.epochs or 0) * per_epoch
         self._epochs[unit] = steps / per_epoch
         each = self._step_seconds(model, spec, timed)

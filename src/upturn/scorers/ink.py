@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.types import Samples, Scores
+from upturn.types import Samples, Scores, by_size
 
 
 @dataclass
@@ -15,6 +16,8 @@ class Ink:
     """How bright a picture is on average, in [0, 1]: a taste that needs no model (on dark paper, ink is bright)."""
 
     scale: float = 1.0
+
+    several_sizes: ClassVar[bool] = True
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -26,4 +29,7 @@ class Ink:
         if samples.kind != "image":
             raise UserError(f"'ink' judges images, and these samples are {samples.kind}", where="scorer 'ink'",
                             fix="Use 'length' for text, 'closeness' for points.")
-        return Scores("ink", self.scale * samples.content.mean(axis=(1, 2, 3), dtype=np.float64) / 255)
+        means = np.zeros(len(samples))
+        for rows, alike in by_size(samples.content):
+            means[rows] = alike.mean(axis=(1, 2, 3), dtype=np.float64)
+        return Scores("ink", self.scale * means / 255)

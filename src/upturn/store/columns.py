@@ -88,8 +88,8 @@ def numbers(column: pa.ChunkedArray) -> Array:
     return np.array(column.to_numpy())
 
 
-def content_column(samples: Samples) -> tuple[Any, list[int]]:
-    """The content's column, and the shape of one row."""
+def content_column(samples: Samples) -> tuple[Any, list[int] | None]:
+    """The content's column, and the shape of one row; None of pictures of several sizes."""
     import pyarrow as pa
 
     body = samples.content
@@ -108,7 +108,7 @@ def content_column(samples: Samples) -> tuple[Any, list[int]]:
         pictures = pa.array(png.encode(body[start : start + _PICTURES]), pa.binary())
         paths = pa.nulls(len(pictures), pa.string())
         chunks.append(pa.StructArray.from_arrays([pictures, paths], names=["bytes", "path"]))
-    return pa.chunked_array(chunks), list(body.shape[1:])
+    return pa.chunked_array(chunks), None if body.dtype == object else list(body.shape[1:])
 
 
 def prompt_columns(prompts: Sequence[Prompt]) -> dict[str, Any]:
@@ -172,6 +172,8 @@ def to_samples(table: pa.Table) -> Samples:
     elif kind == "points":
         flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         content = np.concatenate(flat or [np.empty(0)]).astype(np.float32, copy=False).reshape(len(table), *shape)
+    elif shape is None:
+        content = png.decode_each([file for part in column.chunks for file in part.field("bytes").to_pylist()])
     else:
         parts = [png.decode(part.field("bytes").to_pylist(), tuple(shape)) for part in column.chunks if len(part)]
         content = np.concatenate(parts) if parts else np.empty((0, *shape), dtype=np.uint8)

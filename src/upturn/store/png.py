@@ -13,13 +13,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from upturn.types import Array
+from upturn.types import Array, by_size
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG colour type: grey, grey + alpha, RGB, RGB + alpha
 _UP = 2
 _LEVEL = 1  # zlib's fastest: small pictures hardly shrink further
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+_IHDR_END = 29  # bytes of a file up to the end of its first chunk's data; the colour type is the fourth before it
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -32,7 +34,13 @@ def _head(height: int, width: int, channels: int) -> bytes:
 
 
 def encode(images: Array) -> list[bytes]:
-    """(N, H, W, C) uint8 with C in 1..4 -> N PNG files. ValueError for any other array."""
+    """(N, H, W, C) uint8 with C in 1..4, or objects of several sizes -> N PNG files. ValueError for any other array."""
+    if images.dtype == object:
+        found = [b""] * len(images)
+        for rows, alike in by_size(images):
+            for row, file in zip(rows, encode(alike), strict=True):
+                found[row] = file
+        return found
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in _COLOUR or 0 in images.shape[1:]:
         raise ValueError(f"pictures must be (N, H, W, 1..4) uint8, not {images.shape} {images.dtype}")
     n, height, width, channels = images.shape
@@ -49,23 +57,43 @@ def encode(images: Array) -> list[bytes]:
     ]
 
 
-def decode(pictures: Sequence[bytes], shape: tuple[int, int, int]) -> Array:
+def decode(given: Sequence[bytes], shape: tuple[int, int, int]) -> Array:
     """N PNG files of one shape (H, W, C) -> (N, H, W, C) uint8. ValueError where one is damaged or of another shape."""
     height, width, channels = shape
     head, stride = _head(height, width, channels), 1 + width * channels
     start = len(head) + 8  # past the length and the name of the IDAT chunk
-    own = all(picture.startswith(head) and picture[start - 4 : start] == b"IDAT" for picture in pictures)
+    own = all(picture.startswith(head) and picture[start - 4 : start] == b"IDAT" for picture in given)
     if own:
         try:
-            raw = b"".join([zlib.decompress(picture[start:-16]) for picture in pictures])  # 4 of CRC, 12 of IEND
+            raw = b"".join([zlib.decompress(picture[start:-16]) for picture in given])  # 4 of CRC, 12 of IEND
         except zlib.error:
             own = False
-    if own and len(raw) == len(pictures) * height * stride:
-        rows = np.frombuffer(raw, dtype=np.uint8).reshape(len(pictures), height, stride)
+    if own and len(raw) == len(given) * height * stride:
+        rows = np.frombuffer(raw, dtype=np.uint8).reshape(len(given), height, stride)
         if (rows[:, :, 0] == _UP).all():
             flat = np.add.accumulate(rows[:, :, 1:], axis=1, dtype=np.uint8)
-            return flat.reshape(len(pictures), *shape)
-    return np.stack([_by_pil(picture, shape) for picture in pictures])
+            return flat.reshape(len(given), *shape)
+    return np.stack([_by_pil(picture, shape) for picture in given])
+
+
+def decode_each(given: Sequence[bytes]) -> Array:
+    """N PNG files of several sizes -> (N,) objects (H, W, C) uint8. ValueError where one is damaged or no PNG."""
+    shapes = [_shape(picture) for picture in given]
+    out = np.empty(len(given), dtype=object)
+    for shape in dict.fromkeys(shapes):
+        rows = [row for row, own in enumerate(shapes) if own == shape]
+        for row, picture in zip(rows, decode([given[row] for row in rows], shape), strict=True):
+            out[row] = picture
+    return out
+
+
+def _shape(picture: bytes) -> tuple[int, int, int]:
+    """(H, W, C) as the file's first chunk says."""
+    channels = {colour: count for count, colour in _COLOUR.items()}
+    if not picture.startswith(_SIGNATURE) or len(picture) < _IHDR_END or picture[_IHDR_END - 4] not in channels:
+        raise ValueError("a picture is damaged: it is no PNG file of 8 bits")
+    width, height = struct.unpack(">II", picture[16:24])
+    return height, width, channels[picture[_IHDR_END - 4]]
 
 
 def _by_pil(picture: bytes, shape: tuple[int, int, int]) -> Array:

@@ -1,4 +1,4 @@
-"""Picture files and bytes -> one array of equal squares; every picture that cannot be read is named."""
+"""Picture files and bytes -> one array of equal squares, or pictures of several sizes; what cannot be read is named."""
 
 from __future__ import annotations
 
@@ -53,16 +53,17 @@ class Pictures:
             raise ValueError(f"background must be a colour (white, #ffffff), not {self.background!r}") from error
 
     def decode(self, given: Sequence[Path | bytes], names: Sequence[str]) -> tuple[Array, Array, list[str]]:
-        """(M, size, size, channels) uint8 of the readable ones, (N,) bool which they are, and notes.
+        """Content of the M readable ones, (N,) bool which they are, and notes.
 
         Raises UserError naming the first unreadable pictures where they are more than ``broken_at_most``.
         """
-        out = np.empty((len(given), self.size, self.size, self.channels), dtype=np.uint8)
+        out = self.room(len(given))
+        sizes = np.zeros((len(given), 2))
         reasons: list[str] = [""] * len(given)
 
         def one(row: int) -> None:
             try:
-                out[row] = self._square(given[row])
+                out[row], sizes[row] = self._read(given[row])
             except Exception as error:  # Pillow's readers raise dozens of types for malformed files
                 reasons[row] = _why(error)
 
@@ -77,26 +78,41 @@ class Pictures:
                 where=names[broken[0]], fix="Mend or remove them, or allow a share: 'broken_at_most: 0.01'.",
             )
         if not broken:
-            return out, readable, []
+            return out, readable, self.said(out, sizes)
         shown = ", ".join(names[row] for row in broken[:_NAMED])
-        return out[readable], readable, [f"{len(broken)} of {len(given)} pictures cannot be read, left out: {shown}"]
+        note = f"{len(broken)} of {len(given)} pictures cannot be read, left out: {shown}"
+        return out[readable], readable, [note, *self.said(out[readable], sizes[readable])]
 
-    def _square(self, given: Path | bytes) -> Array:
-        """(size, size, channels) uint8."""
+    def room(self, count: int) -> Array:
+        """For so many pictures: (N, size, size, channels) uint8."""
+        return np.empty((count, self.size, self.size, self.channels), dtype=np.uint8)
+
+    def shape_of(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) that a picture of this width and height gets."""
+        return self.size, self.size
+
+    def said(self, content: Array, given: Array) -> list[str]:
+        """Notes on pictures that were ``given`` in (N, 2) width and height."""
+        return []
+
+    def _read(self, given: Path | bytes) -> tuple[Array, tuple[int, int]]:
+        """(height, width, channels) uint8, and the width and height of the whole picture."""
         from PIL import Image, ImageOps
 
         with Image.open(io.BytesIO(given) if isinstance(given, bytes) else given) as opened:
-            opened.draft("RGB", (2 * self.size, 2 * self.size))  # JPEG only: decodes no more than twice what is needed
+            wanted = max(self.shape_of(*opened.size))
+            opened.draft("RGB", (2 * wanted, 2 * wanted))  # JPEG only: decodes no more than twice what is needed
             picture = _eight_bits(ImageOps.exif_transpose(opened))
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 ground = Image.new("RGBA", picture.size, self.background)
                 picture = Image.alpha_composite(ground, picture)
             picture = picture.convert("RGB" if self.channels == 3 else "L")
-        side = (self.size, self.size)
-        if picture.size != side:
-            picture = ImageOps.fit(picture, side, method=Image.Resampling.LANCZOS)
-        return np.asarray(picture).reshape(self.size, self.size, self.channels)
+        width, height = self.shape_of(*picture.size)
+        fitted = picture
+        if picture.size != (width, height):
+            fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.LANCZOS)
+        return np.asarray(fitted).reshape(height, width, self.channels), picture.size
 
 
 def _why(error: Exception) -> str:

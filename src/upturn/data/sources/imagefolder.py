@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from upturn import components
 from upturn.data.sources import _together
+from upturn.data.sources._buckets import Buckets, told
 from upturn.data.sources._columns import classes_of, empty_class
 from upturn.data.sources._common import Rows, a_folder, check_fraction, divide, with_own_test
 from upturn.data.sources._layouts import Listing, listing, shown
@@ -28,9 +31,10 @@ _TAKEN = frozenset({FILE, CONCEPT, "split", "captions", "key", "rank", "score", 
 class Imagefolder(Pictures):
     """A folder of pictures with metadata.jsonl or .csv, sibling .txt captions, class folders, or nothing.
 
-    Content (N, size, size, channels) uint8. Prompts: the caption and the class where there are such; a class without
-    a caption gives its name as the text. Pictures with the same pixels stand on one side. All columns of the metadata
-    are fields of the prompt (text; a list joined by ", "), for captions and scorers, and of the sample, for ``where:``.
+    Content (N, size, size, channels) uint8, or with ``buckets`` of several sizes. Prompts: the caption and the
+    class where there are such; a class without a caption gives its name as the text. Pictures with the same pixels
+    stand on one side. All columns of the metadata are fields of the prompt (text; a list joined by ", "), for
+    captions and scorers, and of the sample, for ``where:``.
 
     path      the folder, searched to the bottom; hidden files (.name) are none of it
     test      the data's own test folder; its pictures that stand in train are taken out and counted
@@ -42,6 +46,9 @@ class Imagefolder(Pictures):
     variants  regular expressions instead of that rule: what they match in a name makes no difference
     hold_out  column -> values: concepts that are held out on purpose, with their variants; the field "concept" of a
               sample is the value that it was held out for, "" elsewhere
+    buckets   pictures keep about their shape: {step: 64, at_most: 2.0} cuts each to the nearest of the sizes that
+              ``Buckets`` makes, of about the area of ``size`` squared. text_to_image learns from such pictures; what
+              cannot take pictures of several sizes is refused by name when the recipe is read
     """
 
     kind: ClassVar[Kind] = "image"
@@ -55,10 +62,13 @@ class Imagefolder(Pictures):
     together: str | None = None
     variants: list[str] | None = None
     hold_out: dict[str, list[str]] = field(default_factory=dict)
+    buckets: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_fraction(self.held_out)
         self.check_pictures()
+        if self._buckets is not None:
+            self._buckets.sizes(self.size)
         if self.variants is not None and self.together is None:
             raise ValueError("variants says what makes no difference in the column that 'together' names: name one")
         for pattern in self.variants or ():
@@ -68,6 +78,29 @@ class Imagefolder(Pictures):
                 raise ValueError(f"variants: {pattern!r} is no regular expression: {error}") from error
         if self.test is not None and (self.together is not None or self.hold_out):
             raise ValueError("the data's own test folder decides what is held out: leave out 'together' and 'hold_out'")
+
+    @cached_property
+    def _buckets(self) -> Buckets | None:
+        if self.buckets is None:
+            return None
+        made: Buckets = components.checked(Buckets, self.buckets, "data.buckets", "buckets")
+        return made
+
+    @property
+    def several_sizes(self) -> bool:
+        """Whether pictures may differ in size."""
+        return self.buckets is not None
+
+    def room(self, count: int) -> Array:
+        return super().room(count) if self._buckets is None else np.empty(count, dtype=object)
+
+    def shape_of(self, width: int, height: int) -> tuple[int, int]:
+        if self._buckets is None:
+            return super().shape_of(width, height)
+        return self._buckets.nearest(width, height, self.size)
+
+    def said(self, content: Array, given: Array) -> list[str]:
+        return [] if self._buckets is None else [told(content, given)]
 
     def load(self) -> Splits:
         """Decodes all pictures. Raises UserError naming what was found and what was expected, or the broken picture."""
