@@ -52,7 +52,7 @@ def votes_so_far(run: Run) -> Votes | None:
 
 def _database(run: Run) -> str | None:
     """The URL that the recipe names."""
-    rounds = yaml.safe_load(run.recipe_text).get("rounds") or {}
+    rounds = (yaml.safe_load(run.recipe_text) or {}).get("rounds") or {}
     url = (rounds.get("people") or {}).get("database")
     return None if url is None else str(url)
 
