@@ -109,3 +109,14 @@ def test_pictures_have_every_scale() -> None:
         ("", "twin"), ("twin", "scale 1"), ("twin", "scale 2")
     ]
     assert all(np.isfinite(cloud.points).all() for cloud in chunk.clouds)
+
+
+def test_the_command_writes_a_table_and_a_page(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from upturn.cli import app
+
+    few = [word for name in ("n", "seeds", "steps", "spoiling", "early") for word in (f"--{name}", str(TINY[name]))]
+    done = CliRunner().invoke(app, ["lab", "guidance", *few, "--scale", "1,2", "--workers", "1", "--to", str(tmp_path)])
+    assert done.exit_code in (0, 1), done.output  # 1: a formula is outside, as it may be of so few
+    assert list(tmp_path.rglob("*.parquet")) and list(tmp_path.rglob("*.html"))
