@@ -23,11 +23,11 @@ WORDS = ("the", "king", "and", "queen", "of", "this", "land", "shall", "yield", 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Sixty thousand characters of words with frequencies of Zipf."""
+    """Three hundred thousand characters, twenty sections of the corpus, of words with frequencies of Zipf."""
     rng = np.random.default_rng(0)
     made = [f"{word}{ending}" for ending in ("", "s", "ed", "ly", "ing") for word in WORDS]
     shares = 1 / np.arange(1, len(made) + 1)
-    drawn = rng.choice(made, size=12_000, p=shares / shares.sum())
+    drawn = rng.choice(made, size=60_000, p=shares / shares.sum())
     path = tmp_path_factory.mktemp("story") / "story.txt"
     path.write_text("\n\n".join(" ".join(drawn[i : i + 40]) for i in range(0, len(drawn), 40)), encoding="utf-8")
     return str(path)

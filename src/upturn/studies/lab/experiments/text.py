@@ -63,6 +63,8 @@ class Text(Experiment):
     def __post_init__(self) -> None:
         if min(self.n) < 2 or min(self.rounds, self.steps, self.batch, self.layers) < 1 or self.seeds < 2:
             raise ValueError("needs n and seeds of 2 or more; rounds, steps, batch and layers of at least 1")
+        if self.vocabulary < 256 + 3:
+            raise ValueError(f"vocabulary {self.vocabulary} is too small: every byte and three special tokens are 259")
         if self.width < passages.HEAD or self.width % passages.HEAD:
             raise ValueError(f"width {self.width} is no multiple of {passages.HEAD}, the width of a head")
         if min(self.lam) < 0 or math.isnan(sum(self.lam)):
