@@ -17,7 +17,7 @@ from upturn.cli.progress import Lines
 from upturn.feedback.stand_in import run_through
 from upturn.store.run import Run
 from upturn.store.values import read_values
-from upturn.store.votes import votes_of
+from upturn.store.votes.frozen import votes_of
 
 SEEDS = 5
 LEAST = 0.8  # of the true reward's gain

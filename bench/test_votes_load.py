@@ -20,7 +20,7 @@ from common import once, say
 
 import databases
 from upturn.store.run import Run
-from upturn.store.votes import open_box
+from upturn.store.votes.box import open_box
 from voting import made_run, text_samples
 
 VOTES = int(os.environ.get("VOTES", "20000"))

@@ -348,7 +348,8 @@ def test_captions_that_nothing_reads_are_refused() -> None:
 
 
 def test_several_strategies_are_refused_by_a_run_and_survive_the_yaml() -> None:
-    from upturn.assemble import assemble, caption_strategies
+    from upturn.assemble import assemble
+    from upturn.captioning import caption_strategies
 
     policy = "models.policy={name: text_to_image, config: {}}"
     asked = recipe.parse(RECIPE, "r", ["captions=[empty, {name: fixed, text: x}]", policy])

@@ -21,7 +21,7 @@ from upturn.feedback.server import running
 from upturn.feedback.studio import Studio
 from upturn.store import png
 from upturn.store.run import Run
-from upturn.store.votes import open_box
+from upturn.store.votes.box import open_box
 from voting import Caller, booth_over
 
 LONG = 240  # seconds: the worker imports everything anew, and the machine may be busy

@@ -18,7 +18,7 @@ from upturn.cli import app
 from upturn.errors import RunError, UserError
 from upturn.store.columns import read_table
 from upturn.studies.lab import conduct
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
 from upturn.studies.lab.rows import Formula, Row, judged, measured
 from upturn.watch import Watch
 
@@ -26,7 +26,7 @@ FEW = {"n": [10, 50], "rounds": 3, "replicas": 400}
 
 
 @dataclass
-class Coin(Experiment):
+class Coin(AtOnce):
     """A coin that learns its own bias."""
 
     n: list[int] = setting([10, 100], "tosses a round")

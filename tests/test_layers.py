@@ -21,8 +21,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "upturn"
 ROWS = (
     "errors", "watch", "types", "protocols", "seeds", "statistics", "theory", "components", "fingerprint", "recipe",
     "store", "features", "data", "asking", "diffusion", "models", "adapters", "objectives", "scorers", "curators",
-    "growers", "metrics", "gate", "guiding", "sizing", "assemble", "engine", "averaging", "optimiser", "feeds",
-    "tracking", "beforehand", "trainer", "stages", "sampling", "merging", "searching", "plan", "starters", "loop",
+    "growers", "metrics", "gate", "guiding", "sizing", "choosing", "captioning", "toolbox", "assemble", "engine",
+    "averaging", "optimiser", "feeds", "tracking",
+    "beforehand", "trainer", "stages", "sampling", "merging", "searching", "plan", "starters", "loop",
     "status", "studies", "feedback", "report", "cli", "",
 )  # fmt: skip
 # "" is upturn/__init__.py, which nothing in the house imports

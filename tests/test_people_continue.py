@@ -20,7 +20,7 @@ from test_people_loop import VOTED
 from upturn import cli, loop
 from upturn.errors import UserError
 from upturn.store.run import Run
-from upturn.store.votes import votes_of
+from upturn.store.votes.frozen import votes_of
 from voting import Caller, made_run, picture_samples
 
 PATIENCE = 300.0  # seconds: the machine may be busy

@@ -20,8 +20,9 @@ from upturn.recipe import to_yaml
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
-from upturn.store.votes import Answer, open_box, votes_of
-from upturn.store.votes.words import Refused
+from upturn.store.votes.box import open_box
+from upturn.store.votes.frozen import votes_of
+from upturn.store.votes.words import Answer, Refused
 
 RUNNER = CliRunner()
 FITTED = """

@@ -175,7 +175,8 @@ def test_a_run_without_votes_says_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_votes_are_read_from_the_runs_database(run: Run, tmp_path: Path) -> None:
-    from upturn.store.votes import Answer, Task, open_box
+    from upturn.store.votes.box import open_box
+    from upturn.store.votes.words import Answer, Task
 
     ids = tuple(text_samples(5).ids[:4].tolist())
     with open_box(run) as box:

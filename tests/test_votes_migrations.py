@@ -15,12 +15,13 @@ from sqlalchemy import inspect, text
 
 import databases
 from upturn.errors import UserError
-from upturn.store.votes import BallotBox, Task, upgrade
 from upturn.store.votes import tables as t
+from upturn.store.votes import upgrade
+from upturn.store.votes.box import BallotBox
 from upturn.store.votes.engine import engine_for
 from upturn.store.votes.record import record
 from upturn.store.votes.upgrade import HEAD, version
-from upturn.store.votes.words import Answer
+from upturn.store.votes.words import Answer, Task
 
 KEY, SCHEMA = b"k" * 32, "upturn_migrations"
 

@@ -16,10 +16,10 @@ from sqlalchemy.exc import DatabaseError
 
 import databases
 from upturn.errors import UserError
-from upturn.store.votes import Answer, BallotBox, Refused, Showing, Task
 from upturn.store.votes import tables as t
+from upturn.store.votes.box import BallotBox
 from upturn.store.votes.tokens import hashed, key_in
-from upturn.store.votes.words import OVERALL, Mode
+from upturn.store.votes.words import OVERALL, Answer, Mode, Refused, Showing, Task
 
 KEY = b"k" * 32
 Open = Callable[..., BallotBox]

@@ -19,7 +19,7 @@ from upturn.feedback.booth import Booth
 from upturn.feedback.sessions import Limits, Rate, Rates
 from upturn.store import tables
 from upturn.store.run import Run
-from upturn.store.votes import open_box
+from upturn.store.votes.box import open_box
 from upturn.types import Array, Prompt, Samples, synthetic_samples
 
 RECIPE = "name: voted\n"

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from upturn import components, guiding, sizing
+from upturn.captioning import caption_of, reads_text, refuse_captions
+from upturn.choosing import AMONG_CANDIDATES, BY_REWARD, PICKED, refuse_choices
 from upturn.errors import UserError
 from upturn.gate import guard
 from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
-from upturn.recipe import Recipe, Rounds, Training
-from upturn.types import Array, Prompt, Samples
+from upturn.recipe import Recipe, Training
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
-_CHOOSE_BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
-_AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})
-_PICKED = "picked"  # the curator that reads what people chose
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,16 @@ class Filtering:
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """Score words: scorers, the least reward or share of each word, and what is asked for."""
+
+    scorers: Mapping[str, tuple[Scorer, float]]
+    levels: Mapping[float, str]
+    shares: Mapping[float, str]
+    ask: str
+
+
+@dataclass(frozen=True)
 class Assembly:
     """All the parts of a recipe; nothing is loaded or trained yet."""
 
@@ -58,6 +64,7 @@ class Assembly:
     judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
     captions: Caption | None = None  # None: the prompts are worded as the source gives them
     filtering: Filtering | None = None
+    score_words: Spoken | None = None
     taste: Mapping[str, tuple[Scorer, float]] = field(default_factory=dict)  # of the recipe's simulated people
 
     def model(self, name: str, policy: Path | None = None) -> Trainable:
@@ -130,8 +137,9 @@ def assemble(recipe: Recipe) -> Assembly:
             name: _scorers(model.refit.score, f"models.{name}.refit.score")
             for name, model in recipe.models.items() if model.refit is not None
         },
-        captions=_captions(recipe, source, policy),
+        captions=caption_of(recipe, source, policy),
         filtering=_filtering(recipe),
+        score_words=_score_words(recipe, source, policy),
         taste=_taste(recipe),
     )
     _check_models_named(recipe, parts)
@@ -185,84 +193,49 @@ def _curators(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, Curat
     return found
 
 
-def caption_strategies(recipe: Recipe) -> dict[str, Caption]:
-    """The strategies that ``captions:`` names, by name (or ``as:``); several are a comparison."""
-    found: dict[str, Caption] = {}
-    for i, spec in enumerate(recipe.captions):
-        at, fields = f"captions.{i}" if len(recipe.captions) > 1 else "captions", dict(spec)
-        name = str(fields.pop("as", fields["name"]))
-        if name in found:
-            raise UserError(f"two caption strategies are called '{name}'", where=at, fix="Give one an 'as:'.")
-        found[name] = components.make("caption", fields, at)
-    return found
-
-
-def reads_text(policy: Any) -> bool:
-    """Whether a model of pictures is asked in words: one of classes asks for a label."""
-    return policy.kind == "image" and "label" not in getattr(policy, "asks", ("label",))
-
-
-def _check_captions(recipe: Recipe, source: Source, policy: Policy) -> None:
-    """Raises UserError where captions are asked for and nothing would read them."""
-    asked = ["captions"] if recipe.captions else []
-    asked += [f"evaluate.{i}.captions" for i, e in enumerate(recipe.evaluate) if e.captions is not None]
-    if asked:
-        refuse_captions(recipe, source, policy, asked[0])
-
-
-def refuse_captions(recipe: Recipe, source: Source, policy: Policy, where: str) -> None:
-    """Raises UserError where the data is no pictures, or the policy reads no text."""
-    if source.kind != "image":
-        raise UserError(
-            f"captions belong to pictures, and the data '{recipe.data['name']}' gives {source.kind}", where=where,
-            fix="Remove it.",
-        )
-    if not reads_text(policy):
-        raise UserError(
-            f"the model '{recipe.models['policy'].name}' reads no text, so no caption would reach it", where=where,
-            fix="Remove it, or use a policy that reads text, such as text_to_image.",
-        )
-
-
-def _captions(recipe: Recipe, source: Source, policy: Policy) -> Caption | None:
-    _check_captions(recipe, source, policy)
-    found = caption_strategies(recipe)
-    if len(found) > 1:
-        raise UserError(
-            f"{len(found)} strategies are a comparison ({', '.join(found)}): one run has one", where="captions",
-            fix="Leave one, e.g. --set captions=empty; 'upturn captions' shows them side by side, and a study "
-            "trains each.",
-        )
-    return next(iter(found.values()), None)
-
-
 def _filtering(recipe: Recipe) -> Filtering | None:
     if recipe.filter is None:
         return None
     names = [str(spec["name"]) for spec in recipe.filter.curate]
-    if _PICKED in names:
-        raise UserError("nobody is asked about real data", where="filter.curate", fix=f"Remove '{_PICKED}'.")
-    alone = [name for name in names if name in _AMONG_CANDIDATES]
+    if PICKED in names:
+        raise UserError("nobody is asked about real data", where="filter.curate", fix=f"Remove '{PICKED}'.")
+    alone = [name for name in names if name in AMONG_CANDIDATES]
     if alone:
         raise UserError(
             f"the curator '{alone[0]}' chooses among candidates of one prompt, and real data has one of each",
             where="filter.curate", fix="Use 'threshold', 'top_fraction' or 'deduplicate'.",
         )
-    rewarded = [name for name in names if name in _CHOOSE_BY_REWARD]
+    rewarded = [name for name in names if name in BY_REWARD]
     if rewarded and not recipe.filter.score:
         raise UserError(
             f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="filter.curate",
             fix="Add 'score:' to the filter.",
         )
     made = Filtering(_scorers(recipe.filter.score, "filter.score"), _curators(recipe.filter.curate, "filter.curate"))
-    for name, (scorer, _) in made.scorers.items():
+    _asked_before_training(recipe, made.scorers, "filter.score")
+    return made
+
+
+def _score_words(recipe: Recipe, source: Source, policy: Policy) -> Spoken | None:
+    asked = recipe.score_words
+    if asked is None:
+        return None
+    refuse_captions(recipe, source, policy, "score_words")
+    scorers = _scorers(asked.score, "score_words.score")
+    _asked_before_training(recipe, scorers, "score_words.score")
+    highest = (asked.levels or asked.shares)[max(asked.levels or asked.shares)]
+    return Spoken(scorers, asked.levels, asked.shares, highest if asked.ask is None else asked.ask)
+
+
+def _asked_before_training(recipe: Recipe, scorers: Mapping[str, tuple[Scorer, float]], where: str) -> None:
+    """Raises UserError where real data is to be scored by a model that is trained on it afterwards."""
+    for name, (scorer, _) in scorers.items():
         for wanted in models_named(scorer):
             if wanted == "policy" or (wanted in recipe.models and recipe.models[wanted].refit is not None):
                 raise UserError(
-                    f"'{name}' asks the model '{wanted}', which is first trained after the data was filtered",
-                    where="filter.score", fix="Use a model with 'fit:'.",
+                    f"'{name}' asks the model '{wanted}', which is first trained after the data was scored",
+                    where=where, fix="Use a model with 'fit:'.",
                 )
-    return made
 
 
 def models_named(part: Any) -> list[str]:
@@ -380,6 +353,8 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
     named += [(f"rounds.people.simulated: {name}", scorer) for name, (scorer, _) in parts.taste.items()]
     if parts.filtering is not None:
         named += [(f"filter.score: {name}", scorer) for name, (scorer, _) in parts.filtering.scorers.items()]
+    if parts.score_words is not None:
+        named += [(f"score_words.score: {name}", scorer) for name, (scorer, _) in parts.score_words.scorers.items()]
     named += [(f"evaluate: {name}", m) for e in parts.evaluators for name, m in e.metrics.items()]
     for where, part in named:
         for wanted in models_named(part):
@@ -403,6 +378,8 @@ def _check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
     if parts.filtering is not None:
         live += [("filter.score", name, scorer) for name, (scorer, _) in parts.filtering.scorers.items()]
         live += [("filter.curate", name, curator) for name, curator in parts.filtering.curators.items()]
+    if parts.score_words is not None:
+        live += [("score_words.score", name, scorer) for name, (scorer, _) in parts.score_words.scorers.items()]
     if recipe.provenance is not None:  # it compares pictures as a whole, by the recipe's features or by their bytes
         live.append(("provenance", "provenance", None))
     metrics = [("evaluate", name, metric) for e in parts.evaluators for name, metric in e.metrics.items()]
@@ -435,7 +412,7 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
             _sampling(policy, turn.online.settings, f"rounds.train.{i}.online.settings")
     if rounds.sample is not None:
         fitted = any(model.refit is not None and not model.refit.score for model in recipe.models.values())
-        _check_choosing(rounds, rounds.sample.candidates, fitted)
+        refuse_choices(rounds, rounds.sample.candidates, fitted)
         if rounds.sample.texts and not (policy.kind == "text" or reads_text(policy)):
             raise UserError(
                 f"the model '{recipe.models['policy'].name}' reads no text", where="rounds.sample.texts",
@@ -443,63 +420,6 @@ def _check_rounds(recipe: Recipe, policy: Policy) -> None:
             )
     if rounds.mix.lambda_ == 0 and rounds.mix.policy != "accumulate":
         raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
-
-
-def _check_choosing(rounds: Rounds, candidates: int, fitted: bool) -> None:
-    """Curators and objectives that compare need several candidates, and something to compare them by.
-
-    ``fitted``: a reward model is fitted on what people say.
-    """
-    rewarded = [c["name"] for c in rounds.curate if c["name"] in _CHOOSE_BY_REWARD]
-    if rewarded and not rounds.score:
-        raise UserError(
-            f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="rounds.curate",
-            fix="Add 'score:' to the rounds.",
-        )
-    single = [name for name in rewarded if name in {"choice", "best_of_n"}]
-    if single and candidates < 2:
-        raise UserError(
-            f"the curator '{single[0]}' chooses among candidates, but there is 1 a prompt",
-            where="rounds.sample.candidates", fix="Ask for at least 2.",
-        )
-    made = [components.make("objective", turn.objective, "rounds.train.objective") for turn in rounds.train]
-    compare = [turn.objective["name"] for turn, objective in zip(rounds.train, made, strict=True)
-               if objective.example == "group"]
-    if compare and (candidates < 2 or not (rounds.score or rounds.people)):
-        raise UserError(
-            f"the objective '{compare[0]}' learns from groups: it needs at least 2 candidates and a score",
-            where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:', or 'people:'.",
-        )
-    _check_people(rounds, candidates, compare, fitted)
-    if rewarded and len(compare) == len(made):
-        raise UserError(
-            f"the curator '{rewarded[0]}' chooses among candidates that the objective '{compare[0]}' compares: nothing "
-            "would read its choice", where="rounds.curate, rounds.train.objective", fix="Remove the curator.",
-        )
-
-
-def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitted: bool) -> None:
-    """What people say is read by somebody, and nothing chooses on top of it."""
-    curators = [str(spec["name"]) for spec in rounds.curate]
-    people = rounds.people
-    if people is None:
-        if _PICKED in curators:
-            raise UserError(f"the curator '{_PICKED}' reads what people chose, and nobody is asked",
-                            where="rounds.curate", fix="Add 'people:' to the rounds.")
-        return
-    again = [name for name in curators if name in _AMONG_CANDIDATES]
-    if _PICKED in curators and again:
-        raise UserError(f"'{again[0]}' would choose on top of what people chose", where="rounds.curate",
-                        fix=f"Leave one of '{_PICKED}' and '{again[0]}'.")
-    if _PICKED not in curators and not compare and not fitted:
-        raise UserError("people are asked, and nothing reads what they say", where="rounds.people",
-                        fix=f"Add the curator '{_PICKED}', or an objective that compares, such as dpo.")
-    if people.mode in ("pick", "compare", "rank") and candidates < 2:
-        raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 a prompt",
-                        where="rounds.sample.candidates", fix="Ask for at least 2.")
-    if people.mode == "edit" and compare:
-        raise UserError(f"'{compare[0]}' compares candidates, and people who edit compare none",
-                        where="rounds.people.mode", fix="Use pick, compare, rate or rank.")
 
 
 def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Trainable:
@@ -515,58 +435,3 @@ def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Train
     model.id = model_id
     model.module.eval()
     return model
-
-
-def prompt_for(policy: Any, prompt: Prompt) -> Prompt:
-    """The prompt as this model reads it: an unconditional one reads none."""
-    return prompt if policy.conditional else Prompt(fields=prompt.fields)
-
-
-@dataclass
-class Toolbox:
-    """``protocols.Tools``: real data, models by name, features cached by sample id."""
-
-    train: Samples
-    held_out: Samples
-    classes: tuple[str, ...]
-    features: Features
-    loader: Callable[[str], Trainable]
-    models: dict[str, Trainable] = field(default_factory=dict)
-    cache: dict[str, Array] = field(default_factory=dict)
-
-    def model(self, name: str) -> Trainable:
-        if name not in self.models:
-            self.models[name] = self.loader(name)
-        return self.models[name]
-
-    def embed(self, samples: Samples) -> Array:
-        fresh = [i for i, name in enumerate(samples.ids) if name not in self.cache]
-        if fresh:
-            rows = self.features.embed(samples.take(fresh), self)
-            for i, row in zip(fresh, rows, strict=True):
-                self.cache[str(samples.ids[i])] = row
-        return np.stack([self.cache[str(name)] for name in samples.ids]) if len(samples) else np.zeros((0, 1))
-
-
-def where(samples: Samples, wanted: Mapping[str, str], at: str) -> Samples:
-    """The samples whose fields have these values.
-
-    Raises UserError naming the fields, or the values, that there are.
-    """
-    kept = np.ones(len(samples), dtype=bool)
-    for name, value in wanted.items():
-        if name not in samples.fields:
-            raise UserError(
-                f"the data has no field '{name}'", where=f"{at}.where",
-                fix=f"It has: {', '.join(sorted(samples.fields)) or 'none'}.",
-            )
-        column = samples.fields[name].astype(str)
-        if not (column == value).any():
-            raise UserError(
-                f"no sample has {name} = '{value}'", where=f"{at}.where",
-                fix=f"Values there: {', '.join(sorted(set(column))[:10])}.",
-            )
-        kept &= column == value
-    if not kept.any():
-        raise UserError(f"no sample has all of {dict(wanted)}", where=f"{at}.where")
-    return samples.take(kept) if wanted else samples

@@ -112,6 +112,8 @@ def _steps(work: Work, parts: Assembly) -> Iterator[Step]:
         yield lambda: stages.provenance(work)
     if recipe.filter is not None:
         yield lambda: stages.filter_real(work)
+    if recipe.score_words is not None:
+        yield lambda: stages.score_words(work)
     start: str | None = None
     for stage in recipe.stages:
         unit = stage_unit(stage.name)

@@ -232,6 +232,21 @@ class Filter(Part):
     curate: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
 
 
+class ScoreWords(Part):
+    """Words behind the captions that are trained on, by what scorers say of each picture, and those to ask for."""
+
+    score: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
+    levels: dict[float, str] = {}  # least reward -> words
+    shares: dict[Annotated[float, Field(ge=0, lt=1)], str] = {}  # of the training pictures that are worse -> words
+    ask: str | None = None  # behind the prompts of rounds and evaluations; null: the words of the highest level
+
+    @model_validator(mode="after")
+    def _by_one_of_both(self) -> ScoreWords:
+        if bool(self.levels) == bool(self.shares):
+            raise ValueError("give exactly one of 'levels' (least reward) and 'shares' (of the training pictures)")
+        return self
+
+
 class Provenance(Part):
     """Whether what the data calls real is real: a source that is known to be, runs whose samples may have got in."""
 
@@ -302,6 +317,7 @@ class Recipe(Part):
     captions: Annotated[list[Component], BeforeValidator(_none_or_more)] = []  # several: a comparison, for a study
     provenance: Provenance | None = None
     filter: Filter | None = None
+    score_words: ScoreWords | None = None
     models: dict[str, Annotated[Model, BeforeValidator(_named)]]
     features: Component = {"name": "pixels"}
     stages: list[Stage] = Field(min_length=1)

@@ -11,7 +11,8 @@ import yaml
 
 from upturn import components, seeds
 from upturn import recipe as recipes
-from upturn.assemble import Assembly, assemble, reads_text
+from upturn.assemble import Assembly, assemble
+from upturn.captioning import reads_text
 from upturn.errors import UserError
 from upturn.stages.work import Work, prompt_keys
 from upturn.store.run import Run

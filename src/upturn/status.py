@@ -81,7 +81,7 @@ def read(run: Run) -> RunStatus:
     later = [_round(run, number, records, price) for number in range(1, count + 1)]
     setup = {
         (unit if step == "fit" else step): record.seconds
-        for (unit, step), record in records.items() if step in {"load", "provenance", "filter", "fit"}
+        for (unit, step), record in records.items() if step in {"load", "provenance", "filter", "score_words", "fit"}
     }
     message = _missing(run, recipe) or run.state.message
     return RunStatus(run.folder.name, run.folder, run.state.state, message, recipe, (zero, *later), setup)

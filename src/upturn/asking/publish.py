@@ -11,7 +11,7 @@ from upturn.asking.shelf import Shelf
 from upturn.errors import UserError
 from upturn.recipe import People, Recipe
 from upturn.store.run import Run
-from upturn.store.votes import BallotBox, open_box
+from upturn.store.votes.box import BallotBox, open_box
 from upturn.store.votes.words import OVERALL
 from upturn.types import Votes
 

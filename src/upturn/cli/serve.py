@@ -11,9 +11,11 @@ from upturn.cli.common import RUNS, RunName, Runs, open_run, round_unit
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
+    from upturn.asking.question import Question
+    from upturn.asking.shelf import Shelf
     from upturn.recipe import People
     from upturn.store.run import Run
-    from upturn.store.votes import BallotBox
+    from upturn.store.votes.box import BallotBox
 
 _SOLE = "you"  # who votes where nobody was named
 
@@ -64,22 +66,22 @@ def serve(
     from upturn.feedback import installed
 
     installed()
-    from upturn.asking.question import Question, tasks_of
+    from upturn.asking.question import Question
     from upturn.asking.shelf import Shelf
     from upturn.feedback import server
     from upturn.feedback.booth import Booth
     from upturn.feedback.onward import Onward
     from upturn.feedback.studio import Studio
-    from upturn.store.votes import open_box
+    from upturn.store.votes.box import open_box
 
-    if goes_on and _asked_by(open_run(run, runs)) is None:
+    found = open_run(run, runs)
+    people_asked = _asked_by(found)
+    if goes_on and people_asked is None:
         raise UserError("this run asks nobody: there is nothing to go on with", where="--continue",
                         fix="Leave it out, or write 'people:' into the rounds of a recipe.")
     if (certificate is None) != (key is None):
         raise UserError("--certificate and --key go together")
-    found = open_run(run, runs)
     shelf = Shelf(found)
-    people_asked = _asked_by(found)
     with open_box(found, database or (people_asked.database if people_asked else None)) as box:
         public = not server.is_loopback(host)
         links = _links(box, people, link, public, host)
@@ -91,13 +93,7 @@ def serve(
                 name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),  # type: ignore[arg-type]
                 golds if gold is not None else 0.0, repeats, unit=unit,
             )
-            asked = tasks_of(found, shelf, question, gold)
-            box.open_poll(
-                asked.unit, question.mode, asked.tasks, overlap=overlap, quota=quota, attributes=question.attributes,
-                golds=question.golds, repeats=repeats,
-            )
-            for why, count in asked.left_out.items():
-                print(f"left out: {count}, {why}")
+            _ask(box, found, shelf, question, gold)
         print(box.progress().message())
         listening = server.bound(host, port)
         where = server.address(host, listening.getsockname()[1], certificate is not None)
@@ -120,6 +116,19 @@ def serve(
                 booth.onward.close()
             if worker is not None:
                 worker.close()
+
+
+def _ask(box: BallotBox, run: Run, shelf: Shelf, question: Question, gold: Path | None) -> None:
+    """Open a poll of it, and print what cannot be asked."""
+    from upturn.asking.question import tasks_of
+
+    asked = tasks_of(run, shelf, question, gold)
+    box.open_poll(
+        asked.unit, question.mode, asked.tasks, overlap=question.overlap, quota=question.quota,
+        attributes=question.attributes, golds=question.golds, repeats=question.repeats,
+    )
+    for why, count in asked.left_out.items():
+        print(f"left out: {count}, {why}")
 
 
 def _links(box: BallotBox, path: Path | None, renewed: list[str], public: bool, host: str) -> list[tuple[str, str]]:

@@ -17,10 +17,9 @@ from upturn.feedback.answers import Name, Strict, Words
 from upturn.feedback.booth import Booth
 from upturn.feedback.pages import page
 from upturn.feedback.sessions import Session
-from upturn.store import files
-from upturn.store.votes import Person, Refused, columns, people, polls
-from upturn.store.votes.words import MODES, Role
-from upturn.types import Votes
+from upturn.store.vote_files import plain_rows
+from upturn.store.votes import columns, people, polls
+from upturn.store.votes.words import MODES, Person, Refused, Role
 
 router = APIRouter()
 _Said = Annotated[Words, Field(max_length=200)]
@@ -139,19 +138,11 @@ async def change_poll(
 async def export(booth: TheBooth, session: Admin, kind: Literal["explicit", "implicit"] = "explicit") -> Response:
     """Every vote that stands, as JSON lines; people by pseudonym."""
     found = await booth.read(columns.votes if kind == "explicit" else columns.implicit)
-    text = "".join(json.dumps(files.plain(row), ensure_ascii=False) + "\n" for row in rows(found))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain_rows(found))
     name = "votes.jsonl" if kind == "explicit" else "implicit-votes.jsonl"
     return Response(
         text, media_type="application/x-ndjson", headers={"content-disposition": f'attachment; filename="{name}"'}
     )
-
-
-def rows(votes: Votes) -> list[dict[str, Any]]:
-    """Votes as dictionaries, NaN as null."""
-    every: list[dict[str, Any]] = [
-        {name: getattr(votes, name)[row] for name in vars(votes)} for row in range(len(votes))
-    ]
-    return [files.plain(one) for one in every]
 
 
 def _quota(text: str) -> int | None:

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from upturn.store.votes import Answer, Showing
 from upturn.store.votes.record import LONGEST_TEXT, picked
-from upturn.store.votes.words import STRENGTHS, Action
+from upturn.store.votes.words import STRENGTHS, Action, Answer, Showing
 
 
 def _storable(text: str) -> str:

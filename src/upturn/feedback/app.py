@@ -16,7 +16,7 @@ from upturn.feedback.access import SignIn
 from upturn.feedback.booth import Booth
 from upturn.feedback.guard import Guard
 from upturn.feedback.pages import STATIC, page, static
-from upturn.store.votes import Refused
+from upturn.store.votes.words import Refused
 
 _STATUS = {"unknown": 404, "paused": 403, "answered": 409, "conflict": 409, "wrong": 422}
 _YEAR = 31_536_000  # seconds

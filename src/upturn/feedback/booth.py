@@ -18,8 +18,10 @@ from upturn.feedback.markup import Style
 from upturn.feedback.onward import Onward
 from upturn.feedback.sessions import Limits, Session, Signing
 from upturn.feedback.studio import Studio
-from upturn.store.votes import Assigned, BallotBox, Person, Progress, Showing
+from upturn.store.votes.box import BallotBox
 from upturn.store.votes.engine import clear_errors
+from upturn.store.votes.progress import Progress
+from upturn.store.votes.words import Assigned, Person, Showing
 
 T = TypeVar("T")
 _FRESH = 2.0  # seconds that what was read of people and progress may be old; whoever is paused is refused at once

@@ -13,8 +13,8 @@ from upturn.feedback.answers import Strict, Words
 from upturn.feedback.booth import Booth
 from upturn.feedback.pages import page
 from upturn.feedback.sessions import COOKIE, LASTS, Session
-from upturn.store.votes import Person
 from upturn.store.votes.people import by_token
+from upturn.store.votes.words import Person
 
 router = APIRouter()
 _Token = Annotated[Words, Field(max_length=200)]

@@ -18,9 +18,10 @@ from upturn.feedback.pictures import drawn, enlarged
 from upturn.feedback.studio import Studio
 from upturn.feedback.views import candidate
 from upturn.feedback.vote import REACH, png_answer
-from upturn.store.votes import Refused, studio
+from upturn.store.votes import studio
 from upturn.store.votes.studio import LONGEST_PROMPT
 from upturn.store.votes.studio import Request as Asked
+from upturn.store.votes.words import Refused
 
 router = APIRouter()
 _Prompt = Annotated[Words, Field(max_length=LONGEST_PROMPT)]

@@ -11,7 +11,7 @@ from upturn.errors import UserError
 from upturn.recipe import People
 from upturn.store.run import Run
 from upturn.store.units import unit_round
-from upturn.store.votes import BallotBox
+from upturn.store.votes.box import BallotBox
 
 _LOOK = 0.5  # seconds between two looks at the quota
 _WAITS = 3  # exit code of a run that waits for people

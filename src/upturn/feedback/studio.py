@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from upturn.errors import UserError
-from upturn.store.votes import BallotBox
+from upturn.store.votes.box import BallotBox
 from upturn.store.votes.studio import Made, finish, next_request
 
 COUNT = 4  # made for a prompt

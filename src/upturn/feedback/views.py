@@ -12,7 +12,7 @@ from upturn.asking.turns import Turn, after, side
 from upturn.feedback.booth import Booth
 from upturn.feedback.markup import Style, rendered
 from upturn.feedback.pictures import crisp, size
-from upturn.store.votes import Showing
+from upturn.store.votes.words import Showing
 
 
 @dataclass(frozen=True)

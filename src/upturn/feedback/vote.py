@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
@@ -14,8 +15,9 @@ from upturn.feedback.pages import page
 from upturn.feedback.pictures import drawn
 from upturn.feedback.sessions import Session
 from upturn.feedback.views import plain, view
-from upturn.store.votes import Assigned, Refused
-from upturn.store.votes.words import MODES
+from upturn.store.vote_files import plain_rows
+from upturn.store.votes import columns
+from upturn.store.votes.words import MODES, Assigned, Refused
 
 router = APIRouter()
 NOTES = {
@@ -151,13 +153,8 @@ async def own_votes(
     booth: TheBooth, session: Voter, most: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[dict[str, Any]]:
     """One's own votes that stand, the newest first; of others nobody but an admin sees any."""
-    from functools import partial
-
-    from upturn.feedback.admin import rows
-    from upturn.store.votes import columns
-
     found = await booth.read(partial(columns.votes, person=session.person.id))
-    return rows(found)[::-1][:most]
+    return plain_rows(found)[::-1][:most]
 
 
 @router.get("/api/progress", tags=["programs"])

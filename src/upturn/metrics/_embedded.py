@@ -16,9 +16,12 @@ Real = Literal["held_out", "train"]
 _STRIP = 4096  # rows: 64 MB at 2,048 dimensions in float64
 
 
-def made_features(evidence: Evidence) -> Array:
-    """(N, D) of the evaluation samples, of the encoder's own precision."""
-    return _checked(evidence.tools, evidence.samples, "samples")
+def made_features(evidence: Evidence, least: int = 0) -> Array:
+    """(N, D) of the evaluation samples, of the encoder's own precision. Raises CannotSpeak below ``least`` samples."""
+    features = _checked(evidence.tools, evidence.samples, "samples")
+    if len(features) < least:
+        raise CannotSpeak(f"{len(features)} samples; at least {least} are needed")
+    return features
 
 
 def real_features(tools: Tools, part: Real, least: int) -> Array:

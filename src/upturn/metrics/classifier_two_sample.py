@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._silence import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import share
 from upturn.statistics.two_samples import told_apart
@@ -39,9 +39,7 @@ class ClassifierTwoSample:
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence)
-        if len(made) < _LEAST:
-            raise CannotSpeak(f"{len(made)} samples; at least {_LEAST} are needed")
+        made = made_features(evidence, _LEAST)
         real = real_features(evidence.tools, self.against, _LEAST)
         rows = spread_rows(len(made), self.at_most)
         found = told_apart(

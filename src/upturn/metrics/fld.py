@@ -47,9 +47,7 @@ class Fld:
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
-        every = made_features(evidence)
-        if len(every) < _LEAST:
-            raise CannotSpeak(f"{len(every)} samples; at least {_LEAST} are needed")
+        every = made_features(evidence, _LEAST)
         train, held_out = (real_features(evidence.tools, "train", 2 * _LEAST),
                            real_features(evidence.tools, "held_out", _LEAST))
         rows = spread_rows(len(every), self.at_most)

@@ -48,9 +48,7 @@ class Mauve:
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence)
-        if len(made) < _LEAST:
-            raise CannotSpeak(f"{len(made)} samples; at least {_LEAST} are needed")
+        made = made_features(evidence, _LEAST)
         real = real_features(evidence.tools, self.against, _LEAST)
         real, rows = real[spread_rows(len(real), self.at_most)], spread_rows(len(made), self.at_most)
         of_made, of_real, count = _cells(made[rows], real)

@@ -31,7 +31,7 @@ class Memorisation:
     """
 
     quantile: float = 0.01  # a rate of false alarms, stated as the baseline
-    alarm: float = 5.0  # times the baseline: held-out data may be farther off than new samples of known kinds are
+    alarm: float = 10.0  # times the baseline: held-out data may be farther off than new samples of known kinds are
     pairs: int = 10  # how many of the flagged, closest first, are named beside what they copy
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})

@@ -43,9 +43,7 @@ class SlicedWasserstein:
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence)
-        if len(made) < _LEAST:
-            raise CannotSpeak(f"{len(made)} samples; at least {_LEAST} are needed")
+        made = made_features(evidence, _LEAST)
         real = real_features(evidence.tools, self.against, _LEAST)
         cost, potential = self._cost(made, real)
         low, high = bootstrap_mean(

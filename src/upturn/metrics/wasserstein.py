@@ -46,11 +46,9 @@ class Wasserstein:
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
-        every = made_features(evidence)
+        every = made_features(evidence, _LEAST)
         if every.shape[1] > _MOST_DIMS:
             raise CannotSpeak(f"{every.shape[1]} feature dimensions; at most {_MOST_DIMS}: use sliced_wasserstein")
-        if len(every) < _LEAST:
-            raise CannotSpeak(f"{len(every)} samples; at least {_LEAST} are needed")
         rows = self._rows(every)
         real = real_features(evidence.tools, self.against, _LEAST)
         real = real[self._rows(real)]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from upturn.assemble import Assembly, Toolbox
+from upturn.assemble import Assembly
 from upturn.data.captioning import captioned, texts
 from upturn.plan import expected, timing
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.protocols import Caption
 from upturn.stages.load import caption_key
+from upturn.toolbox import Toolbox
 from upturn.types import Array, Samples, Splits, concatenate
 
 if TYPE_CHECKING:
@@ -74,6 +75,19 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
     kept = expected.after_filter(asked, len(train))
     rows: Array = np.linspace(0, len(train) - 1, kept).astype(np.int64)
     return train.take(rows), Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT), _guesses(asked)
+
+
+def spoken(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
+    """Seconds that the scorers of ``score_words:`` take for n pictures."""
+    asked = parts.score_words
+    assert asked is not None
+    train = splits.train
+
+    def measure(count: int) -> object:
+        some = train.take(np.arange(count))
+        return [scorer.score(some, tools).values for scorer, _ in asked.scorers.values()]
+
+    return timing.measuring_line(measure, min(_FILTERED, len(train)), len(train), loaded=lambda: len(tools.cache))
 
 
 def _guesses(asked: Any) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from upturn import seeds
-from upturn.assemble import assemble, caption_strategies, refuse_captions
+from upturn.assemble import assemble
+from upturn.captioning import caption_strategies, refuse_captions
 from upturn.data.captioning import captioned
 from upturn.data.captions._common import place
 from upturn.data.captions._statistics import Reader, Statistics, all_captions, statistics

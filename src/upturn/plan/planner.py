@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from upturn import seeds
-from upturn.assemble import Assembly, Evaluator, Toolbox, prompt_for, where
+from upturn.assemble import Assembly, Evaluator
+from upturn.captioning import prompt_for
 from upturn.feeds import Feed, FixedFeed
 from upturn.plan import before, passes, sizes, timing
 from upturn.plan.passes import Passes
@@ -24,6 +25,7 @@ from upturn.protocols import ClosedForm, Metric, Trainable
 from upturn.recipe import Training
 from upturn.stages.evaluate import Shown
 from upturn.stages.train import encode_examples
+from upturn.toolbox import Toolbox, where
 from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
 
 _HELD_OUT = 512  # samples in a held-out loss of the training curve
@@ -65,6 +67,7 @@ class Planner:
         self._measured: list[tuple[Evaluator, Line, Line]] = []
         self._epochs: dict[str, float] = {}  # of the training of a unit
         self._sampled_before = False
+        self._words: Line | None = None
         self._encoding = before.Encoding(isinstance(self.recipe.models["policy"].spec.get("cache"), str))
         self.policy: Any = self._built("policy")
         self.tools = Toolbox(
@@ -101,11 +104,22 @@ class Planner:
             self.tools.train = kept
             self.rows.append(row)
             self.notes += notes
+        if self.recipe.score_words is not None:
+            count = len(self.splits.train) + len(self.splits.held_out)
+            self.rows.append(Row("data", "score_words", count, 0, 0.0, self.words(count) + COMMIT))
         for stage in self.recipe.stages:
             unit = f"rounds/000/{stage.name}"
             chosen = where(self.splits.train, stage.where, f"stages.{stage.name}")
             self.train_on(unit, "train", self.policy, stage, chosen, len(chosen))
             self.evaluate(unit, stage)
+
+    def words(self, count: int) -> float:
+        """Seconds to find the score words of so many pictures; 0 where the recipe has none."""
+        if self.recipe.score_words is None:
+            return 0.0
+        if self._words is None:
+            self._words = before.spoken(self.parts, self.splits, self.tools)
+        return self._words(count)
 
     def train_on(
         self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int, made: int | None = None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from upturn.assemble import prompt_for, where
+from upturn.captioning import prompt_for
 from upturn.data.groups import by_reward, encode_groups
 from upturn.data.mixer import expected_real_fraction
 from upturn.feeds import OnlineFeed
@@ -15,6 +15,7 @@ from upturn.plan.planner import Draw, Planner, Timed
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.plan.timing import Sampled
 from upturn.recipe import Rounds, Sampling, Turn
+from upturn.toolbox import where
 from upturn.types import Batch, Rollout, Samples
 
 _ENDLESS = 10**9  # passes
@@ -57,6 +58,8 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 made = rows
             else:
                 like, rows, made = real, expected.mixed(rounds.mix, sizes, rounds.count), expected.kept(rounds)
+                if planner.recipe.score_words is not None:
+                    planner.rows.append(Row(into, "score_words", made, 0, 0.0, planner.words(made)))
                 fraction = expected_real_fraction(rounds.mix.policy, rounds.mix.lambda_, number, sizes)
             planner.train_on(into, "train", planner.policy, turn, like, rows, made)
         fractions.append(fraction)  # of the last training, which makes the round's model

@@ -13,12 +13,13 @@ from upturn.stages.prune import prune
 from upturn.stages.refit import judge, refit
 from upturn.stages.sample import sample
 from upturn.stages.score import score
+from upturn.stages.score_words import score_words
 from upturn.stages.train import fit, train
 from upturn.stages.vote import edited, vote
 from upturn.stages.work import Done, Outcome, Waiting, Work
 
 __all__ = [
     "Done", "Outcome", "Waiting", "Work", "base", "checkpoints", "curate", "edited", "evaluate", "filter_real", "fit",
-    "gate", "judge", "load", "mix_real", "mix_round", "provenance", "prune", "refit", "sample", "score", "train",
-    "vote",
+    "gate", "judge", "load", "mix_real", "mix_round", "provenance", "prune", "refit", "sample", "score", "score_words",
+    "train", "vote",
 ]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from upturn.asking.said import groups_for
-from upturn.assemble import where
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
@@ -16,10 +15,12 @@ from upturn.protocols import Objective
 from upturn.recipe import People, Stage, Turn
 from upturn.stages.curate import kept_rows
 from upturn.stages.score import rewards_of
+from upturn.stages.score_words import with_words
 from upturn.stages.vote import EDITED, edits_of, votes_used
 from upturn.stages.work import DATA, Done, Outcome, Work, round_unit
 from upturn.store import tables
 from upturn.store.commit import Draft
+from upturn.toolbox import where
 from upturn.types import REAL, Array, Groups, Mixture, Samples, concatenate
 
 
@@ -29,7 +30,7 @@ def mix_real(work: Work, unit: str, stage: Stage) -> Outcome:
         return Done()
     samples = where(work.tools.train, stage.where, f"stages.{stage.name}")
     with work.committing(unit, "mix") as out:
-        _write(work, out, Mixture(samples, np.ones(len(samples))), {})
+        _write(work, out, Mixture(with_words(work, samples), np.ones(len(samples))), {})
     return Done()
 
 
@@ -69,7 +70,8 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
     )
     real = where(work.tools.train, rounds.mix.where, "rounds.mix")
     with work.committing(unit, "mix") as out:
-        _write(work, out, mixer.mix(real, kept, key=work.key("mix"), round=number), units)
+        mixture = mixer.mix(real, kept, key=work.key("mix"), round=number)
+        _write(work, out, Mixture(with_words(work, mixture.samples), mixture.weights), units)
     return Done()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from upturn import components
-from upturn.assemble import prompt_for, where
+from upturn.captioning import prompt_for
 from upturn.data.groups import by_reward, encode_groups
 from upturn.errors import RunError
 from upturn.protocols import Objective
@@ -21,6 +21,7 @@ from upturn.stages.score import without_spread
 from upturn.stages.work import Work, prompt_keys
 from upturn.store import tables
 from upturn.store.commit import Draft
+from upturn.toolbox import where
 from upturn.types import Array, Batch, Mixture, Samples, Scores, concatenate
 
 
@@ -44,7 +45,8 @@ class Draws:
     def __call__(self, number: int) -> Batch:
         """The batch of draw ``number``: P examples of K rows, or as many as have something to compare."""
         online, key = self.online, self.work.key("draw", self.unit, number)
-        prompts = [prompt_for(self.policy, p) for p in round_prompts(self.pool, online.prompts, key)]
+        asked = self.work.asking(round_prompts(self.pool, online.prompts, key))
+        prompts = [prompt_for(self.policy, p) for p in asked]
         keys = prompt_keys(key, prompts, online.candidates)
         was_training = self.policy.module.training
         self.policy.module.eval()

@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 
 from upturn import seeds
-from upturn.assemble import prompt_for, where
+from upturn.captioning import prompt_for
 from upturn.recipe import Rounds, Sampling
 from upturn.stages.work import Done, Outcome, Work, prompt_keys
 from upturn.store import tables
+from upturn.toolbox import where
 from upturn.types import Prompt, Samples, concatenate
 
 
@@ -21,7 +22,7 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
     rounds = work.parts.recipe.rounds
     assert rounds is not None and rounds.sample is not None
     policy = work.policy(incumbent)
-    prompts = [prompt_for(policy, p) for p in _asked(work, rounds, rounds.sample, number)]
+    prompts = [prompt_for(policy, p) for p in work.asking(_asked(work, rounds, rounds.sample, number))]
     keys = prompt_keys(work.key("sample", number), prompts, rounds.sample.candidates)
     size = rounds.sample.shard
     folder = work.run.unit(unit) / ".sample-progress"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from upturn import seeds
-from upturn.assemble import load_model, where
+from upturn.assemble import load_model
 from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
@@ -23,9 +23,11 @@ from upturn.recipe import Training
 from upturn.stages.assess import assess
 from upturn.stages.loud import told
 from upturn.stages.online import Draws, keep_draws
+from upturn.stages.score_words import as_told, with_words
 from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.store import tables
 from upturn.store.checkpoints import tree_hash
+from upturn.toolbox import where
 from upturn.tracking import tracking
 from upturn.types import Batch, Mixture, Samples
 
@@ -87,7 +89,9 @@ def train(work: Work, unit: str, spec: Training, start: str | None) -> Outcome:
         return Done()
     mixture = None
     if spec.online is None:
-        mixture = tables.read_mixture(work.run, work.run.unit(unit) / "mixture.parquet")
+        stored = tables.read_mixture(work.run, work.run.unit(unit) / "mixture.parquet")
+        mixture = Mixture(as_told(work, stored.samples), stored.weights)
+    held_out = as_told(work, with_words(work, work.tools.held_out))
     if start is None:
         policy: Trainable = work.parts.model("policy")
         policy.build(work.tools.train if mixture is None else mixture.samples, work.key("build", "policy"))
@@ -96,12 +100,12 @@ def train(work: Work, unit: str, spec: Training, start: str | None) -> Outcome:
         parent = work.policy(start).id
         policy = load_model(work.parts, "policy", work.model_folder(start), parent)
     if work.follower:
-        fitted(work, unit, policy, spec, mixture, work.tools.held_out)
+        fitted(work, unit, policy, spec, mixture, held_out)
         work.wait_for(unit, "train")
         return Done()
     with work.committing(unit, "train") as out:
         with work.computing(out):
-            history = fitted(work, unit, policy, spec, mixture, work.tools.held_out)
+            history = fitted(work, unit, policy, spec, mixture, held_out)
         if spec.online is not None:
             each = steps_of_a_draw(spec.online.prompts, spec.batch_size, spec.online.passes)
             keep_draws(work, unit, work.progress(unit), -(-history.steps // each), out)

@@ -10,8 +10,7 @@ from upturn.asking.weighing import warnings, who
 from upturn.recipe import People
 from upturn.stages.work import Done, Outcome, Waiting, Work
 from upturn.store import tables
-from upturn.store.votes import votes_of
-from upturn.store.votes.frozen import VOTES, write_votes
+from upturn.store.votes.frozen import VOTES, votes_of, write_votes
 from upturn.types import Samples, Votes
 
 EDITED = "edited"  # the unit within a round that holds what people wrote themselves

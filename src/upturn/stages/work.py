@@ -14,12 +14,14 @@ from typing import Any, cast
 import numpy as np
 
 from upturn import guiding, seeds
-from upturn.assemble import Assembly, Evaluator, Toolbox, load_model, models_named
+from upturn.assemble import Assembly, Evaluator, load_model, models_named
+from upturn.data.score_words import asking
 from upturn.errors import UserError
 from upturn.protocols import Policy, Scorer, Trainable
 from upturn.store import tables
 from upturn.store.commit import Draft
 from upturn.store.run import Run
+from upturn.toolbox import Toolbox
 from upturn.types import Array, Prompt, Samples, Scores, objects
 from upturn.watch import Watch
 
@@ -126,9 +128,14 @@ class Work:
         """The prompts of the held-out part, as this evaluation words them."""
         prompts = list(self.tools.held_out.prompts)
         if evaluator.captions is None:
-            return prompts
+            return self.asking(prompts)
         texts = json.loads((self.run.unit(DATA) / "asked.json").read_text(encoding="utf-8"))[evaluator.name]
         return [replace(prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
+
+    def asking(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """With the score words that are asked for, where the recipe has such."""
+        spoken = self.parts.score_words
+        return list(prompts) if spoken is None else [asking(prompt, spoken.ask) for prompt in prompts]
 
     def _helper(self, name: str) -> Trainable:
         if name not in self.parts.recipe.models or name == "policy":

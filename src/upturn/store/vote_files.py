@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.store import files
 from upturn.store.card import Exported, write_card, write_lines
 from upturn.store.columns import read_table, with_notes, write_table
 from upturn.store.run import Run
@@ -62,18 +63,20 @@ def write_votes(run: Run, folder: Path) -> Exported:
 
 
 def vote_rows(votes: Votes, samples: Mapping[str, Sample]) -> list[dict[str, Any]]:
-    """Votes as dictionaries: JSON's types, NaN as None."""
-    out = []
-    for i in range(len(votes)):
-        row: dict[str, Any] = {}
-        for item in fields(Votes):
-            value = getattr(votes, item.name)[i]
-            row[item.name] = [_plain(one) for one in value] if item.name in _LISTS else _plain(value)
-        found = [samples.get(str(name)) for name in votes.shown[i]]
+    """``plain_rows`` with the prompt and the completions that stood there."""
+    rows = plain_rows(votes)
+    for row in rows:
+        found = [samples.get(str(name)) for name in row["shown"]]
         row["prompt"] = next((sample.prompt.text for sample in found if sample is not None), None)
         row["completions"] = [s.content if s is not None and isinstance(s.content, str) else None for s in found]
-        out.append(row)
-    return out
+    return rows
+
+
+def plain_rows(votes: Votes) -> list[dict[str, Any]]:
+    """Votes as dictionaries: JSON's types, NaN as None."""
+    return [
+        {item.name: files.plain(getattr(votes, item.name)[row]) for item in fields(Votes)} for row in range(len(votes))
+    ]
 
 
 def read_votes(path: Path) -> Votes:
@@ -103,12 +106,6 @@ def _column(name: str, values: Sequence[Any]) -> Array:
         kind = _LISTS[name]
         return objects([tuple(np.nan if v is None else kind(v) for v in row) for row in values])
     return objects([str(value) for value in values])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
-        return None if np.isnan(value) else float(value)
-    return int(value) if isinstance(value, int | np.integer) else str(value)
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

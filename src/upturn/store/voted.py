@@ -40,7 +40,7 @@ def votes_so_far(run: Run) -> Votes | None:
     url = _database(run)
     if url is None and not (run.folder / _DATABASE).is_file():
         return votes_of(run)
-    from upturn.store.votes import open_box
+    from upturn.store.votes.box import open_box
 
     try:
         with open_box(run, url) as box:

@@ -198,8 +198,3 @@ def open_box(run: Run, url: str | None = None, **settings: Any) -> BallotBox:
     return BallotBox(
         url or f"sqlite:///{run.folder.resolve() / DATABASE}", f"upturn_{run.id}", key_in(run.folder), **settings
     )
-
-
-def has_votes(run: Run) -> bool:
-    """Whether a run has a database of votes in its folder: to open one makes it."""
-    return (run.folder / DATABASE).is_file()

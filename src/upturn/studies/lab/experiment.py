@@ -75,7 +75,7 @@ class Chart:
 class Experiment(ABC):
     """Settings in the fields; lists span the grid of cells. Every replica of a cell stands in one set of tensors.
 
-    A subclass gives ``run``; one whose runs are long gives ``chunks`` instead.
+    A subclass gives ``chunks``; one whose stacks are quick is an ``AtOnce`` and gives ``run``.
     """
 
     title: ClassVar[str]
@@ -98,14 +98,9 @@ class Experiment(ABC):
         """Cells that are run together, in one set of tensors; stacks are what processes share out."""
         return [[cell] for cell in self.cells()]
 
+    @abstractmethod
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
         """The chunks of a stack beyond the first ``after``, from the state that the last of these left."""
-        if after == 0:
-            yield self.run(cells)
-
-    @abstractmethod
-    def run(self, cells: Sequence[Cell]) -> Chunk:
-        """A stack at once."""
 
     @abstractmethod
     def charts(self) -> Sequence[Chart]:
@@ -114,6 +109,19 @@ class Experiment(ABC):
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         """What came out, in words, from the rows of the finished table; the page begins with them."""
         return ()
+
+
+@dataclass
+class AtOnce(Experiment):
+    """An experiment whose stack is one chunk."""
+
+    def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
+        if after == 0:
+            yield self.run(cells)
+
+    @abstractmethod
+    def run(self, cells: Sequence[Cell]) -> Chunk:
+        """A stack at once."""
 
 
 def source(name: str, cell: Cell, *parts: str | int) -> np.random.Generator:

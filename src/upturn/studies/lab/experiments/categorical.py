@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, shown, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
 from upturn.studies.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
@@ -33,7 +33,7 @@ DIVERSITY, LOST, ENTROPY = "diversity", "modes lost", "entropy kept"
 
 
 @dataclass
-class Categorical(Experiment):
+class Categorical(AtOnce):
     """A discrete distribution, relearned from n of its own draws: diversity and modes lost to chance alone."""
 
     n: list[int] = setting([100], "draws a round")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Cloud, Experiment, setting, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, source
 from upturn.studies.lab.experiments import _curated_exact as exact
 from upturn.studies.lab.experiments import _curated_samples as samples
 from upturn.studies.lab.experiments._curated_samples import Reward
@@ -22,7 +22,7 @@ _DRAWN, _PANELS = 400, (0, 1, 3, 6, 10)  # points of a panel, and the rounds tha
 
 
 @dataclass
-class Curation(Experiment):
+class Curation(AtOnce):
     """Curated rounds: exact bounds on random cases, the limit of many candidates, classes that run away, points."""
 
     part: list[Part] = setting(["bounds", "limit", "classes", "sampled"], "bounds, limit, classes, sampled")

@@ -73,9 +73,6 @@ class Digits(Experiment):
         """All λ of a reward are trained together, from the same first models."""
         return [[cell for cell in self.cells() if cell["reward"] == name] for name in dict.fromkeys(self.reward)]
 
-    def run(self, cells: Sequence[Cell]) -> Chunk:
-        raise NotImplementedError  # in chunks, a round each
-
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
         from upturn.studies.lab.experiments._picked import Loop
 

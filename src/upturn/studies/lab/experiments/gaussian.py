@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, shown, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
 from upturn.studies.lab.experiments import _gaussians as gaussians
 from upturn.studies.lab.experiments._gaussians import Setup, State
 from upturn.studies.lab.experiments._policies import (
@@ -37,7 +37,7 @@ _ALL = "One Gaussian fitted on everything so far; the first n samples are real."
 
 
 @dataclass
-class Gaussian(Experiment):
+class Gaussian(AtOnce):
     """One Gaussian, fitted again and again to its own samples: what chance alone takes from it in each round."""
 
     n: list[int] = setting([100], "samples a round")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Cloud, Experiment, setting
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting
 from upturn.studies.lab.experiments import _shapes as shapes
 from upturn.studies.lab.rows import Formula, Row, measured
 from upturn.types import Array
@@ -24,7 +24,7 @@ _DRAWN = 1000  # points of a panel
 
 
 @dataclass
-class Guidance(Experiment):
+class Guidance(AtOnce):
     """A diffusion model of points led away from a worse one: one spoiled by its own samples, or less trained."""
 
     shape: list[Literal["eight_gaussians", "two_moons", "circles", "swiss_roll"]] = setting(

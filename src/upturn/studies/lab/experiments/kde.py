@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, shown, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
 from upturn.studies.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
@@ -34,7 +34,7 @@ _VALLEY = 0.3  # |x| below it lies between the peaks
 
 
 @dataclass
-class Kde(Experiment):
+class Kde(AtOnce):
     """A kernel density estimate, drawn from and estimated again: each round smears by its kernel once more."""
 
     n: list[int] = setting([100], "samples a round")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Cloud, Experiment, setting, shown, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, shown, source
 from upturn.studies.lab.experiments import _em
 from upturn.studies.lab.experiments._em import Mixtures
 from upturn.studies.lab.experiments._policies import (
@@ -39,7 +39,7 @@ _DEAD = 1e-6  # weight of a mode that is lost
 
 
 @dataclass
-class Mixture(Experiment):
+class Mixture(AtOnce):
     """A mixture on a ring, fitted by EM to its own samples: modes are lost as a vocabulary loses words."""
 
     n: list[int] = setting([100], "samples a round")

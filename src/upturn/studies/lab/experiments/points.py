@@ -94,9 +94,6 @@ class Points(Experiment):
                 found += [own[i : i + most] for i in range(0, len(own), most)]
         return found
 
-    def run(self, cells: Sequence[Cell]) -> Chunk:
-        raise NotImplementedError("points run chunk by chunk")
-
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
         """One chunk a model: the first, then each retraining; what a chunk leaves are its samples, and warm weights."""
         import torch

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, shown, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
 from upturn.studies.lab.experiments._gaussians import bartlett, square
 from upturn.studies.lab.experiments._policies import (
     ABOUT_LAMBDA,
@@ -32,7 +32,7 @@ _SETTING = "Features from N(0, I), T > d + 1 samples, least squares."
 
 
 @dataclass
-class Regression(Experiment):
+class Regression(AtOnce):
     """Linear regression, each model fitted to labels that the one before has made: how the excess risk grows."""
 
     n: list[int] = setting([50], "samples a round, T")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
 from upturn.studies.lab.experiments import _gaussians as gaussians
 from upturn.studies.lab.experiments import _guided as guided
 from upturn.studies.lab.rows import Formula, Row, exact, measured
@@ -27,7 +27,7 @@ _NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
 
 
 @dataclass
-class Sampling(Experiment):
+class Sampling(AtOnce):
     """Sampling that is sharper than the model: temperature, top-p, guidance, and how much faster a loop collapses."""
 
     temperature: list[float] = setting([0.8, 0.9, 1.0], "of a Gaussian and of a vocabulary; 1 is unbiased")

@@ -75,9 +75,6 @@ class Text(Experiment):
     def cells(self) -> list[Cell]:
         return resolved(super().cells())
 
-    def run(self, cells: Sequence[Cell]) -> Chunk:
-        raise NotImplementedError  # in chunks, a round each
-
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
         loop = _Loop(self, cells[0], state, after)
         for t in range(1, self.rounds + 1):

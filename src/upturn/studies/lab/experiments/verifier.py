@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, setting, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
 from upturn.studies.lab.experiments._policies import real_weight
 from upturn.studies.lab.rows import Formula, Row, measured
 from upturn.types import Array
@@ -23,7 +23,7 @@ _NEUTRAL = dict.fromkeys(("false_positive", "false_negative", "noise", "bias", "
 
 
 @dataclass
-class Verifier(Experiment):
+class Verifier(AtOnce):
     """Imperfect judges: a verifier with false positives, a noisy score, a judge with a taste of its own."""
 
     false_positive: list[float] = setting([0.1, 0.3, 0.5, 0.7, 0.9], "chance that the verifier keeps a bad sample")

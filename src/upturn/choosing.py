@@ -1,0 +1,70 @@
+"""Whether what a round chooses with has something to choose among, and to choose by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from upturn import components
+from upturn.errors import UserError
+from upturn.recipe import Rounds
+
+BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
+AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})
+PICKED = "picked"  # the curator that reads what people chose
+
+
+def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
+    """Curators and objectives that compare need several candidates, and something to compare them by.
+
+    ``fitted``: a reward model is fitted on what people say.
+    """
+    rewarded = [c["name"] for c in rounds.curate if c["name"] in BY_REWARD]
+    if rewarded and not rounds.score:
+        raise UserError(
+            f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="rounds.curate",
+            fix="Add 'score:' to the rounds.",
+        )
+    single = [name for name in rewarded if name in {"choice", "best_of_n"}]
+    if single and candidates < 2:
+        raise UserError(
+            f"the curator '{single[0]}' chooses among candidates, but there is 1 a prompt",
+            where="rounds.sample.candidates", fix="Ask for at least 2.",
+        )
+    made = [components.make("objective", turn.objective, "rounds.train.objective") for turn in rounds.train]
+    compare = [turn.objective["name"] for turn, objective in zip(rounds.train, made, strict=True)
+               if objective.example == "group"]
+    if compare and (candidates < 2 or not (rounds.score or rounds.people)):
+        raise UserError(
+            f"the objective '{compare[0]}' learns from groups: it needs at least 2 candidates and a score",
+            where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:', or 'people:'.",
+        )
+    _check_people(rounds, candidates, compare, fitted)
+    if rewarded and len(compare) == len(made):
+        raise UserError(
+            f"the curator '{rewarded[0]}' chooses among candidates that the objective '{compare[0]}' compares: nothing "
+            "would read its choice", where="rounds.curate, rounds.train.objective", fix="Remove the curator.",
+        )
+
+
+def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitted: bool) -> None:
+    """What people say is read by somebody, and nothing chooses on top of it."""
+    curators = [str(spec["name"]) for spec in rounds.curate]
+    people = rounds.people
+    if people is None:
+        if PICKED in curators:
+            raise UserError(f"the curator '{PICKED}' reads what people chose, and nobody is asked",
+                            where="rounds.curate", fix="Add 'people:' to the rounds.")
+        return
+    again = [name for name in curators if name in AMONG_CANDIDATES]
+    if PICKED in curators and again:
+        raise UserError(f"'{again[0]}' would choose on top of what people chose", where="rounds.curate",
+                        fix=f"Leave one of '{PICKED}' and '{again[0]}'.")
+    if PICKED not in curators and not compare and not fitted:
+        raise UserError("people are asked, and nothing reads what they say", where="rounds.people",
+                        fix=f"Add the curator '{PICKED}', or an objective that compares, such as dpo.")
+    if people.mode in ("pick", "compare", "rank") and candidates < 2:
+        raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 a prompt",
+                        where="rounds.sample.candidates", fix="Ask for at least 2.")
+    if people.mode == "edit" and compare:
+        raise UserError(f"'{compare[0]}' compares candidates, and people who edit compare none",
+                        where="rounds.people.mode", fix="Use pick, compare, rate or rank.")
