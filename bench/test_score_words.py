@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ SHARES = f"score_words={{score: ink, shares: {{0: {WORDS[0]}, 0.333: {WORDS[1]},
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not beside the project")
 def test_a_model_draws_what_the_words_ask_for() -> None:
     done, _ = run("score-words", "emoji.yaml", f"data.path={EMOJI}", SHARES, "stages.0.epochs=12",
-                  "stages.0.checkpoint_epochs=[]", "evaluate.0.metrics=[reward]", "evaluate.0.captions=null")
+                  "stages.0.checkpoint_epochs=[]", "evaluate.metrics=[prompt_responsiveness]", "evaluate.captions=null")
     parts = assemble(recipe.parse(done.recipe_text, "recipe.yaml"))
     work = Work(done, parts, Watch())
     policy = work.policy("rounds/000/train")
@@ -39,7 +40,7 @@ def test_a_model_draws_what_the_words_ask_for() -> None:
     }
     for word in WORDS:
         say(f"emoji: ink of {keys.size} pictures asked to be {word}", f"{ink[word].mean():.4f}")
-    for low, high in zip(WORDS, WORDS[1:], strict=False):
+    for low, high in pairwise(WORDS):
         gap = ink[high] - ink[low]
         half = 1.96 * float(np.std(gap, ddof=1)) / math.sqrt(len(gap))
         say(f"emoji: {high} less {low}, the same prompts and noise", f"{gap.mean():+.4f} +- {half:.4f}")
