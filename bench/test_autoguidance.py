@@ -1,7 +1,14 @@
-"""Autoguidance by an earlier checkpoint: KID on digits and emoji, guide and weight chosen on other pictures."""
+"""Autoguidance by an earlier checkpoint: KID on digits and emoji, guide and weight chosen on other pictures.
+
+Digits: chosen on training pictures, judged on held-out ones, by the referee's features. Emoji: of 182 held-out pictures
+half the names, with their variants, choose and the other half judges: names that a training saw are drawn otherwise. By
+the features of the dual encoder, as a CLIP's are used: to a classifier of eight categories the unguided pictures are
+already nearer to the real ones of the same names (KID 12) than other real ones are (90), so nothing is left to win.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +20,7 @@ from emoji import EMOJI, run_of
 
 from upturn import components, recipe, seeds
 from upturn.assemble import assemble
+from upturn.data.sources._variants import group_names
 from upturn.stages.work import Work, prompt_keys
 from upturn.statistics.intervals import subsample_masks
 from upturn.store.run import Run
@@ -30,6 +38,7 @@ class Case:
     steps: int
     tried: int
     judged: int
+    features: str = "referee"  # whose KID
 
 
 class Drawn:
@@ -39,6 +48,7 @@ class Drawn:
         parts = assemble(recipe.parse(done.recipe_text, "recipe.yaml"))
         self.work, self.case = Work(done, parts, Watch()), case
         self.policy = self.work.policy(f"rounds/000/{case.stage}")
+        self.seen = components.make("feature", {"name": "classifier", "model": case.features}, "bench")
 
     def samples(self, of: Samples, count: int, key: str, guide: str = "", weight: float = 1.0) -> Samples:
         spread = max(1, len(of) // count)  # data often stands in the order of its classes
@@ -49,8 +59,7 @@ class Drawn:
 
     def features(self, samples: Samples) -> Array:
         """Embedded anew: of one noise all are named alike, whatever led them, and ``tools.embed`` keeps by name."""
-        tools = self.work.tools
-        return np.asarray(tools.features.embed(samples, tools), dtype=np.float64)
+        return np.asarray(self.seen.embed(samples, self.work.tools), dtype=np.float64)
 
 
 def differences(before: Array, after: Array, real: Array) -> tuple[float, Callable[[Array], Array]]:
@@ -78,39 +87,52 @@ def _kernel(a: Array, b: Array) -> Array:
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
-def improvement(name: str, done: Run, case: Case) -> tuple[float, float, float]:
-    """KID without a guide less KID with the one that was best on training pictures, on held-out ones; 95% interval."""
-    drawn = Drawn(done, case)
-    train, held_out = drawn.work.tools.train, drawn.work.tools.held_out
-    real = drawn.features(train)
+def improvement(name: str, drawn: Drawn, choosing: Samples, judging: Samples) -> tuple[float, float, float]:
+    """KID on ``judging`` without a guide less that with the one that was best on ``choosing``, and its 95% interval."""
+    case, real = drawn.case, drawn.features(choosing)
     found: dict[tuple[str, float], float] = {}
-    plain = drawn.features(drawn.samples(train, case.tried, "chosen"))
+    plain = drawn.features(drawn.samples(choosing, case.tried, "chosen"))
     for epoch, weight in product(case.epochs, case.weights):
-        guided = drawn.features(drawn.samples(train, case.tried, "chosen", f"{case.stage}@{epoch}", weight))
+        guided = drawn.features(drawn.samples(choosing, case.tried, "chosen", f"{case.stage}@{epoch}", weight))
         gain, _ = differences(plain, guided, real)
         found[f"{case.stage}@{epoch}", weight] = gain
-        say(f"{name}: KID on training pictures falls, guide after epoch {epoch}, weight {weight}", f"{gain:+.5f}")
+        say(f"{name}: KID falls on pictures to choose by, guide after epoch {epoch}, weight {weight}", f"{gain:+.5g}")
     guide, weight = max(found, key=lambda tried: found[tried])
     say(f"{name}: chosen", (guide, weight))
     before, after = (
-        drawn.features(drawn.samples(held_out, case.judged, "judged", *led)) for led in (("", 1.0), (guide, weight))
+        drawn.features(drawn.samples(judging, case.judged, "judged", *led)) for led in (("", 1.0), (guide, weight))
     )
-    gain, at = differences(before, after, drawn.features(held_out))
+    gain, at = differences(before, after, drawn.features(judging))
     low, high = subsample_masks(at, case.judged, seeds.key("autoguidance", name))
-    say(f"{name}: KID on held-out pictures falls by (of {case.judged} samples, one noise)",
-        f"{gain:.5f} ({low:.5f} to {high:.5f})")
+    say(f"{name}: KID on {len(judging)} other pictures falls by (of {case.judged} samples, one noise)",
+        f"{gain:.5g} ({low:.5g} to {high:.5g})")
     return gain, low, high
+
+
+def halves(samples: Samples) -> tuple[Samples, Samples]:
+    """Every second name of each category here, the others there; a name's variants with it."""
+    names = group_names([str(prompt.fields["name"]) for prompt in samples.prompts])
+    turn: dict[tuple[int, str], int] = {}
+    seen: Counter[int] = Counter()
+    for label, name in zip(samples.labels.tolist(), names, strict=True):
+        if (label, name) not in turn:
+            turn[label, name] = seen[label] % 2
+            seen[label] += 1
+    side = np.array([turn[label, name] for label, name in zip(samples.labels.tolist(), names, strict=True)])
+    return samples.take(side == 0), samples.take(side == 1)
 
 
 @pytest.mark.timeout(3600)
 def test_an_earlier_checkpoint_makes_digits_better() -> None:
     done, _ = run("autoguidance-digits", "digits.yaml", "rounds=null", "gate=null", "evaluate.metrics=[coverage]")
     case = Case("pretrain", (5, 15, 30), (1.25, 1.5, 2.0), 20, 2000, 4000)
-    assert improvement("digits", done, case)[1] > 0
+    drawn = Drawn(done, case)
+    assert improvement("digits", drawn, drawn.work.tools.train, drawn.work.tools.held_out)[1] > 0
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not beside the project")
 def test_an_earlier_checkpoint_makes_emoji_better() -> None:
-    case = Case("train", (20,), (1.25, 1.5, 2.0), 20, 200, 600)
-    assert improvement("emoji", run_of("emoji-captions.yaml", "template", "empty"), case)[1] > 0
+    case = Case("train", (10, 20), (1.5, 2.0, 3.0), 20, 186, 356, features="reader")
+    drawn = Drawn(run_of("emoji-captions.yaml", "template", "empty"), case)
+    assert improvement("emoji", drawn, *halves(drawn.work.tools.held_out))[1] > 0

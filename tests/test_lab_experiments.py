@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "kde": {"n": [30], "rounds": 5, "replicas": 2000},
     "mixture": {"n": [50], "rounds": 2, "replicas": 100},
     "verifier": {"n": 2000, "rounds": 4, "replicas": 20, "noise": [1.0], "candidates": [2.0, math.inf]},
+    "downstream": {"replicas": 300, "made": [0.0, 1.0, 5.0], "share": [0.2, 0.05], "unlabelled": [0.0, 10.0]},
     "sampling": {
         "rounds": 3, "replicas": 200, "each": 300, "guidance": [2.0], "temperature": [0.9], "top_p": [0.9],
     },
@@ -44,6 +45,7 @@ def test_theory_and_simulation_agree(tmp_path: Path, name: str) -> None:
         ("verifier", "verified_rounds", "verified_rounds", {"n": 20_000, "candidates": [math.inf]}),
         ("curation", "mixed_update", "mixed_update", {"part": ["classes"], "replicas": 20}),
         ("sampling", "tempered_shares", "tempered_shares", {"guidance": []}),
+        ("downstream", "added_mean_error", "added_mean_error", {"replicas": 10_000}),
     ],
 )
 def test_a_wrong_formula_is_found(

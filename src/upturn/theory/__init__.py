@@ -36,6 +36,7 @@ from upturn.theory.discrete import (
     mean_heterozygosity,
     mixed_heterozygosity,
 )
+from upturn.theory.downstream import added_mean_error, attacked_error, best_made, plain_error
 from upturn.theory.foresight import Normal, Shares
 from upturn.theory.gaussian import (
     Division,
@@ -109,7 +110,10 @@ __all__ = [
     "accumulated_moments",
     "accumulated_variance",
     "adaptive_kernel",
+    "added_mean_error",
     "alpha",
+    "attacked_error",
+    "best_made",
     "best_of_n_half_life",
     "best_real_weight",
     "choice_kernel",
@@ -149,6 +153,7 @@ __all__ = [
     "mode_loss_bound",
     "nucleus",
     "nucleus_rounds",
+    "plain_error",
     "regression_risk_accumulate",
     "regression_risk_accumulate_fresh",
     "regression_risk_mixed",
