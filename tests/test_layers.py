@@ -23,7 +23,7 @@ ROWS = (
     "store", "features", "data", "asking", "diffusion", "models", "adapters", "objectives", "scorers", "curators",
     "growers", "metrics", "gate", "guiding", "sizing", "choosing", "captioning", "toolbox", "assemble", "engine",
     "averaging", "optimiser", "feeds", "tracking",
-    "beforehand", "trainer", "stages", "sampling", "merging", "searching", "plan", "starters", "loop",
+    "beforehand", "trainer", "anew", "stages", "sampling", "merging", "searching", "plan", "starters", "loop",
     "status", "studies", "feedback", "report", "cli", "",
 )  # fmt: skip
 # "" is upturn/__init__.py, which nothing in the house imports

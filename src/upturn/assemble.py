@@ -30,6 +30,7 @@ class Evaluator:
     metrics: Mapping[str, Metric]
     captions: Caption | None = None  # how its prompts are worded; None: as in training
     checkpoints: bool = True  # whether checkpoints within a training are measured, too
+    where: Mapping[str, str] = field(default_factory=dict)  # whose prompts; {}: all of the held-out part
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,7 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
     settings = _sampling(policy, asked.settings, f"{at}.settings")
     guiding.check(recipe, settings, f"{at}.settings", measures=True)
     captions = None if asked.captions is None else components.make("caption", asked.captions, f"{at}.captions")
-    return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints)
+    return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints, asked.where)
 
 
 def _round_sampling(policy: Policy, recipe: Recipe) -> Any:

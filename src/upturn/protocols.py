@@ -161,6 +161,13 @@ class Tools(Protocol):
         """A model that the recipe's ``models:`` names; ``policy`` is the one in this stage."""
         ...
 
+    def fitted(self, name: str, samples: Samples, key: int) -> Trainable:
+        """Another model like that one, trained from nothing on these samples as its ``fit:`` says; nobody keeps it.
+
+        Raises UserError where the recipe does not say how.
+        """
+        ...
+
     def embed(self, samples: Samples) -> Array:
         """(N, D) by the recipe's ``features:``, cached by sample id."""
         ...

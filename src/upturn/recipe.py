@@ -268,6 +268,7 @@ class Evaluation(Part):
     prompts: Positive = 500
     candidates: Positive = 1
     settings: dict[str, Any] = {}
+    where: dict[str, str] = {}  # whose prompts: held-out samples by field
     captions: Component | None = None  # how the prompts are worded; null: as in training
     checkpoints: bool = True  # measured at 'checkpoint_epochs', too
     metrics: Annotated[list[Component], BeforeValidator(_listed)]

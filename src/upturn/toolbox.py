@@ -21,6 +21,7 @@ class Toolbox:
     classes: tuple[str, ...]
     features: Features
     loader: Callable[[str], Trainable]
+    fitter: Callable[[str, Samples, int], Trainable]
     models: dict[str, Trainable] = field(default_factory=dict)
     cache: dict[str, Array] = field(default_factory=dict)
 
@@ -28,6 +29,9 @@ class Toolbox:
         if name not in self.models:
             self.models[name] = self.loader(name)
         return self.models[name]
+
+    def fitted(self, name: str, samples: Samples, key: int) -> Trainable:
+        return self.fitter(name, samples, key)
 
     def embed(self, samples: Samples) -> Array:
         fresh = [i for i, name in enumerate(samples.ids) if name not in self.cache]
@@ -43,6 +47,11 @@ def where(samples: Samples, wanted: Mapping[str, str], at: str) -> Samples:
 
     Raises UserError naming the fields, or the values, that there are.
     """
+    return samples.take(fitting(samples, wanted, at)) if wanted else samples
+
+
+def fitting(samples: Samples, wanted: Mapping[str, str], at: str) -> Array:
+    """(N,) bool: which samples these are."""
     kept = np.ones(len(samples), dtype=bool)
     for name, value in wanted.items():
         if name not in samples.fields:
@@ -59,4 +68,4 @@ def where(samples: Samples, wanted: Mapping[str, str], at: str) -> Samples:
         kept &= column == value
     if not kept.any():
         raise UserError(f"no sample has all of {dict(wanted)}", where=f"{at}.where")
-    return samples.take(kept) if wanted else samples
+    return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from upturn.statistics.neighbours import Block, Ground, joined, neighbours, radii
+from upturn.statistics.neighbours import Block, Ground, balls, joined, neighbours
 from upturn.statistics.remembered import remembered
 from upturn.types import Array
 
@@ -35,11 +35,9 @@ def round_real(real: Array, made: Array, k: int) -> tuple[Array, Array, Pairs]:
     import torch
 
     ground = Ground.of(made)
-    limits = torch.as_tensor(radii(real, k), device=ground.rows.device)[:, None]
     holds = torch.zeros(len(made), dtype=torch.int64, device=ground.rows.device)
     covered, listed = [], []
-    for block in ground.blocks(real):
-        inside = block.within(limits[block.start : block.start + len(block.part)])
+    for block, inside in balls(real, k, ground):
         covered.append(inside.any(dim=1))
         columns, pairs = _listed(block, inside)
         holds += torch.bincount(columns, minlength=len(made))

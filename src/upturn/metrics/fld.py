@@ -14,6 +14,7 @@ from upturn.seeds import generator, key
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.kernel_mixture import KernelMixture
 from upturn.statistics.remembered import remembered
+from upturn.statistics.scaling import Scale
 from upturn.types import Array, Measurement
 
 _LEAST = 50  # of samples, held-out and half of the training data: with fewer, one point moves it by tens
@@ -73,25 +74,6 @@ class Fld:
         notes = [f"{len(rows)} of {len(every)} samples are looked at"] if len(rows) < len(every) else []
         notes += ["most likely copies of training data"] if value > _COPIED else []
         return Measurement(value, low, high, len(rows), note="; ".join(notes), details=details)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Mean and deviations (n - 1) of some data; what does not vary in it is left out."""
-
-    mean: Array
-    deviation: Array
-    kept: Array
-
-    @staticmethod
-    def of(features: Array) -> Scale:
-        deviation = features.std(axis=0, ddof=1, dtype=np.float64)
-        kept = deviation > 0
-        return Scale(features.mean(axis=0, dtype=np.float64)[kept], deviation[kept], kept)
-
-    def __call__(self, features: Array) -> Array:
-        scaled: Array = ((features[:, self.kept] - self.mean) / self.deviation).astype(np.float32)
-        return scaled
 
 
 @dataclass(frozen=True)

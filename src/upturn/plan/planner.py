@@ -72,8 +72,9 @@ class Planner:
         self.policy: Any = self._built("policy")
         self.tools = Toolbox(
             splits.train, splits.held_out, splits.classes, parts.features, loader=self._built,
-            models={"policy": self.policy},
+            models={"policy": self.policy}, fitter=self._another,
         )
+        self._fits = 0.0  # seconds of the trainings that were asked for, and not done
 
     def _built(self, name: str) -> Trainable:
         refit = self.recipe.models[name].refit
@@ -248,7 +249,8 @@ class Planner:
 
     def _measuring(self, evaluator: Evaluator) -> tuple[Line, Line]:
         """Seconds to sample n prompts of an evaluation, and to score and measure them."""
-        sampled = self.sampled(self.splits.held_out, evaluator.candidates, evaluator.settings, evaluator.prompts)
+        asked = where(self.splits.held_out, evaluator.where, f"evaluate.{evaluator.name}")
+        sampled = self.sampled(asked, evaluator.candidates, evaluator.settings, evaluator.prompts)
         rewards = self.rewards(sampled.made)
         line = self.scoring(sampled, evaluator.prompts)
         for metric in evaluator.metrics.values():
@@ -261,7 +263,27 @@ class Planner:
                 line += timing.measuring_once(measure, sampled.prompts, loaded=self._loaded)
             else:
                 line += self._measuring_line(measure, sampled, evaluator.prompts)
+            line += Line(self._fits_of(measure, sampled.prompts), 0.0)
         return sampled.line, line
+
+    def _another(self, name: str, samples: Samples, key: int) -> Trainable:
+        """As untrained as the model itself; what its training would take is counted."""
+        model, spec = self.tools.model(name), self.recipe.models[name].fit
+        if spec is not None and not self.recipe.models[name].ready:
+            examples = model.encode(samples)
+            timed = Timed(examples, FixedFeed(examples, spec.batch_size, 0), len(samples))
+            steps = spec.steps or (spec.epochs or 0) * timed.feed.steps_per_epoch
+            self._fits += steps * self._step_seconds(model, spec, timed)
+        return model
+
+    def _fits_of(self, measure: Callable[[int], object], prompts: int) -> float:
+        """Seconds of all that a metric trains, in each evaluation."""
+        if not self._fits:
+            return 0.0
+        self._fits = 0.0
+        measure(prompts)
+        seconds, self._fits = self._fits, 0.0
+        return seconds
 
     def scoring(self, sampled: Sampled, wanted: int) -> Line:
         """Seconds to score the candidates of n prompts."""
@@ -273,5 +295,5 @@ class Planner:
         return timing.measuring_line(measure, sampled.prompts, wanted, loaded=self._loaded)
 
     def _loaded(self) -> object:
-        """What is embedded stays embedded, within a run."""
-        return len(self.tools.cache)
+        """What is embedded stays embedded, within a run; and what was timed is known."""
+        return len(self.tools.cache), len(self._steps)

@@ -16,6 +16,7 @@ from upturn.data.split import check_leakage, example_keys
 from upturn.errors import UserError
 from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.store import tables
+from upturn.toolbox import fitting
 from upturn.types import Splits, concatenate, objects
 
 CAPTIONS = "captions"  # of a run's folder: what a captioning model wrote
@@ -24,11 +25,15 @@ SHARED = ".captions"  # beside the runs: what it wrote before there was a run
 
 def worded(parts: Assembly, splits: Splits, folder: Path | None) -> tuple[Splits, dict[str, list[str]]]:
     """The source's two parts with the recipe's captions, and how evaluations word their prompts where they have their
-    own: name -> a text for each held-out sample. ``folder`` keeps what is dear to make."""
+    own: name -> a text for each held-out sample. ``folder`` keeps what is dear to make.
+
+    Raises UserError where the ``where:`` of an evaluation fits no held-out sample.
+    """
     key = caption_key(parts)
     asked: dict[str, list[str]] = {}
     notes: list[str] = []
     for evaluator in parts.evaluators:
+        fitting(splits.held_out, evaluator.where, f"evaluate.{evaluator.name}")
         if evaluator.captions is not None:
             asked[evaluator.name], said = texts(evaluator.captions, splits.held_out, splits.classes, folder, key)
             notes += [f"evaluation '{evaluator.name}': {note}" for note in said]

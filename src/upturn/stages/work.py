@@ -21,7 +21,7 @@ from upturn.protocols import Policy, Scorer, Trainable
 from upturn.store import tables
 from upturn.store.commit import Draft
 from upturn.store.run import Run
-from upturn.toolbox import Toolbox
+from upturn.toolbox import Toolbox, fitting
 from upturn.types import Array, Prompt, Samples, Scores, objects
 from upturn.watch import Watch
 
@@ -111,6 +111,7 @@ class Work:
         return Toolbox(
             train=self._used(self.real.take(split == "train")), held_out=self.real.take(split == "held_out"),
             classes=tuple(record.info["classes"]), features=self.parts.features, loader=self._helper,
+            fitter=self._another,
         )
 
     def _used(self, train: Samples) -> Samples:
@@ -125,12 +126,14 @@ class Work:
         self.tools.train = self._used(self.real.take(split == "train"))
 
     def asked(self, evaluator: Evaluator) -> list[Prompt]:
-        """The prompts of the held-out part, as this evaluation words them."""
-        prompts = list(self.tools.held_out.prompts)
+        """The prompts of the held-out part, or of what this evaluation names of it, as it words them."""
+        held_out = self.tools.held_out
+        rows = np.flatnonzero(fitting(held_out, evaluator.where, f"evaluate.{evaluator.name}"))
+        prompts = [held_out.prompts[row] for row in rows]
         if evaluator.captions is None:
             return self.asking(prompts)
         texts = json.loads((self.run.unit(DATA) / "asked.json").read_text(encoding="utf-8"))[evaluator.name]
-        return [replace(prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
+        return [replace(prompt, text=texts[row]) for prompt, row in zip(prompts, rows, strict=True)]
 
     def asking(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """With the score words that are asked for, where the recipe has such."""
@@ -144,6 +147,15 @@ class Work:
         if unit is None:
             raise UserError(f"the model '{name}' is first fitted in round 1", where="models")
         return load_model(self.parts, name, self.run.unit(unit) / "model", self.model_id(unit, "fit"))
+
+    def _another(self, name: str, samples: Samples, key: int) -> Trainable:
+        model = self.parts.recipe.models.get(name)
+        if model is None or model.fit is None or model.ready:
+            raise UserError(f"the recipe does not say how '{name}' is trained", where="models",
+                            fix=f"Write 'models.{name}.fit: {{…}}'.")
+        from upturn.anew import trained
+
+        return trained(self.parts.model(name), samples, model.fit, seeds.key(key, "build"), key, f"another '{name}'")
 
     def helper_unit(self, name: str) -> str | None:
         """Where the newest weights of a helper model are; None before its first round."""

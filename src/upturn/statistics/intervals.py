@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from upturn.seeds import generator
+from upturn.seeds import key as seed_key
 from upturn.types import Array
 
 _CELLS = 100_000  # numbers drawn at a time: they stay in the processor's cache
@@ -99,6 +100,28 @@ def wilson(p: float, n: float, level: float = 0.95) -> tuple[float, float]:
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return (0.0 if p == 0 else max(0.0, centre - half)), (1.0 if p == 1 else min(1.0, centre + half))
+
+
+def stratified_mean(
+    values: Array, strata: Array, key: int, level: float = 0.95, resamples: int = 2000
+) -> tuple[float, float]:
+    """The two ends of an interval for the mean over strata of the mean of ``values`` (n,) in each, as balanced
+    accuracy is one; (nan, nan) where a stratum has one row.
+
+    Rows are drawn within their stratum, whose numbers stay as they are; quantiles of the bootstrap, each stratum's
+    deviations widened by sqrt(m / (m - 1)), which Efron's plug-in lacks (Davison & Hinkley 1997, section 3.2). A
+    stratum in which all values are equal adds no width.
+    """
+    drawn, middle = np.zeros(resamples), 0.0
+    parts = [values[strata == name] for name in np.unique(strata)]
+    if not parts or min(map(len, parts)) < 2:
+        return _UNKNOWN
+    for place, part in enumerate(parts):
+        means = _resampled_means(part.astype(np.float64), np.ones(len(part)), seed_key(key, place), resamples)
+        drawn += (means - part.mean()) * math.sqrt(len(part) / (len(part) - 1))
+        middle += float(part.mean())
+    low, high = (middle + np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])) / len(parts)
+    return float(low), float(high)
 
 
 def subsample(

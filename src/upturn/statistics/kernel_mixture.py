@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _FLOOR, _CEILING = -40.0, 20.0  # of log variances: the reference's, so that a c
 _START = 1e-3  # added to the squared distance that a width starts from: the reference's
 _PULL = 0.9**2  # the floor's squared distances are these times those to the data's mean: the reference's
 _UNUSED = 1e-12  # data points that a Gaussian answers for, below which its width stays as it is
+_KEPT = 10**8  # distances that are kept from step to step: 400 MB
 _EXACT = 4  # nearest centres of each point whose distances are exact
 
 
@@ -41,17 +43,21 @@ class KernelMixture:
 
     @staticmethod
     def fitted(centres: Array, data: Array) -> KernelMixture:
-        """Widths for ``centres`` (M, D) from ``data`` (N, D): N * M * 4 bytes, and a pass over them a step."""
+        """Widths for ``centres`` (M, D) from ``data`` (N, D), in passes over their distances, one a step.
+
+        Up to 10^8 distances are kept (400 MB); of more, blocks are measured again in every pass.
+        """
         import torch
 
-        squared = distances(data, centres)
+        apart = _Apart.of(data, centres)
         dims = data.shape[1]
-        wide = torch.as_tensor(data, device=squared.device)
+        wide = torch.as_tensor(data, device=apart.ground.rows.device)
         middle = _PULL * (wide - wide.mean(dim=0)).square().sum(dim=1).float()
-        logs = ((squared.amin(dim=0) + _START) / dims).log().clamp(_FLOOR, _CEILING)
-        floor, last = torch.zeros((), device=squared.device), -math.inf
+        nearest = functools.reduce(torch.minimum, (part.amin(dim=0) for _, part in apart.parts()))
+        logs = ((nearest + _START) / dims).log().clamp(_FLOOR, _CEILING)
+        floor, last = torch.zeros((), device=logs.device), -math.inf
         for _ in range(_STEPS):
-            logs, floor, density = _step(squared, middle, logs, floor, dims)
+            logs, floor, density = _step(apart, middle, logs, floor, dims)
             if density - last < _SETTLED * dims:
                 break
             last = density
@@ -89,16 +95,41 @@ def _parts(squared: Tensor, logs: Tensor, dims: int) -> Tensor:
     return squared * (-0.5 / logs.exp()) - constant
 
 
+@dataclass(frozen=True)
+class _Apart:
+    """(N, M) squared distances of data to centres: kept, or measured anew in each pass where they are too many."""
+
+    data: Array
+    ground: Ground
+    kept: Tensor | None
+
+    @staticmethod
+    def of(data: Array, centres: Array) -> _Apart:
+        few = len(data) * len(centres) <= _KEPT
+        return _Apart(data, Ground.of(centres), distances(data, centres) if few else None)
+
+    def parts(self) -> Iterator[tuple[int, Tensor]]:
+        """(first row, (rows, M))."""
+        import torch
+
+        if self.kept is None:
+            yield from ((block.start, _measured(block)) for block in self.ground.blocks(self.data))
+            return
+        rows = max(1, 2**22 // len(self.ground))
+        for place, part in enumerate(torch.split(self.kept, rows)):
+            yield place * rows, part
+
+
 def _step(
-    squared: Tensor, middle: Tensor, logs: Tensor, floor: Tensor, dims: int
+    apart: _Apart, middle: Tensor, logs: Tensor, floor: Tensor, dims: int
 ) -> tuple[Tensor, Tensor, float]:
     """One step of EM: the new log variances, the floor's, and the mean log density before it, nats."""
     import torch
 
     answered, spread = torch.zeros_like(logs, dtype=torch.float64), torch.zeros_like(logs, dtype=torch.float64)
     own, own_spread, total = 0.0, 0.0, 0.0
-    rows = max(1, 2**22 // len(logs))
-    for part, far in zip(torch.split(squared, rows), torch.split(middle, rows), strict=True):
+    for start, part in apart.parts():
+        far = middle[start : start + len(part)]
         inner = _parts(part, logs, dims)
         outer = far * (-0.5 / floor.exp()) - 0.5 * dims * (floor + math.log(2 * math.pi))
         density = torch.logaddexp(inner.logsumexp(dim=1), outer)
@@ -114,4 +145,4 @@ def _step(
     logs = found.clamp(min=math.exp(_FLOOR)).log().clamp(_FLOOR, _CEILING).float()
     if own > _UNUSED:
         floor = floor.new_tensor(math.log(max(own_spread / (dims * own), math.exp(_FLOOR))))
-    return logs, floor, total / len(squared)
+    return logs, floor, total / len(middle)

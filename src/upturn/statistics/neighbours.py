@@ -223,6 +223,16 @@ def radii(a: Array, k: int) -> Array:
     return found
 
 
+def balls(a: Array, k: int, ground: Ground) -> Iterator[tuple[Block, Tensor]]:
+    """Blocks of the balls that reach to the k-th nearest other row of ``a``, and (R, M) bool: what of the ground lies
+    in each."""
+    import torch
+
+    limits = torch.as_tensor(radii(a, k), device=ground.rows.device)[:, None]
+    for block in ground.blocks(a):
+        yield block, block.within(limits[block.start : block.start + len(block.part)])
+
+
 def joined(parts: list[Tensor]) -> Array:
     """One array of tensors of rows."""
     return np.concatenate([part.cpu().numpy() for part in parts])

@@ -27,6 +27,8 @@ class Digits:
               how, depends on the picture alone, so it is the same in every run. Held-out pictures are always clean
     size      side in pixels; above 8 the picture is enlarged (bicubic)
     held_out  share that training never sees (binomial, so about that share of each class)
+    rare      a class of which only so many training pictures stay that it has ``rare_share`` of them; which ones
+              follows from the pictures alone. Held-out pictures all stay. ``fields["rare"]`` is then "yes" or "no"
     """
 
     kind: ClassVar[Kind] = "image"
@@ -34,26 +36,53 @@ class Digits:
     degraded: float = 0.0
     size: Literal[8, 16, 32, 64] = 8
     held_out: float = 0.25
+    rare: int | None = None
+    rare_share: float = 0.05
 
     def __post_init__(self) -> None:
         check_fraction(self.held_out)
         if not 0.0 <= self.degraded <= 1.0:
             raise ValueError(f"degraded must lie in [0, 1], not {self.degraded}")
+        if self.rare is not None and not 0 <= self.rare <= 9:
+            raise ValueError(f"rare must be a digit from 0 to 9, not {self.rare}")
+        if not 0.0 < self.rare_share < 1.0:
+            raise ValueError(f"rare_share must lie between 0 and 1, not {self.rare_share}")
 
     def load(self) -> Splits:
         """Reads the pictures from scikit-learn's own files."""
         pixels, labels = _pictures()
         content = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / _DEEPEST)).astype(np.uint8)
         keys = content_keys("image", content)
-        spoilt = ~split_by_content(keys, self.held_out) & (shares(keys, purpose="degraded") < self.degraded)
+        train = ~split_by_content(keys, self.held_out)
+        spoilt = train & (shares(keys, purpose="degraded") < self.degraded)
         if spoilt.any():
             own = np.array([int(key, 16) >> 1 for key in keys[spoilt]], dtype=np.int64)
             content[spoilt] = degraded(content[spoilt], own)
         known = [Prompt(text=f"digit {digit}", label=digit) for digit in range(10)]
-        quality = objects(["degraded" if bad else "clean" for bad in spoilt])
-        rows = Rows("image", _enlarged(content, self.size), [known[i] for i in labels], keys, {"quality": quality})
-        notes = [f"{int(spoilt.sum()):,} of the train pictures are degraded"] if spoilt.any() else []
+        fields = {"quality": objects(["degraded" if bad else "clean" for bad in spoilt])}
+        left_out, notes = np.zeros(len(labels), dtype=bool), []
+        if self.rare is not None:
+            fields["rare"] = objects(["yes" if label == self.rare else "no" for label in labels])
+            own = train & (labels == self.rare)
+            left_out = _beyond(own, int(train.sum() - own.sum()), keys, self.rare_share)
+            share = (own & ~left_out).sum() / (train & ~left_out).sum()
+            notes.append(f"digit {self.rare} is rare: {int(left_out.sum()):,} of its {int(own.sum()):,} train pictures "
+                         f"are left out, the others are {share:.1%} of the train part")
+        if (spoilt & ~left_out).any():
+            notes.insert(0, f"{int((spoilt & ~left_out).sum()):,} of the train pictures are degraded")
+        stays = np.flatnonzero(~left_out)
+        rows = Rows("image", _enlarged(content[stays], self.size), [known[labels[i]] for i in stays], keys[stays],
+                    {name: column[stays] for name, column in fields.items()})
         return divide(rows, self.held_out, "digits", classes=[str(digit) for digit in range(10)], notes=notes)
+
+
+def _beyond(own: Array, others: int, keys: Array, share: float) -> Array:
+    """(N,) bool: which of the ``own`` rows, in an order that their keys alone make, are more than this share."""
+    rows = np.flatnonzero(own)
+    order = rows[np.argsort(shares(keys[rows], purpose="rare"), kind="stable")]
+    beyond = np.zeros(len(own), dtype=bool)
+    beyond[order[max(1, round(share / (1 - share) * others)) :]] = True
+    return beyond
 
 
 def _pictures() -> tuple[Array, Array]:

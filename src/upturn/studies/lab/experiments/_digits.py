@@ -93,20 +93,13 @@ def gallery(seed: int) -> Gallery:
 
 def _fitted(name: str, samples: Samples, seed: int) -> Any:
     """A classifier of the house, by the house's trainer."""
-    from upturn import trainer
-    from upturn.feeds import FixedFeed
     from upturn.recipe import Training
+    from upturn.anew import trained
 
-    model = components.make("model", {"name": "classifier"}, f"lab digits {name}")
-    model.build(samples, seeds.key("lab digits build", name, seed))
-    key = seeds.key("lab digits train", name, seed)
     spec = Training.model_validate({"epochs": _EPOCHS[name], "learning_rate": _RATE, "batch_size": _BATCH})
-    trainer.train(model, trainer.Plan(
-        spec=spec, objective=components.make("objective", spec.objective, name),
-        adapter=components.make("adapter", spec.adapter, name),
-        feed=FixedFeed(model.encode(samples), spec.batch_size, key), key=key, where=f"lab digits {name}",
-    ))
-    return model
+    build, key = (seeds.key(f"lab digits {what}", name, seed) for what in ("build", "train"))
+    return trained(components.make("model", {"name": "classifier"}, name), samples, spec, build, key,
+                   f"lab digits {name}")
 
 
 def chosen(rewards: Array, rng: np.random.Generator) -> Array:

@@ -1,0 +1,35 @@
+"""A model trained from nothing on samples that all weigh the same, and handed out: nothing of it is stored."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from upturn import components, trainer
+from upturn.errors import UserError
+from upturn.feeds import FixedFeed
+from upturn.protocols import Objective, Trainable
+from upturn.recipe import Training
+from upturn.types import Samples
+
+M = TypeVar("M", bound=Trainable)
+
+
+def trained(model: M, samples: Samples, spec: Training, build: int, key: int, where: str) -> M:
+    """``model``, built by the key ``build`` and trained by ``key`` as ``spec`` says, in evaluation mode.
+
+    Raises UserError where the objective wants more than samples, and among several processes: only one is here.
+    """
+    objective: Objective = components.make("objective", spec.objective, where)
+    if objective.example != "sample":
+        raise UserError(f"the objective '{spec.objective['name']}' learns from more than samples", where=where,
+                        fix="Use 'likelihood'.")
+    if trainer.accelerator_for(spec).num_processes > 1:
+        raise UserError("several processes train together, and this training is one's own", where=where,
+                        fix="Run it in one process.")
+    model.build(samples, build)
+    trainer.train(model, trainer.Plan(
+        spec=spec, objective=objective, adapter=components.make("adapter", spec.adapter, where),
+        feed=FixedFeed(model.encode(samples), spec.batch_size, key), key=key, where=where,
+    ))
+    model.module.eval()
+    return model

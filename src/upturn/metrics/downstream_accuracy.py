@@ -1,0 +1,117 @@
+"""What made samples are worth to a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.features._forward import forwarded
+from upturn.metrics._embedded import metric_key
+from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
+from upturn.protocols import Evidence, Tools
+from upturn.seeds import key
+from upturn.statistics.intervals import stratified_mean
+from upturn.types import Array, Measurement, Samples, concatenate, content_id
+
+
+@dataclass(frozen=True)
+class DownstreamAccuracy:
+    """Balanced accuracy on held-out data of a classifier trained anew on real training data and the samples.
+
+    The classifier is one of the recipe's, built and trained anew as its ``fit:`` says, ``repeats`` times with other
+    weights and orders (let ``fit:`` count steps, not epochs: then added samples bring no added training). Samples have
+    the class of their prompt, right or wrong; of each class the first ones are taken, until it has as many as the
+    largest class of the real data: what is rare is filled up. The value is the mean over repeats and classes.
+
+    In the details: the same ``without`` samples, the ``difference`` with its paired interval, the ``recall`` of each
+    class both ways, how many were ``added``. Intervals are over held-out samples (bootstrap within classes) at these
+    trainings. There is no value a sample: a gate compares by intervals.
+    """
+
+    model: str = "classifier"  # a name under the recipe's models:, one with 'fit:'
+    repeats: int = 3
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    better: ClassVar[str] = "higher"
+
+    _alone: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats is {self.repeats}: it must be at least 1")
+
+    @speaks_or_says_why
+    def measure(self, evidence: Evidence) -> Measurement:
+        tools, made = evidence.tools, evidence.samples
+        if not (made.labels >= 0).any():
+            raise CannotSpeak("no prompt has a class (the model is unconditional)")
+        train, held_out = (part.take(part.labels >= 0) for part in (tools.train, tools.held_out))
+        if not len(train) or not len(held_out):
+            raise CannotSpeak(f"no {'held-out' if len(train) else 'training'} sample has a class")
+        rows = filling(train.labels, made.labels)
+        base = metric_key(evidence, "downstream_accuracy")
+        try:
+            without = self._without(train, held_out, tools, base)
+            found = without
+            if len(rows):
+                found = self._right(concatenate([train, made.take(rows)]), held_out, tools, base)
+        except UserError as error:
+            raise CannotSpeak(str(error)) from error
+        labels = held_out.labels
+        value, low, high = _balanced(found, labels, base)
+        details = {
+            "without": _told(_balanced(without, labels, base)),
+            "difference": _told(_balanced(found - without, labels, base)),
+            "recall": {
+                _name(c, tools): {"with": float(found[:, labels == c].mean()),
+                                  "without": float(without[:, labels == c].mean())} for c in np.unique(labels)
+            },
+            "added": {_name(c, tools): int((made.labels[rows] == c).sum()) for c in np.unique(made.labels[rows])},
+            "repeats": self.repeats,
+        }
+        note = "" if len(rows) else "no class asked for is smaller than the largest: nothing was added"
+        return Measurement(value, low, high, len(rows), None, note, details)
+
+    def _without(self, train: Samples, held_out: Samples, tools: Tools, base: int) -> Array:
+        """The same in every round: found once."""
+        known = content_id(base, *train.ids, "held out", *held_out.ids)
+        if known not in self._alone:
+            self._alone[known] = self._right(train, held_out, tools, base)
+        return self._alone[known]
+
+    def _right(self, samples: Samples, held_out: Samples, tools: Tools, base: int) -> Array:
+        """(repeats, N) 1 where a classifier of these samples puts the held-out sample into its class."""
+        rows = []
+        for repeat in range(self.repeats):
+            model = tools.fitted(self.model, samples, key(base, repeat))
+            logits = forwarded(model, self.model, held_out, "logits")
+            if not np.isfinite(logits).all():
+                raise CannotSpeak(f"'{self.model}', trained anew, gives logits that are not finite")
+            rows.append(logits.argmax(axis=1) == held_out.labels)
+        return np.array(rows, dtype=np.float64)
+
+
+def filling(real: Array, made: Array) -> Array:
+    """Rows of the made labels (M,), -1 for none, that fill each class of the real ones (N,) up to the largest."""
+    count = int(max(real.max(), made.max())) + 1
+    have = np.bincount(real, minlength=count)
+    chosen = [np.flatnonzero(made == c)[: have.max() - have[c]] for c in range(count)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _balanced(right: Array, labels: Array, base: int) -> tuple[float, float, float]:
+    each = right.mean(axis=0)
+    value = float(np.mean([each[labels == c].mean() for c in np.unique(labels)]))
+    return value, *stratified_mean(each, labels, base)
+
+
+def _told(found: tuple[float, float, float]) -> dict[str, Any]:
+    value, low, high = found
+    return {"value": number(value), "low": number(low), "high": number(high)}
+
+
+def _name(label: int, tools: Tools) -> str:
+    return tools.classes[label] if label < len(tools.classes) else str(label)

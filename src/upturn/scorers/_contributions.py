@@ -1,0 +1,38 @@
+"""Features for scorers that ask what one sample adds to all that are scored with it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from upturn.errors import UserError
+from upturn.protocols import Tools
+from upturn.types import Array, Samples, Scores, objects
+
+
+def real_features(tools: Tools, least: int, scorer: str) -> Array:
+    """(N, D) of the real training part: held-out data measures, and no scorer may look at it.
+
+    Raises UserError below ``least`` samples, or where features are not finite.
+    """
+    found = np.asarray(tools.embed(tools.train)) if len(tools.train) else np.zeros((0, 1))
+    if len(found) < least:
+        raise UserError(f"{len(found)} real training samples; at least {least} are needed",
+                        where=f"scorer '{scorer}'", fix="Bring more data.")
+    if not np.isfinite(found).all():
+        raise UserError("training samples have features that are not finite", where=f"scorer '{scorer}'",
+                        fix="Look at 'features:' and at the data.")
+    return found
+
+
+def made_features(samples: Samples, tools: Tools) -> tuple[Array, Array]:
+    """(M, D) features of the samples that have finite ones, and (N,) bool which those are."""
+    found = np.asarray(tools.embed(samples))
+    finite: Array = np.isfinite(found).all(axis=1)
+    return found[finite], finite
+
+
+def spread_out(name: str, known: Array, values: Array, words: list[str], why: str) -> Scores:
+    """Scores of (N,) samples from those (M,) of the known ones; the others are unscored, and ``why`` says so."""
+    everything, told = np.full(len(known), np.nan), objects([f"unscored: {why}"] * len(known))
+    everything[known], told[known] = values, objects(words)
+    return Scores(name, everything, told)
