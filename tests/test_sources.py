@@ -159,6 +159,35 @@ def test_a_larger_share_of_degraded_digits_spoils_the_same_ones_in_the_same_way(
     np.testing.assert_array_equal(few.content[spoilt], many.content[spoilt])
 
 
+@pytest.mark.parametrize(("rare", "share"), [(1, 0.05), (8, 0.02)])
+def test_a_rare_digit_has_its_share_of_train_and_all_its_held_out_pictures(rare: int, share: float) -> None:
+    plain, found = load("digits"), load("digits", rare=rare, rare_share=share)
+    own = found.train.labels == rare
+    assert abs(own.mean() - share) < 0.5 / len(found.train)  # rounded to whole pictures
+    assert found.held_out.ids.tolist() == plain.held_out.ids.tolist()
+    assert found.train.ids[~own].tolist() == plain.train.ids[plain.train.labels != rare].tolist()
+    assert set(found.train.ids) < set(plain.train.ids)
+    for part in (found.train, found.held_out):
+        assert ((part.fields["rare"] == "yes") == (part.labels == rare)).all()
+    assert f"digit {rare} is rare" in found.notes[0] and f"{own.mean():.1%} of the train part" in found.notes[0]
+    assert "rare" not in plain.train.fields
+
+
+def test_which_pictures_of_a_rare_digit_stay_follows_from_the_pictures_alone() -> None:
+    few, more = (load("digits", rare=1, rare_share=s).train for s in (0.02, 0.05))
+    assert set(few.ids) < set(more.ids)
+    again = load("digits", rare=1, rare_share=0.05, degraded=0.5, size=16).train
+    assert (again.labels == more.labels).all()
+    clean = again.fields["quality"] == "clean"
+    assert (load("digits", rare=1, rare_share=0.05, size=16).train.content[clean] == again.content[clean]).all()
+    everything = load("digits", rare=1, rare_share=0.5)
+    assert len(everything.train) == len(load("digits").train) and "0 of its" in everything.notes[0]
+    with pytest.raises(UserError, match="rare must be a digit from 0 to 9"):
+        load("digits", rare=10)
+    with pytest.raises(UserError, match="rare_share must lie between 0 and 1"):
+        load("digits", rare=1, rare_share=1.0)
+
+
 def test_enlarged_digits_shrink_back_to_the_originals() -> None:
     small, large = load("digits").held_out, load("digits", size=32).held_out
     assert large.content.shape[1:] == (32, 32, 1)

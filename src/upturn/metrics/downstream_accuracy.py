@@ -27,7 +27,7 @@ class DownstreamAccuracy:
     largest class of the real data: what is rare is filled up. The value is the mean over repeats and classes.
 
     In the details: the same ``without`` samples, the ``difference`` with its paired interval, the ``recall`` of each
-    class both ways, how many were ``added``. Intervals are over held-out samples (bootstrap within classes) at these
+    class likewise, how many were ``added``. Intervals are over held-out samples (bootstrap within classes) at these
     trainings. There is no value a sample: a gate compares by intervals.
     """
 
@@ -66,8 +66,8 @@ class DownstreamAccuracy:
             "without": _told(_balanced(without, labels, base)),
             "difference": _told(_balanced(found - without, labels, base)),
             "recall": {
-                _name(c, tools): {"with": float(found[:, labels == c].mean()),
-                                  "without": float(without[:, labels == c].mean())} for c in np.unique(labels)
+                _name(c, tools): _recall(found[:, labels == c], without[:, labels == c], base)
+                for c in np.unique(labels)
             },
             "added": {_name(c, tools): int((made.labels[rows] == c).sum()) for c in np.unique(made.labels[rows])},
             "repeats": self.repeats,
@@ -106,6 +106,12 @@ def _balanced(right: Array, labels: Array, base: int) -> tuple[float, float, flo
     each = right.mean(axis=0)
     value = float(np.mean([each[labels == c].mean() for c in np.unique(labels)]))
     return value, *stratified_mean(each, labels, base)
+
+
+def _recall(found: Array, without: Array, base: int) -> dict[str, Any]:
+    """Of the held-out samples of one class (repeats, N), both ways."""
+    ends = _told(_balanced(found - without, np.zeros(found.shape[1]), base))
+    return {"with": float(found.mean()), "without": float(without.mean()), "difference": ends}
 
 
 def _told(found: tuple[float, float, float]) -> dict[str, Any]:
