@@ -192,7 +192,7 @@ grid: {prompts: 2, per_prompt: 1}
 
 
 def test_a_run_asks_for_the_rare_class_and_trains_the_recipes_own_classifier_anew(tmp_path: Any) -> None:
-    from upturn import loop, plan, status
+    from upturn import loop, status
     from upturn.store import tables
 
     asked = recipe.parse(RECIPE, "rare.yaml")
@@ -206,22 +206,38 @@ def test_a_run_asks_for_the_rare_class_and_trains_the_recipes_own_classifier_ane
     assert 0 < found["value"] <= 1 and set(found["details"]["added"]) == {"1"}
     assert found["details"]["without"] == first.metrics["rare/downstream_accuracy"]["details"]["without"]
     assert last.gate["decision"] in ("promoted", "rejected") and last.gate["metric"] == "rare/downstream_accuracy"
-    rows = plan.plan(asked).rows
-    assert any(row.step == "evaluate" and row.seconds > 0 for row in rows)
 
 
-def test_a_where_of_an_evaluation_that_fits_nothing_is_refused_before_anything_is_trained(tmp_path: Any) -> None:
+def test_a_plan_counts_the_trainings_and_does_not_do_them() -> None:
+    """60,000 steps would take minutes here; that they are foreseen shows in every evaluation."""
+    from upturn import plan
+
+    few, many = (
+        sum(row.seconds for row in plan.plan(recipe.parse(RECIPE, "rare.yaml", [f"models.student.fit.steps={n}"])).rows
+            if row.step == "evaluate")
+        for n in (6, 60_000)
+    )
+    assert many > 10 * few
+
+
+@pytest.mark.parametrize(
+    ("setting", "words", "remedy"),
+    [
+        ("evaluate.rare.where.rare=maybe", "no sample has rare = 'maybe'", "Values there: no, yes"),
+        ("data.rare=null", "the data has no field 'rare'", "It has: quality"),
+    ],
+)
+def test_a_where_of_an_evaluation_that_fits_nothing_is_refused_before_anything_is_trained(
+    tmp_path: Any, setting: str, words: str, remedy: str
+) -> None:
     from upturn import loop, plan
 
-    for setting, words in (("evaluate.rare.where.rare=maybe", "no sample has rare = 'maybe'"),
-                           ("data.rare=null", "the data has no field 'rare'")):
-        asked = recipe.parse(RECIPE, "rare.yaml", [setting])
-        for attempt in (lambda: loop.run(asked, tmp_path / words[-8:-1].strip("'")), lambda: plan.plan(asked)):
-            with pytest.raises(UserError, match=words) as caught:
-                attempt()
-            assert "evaluate.rare.where" in str(caught.value) and "Values there" in str(caught.value) or "It has" in str(
-                caught.value)
-        assert not list(tmp_path.glob("**/model.safetensors"))
+    asked = recipe.parse(RECIPE, "rare.yaml", [setting, "rounds.sample.where={}"])
+    for attempt in (lambda: loop.run(asked, tmp_path), lambda: plan.plan(asked)):
+        with pytest.raises(UserError, match=words) as caught:
+            attempt()
+        assert "evaluate.rare.where" in str(caught.value) and remedy in str(caught.value)
+    assert not list(tmp_path.glob("**/model.safetensors"))
 
 
 def test_another_model_of_the_recipe_is_a_function_of_samples_and_key(tmp_path: Any) -> None:

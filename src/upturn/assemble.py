@@ -275,7 +275,9 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
     settings = _sampling(policy, asked.settings, f"{at}.settings")
     guiding.check(recipe, settings, f"{at}.settings", measures=True)
     captions = None if asked.captions is None else components.make("caption", asked.captions, f"{at}.captions")
-    return Evaluator(asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints, asked.where)
+    return Evaluator(
+        asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints, asked.where
+    )
 
 
 def _round_sampling(policy: Policy, recipe: Recipe) -> Any:

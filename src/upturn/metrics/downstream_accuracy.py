@@ -28,7 +28,8 @@ class DownstreamAccuracy:
 
     In the details: the same ``without`` samples, the ``difference`` with its paired interval, the ``recall`` of each
     class likewise, how many were ``added``. Intervals are over held-out samples (bootstrap within classes) at these
-    trainings. There is no value a sample: a gate compares by intervals.
+    trainings. There is no value a sample: a gate compares by intervals. Where several processes train together it
+    cannot speak.
     """
 
     model: str = "classifier"  # a name under the recipe's models:, one with 'fit:'

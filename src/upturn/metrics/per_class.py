@@ -115,6 +115,9 @@ class ClassTools:
     def model(self, name: str) -> Trainable:
         return self.whole.model(name)
 
+    def fitted(self, name: str, samples: Samples, key: int) -> Trainable:
+        return self.whole.fitted(name, samples, key)
+
     def embed(self, samples: Samples) -> Array:
         return self.whole.embed(samples)
 
