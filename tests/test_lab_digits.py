@@ -64,7 +64,7 @@ BIAS = np.array([1.3, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1, 0.9, 0.9, 0.9])  # what a le
 
 
 def planted(point: np.ndarray, advantage: np.ndarray, off: float, seeds: int = 4, rounds: int = 8) -> dict[str, Any]:
-    """Shares that wander by 0.003 around a fixed point, class 3 ``off`` beside it; round 0 as a biased learner has it."""
+    """Shares that wander by 0.003 around a fixed point, class 3 ``off`` beside it; round 0 is of a biased learner."""
     rng = np.random.default_rng(0)
     before = point + 0.003 * rng.standard_normal((rounds + 1, seeds, 10))
     before[:, :, 3] += off
