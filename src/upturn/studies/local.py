@@ -164,7 +164,8 @@ def _slope(real: _Curve, own: _Curve, lam: float) -> estimates.Estimated:
         errors.append(math.hypot(_error(above), ratio * _error(below)) / below.mean())
     value = float(np.mean(parts))
     found = estimates.about(value, math.hypot(*errors) / 2, _BLOCKS - 2)
-    return estimates.Estimated(*(lam * max(b, 0.0) / (1 + lam * max(b, 0.0)) for b in (value, found.low, found.high)))
+    value, low, high = (lam * max(b, 0.0) / (1 + lam * max(b, 0.0)) for b in (value, found.low, found.high))
+    return estimates.Estimated(value, low, high)
 
 
 def _error(blocks: Array) -> float:
