@@ -7,23 +7,41 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from common import ROOT, RUNS
 
+from upturn import recipe
+from upturn.assemble import assemble
 from upturn.cli.progress import Lines
+from upturn.metrics._classified import classes_of
+from upturn.stages.work import Work
 from upturn.store.run import Run
 from upturn.studies import conduct, study
+from upturn.watch import Watch
 
 EMOJI = ROOT.parent / "shared" / "data" / "emoji"
 
 
 def found(file: str, *only: str) -> Mapping[str, Any]:
     """results.json of a shipped study on the emoji, of all variants or of some; done before, it is only read."""
-    cores = min(2, len(os.sched_getaffinity(0)))  # two threads on one core wait for each other
-    asked = study.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}", f"threads={cores}"])
+    asked = study.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}", f"threads={cores()}"])
     asked = asked.only(only) if only else asked
     folder = conduct.conduct(asked, RUNS, Lines())
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
+
+
+def cores() -> int:
+    """Threads for a training: two on one core would wait for each other."""
+    return min(2, len(os.sched_getaffinity(0)))
+
+
+def real_accuracy(done: Run) -> float:
+    """Balanced accuracy of the run's referee on the real held-out pictures."""
+    work = Work(done, assemble(recipe.parse(done.recipe_text, "recipe.yaml")), Watch())
+    held_out = work.tools.held_out
+    right = classes_of(held_out, work.tools, "referee")[0] == held_out.labels
+    return float(np.mean([right[held_out.labels == label].mean() for label in np.unique(held_out.labels)]))
 
 
 def value(results: Mapping[str, Any], variant: str, metric: str) -> dict[str, Any]:

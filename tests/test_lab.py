@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from upturn import components, report, theory
 from upturn.cli import app
 from upturn.errors import RunError, UserError
+from upturn.report import lines
 from upturn.store.columns import read_table
 from upturn.studies.lab import conduct
 from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
@@ -154,3 +155,12 @@ def test_a_grid_is_given_with_commas(tmp_path: Path) -> None:
     ])  # fmt: skip
     found = json.loads(done.stdout)
     assert found["grid"] == ["n"] and found["settings"]["n"] == [10, 20] and Path(found["page"]).is_file()
+
+
+def test_a_bound_far_from_what_was_measured_is_said_and_not_drawn_at_the_edge() -> None:
+    dots = tuple(lines.Dot(t, 0.9 + 0.001 * t) for t in range(5))
+    far = lines.figure("lost", [lines.Series("replace", 0, dots, ((0, 0.123), (4, 0.574)), bound=True)])
+    near = lines.figure("lost", [lines.Series("replace", 0, dots, ((0, 0.89), (4, 0.9)), bound=True)])
+    assert far is not None and near is not None
+    assert "replace, bound below: 0.123 to 0.574" in far and "line bound" not in far
+    assert "line bound" in near and "bound below" not in near

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from upturn import theory
 from upturn.errors import UserError
 from upturn.studies.lab import conduct
 from upturn.studies.lab.experiments import _claims, _digits
@@ -61,11 +60,15 @@ def test_entropy_as_a_part_of_its_maximum() -> None:
     assert _digits.entropy(np.array([[0.1] * 10, [1.0] + [0.0] * 9])) == pytest.approx([1.0, 0.0])
 
 
+BIAS = np.array([1.3, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1, 0.9, 0.9, 0.9])  # what a learner makes of equal shares
+
+
 def planted(point: np.ndarray, advantage: np.ndarray, off: float, seeds: int = 4, rounds: int = 8) -> dict[str, Any]:
-    """Shares that wander by 0.003 around a fixed point, class 3 ``off`` beside it."""
+    """Shares that wander by 0.003 around a fixed point, class 3 ``off`` beside it; round 0 is of a biased learner."""
     rng = np.random.default_rng(0)
     before = point + 0.003 * rng.standard_normal((rounds + 1, seeds, 10))
     before[:, :, 3] += off
+    before[0] = 0.1 * BIAS
     before /= before.sum(axis=2, keepdims=True)
     return {"before": before, "after": before * advantage}
 
@@ -74,7 +77,10 @@ def planted(point: np.ndarray, advantage: np.ndarray, off: float, seeds: int = 4
 def test_shares_that_settle_elsewhere_are_found(off: float, agrees: bool) -> None:
     real = np.full(10, 0.1)
     advantage = np.linspace(0.8, 1.2, 10)
-    point = theory.fixed_point_from_advantage(real, advantage, 0.5)
+    point = 0.1 * BIAS
+    for _ in range(500):  # rounds of a learner with this bias
+        picked = point * advantage / (point * advantage).sum()
+        point = BIAS * (real + 0.5 * picked) / (BIAS * (real + 0.5 * picked)).sum()
     experiment = lab.Digits()
     rows = list(experiment._settled(0, {"lam": 0.5, "reward": "class"}, planted(point, advantage, off), real, 8))
     z = [abs(row.simulation - row.theory) / row.standard_error for row in rows]

@@ -83,6 +83,8 @@ def test_what_was_asked_comes_off_again() -> None:
         prompt = words.asking(Prompt(text, fields={"name": "x"}), "bright")
         assert prompt.fields == {"name": "x"} and prompt.text.endswith("bright")
         assert words._without(prompt.text, "bright") == text
+        assert words._without(words.asking(Prompt(text), "").text, "") == text
+    assert words._without("a list, ", "") == "a list, "
 
 
 def test_a_run_tells_each_picture_what_it_earned(data: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -91,7 +91,9 @@ def test_every_variant_is_trained_with_every_seed(tmp_path: Path) -> None:
 
 def test_some_variants_alone(tmp_path: Path) -> None:
     found = load(tmp_path, vary={"data.n": [300, 600, 900]}, judges="n-600")
-    assert [job.recipe.name for _, job in found.only(["n-900", "n-600"]).jobs] == ["n-600", "n-900"]
+    some = found.only(["n-900", "n-600"])
+    assert [job.recipe.name for _, job in some.jobs] == ["n-600", "n-900"]
+    assert list(some.axes.values()) == [("600", "900")]
     with pytest.raises(UserError, match="no variant 'n-7'"):
         found.only(["n-600", "n-7"])
     with pytest.raises(UserError, match="'n-600' lends its judges"):

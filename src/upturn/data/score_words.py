@@ -79,4 +79,6 @@ def _joined(text: str, words: str) -> str:
 
 
 def _without(text: str, words: str) -> str:
+    if not words:
+        return text
     return "" if text == words else text.removesuffix(f", {words}")

@@ -114,11 +114,22 @@ def _x_labels(x: Axis, places: Sequence[float], names: Sequence[tuple[float, str
 def _theory(series: Series, x: Axis, y: Axis) -> Markup:
     if len(series.theory) < 2:
         return Markup("")
+    values = [value for _, value in series.theory]
+    if max(values) < y.low or min(values) > y.high:
+        return _out_of_frame(series, max(values) < y.low, min(values), max(values))
     places = [(x(a), y(b)) for a, b in series.theory]
     kept = [(a, min(max(b, TOP - 6.0), HEIGHT - BOTTOM + 6.0)) for a, b in places]
     said = element("title", f"{series.name}: {'bound' if series.bound else 'theory'}")
     class_ = f"s{series.colour % _COLOURS}"
     return element("g", said, svg.path(kept, "line bound" if series.bound else "line"), class_=class_)
+
+
+def _out_of_frame(series: Series, below: bool, least: float, most: float) -> Markup:
+    """A bound that is too far from what was measured to be drawn is said, a line for each colour."""
+    where = (HEIGHT - BOTTOM - 5.0 - 13.0 * series.colour) if below else TOP + 10.0 + 13.0 * series.colour
+    ends = words.number(most) if least == most else f"{words.number(least)} to {words.number(most)}"
+    text = f"{series.name}, bound {'below' if below else 'above'}: {ends}"
+    return element("text", text, x=WIDTH - RIGHT, y=where, class_="tick end")
 
 
 def _dots(series: Series, x: Axis, y: Axis) -> Markup:

@@ -100,7 +100,12 @@ class Study:
                 raise UserError(f"there is no variant '{name}'", where="--only", fix=f"There: {', '.join(known)}.")
         if self.judges is not None and self.judges not in names:
             raise UserError(f"'{self.judges}' lends its judges to the others", where="--only", fix="Name it, too.")
-        return replace(self, variants=tuple(variant for variant in self.variants if variant.name in names))
+        left = tuple(variant for variant in self.variants if variant.name in names)
+        axes = {
+            axis: tuple(label for label in labels if any(variant.labels.get(axis) == label for variant in left))
+            for axis, labels in self.axes.items()
+        }
+        return replace(self, variants=left, axes=axes)
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Study:

@@ -33,19 +33,23 @@ def fixed_point(reference: Array, r: Array, candidates: int, lam: float) -> Arra
 
 
 def fixed_point_from_advantage(
-    reference: Array, advantage: Array | Callable[[Array], Array], lam: float
+    reference: Array, advantage: Array | Callable[[Array], Array], lam: float, learner: Array | None = None
 ) -> Array:
     """(C,) shares where classes settle, from each class's share after selection over its share before.
 
     ``advantage`` (C,) taken as constant (right to first order: p* - p_ref ≈ λ p_ref (H-1)), or a function of the
-    current shares. Selected shares are renormalised: they sum to 1 only where they were measured. Raises ValueError
-    if they do not settle.
+    current shares. Selected shares are renormalised: they sum to 1 only where they were measured. ``learner`` (C,) is a
+    bias of the learner: share in the model over share in what it learned from, as measured where nothing was selected;
+    None is a perfect one. p* is then proportional to learner * (p_ref + λ p* A). Raises ValueError if they do not
+    settle.
     """
     start = np.asarray(reference, dtype=np.float64)
+    bias = np.ones_like(start) if learner is None else np.asarray(learner, dtype=np.float64)
 
     def update(p: Array) -> Array:
         chosen = p * np.asarray(advantage(p) if callable(advantage) else advantage)
-        return mix(start, chosen / chosen.sum(), lam)
+        learned = bias * mix(start, chosen / chosen.sum(), lam)
+        return np.asarray(learned / learned.sum())
 
     return _settle(update, start)
 

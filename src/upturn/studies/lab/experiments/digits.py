@@ -19,7 +19,10 @@ from upturn.types import Array
 REWARD, ENTROPY, LARGEST = "reward", "entropy of the classes", "largest share"
 PRECISION, RECALL, COVERAGE = "precision", "recall", "coverage"
 GAINED, EARLY, LATE = "gained since the first model", "gained in the first half", "gained in the second half"
-_ASSUMED = "The learner is perfect and the advantage of each class over the last half of the rounds is known."
+_ASSUMED = (
+    "The advantage of each class over the last half of the rounds is known, and so is the learner's bias: it is what "
+    "the first model, of real digits alone, makes of their shares."
+)
 
 
 @dataclass
@@ -34,10 +37,10 @@ class Digits(Experiment):
     scale: float = setting(5.0, "nats that a probability of 1 is worth")
     candidates: int = setting(4, "K, of which one is picked")
     n: int = setting(1000, "picked pictures a round")
-    rounds: int = setting(8, "retrainings")
+    rounds: int = setting(10, "retrainings")
     seeds: int = setting(4, "independent repetitions: other weights, other chance")
-    first_steps: int = setting(1500, "training steps of the first model, on real digits")
-    steps: int = setting(300, "training steps of a round, from the model before")
+    first_steps: int = setting(5000, "training steps of the first model, on real digits")
+    steps: int = setting(600, "training steps of a round, from the model before")
     batch: int = setting(128, "pictures a step")
     learning_rate: float = setting(2e-3, "of the first model; a quarter of it in rounds")
     sampling_steps: int = setting(16, "of DPM-Solver++(2M)")
@@ -50,7 +53,7 @@ class Digits(Experiment):
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "fixed_point": Formula(
-            "p* = (p_real + λ p* A)/(1+λ), A = share after picking / share before", _ASSUMED,
+            "p* ∝ B (p_real + λ p* A)/(1+λ), A = share after picking / share before, B = the learner's bias", _ASSUMED,
             "Ferbach et al. 2024; theory.fixed_point_from_advantage",
         ),
         "kept_mass": Formula(
@@ -59,6 +62,7 @@ class Digits(Experiment):
         ),
     }
     parallel: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         counts = (self.rounds, self.first_steps, self.steps, self.batch, self.sampling_steps)
@@ -121,13 +125,18 @@ class Digits(Experiment):
         yield measured(place, f"{REWARD}, {LATE}", t, paths[REWARD][t] - paths[REWARD][t - t // 2])
 
     def _settled(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
-        """The mean shares of the last half of the rounds, and where their own advantage says that they settle."""
+        """The mean shares of the last half of the rounds, and where their own advantage says that they settle.
+
+        The learner's bias is each repetition's own, so that its noise is in the standard error.
+        """
         last = slice(t - t // 2 + 1, t + 1)
         before, after = mine["before"][last].mean(axis=0), mine["after"][last].mean(axis=0)
         gaps, points = [], []
-        for now, then in zip(before, after, strict=True):
+        first = mine["before"][0]
+        learner = np.divide(first, real, out=np.ones_like(first), where=real > 0)
+        for now, then, bias in zip(before, after, learner, strict=True):
             advantage = np.divide(then, now, out=np.ones_like(now), where=now > 0)
-            points.append(theory.fixed_point_from_advantage(real, advantage, float(cell["lam"])))
+            points.append(theory.fixed_point_from_advantage(real, advantage, float(cell["lam"]), bias))
             gaps.append(now - points[-1])
         gap, point = np.array(gaps), np.array(points)
         # few repetitions say little of one class's spread: that of all classes together, a multinomial's shape

@@ -92,7 +92,7 @@ class Text(Experiment):
             NONWORDS: "Share of written words that stand nowhere in the whole training text.",
             DISTINCT: "Share of trigrams of tokens that are different, of all that a model writes.",
         }
-        return [Chart(name.capitalize(), text, name, series="lam", panels=("policy",)) for name, text in about.items()]
+        return [Chart(name.capitalize(), text, name, series="policy") for name, text in about.items()]
 
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         """Perplexities at both ends, and each policy's excess as a part of replace's."""
