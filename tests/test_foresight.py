@@ -121,9 +121,28 @@ def test_kinds_and_words() -> None:
     held = theory.verdict("replace", synthetic=500, real=500, rounds=20, lam=1.0, start=start)
     assert (held.kind, held.word) == ("stable", "stable") and 0.9 < held.kept <= 1
     assert held.statements[-1].numbers["kept"] == held.kept
+    away = theory.verdict("replace", synthetic=500, real=500, rounds=20, lam=20.0, temperature=0.8, start=start)
+    assert (away.kind, away.word, away.half_life) == ("collapses", "settles away from the data", math.inf)
     few = pytest.raises(ValueError, match="cannot give a covariance in 4 dimensions")
     with few:
         theory.verdict("replace", synthetic=4, real=0, rounds=2, start=start)
+
+
+def test_people_who_pick_choose_by_odds_and_real_data_hold_what_they_choose() -> None:
+    """One law of choice for `picked` and `choice`; with real data in every round nothing is said to collapse."""
+    loop = {"synthetic": 200, "real": 1000, "rounds": 3, "candidates": 4}
+    picked = theory.verdict("replace", lam=1.0, curator="picked", **loop)
+    assert picked.kept == theory.verdict("replace", lam=1.0, curator="choice", **loop).kept
+    assert picked.kept > theory.verdict("replace", lam=1.0, curator="best_of_n", **loop).kept
+    assert (picked.kind, picked.word) == ("drifts", "settles away from the data")
+    for curator in ("choice", "picked", "best_of_n"):
+        found = theory.verdict("replace", lam=4.0, curator=curator, **loop)
+        assert found.kind == "collapses" and found.word == "settles away from the data"
+        assert not any("collapses" in said.text for said in found.statements)
+    nothing_real = theory.verdict("replace", curator="picked", **{**loop, "real": 0})
+    assert nothing_real.word.startswith("collapses") and "it collapses" in nothing_real.statements[-1].text
+    pooled = theory.verdict("accumulate", curator="best_of_n", **{**loop, "synthetic": 5000, "rounds": 20})
+    assert "it collapses" in pooled.statements[-1].text  # the real share of a growing pool shrinks: it holds nothing
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from scipy import stats
 
 from upturn import loop, recipe
 from upturn.errors import UserError
+from upturn.recipe import Provenance
 from upturn.report.page import render
+from upturn.stages.provenance import _likelihood
+from upturn.store import tables
 from upturn.store.run import Run
 
 GAUSSIAN = """
@@ -55,6 +63,27 @@ def test_real_data_gives_no_warning(earlier, tmp_path):
     asked = f"provenance: {{trusted: {{name: 'planted:Planted', seed: 8}}, runs: [{earlier.folder}]}}"
     found = ran(tmp_path, "clean", "seed: 3", asked).done("data", "provenance").info
     assert found["low"] < 0.05 and found["high"] < 0.3
+
+
+def covariance(factor: np.ndarray) -> np.ndarray:
+    """Of a stored factor: below the diagonal as it is, on it the exponential."""
+    root = np.tril(factor.astype(np.float64), -1) + np.diag(np.exp(np.diag(factor).astype(np.float64)))
+    return root @ root.T
+
+
+def test_the_likelihood_is_that_of_the_earlier_runs_own_policy(earlier, tmp_path):
+    """Against scipy's normal density of the run's stored moments; of two runs the likelier speaks; weights that are
+    gone say nothing."""
+    other = ran(tmp_path, "other", "seed: 9")
+    moments = [load_file(run.unit("rounds/001") / "model" / "model.safetensors") for run in (earlier, other)]
+    samples = tables.read_samples(earlier.unit("rounds/001") / "samples.parquet")
+    points = np.stack(list(samples.content))
+    normals = [stats.multivariate_normal(m["mean"], covariance(m["factor"])) for m in moments]
+    want = np.max([normal.logpdf(points) for normal in normals], axis=0)
+    found = _likelihood(Provenance(runs=[str(earlier.folder), str(other.folder)]))
+    assert found(samples) == pytest.approx(want, abs=1e-4)
+    shutil.rmtree(other.unit("rounds/001") / "model")
+    assert _likelihood(Provenance(runs=[str(other.folder)])) is None
 
 
 @pytest.mark.parametrize(("asked", "said"), [

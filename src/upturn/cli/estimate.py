@@ -11,6 +11,8 @@ import typer
 
 from upturn.cli.common import RUNS, AsJson, RunName, Runs, open_run
 
+_CURVED = {"least": "least curvature", "greatest": "greatest curvature", "slope": "slope foreseen"}
+
 
 def estimate(
     run: RunName,
@@ -18,7 +20,7 @@ def estimate(
     runs: Runs = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Effective K and λ, selection strength and (with a twin) the contraction of a run, with intervals."""
+    """Effective K and λ, selection strength, curvature and (with a twin) contraction of a run, with intervals."""
     from upturn.cli import tables
     from upturn.studies.estimate import estimate as estimated
 
@@ -30,7 +32,34 @@ def estimate(
     for number, named in found["rounds"].items():
         rows += [_row(f"round {number}", name, one) for name, one in named.items()]
     rows += [_row("the run", name, found[name]) for name in ("effective_lambda", "contraction") if name in found]
+    curved = found["curvature"]
+    if not curved["note"]:
+        rows += [_row("round 0", title, curved[name]) for name, title in _CURVED.items()]
     tables.print_rows(rows)
+    print(_curvature(curved))
+
+
+def _curvature(found: Mapping[str, Any]) -> str:
+    """What the eigenvalues are of, and what they mean for the loop."""
+    if found["note"]:
+        return f"Local curvature: not told, as {found['note']}."
+    exact = "" if found["likelihood"] == "exact" else f" (a {found['likelihood']}, not a likelihood)"
+    unused = f", of which {found['unused']} change nothing and are left out" if found["unused"] else ""
+    what = (
+        f"Curvature: eigenvalues of the Hessian of the mean -log p{exact} on {found['samples']} real training samples, "
+        f"at round 0's weights; {found['parameters']} parameters{unused}."
+    )
+    if found["likelihood"] != "exact":
+        return what
+    least = found["least"]
+    if least["low"] > 0:
+        return (
+            f"{what}\nThe least is α, above 0: near these weights uncurated rounds with real data come together at any "
+            "λ, by the slope a round. The published condition λ < α/(2Lε) asks for L and ε, which a run does not show; "
+            "near the optimum it is not needed (docs/theory.md)."
+        )
+    sign = "below 0" if least["high"] < 0 else "not above 0 beyond chance"
+    return f"{what}\nThe least is {sign}: no strict optimum, so α and the theory's condition say nothing here."
 
 
 def _row(of: str, name: str, one: Mapping[str, Any]) -> list[str]:

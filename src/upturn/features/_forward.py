@@ -10,6 +10,7 @@ from upturn.errors import UserError
 from upturn.protocols import Trainable
 from upturn.types import Array, Samples
 
+_DOCUMENTS = 64  # texts in one forward pass that gives a log-prob a token
 _CHUNK = 512  # samples in one forward pass: the trainer's own size for held-out losses
 
 
@@ -45,3 +46,25 @@ def forwarded(model: Trainable, name: str, samples: Samples, column: Literal["fe
     out = np.empty_like(joined)
     out[order.numpy()] = joined
     return out
+
+
+def log_likelihoods(model: Trainable, samples: Samples) -> tuple[Array, Array]:
+    """(N,) sums of a model's exact log-probs in nats, and (N,) how many (tokens; 1 of a point) each sums."""
+    import torch
+
+    examples = model.encode(samples)
+    lengths = examples.lengths
+    order = torch.arange(len(examples)) if lengths is None else lengths.argsort(stable=True)
+    totals, counts = torch.zeros(len(examples), dtype=torch.float64), torch.zeros(len(examples), dtype=torch.int64)
+    device = next(model.module.parameters()).device
+    was_training = model.module.training
+    model.module.eval()
+    try:
+        with torch.no_grad():
+            for rows in torch.split(order, _DOCUMENTS):
+                out = model.forward(examples.take(rows).to(device), None)
+                totals[rows] = (out.log_probs * out.mask).double().sum(dim=1).cpu()
+                counts[rows] = out.mask.sum(dim=1).long().cpu()
+    finally:
+        model.module.train(was_training)
+    return totals.numpy(), counts.numpy()

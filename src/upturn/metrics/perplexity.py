@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from upturn.errors import UserError
+from upturn.features._forward import log_likelihoods
 from upturn.metrics._embedded import metric_key, spread_rows
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence, Trainable
+from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
-from upturn.types import Array, Measurement, Samples
-
-_ROWS = 64  # documents in one forward pass
+from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Perplexity:
         used = held_out.take(spread_rows(len(held_out), self.documents))
         if not len(used):
             raise CannotSpeak("there is no held-out text")
-        totals, counts = _log_likelihoods(model, used)
+        totals, counts = log_likelihoods(model, used)
         mean = -float(totals.sum() / counts.sum())
         # a ratio of sums over documents: each token is given its document's mean, tokens cluster by document
         each = np.repeat(-totals / counts, counts)
@@ -66,23 +64,3 @@ class Perplexity:
         }
         note = "" if len(used) == len(held_out) else f"{len(used)} of {len(held_out)} held-out documents"
         return Measurement(math.exp(mean), math.exp(low), math.exp(high), len(used), note=note, details=details)
-
-
-def _log_likelihoods(model: Trainable, samples: Samples) -> tuple[Array, Array]:
-    """(N,) sums of log-probs in nats, and (N,) how many tokens each sums."""
-    examples = model.encode(samples)
-    lengths = examples.lengths
-    order = torch.arange(len(examples)) if lengths is None else lengths.argsort(stable=True)
-    totals, counts = torch.zeros(len(examples), dtype=torch.float64), torch.zeros(len(examples), dtype=torch.int64)
-    device = next(model.module.parameters()).device
-    was_training = model.module.training
-    model.module.eval()
-    try:
-        with torch.no_grad():
-            for rows in torch.split(order, _ROWS):
-                out = model.forward(examples.take(rows).to(device), None)
-                totals[rows] = (out.log_probs * out.mask).double().sum(dim=1).cpu()
-                counts[rows] = out.mask.sum(dim=1).long().cpu()
-    finally:
-        model.module.train(was_training)
-    return totals.numpy(), counts.numpy()

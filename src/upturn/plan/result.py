@@ -72,7 +72,8 @@ class Plan:
         if len(self.real_fractions) > 1:
             lines.append("Real fraction by round: " + ", ".join(f"{f:.0%}" for f in self.real_fractions))
         if self.theory is not None:
-            lines += ["", f"Theory's word: {self.theory.word}; {self.theory.kind} within these rounds."]
+            left = f"{self.theory.kept:.0%} of round 0's diversity left after these rounds"
+            lines += ["", f"Theory's word: {self.theory.word}; {left}."]
             for said in self.theory.statements:
                 mark = {"ok": " ", "warn": "!", "danger": "!!"}[said.level]
                 lines.append(f"{mark:3}{said.text}")

@@ -12,13 +12,9 @@ from upturn.store import files
 
 FILE = "certificate.json"
 _MEANINGS = {
-    "growth": "E[e^r] grew by at least the bound",
-    "pile-up": "KL to round 0 is inside its bound",
-    "class loss": "every class kept 1/(1+λ) of its share",
-}
-_WORDS = {
-    "consistent": "consistent with an ideal learner", "inconsistent": "inconsistent beyond chance",
-    "cannot tell": "cannot tell",
+    "growth": "growth of the mean of exp(reward)",
+    "pile-up": "KL divergence from round 0",
+    "class loss": "share that the worst class kept",
 }
 
 
@@ -88,10 +84,13 @@ def _foreseen(found: Mapping[str, Any] | None, facts: Facts) -> str:
     rounds = facts.recipe.rounds
     if not found or rounds is None:
         return ""
-    kind = {"stable": "stable", "drifts": "drifts slowly", "collapses": "collapses"}[found["kind"]]
+    kept = found["kept"]
+    left = f"about {words.share(kept)} of round 0's diversity left" if kept <= 1 else (
+        f"{words.number(kept)} times round 0's diversity"
+    )
     return (
-        f"After {words.plural(found['after'], 'round')}, theory foresees of all {rounds.count}: {kind}, with about "
-        f"{words.share(found['kept'])} of round 0's diversity left. Assuming: {found['assumption']}"
+        f"After {words.plural(found['after'], 'round')}, theory foresees of all {rounds.count}: {found['word']}, with "
+        f"{left}. Assuming: {found['assumption'][:1].lower()}{found['assumption'][1:]}"
     )
 
 
@@ -101,6 +100,6 @@ def _line(title: str, check: Mapping[str, Any]) -> Line:
     bound = f"at {check['side']} {check['bound']:.{max(places, 3)}f}"
     word = str(check["word"])
     return Line(
-        title, _MEANINGS[check["name"]], f"{value} [{low}, {high}]", bound, _WORDS[word], word == "inconsistent",
+        title, _MEANINGS[check["name"]], f"{value} [{low}, {high}]", bound, word, word == "inconsistent",
         str(check["by"]),
     )

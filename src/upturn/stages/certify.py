@@ -119,7 +119,7 @@ def _checks(work: Work, unit: str, incumbent: str) -> tuple[list[Check], list[st
         certificates.growth(
             certificates.mean(now - then, new[0].group),
             certificates.variance(np.exp(rewards - top), pool.group, work.policy(unit).conditional),
-            certificates.mean(np.exp(given - top)), factor, synthetic, alpha, "E[e^r] in units of e^{r*}",
+            certificates.mean(np.exp(given - top)), factor, synthetic, alpha, "exp(reward), 1 at its greatest",
         )
     ]
     if not math.isinf(lam):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from upturn import components
+from upturn import components, recipe
+from upturn.assemble import assemble
 from upturn.errors import UserError
+from upturn.features._forward import log_likelihoods
 from upturn.protocols import Source
 from upturn.recipe import Provenance
 from upturn.stages.work import DATA, Done, Outcome, Work
@@ -15,6 +19,7 @@ from upturn.statistics.contamination import Contamination, contamination
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Array, Kind, Samples, concatenate
+from upturn.watch import Watch
 
 
 def provenance(work: Work) -> Outcome:
@@ -31,7 +36,8 @@ def provenance(work: Work) -> Outcome:
         trusted, own = _trusted(asked, kind), _own(asked, kind)
         part = work.real.fields["split"].astype(str) == "train"
         train = work.real.take(_some(np.flatnonzero(part), asked.at_most))
-        found = contamination(train, trusted, own, work.tools.embed, key=work.key("provenance"))
+        found = contamination(train, trusted, own, work.tools.embed, key=work.key("provenance"),
+                              log_likelihood=_likelihood(asked))
         out.info.update(found.as_json())
         out.counts.update(looked_at=found.n, trusted=_count(trusted), own=_count(own))
     work.watch.note(f"provenance: {said(found)}")
@@ -77,6 +83,29 @@ def _own(asked: Provenance, kind: Kind) -> Samples | None:
     every = concatenate(found)
     _, first = np.unique(every.ids.astype(str), return_index=True)
     return every.take(_some(np.sort(first), asked.at_most))
+
+
+def _likelihood(asked: Provenance) -> Callable[[Samples], Array] | None:
+    """(N,) nats a token (or a point) under the newest promoted policy of the earlier run that finds each likeliest.
+
+    None where no run has one of exact log-likelihood whose weights are still there.
+    """
+    models: list[Any] = []
+    for name in asked.runs:
+        run = Run.open(Path(name))
+        parts = assemble(recipe.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
+        there = Work(run, parts, Watch())
+        rounds = parts.recipe.rounds
+        unit = there.incumbent((rounds.count if rounds else 0) + 1)
+        policy: Any = parts.model("policy")
+        if policy.likelihood == "exact" and (run.unit(unit) / "model").is_dir():
+            models.append(there.policy(unit))
+
+    def likeliest(samples: Samples) -> Array:
+        each = [np.divide(*log_likelihoods(model, samples)) for model in models]
+        return np.asarray(np.max(each, axis=0))
+
+    return likeliest if models else None
 
 
 def _some(rows: Array, at_most: int) -> Array:

@@ -1,7 +1,8 @@
-"""What a run's samples tell of the loop it was: effective K and λ, selection strength, and of twins the contraction."""
+"""What a run tells of its loop: effective K and λ, selection strength, curvature, and of twins the contraction."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from upturn.errors import UserError
 from upturn.store import tables
 from upturn.store.columns import read_table
 from upturn.store.run import Run
+from upturn.studies.local import local_curvature
 from upturn.theory import estimates
 from upturn.types import REAL, Array, Samples
 
@@ -20,12 +22,14 @@ _ONE = "rounds/{:03d}"
 
 def estimate(run: Run, twin: Run | None = None) -> dict[str, Any]:
     """JSON-ready: ``rounds`` (by number: effective_candidates, selection_strength), ``effective_lambda``, and with a
-    twin ``contraction``; each with value, low, high and note. Raises UserError where no round is finished.
+    twin ``contraction``; each with value, low, high and note; ``curvature`` as :func:`local_curvature` has it. Raises
+    UserError where no round is finished.
     """
     numbers = _finished(run)
     rounds = {str(n): {name: asdict(one) for name, one in _selection(run, n).items()} for n in numbers}
     found: dict[str, Any] = {"run": run.folder.name, "rounds": rounds}
     found["effective_lambda"] = asdict(_lambda(run, numbers))
+    found["curvature"] = local_curvature(run, _stated_lambda(run, numbers[0]))
     if twin is not None:
         found["contraction"] = asdict(_contraction(run, twin))
     return found
@@ -76,6 +80,14 @@ def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
     data = _features(real[0])
     assert data is not None
     return estimates.effective_lambda(data, [k for k, _ in pairs], [a for _, a in pairs])
+
+
+def _stated_lambda(run: Run, number: int) -> float:
+    """Synthetic : real by the weights that a round was trained on."""
+    mixture = tables.read_mixture(run, run.unit(_ONE.format(number)) / "mixture.parquet")
+    real = mixture.samples.origin == REAL
+    weight = float(mixture.weights[real].sum())
+    return float(mixture.weights[~real].sum()) / weight if weight else math.inf
 
 
 def _real_ids(run: Run) -> set[str]:

@@ -16,6 +16,7 @@ from upturn.types import Array
 Policy = Literal["replace", "accumulate", "accumulate_subsample", "fresh"]
 
 ONE_OF_K = ("choice", "best_of_n", "picked")
+BY_ODDS = ("choice", "picked")  # people, too, choose by odds e^r (Luce 1959): that is what the theory calls curation
 FRACTION = ("threshold", "top_fraction")
 NOT_BY_REWARD = ("", "none", "deduplicate")
 _STANDARD_REWARDS = 256  # quantiles of N(0, 1), where no rewards were measured
@@ -61,6 +62,12 @@ class Case:
     @property
     def synthetic_only(self) -> bool:
         return math.isinf(self.last_lam)
+
+    @property
+    def held(self) -> bool:
+        """Whether real data keep a share of every round's mixture that does not shrink."""
+        growing = self.policy in ("accumulate", "accumulate_subsample")
+        return not self.synthetic_only and not (growing and self.lam is None)
 
     @property
     def by_reward(self) -> bool:

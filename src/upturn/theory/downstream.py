@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import ndtr
 
 from upturn.types import Array
 
@@ -40,6 +39,8 @@ def best_made(n: int, dim: int, fitted: int, shift: float) -> float:
 
 def plain_error(w: Array, threshold: Array | float, theta: Array) -> Array:
     """(...) balanced error of ``sign(w·x - threshold)``, w (..., d), between N(θ, I) and N(-θ, I): exact."""
+    from scipy.special import ndtr
+
     length = np.linalg.norm(w, axis=-1)
     along = w @ theta
     return np.asarray(0.5 * (ndtr((threshold - along) / length) + ndtr((-threshold - along) / length)))
@@ -51,5 +52,7 @@ def attacked_error(w: Array, theta: Array, epsilon: float) -> Array:
     ``Φ((ε|w|_1 - w·θ)/|w|_2)``: the worst shift is -ε y sign(w) (Schmidt et al. 2018, "Adversarially robust
     generalization requires more data", lemma 20 in their setting; checked by the lab on attacked samples).
     """
+    from scipy.special import ndtr
+
     length = np.linalg.norm(w, axis=-1)
     return np.asarray(ndtr((epsilon * np.abs(w).sum(axis=-1) - w @ theta) / length))

@@ -37,6 +37,12 @@ def unidentified(why: str) -> Estimated:
     return Estimated(math.nan, math.nan, math.nan, f"unidentified: {why}")
 
 
+def about(value: float, error: float, free: int) -> Estimated:
+    """``value`` with a standard error on ``free`` degrees of freedom."""
+    half = _t(free) * error
+    return Estimated(value, value - half, value + half)
+
+
 def contraction(one: Sequence[Array], other: Sequence[Array]) -> Estimated:
     """The factor by which twin runs that were started apart come together in a round, d_{t+1} = ρ d_t + noise.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import upturn.theory.gaussian as gaussian
 from upturn import seeds
-from upturn.theory.case import FRACTION, Case
+from upturn.theory.case import BY_ODDS, FRACTION, Case
 from upturn.theory.curation import curated_update
 from upturn.types import Array
 
@@ -91,7 +91,7 @@ def chosen(weights: Array, rewards: Array, case: Case) -> Array:
     """
     if not case.by_reward:
         return weights
-    if case.curator == "choice":
+    if case.curator in BY_ODDS:
         return curated_update(weights, rewards, case.candidates)
     if case.curator in FRACTION and not case.kept:
         return weights

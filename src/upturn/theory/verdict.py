@@ -17,6 +17,7 @@ from upturn.theory.statements import KEPT_HALF, KEPT_WELL, Level, Statement, Ver
 from upturn.types import Array
 
 _MOST_MODE_LOSS = 2.0  # above it a mode may lose more than half of its mass: λ > 1
+_AWAY = "settles away from the data"
 _SLOWLY = 10  # a half-life this many times the rounds asked for is slow
 _LOOKED_AHEAD = 3  # times the rounds asked for, where a known model is followed beyond them
 
@@ -66,7 +67,8 @@ _LEARNERS = {
 
 def _foreseen(case: Case, start: object, kept: float) -> Statement:
     kind = kind_of(kept)
-    told = {"stable": "it is stable", "drifts": "it drifts", "collapses": "it collapses"}[kind]
+    lost = "it settles away from the data" if case.held and kept < 1 else "it collapses"
+    told = {"stable": "it is stable", "drifts": "it drifts", "collapses": lost}[kind]
     level: Level = {"stable": "ok", "drifts": "warn", "collapses": "danger"}[kind]  # type: ignore[assignment]
     assumption = _LEARNERS[type(start)]
     if case.by_reward and start is None:
@@ -80,8 +82,13 @@ def _foreseen(case: Case, start: object, kept: float) -> Statement:
 def _sharper(
     case: Case, start: foresight.Normal | foresight.Shares, word: str, half_life: float, left: Array
 ) -> tuple[str, float]:
-    """The word in the light of what is foreseen of a model that is known, beyond the rounds where it has to be."""
+    """The word in the light of what is foreseen of a model that is known, beyond the rounds where it has to be.
+
+    What real data hold loses diversity, but does not collapse: it stays a mixture with them.
+    """
     kind = kind_of(float(left[-1]))
+    if case.held and float(left[-1]) < 1:
+        return (_AWAY if kind != "stable" and word == "stable" else word), half_life
     if kind != "collapses" and not math.isfinite(half_life):
         return ("drifts slowly" if kind == "drifts" and word == "stable" else word), half_life
     path = left if kind == "collapses" else foresight.foreseen(case, start, _LOOKED_AHEAD * case.rounds)
@@ -260,7 +267,7 @@ def _word(case: Case) -> tuple[str, float]:
     bound = curation.kl_bound(case.last_lam, case.amplification, case.reward_range) if case.by_reward else 0.0
     settled = case.tempered
     away = math.isinf(bound) or not KEPT_WELL <= settled <= 1 / KEPT_WELL or case.guidance != 1
-    return ("settles away from the data" if away else "stable"), math.inf
+    return (_AWAY if away else "stable"), math.inf
 
 
 def _rewards_from(case: Case) -> str:
