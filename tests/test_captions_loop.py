@@ -121,7 +121,7 @@ def test_a_filter_that_keeps_nothing_stops_before_training(data: Path, tmp_path:
 @pytest.mark.parametrize(("setting", "complaint"), [
     ("filter.curate=choice", "real data has one of each"),
     ("filter={curate: [{name: threshold, at_least: 1}]}", "nothing scores"),
-    ("filter.score=[{name: reward_model, model: policy}]", "first trained after the data was filtered"),
+    ("filter.score=[{name: reward_model, model: policy}]", "first trained after the data was scored"),
     ("filter.score=[{name: reward_model, model: judge}]", "asks for the model 'judge'"),
     ("filter={score: ink}", "filter.curate' is missing"),
 ])
