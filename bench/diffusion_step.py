@@ -98,7 +98,7 @@ def feed_of(model: Any, samples: Any) -> Any:
 
 def ours(folder: Path, cache: bool) -> Trained:
     from upturn import components, trainer
-    from upturn.recipe import Training
+    from upturn.parts import Training
 
     model, samples = model_of(folder, cache)
     found = Trained()

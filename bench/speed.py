@@ -67,7 +67,7 @@ def ours(task: str, size: str, folder: Path) -> tuple[list[float], Memory]:
     from upturn import components, seeds, trainer
     from upturn.data.groups import encode_groups, from_fields
     from upturn.feeds import Feed, FixedFeed, OnlineFeed
-    from upturn.recipe import Training
+    from upturn.parts import Training
     from upturn.types import Batch, Prompt, objects, real_samples
 
     kind = "reward_text" if task == "reward" else "causal_lm"

@@ -18,7 +18,7 @@ from common import RUNS, say
 from upturn import components, seeds, trainer
 from upturn.feeds import FixedFeed
 from upturn.models.points import Points as Model
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.studies.lab import conduct
 from upturn.studies.lab.experiments import _shapes as shapes
 from upturn.studies.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop

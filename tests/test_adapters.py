@@ -35,7 +35,7 @@ from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.models.pixels import Pixels
 from upturn.models.points import Points
 from upturn.objectives.likelihood import Likelihood
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.store import exports, weights
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Prompt, Samples, real_samples

@@ -20,7 +20,8 @@ from upturn.data.sources._buckets import Buckets, lost
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models.text_to_image import TextToImage
-from upturn.recipe import Recipe, Training, parse
+from upturn.parts import Training
+from upturn.recipe import Recipe, parse
 from upturn.store import png, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Batch, Prompt, Samples, Stacks, by_size, concatenate, pictures, real_samples

@@ -392,7 +392,7 @@ def test_a_label_that_the_classifier_does_not_know() -> None:
 def test_the_ordinary_trainer_and_likelihood_train_it(tmp_path: Path) -> None:
     trainer = pytest.importorskip("upturn.trainer")
     from upturn.feeds import FixedFeed
-    from upturn.recipe import Training
+    from upturn.parts import Training
 
     model, samples = Classifier(hidden=16), plane()
     model.build(samples, key=1)

@@ -14,7 +14,7 @@ from upturn import beforehand, components, seeds, trainer
 from upturn.feeds import OnlineFeed
 from upturn.models import _decode, _llama_step
 from upturn.models._decode import Choice, decode
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.types import Prompt, objects, real_samples
 
 _SIZE: dict[str, Any] = {

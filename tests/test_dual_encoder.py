@@ -15,7 +15,7 @@ from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models.dual_encoder import DualEncoder
 from upturn.objectives.contrastive import Contrastive
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.stages.train import encode_examples
 from upturn.types import Batch, Mixture, Outputs, Prompt, Samples
 

@@ -17,7 +17,7 @@ from upturn import seeds, theory, trainer
 from upturn.averaging import Average
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import denoised
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.studies.lab import conduct, stacked
 from upturn.studies.lab.experiments import _shapes as shapes
 from upturn.studies.lab.stacked import Pool, Stack

@@ -11,7 +11,7 @@ import torch
 
 from upturn import seeds, theory
 from upturn.errors import UserError
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.studies.lab import conduct
 from upturn.studies.lab.experiments import _passages as passages
 from upturn.studies.lab.experiments import text as lab

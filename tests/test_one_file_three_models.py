@@ -16,7 +16,7 @@ from upturn.adapters.full import Full
 from upturn.data.groups import by_reward, encode_groups
 from upturn.feeds import FixedFeed, OnlineFeed
 from upturn.objectives.likelihood import Likelihood
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.types import Array, Batch, Prompt, Samples, objects, real_samples
 
 _PROMPTS, _CANDIDATES, _MEASURED = 48, 8, 400

@@ -15,7 +15,7 @@ from upturn.adapters.full import Full
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.objectives.likelihood import Likelihood
-from upturn.recipe import Training
+from upturn.parts import Training
 
 library = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None,

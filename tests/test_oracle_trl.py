@@ -21,7 +21,7 @@ from upturn.objectives.kto import Kto
 from upturn.objectives.likelihood import Likelihood
 from upturn.objectives.orpo import Orpo
 from upturn.objectives.simpo import Simpo
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.types import Batch, Loss, Prompt, Samples, real_samples
 
 LLAMA = {

@@ -13,7 +13,7 @@ from upturn.asking.weighing import warnings, who
 from upturn.curators.picked import Picked
 from upturn.data.groups import from_fields
 from upturn.errors import UserError
-from upturn.recipe import People
+from upturn.parts import People
 from upturn.store.votes.frozen import read_votes, write_votes
 from upturn.types import Prompt, Samples, Selection, Votes, synthetic_samples
 from voters import votes_of

@@ -11,7 +11,7 @@ from scipy import stats
 
 from upturn import loop, recipe
 from upturn.errors import UserError
-from upturn.recipe import Provenance
+from upturn.parts import Provenance
 from upturn.report.page import render
 from upturn.stages.provenance import _likelihood
 from upturn.store import tables

@@ -25,7 +25,7 @@ from upturn.models.causal_lm import CausalLm
 from upturn.models.reward_image import RewardImage
 from upturn.models.reward_text import RewardText
 from upturn.models.text_classifier import TextClassifier
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.stages.assess import assess
 from upturn.statistics import preference
 from upturn.statistics.calibration import calibration_error, reliability

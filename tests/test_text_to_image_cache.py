@@ -23,7 +23,8 @@ from upturn.feeds import FixedFeed
 from upturn.models._t2i_family import Family
 from upturn.models._t2i_latents import Latents
 from upturn.models.text_to_image import TextToImage
-from upturn.recipe import Training, parse
+from upturn.parts import Training
+from upturn.recipe import parse
 from upturn.store import shards
 from upturn.store.checkpoints import tree_hash
 from upturn.store.shards import Shards

@@ -15,7 +15,8 @@ from upturn import components, loop, merging, seeds, trainer
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models.text_to_image import TextToImage
-from upturn.recipe import Training, parse
+from upturn.parts import Training
+from upturn.recipe import parse
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Batch, Prompt, real_samples
 

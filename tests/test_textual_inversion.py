@@ -19,7 +19,7 @@ from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models import _t2i_words
 from upturn.models.text_to_image import TextToImage
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Prompt, Samples, real_samples
 

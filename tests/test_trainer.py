@@ -23,7 +23,7 @@ from upturn.errors import RunError
 from upturn.feeds import FixedFeed
 from upturn.objectives.dpo import Dpo
 from upturn.objectives.likelihood import Likelihood
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.types import Batch, Ragged
 
 

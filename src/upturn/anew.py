@@ -7,8 +7,8 @@ from typing import TypeVar
 from upturn import components, trainer
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
+from upturn.parts import Training
 from upturn.protocols import Objective, Trainable
-from upturn.recipe import Training
 from upturn.types import Samples
 
 M = TypeVar("M", bound=Trainable)

@@ -13,8 +13,9 @@ from upturn.captioning import caption_of, reads_text, refuse_captions
 from upturn.choosing import AMONG_CANDIDATES, BY_REWARD, PICKED, refuse_choices
 from upturn.errors import UserError
 from upturn.gate import guard
+from upturn.parts import Training
 from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
-from upturn.recipe import Recipe, Training
+from upturn.recipe import Recipe
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from upturn import components
 from upturn.errors import UserError
-from upturn.recipe import Rounds
+from upturn.parts import Rounds
 
 BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
 AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from upturn.errors import UserError
-from upturn.recipe import Recipe, Training
+from upturn.parts import Training
+from upturn.recipe import Recipe
 from upturn.store.run import Run
 from upturn.store.units import round_unit, unit_round
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from upturn.errors import UserError
-from upturn.recipe import Training
+from upturn.parts import Training
 
 Parameters = Sequence[torch.nn.Parameter]
 

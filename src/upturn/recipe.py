@@ -12,297 +12,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from upturn.errors import UserError
-from upturn.types import Mode
-
-
-def _named(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise ValueError("a component is a name, or a mapping that has 'name:'")
-    return dict(value)
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _none_or_more(value: Any) -> Any:
-    return [] if value is None else _listed(value)
-
-
-Component = Annotated[dict[str, Any], BeforeValidator(_named)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Online(Part):
-    """Candidates drawn from the policy as it trains, and scored at once by the round's ``score:``."""
-
-    prompts: Positive = 64  # of one draw
-    candidates: Positive = 4
-    settings: dict[str, Any] = {}
-    where: dict[str, str] = {}  # whose prompts: real samples by field
-    passes: Positive = 1  # how often a draw is gone through before the next
-
-
-class Training(Part):
-    """How one stage trains. Exactly one of ``epochs`` and ``steps``; both count the mixture as it is.
-
-    With 0 of them the weights stay as they are: a base model, or one without training, to compare with.
-    """
-
-    objective: Component = {"name": "likelihood"}
-    adapter: Component = {"name": "full"}
-    epochs: Annotated[int | None, Field(ge=0)] = None
-    steps: Annotated[int | None, Field(ge=0)] = None
-    batch_size: Positive = 128
-    micro_batch: Positive | None = None  # examples in one forward pass; None: the whole batch of a process
-    learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    warmup: float = Field(0.02, ge=0, lt=1)  # share of the steps
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)  # greatest gradient norm
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # adamw_8bit: moments in a quarter of the memory
-    ema: float = Field(0.0, ge=0, lt=1)  # decay a step of the averaged weights; 0: none
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on an accelerator that has it, fp32 elsewhere
-    held_out_every: float = Field(1.0, gt=0)  # epochs between two held-out losses
-    patience: Positive | None = None  # held-out losses without a gain before it stops; None: never
-    kl_limit: Annotated[float | None, Field(gt=0)] = None  # nats a sample to the reference; beyond it the stage stops
-    online: Online | None = None  # draw from the policy itself instead of a mixture; in rounds only
-    checkpoint_epochs: tuple[Annotated[int, Field(ge=0)], ...] = ()  # weights kept, measured and shown; 0: before it
-    save_every: Positive = 500  # steps between two states to resume from
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Training:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of 'epochs' and 'steps'")
-        return self
-
-
-class Fit(Training):
-    """How a helper model (a judge) is trained, and on which part of the real data."""
-
-    split: Literal["train", "held_out"] = "train"
-    where: dict[str, str] = {}
-
-
-class Refit(Training):
-    """How a reward model is fitted anew each round, on candidates that judges compare: verifiers, simulated people.
-
-    Without judges it is fitted on what people said of the round's candidates.
-    """
-
-    score: Annotated[list[Component], BeforeValidator(_listed)] = []
-    prompts: Positive | None = None  # whose candidates are judged each round; null: all
-    base: Literal["own", "policy"] = "own"  # what it starts from: its own config or folder, or the incumbent policy
-
-
-class Model(Part):
-    """A model by name with its fields; ``fit`` for those that are trained before round 0 and then stay as they are,
-    ``refit`` for those that follow the policy from round to round."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-    fit: Fit | None = None
-    refit: Refit | None = None
-
-    @model_validator(mode="after")
-    def _fitted_once(self) -> Model:
-        if self.fit is not None and self.refit is not None:
-            raise ValueError("give one of 'fit' (before the rounds) and 'refit' (in each)")
-        return self
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"name": self.name, **(self.model_extra or {})}
-
-    @property
-    def ready(self) -> bool:
-        """Whether it comes with weights that nothing here trains."""
-        return self.fit is not None and 0 in (self.fit.steps, self.fit.epochs)
-
-
-class Stage(Training):
-    """A stage before the rounds: pre-training, fine-tuning."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    where: dict[str, str] = {}  # which real samples: a field and its value
-
-
-class Sampling(Part):
-    prompts: Positive
-    candidates: Positive = 4
-    settings: dict[str, Any] = {}
-    where: dict[str, str] | None = None  # whose prompts: real samples by field; null: those that mix.where names
-    texts: list[str] = []  # prompts of its own in their place, in turn: DreamBooth's class
-    shard: Positive = 1024  # prompts that are sampled, and saved, at a time
-
-    @model_validator(mode="after")
-    def _asked_once(self) -> Sampling:
-        if self.texts and self.where is not None:
-            raise ValueError("give one of 'texts' and 'where'")
-        return self
-
-
-class Mix(Part):
-    policy: Literal["replace", "accumulate", "accumulate_subsample", "fresh"] = "replace"
-    lambda_: Annotated[float | None, Field(alias="lambda", ge=0)] = 1.0  # synthetic : real; .inf: no real data
-    weights: dict[str, float] = {}
-    where: dict[str, str] = {}
-    real: Positive | None = None  # real samples a round; null: all
-    repeat: Positive = 1  # how often each real sample stands in the mixture: few pictures beside many synthetic ones
-    size: Positive | None = None  # accumulate_subsample: how many samples a round trains on
-
-
-class Turn(Training):
-    """One of the trainings of a round, in order; a name tells two of one objective apart."""
-
-    name: Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = None
-
-    @property
-    def label(self) -> str:
-        return self.name or str(self.objective["name"])
-
-
-class Voters(Part):
-    """Simulated people, who answer for ``upturn run --simulate`` and nobody else."""
-
-    score: Component  # what they like: a scorer
-    count: Positive = 5
-    temperature: float = Field(1.0, ge=0)  # of the softmax over scores that a pick is drawn from; 0: always the best
-    careless: float = Field(0.0, ge=0, le=1)  # share of answers that are given at random
-    seed: int = Field(0, ge=0)  # other people
-
-
-class People(Part):
-    """What people are asked about each round's candidates; the run waits until they have answered."""
-
-    mode: Mode = "pick"
-    prompts: Positive | None = None  # whose candidates are shown; null: all
-    candidates: int = Field(4, ge=2, le=8)  # at a time, for pick and rank
-    overlap: Positive = 1  # how many people answer each task
-    quota: Positive | None = None  # answers in all; null: overlap x tasks
-    attributes: tuple[str, ...] = ()  # what a rating is about; (): one number
-    repeats: float = Field(0.0, ge=0, lt=1)  # share of tasks asked a second time, to see whether people say the same
-    rule: Literal["majority", "winners", "rewards"] = "majority"  # how answers of several people become one choice
-    least_reliability: Annotated[float | None, Field(gt=0, le=1)] = None  # below it a person is set aside; null: nobody
-    most_share: float = Field(0.5, gt=0, le=1)  # of the votes that count; more of one person's is warned of
-    seconds: float = Field(10.0, gt=0)  # that an answer takes: what 'plan' counts with
-    database: str | None = None  # a Postgres of a team's; null: votes.db in the run's folder
-    simulated: Voters | None = None
-
-
-class Rounds(Part):
-    count: int = Field(ge=0)
-    sample: Sampling | None = None  # null where the policy is trained online
-    people: People | None = None  # asked between sampling and scoring
-    score: Annotated[list[Component], BeforeValidator(_listed)] = []
-    curate: Annotated[list[Component], BeforeValidator(_listed)] = []
-    mix: Mix = Mix()
-    train: Annotated[list[Turn], BeforeValidator(_listed), Field(min_length=1)]  # in order, each on what it needs
-    start: Literal["incumbent", "scratch"] = "incumbent"  # the weights that a round's training starts from
-
-    @model_validator(mode="after")
-    def _drawn_once(self) -> Rounds:
-        labels = [turn.label for turn in self.train]
-        twice = sorted({name for name in labels if labels.count(name) > 1})
-        if twice:
-            raise ValueError(f"train: '{twice[0]}' stands twice; give each a 'name:'")
-        online = [turn.label for turn in self.train if turn.online]
-        if online and (self.sample is not None or len(self.train) > 1):
-            raise ValueError(f"train: '{online[0]}' draws its own samples (online): it stands alone, without sample")
-        if not online and self.sample is None:
-            raise ValueError("needs 'sample:' (or 'online:' in its training)")
-        if self.people is not None and self.sample is None:
-            raise ValueError("people: they are asked about the samples of a round: it needs 'sample:'")
-        return self
-
-
-class Filter(Part):
-    """What of the real training data is used: scored and curated once, before the first stage."""
-
-    score: Annotated[list[Component], BeforeValidator(_listed)] = []
-    curate: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
-
-
-class ScoreWords(Part):
-    """Words behind the captions that are trained on, by what scorers say of each picture, and those to ask for."""
-
-    score: Annotated[list[Component], BeforeValidator(_listed), Field(min_length=1)]
-    levels: dict[float, str] = {}  # least reward -> words
-    shares: dict[Annotated[float, Field(ge=0, lt=1)], str] = {}  # of the training pictures that are worse -> words
-    ask: str | None = None  # behind the prompts of rounds and evaluations; null: the words of the highest level
-
-    @model_validator(mode="after")
-    def _by_one_of_both(self) -> ScoreWords:
-        if bool(self.levels) == bool(self.shares):
-            raise ValueError("give exactly one of 'levels' (least reward) and 'shares' (of the training pictures)")
-        return self
-
-
-class Provenance(Part):
-    """Whether what the data calls real is real: a source that is known to be, runs whose samples may have got in."""
-
-    trusted: Component | None = None
-    runs: list[str] = []  # folders
-    at_most: Positive = 5000  # samples of each that are looked at, evenly spaced
-
-    @model_validator(mode="after")
-    def _against_something(self) -> Provenance:
-        if self.trusted is None and not self.runs:
-            raise ValueError("give 'trusted:', 'runs:' or both: what is the data to be held against?")
-        return self
-
-
-class Evaluation(Part):
-    """Samples from fixed prompts and noise, the same in every round, and what is measured on them."""
-
-    name: str = Field("main", pattern=r"^[a-z][a-z0-9_]*$")
-    prompts: Positive = 500
-    candidates: Positive = 1
-    settings: dict[str, Any] = {}
-    where: dict[str, str] = {}  # whose prompts: held-out samples by field
-    captions: Component | None = None  # how the prompts are worded; null: as in training
-    checkpoints: bool = True  # measured at 'checkpoint_epochs', too
-    metrics: Annotated[list[Component], BeforeValidator(_listed)]
-
-
-class Gate(Part):
-    """Promote if ``metric`` is better at level ``alpha``, spent over all rounds, and every guard holds."""
-
-    metric: str
-    alpha: float = Field(0.05, gt=0, lt=1)
-    guards: dict[str, dict[str, float]] = {}  # metric -> at_least / at_most (times the anchor's value), floor / ceiling
-    anchor: str = "round_0"
-
-
-class Grid(Part):
-    """The pictures of the report: the same prompts and noise in every round."""
-
-    prompts: Positive = 10
-    per_prompt: Positive = 2
-    texts: list[str] = []
-    wordings: list[list[str]] = []  # of one prompt: all drawn from the noise of the first
-
-    @model_validator(mode="after")
-    def _worded(self) -> Grid:
-        for group in self.wordings:
-            if len(set(group)) < max(2, len(group)):
-                raise ValueError(f"wordings: {group} has to name several, each once")
-        return self
-
-
-class Keep(Part):
-    weights: Annotated[str, Field(pattern=r"^(all|promoted|last [1-9]\d*)$")] = "all"  # all | promoted | last N
-    checkpoints: Literal["all", "plateau", "none"] = "all"  # of those within a training, once they are measured
-    disk_gb: Annotated[float | None, Field(gt=0)] = None
+from upturn.parts import (
+    Component,
+    Evaluation,
+    Filter,
+    Fit,
+    Gate,
+    Grid,
+    Keep,
+    Model,
+    Part,
+    Positive,
+    Provenance,
+    Rounds,
+    ScoreWords,
+    Stage,
+    listed,
+    named,
+    none_or_more,
+)
 
 
 def _has_weights(model: Model) -> bool:
@@ -315,15 +46,15 @@ class Recipe(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     data: Component
-    captions: Annotated[list[Component], BeforeValidator(_none_or_more)] = []  # several: a comparison, for a study
+    captions: Annotated[list[Component], BeforeValidator(none_or_more)] = Field([])  # several: a comparison
     provenance: Provenance | None = None
     filter: Filter | None = None
     score_words: ScoreWords | None = None
-    models: dict[str, Annotated[Model, BeforeValidator(_named)]]
-    features: Component = {"name": "pixels"}
+    models: dict[str, Annotated[Model, BeforeValidator(named)]]
+    features: Component = Field({"name": "pixels"})
     stages: list[Stage] = Field(min_length=1)
     rounds: Rounds | None = None
-    evaluate: Annotated[list[Evaluation], BeforeValidator(_listed), Field(min_length=1)]
+    evaluate: Annotated[list[Evaluation], BeforeValidator(listed), Field(min_length=1)]
     gate: Gate | None = None
     grid: Grid = Grid()
     keep: Keep = Keep()

@@ -16,8 +16,9 @@ from upturn.data.captioning import captioned
 from upturn.data.search import Hit
 from upturn.errors import UserError
 from upturn.features._dual import DualEncoder
+from upturn.parts import Training
 from upturn.protocols import Source
-from upturn.recipe import Recipe, Training
+from upturn.recipe import Recipe
 from upturn.store import files
 from upturn.types import Array, Prompt, Samples, concatenate, content_id
 

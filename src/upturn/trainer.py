@@ -22,8 +22,8 @@ from upturn import beforehand, optimiser, seeds
 from upturn.averaging import Average
 from upturn.errors import RunError, UserError
 from upturn.feeds import REFERENCE, Feed, FixedFeed
+from upturn.parts import Training
 from upturn.protocols import Adapter, Objective, Trainable
-from upturn.recipe import Training
 from upturn.store import checkpoints
 from upturn.types import Batch, Outputs
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from upturn.asking.question import Question, tasks_of
 from upturn.asking.shelf import Shelf
 from upturn.errors import UserError
-from upturn.recipe import People, Recipe
+from upturn.parts import People
+from upturn.recipe import Recipe
 from upturn.store.run import Run
 from upturn.store.votes.box import BallotBox, open_box
 from upturn.store.votes.words import OVERALL

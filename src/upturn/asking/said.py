@@ -14,8 +14,8 @@ import numpy as np
 
 from upturn.asking.weighing import weights_of
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
+from upturn.parts import People
 from upturn.protocols import Objective
-from upturn.recipe import People
 from upturn.statistics.answers import countable
 from upturn.statistics.outcomes import RULES, TIED, columns
 from upturn.store.votes.words import WORST

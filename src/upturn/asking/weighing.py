@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.recipe import People
+from upturn.parts import People
 from upturn.statistics.gold import Standard, Weights, weights
 from upturn.types import Votes
 

@@ -13,7 +13,7 @@ from upturn.errors import UserError
 if TYPE_CHECKING:
     from upturn.asking.question import Question
     from upturn.asking.shelf import Shelf
-    from upturn.recipe import People
+    from upturn.parts import People
     from upturn.store.run import Run
     from upturn.store.votes.box import BallotBox
 

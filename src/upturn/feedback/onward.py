@@ -8,7 +8,7 @@ import threading
 
 from upturn.asking.publish import answered
 from upturn.errors import UserError
-from upturn.recipe import People
+from upturn.parts import People
 from upturn.store.run import Run
 from upturn.store.units import unit_round
 from upturn.store.votes.box import BallotBox

@@ -13,7 +13,8 @@ from upturn.assemble import Assembly, assemble
 from upturn.errors import RunError, UserError
 from upturn.feedback.booth import Booth
 from upturn.feedback.simulate import Voter, crowd, simulate
-from upturn.recipe import People, Recipe
+from upturn.parts import People
+from upturn.recipe import Recipe
 from upturn.stages.work import Work
 from upturn.store import tables
 from upturn.store.run import Run

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from upturn import components
 from upturn.data.mixer import real_and_synthetic
-from upturn.recipe import Filter, Mix, Rounds, Sampling
+from upturn.parts import Filter, Mix, Rounds, Sampling
 from upturn.types import REAL, SYNTHETIC
 
 _ROUNDING = 1e-9  # samples: 0.07 * 100 is 7.000000000000001, and 7 are kept

@@ -8,8 +8,8 @@ import torch
 
 from upturn import beforehand
 from upturn.feeds import OnlineFeed
+from upturn.parts import Online, Training
 from upturn.protocols import Objective, Trainable
-from upturn.recipe import Online, Training
 from upturn.types import Batch
 
 _REFERENCE = "ref_log_probs"

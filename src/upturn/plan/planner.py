@@ -17,12 +17,12 @@ from upturn import seeds
 from upturn.assemble import Assembly, Evaluator
 from upturn.captioning import prompt_for
 from upturn.feeds import Feed, FixedFeed
+from upturn.parts import Training
 from upturn.plan import before, passes, sizes, timing
 from upturn.plan.passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
 from upturn.protocols import ClosedForm, Metric, Trainable
-from upturn.recipe import Training
 from upturn.stages.evaluate import Shown
 from upturn.stages.train import encode_examples
 from upturn.toolbox import Toolbox, where

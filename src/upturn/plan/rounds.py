@@ -10,11 +10,11 @@ from upturn.captioning import prompt_for
 from upturn.data.groups import by_reward, encode_groups
 from upturn.data.mixer import expected_real_fraction
 from upturn.feeds import OnlineFeed
+from upturn.parts import Rounds, Sampling, Turn
 from upturn.plan import expected, timing
 from upturn.plan.planner import Draw, Planner, Timed
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.plan.timing import Sampled
-from upturn.recipe import Rounds, Sampling, Turn
 from upturn.toolbox import where
 from upturn.types import Batch, Rollout, Samples
 

@@ -17,8 +17,8 @@ import torch
 from upturn import seeds, trainer
 from upturn.assemble import Assembly
 from upturn.feeds import Feed
+from upturn.parts import Training
 from upturn.protocols import Policy, Trainable
-from upturn.recipe import Training
 from upturn.types import Array, Batch, Prompt, Samples
 
 _STEPS, _WARM = 30, 4  # timed steps, and those before that are not counted (first allocations)

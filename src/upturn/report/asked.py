@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from upturn.recipe import People, Recipe, Rounds, Training, Turn
+from upturn.parts import People, Rounds, Training, Turn
+from upturn.recipe import Recipe
 from upturn.report.facts import Facts
 from upturn.report.words import listed, plural, share
 

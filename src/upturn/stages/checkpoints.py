@@ -15,7 +15,7 @@ import numpy as np
 from upturn import seeds
 from upturn.assemble import load_model
 from upturn.errors import UserError
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.stages.evaluate import measure, read_measured
 from upturn.stages.work import Done, Outcome, Work
 from upturn.statistics.consistency import consistency

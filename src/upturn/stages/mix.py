@@ -11,8 +11,8 @@ from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
 from upturn.errors import RunError
+from upturn.parts import People, Stage, Turn
 from upturn.protocols import Objective
-from upturn.recipe import People, Stage, Turn
 from upturn.stages.curate import kept_rows
 from upturn.stages.score import rewards_of
 from upturn.stages.score_words import with_words

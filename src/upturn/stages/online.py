@@ -14,8 +14,8 @@ from upturn import components
 from upturn.captioning import prompt_for
 from upturn.data.groups import by_reward, encode_groups
 from upturn.errors import RunError
+from upturn.parts import Online
 from upturn.protocols import Objective
-from upturn.recipe import Online
 from upturn.stages.sample import round_prompts
 from upturn.stages.score import without_spread
 from upturn.stages.work import Work, prompt_keys

@@ -12,8 +12,8 @@ from upturn import components, recipe
 from upturn.assemble import assemble
 from upturn.errors import UserError
 from upturn.features._forward import log_likelihoods
+from upturn.parts import Provenance
 from upturn.protocols import Source
-from upturn.recipe import Provenance
 from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.statistics.contamination import Contamination, contamination
 from upturn.store import tables

@@ -18,8 +18,8 @@ from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
 from upturn.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
+from upturn.parts import Training
 from upturn.protocols import ClosedForm, Objective, Trainable
-from upturn.recipe import Training
 from upturn.stages.assess import assess
 from upturn.stages.loud import told
 from upturn.stages.online import Draws, keep_draws

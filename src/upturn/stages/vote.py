@@ -7,7 +7,7 @@ from collections import Counter
 from upturn.asking.publish import box_of, missing, publish, settled
 from upturn.asking.said import corrected
 from upturn.asking.weighing import warnings, who
-from upturn.recipe import People
+from upturn.parts import People
 from upturn.stages.work import Done, Outcome, Waiting, Work
 from upturn.store import tables
 from upturn.store.votes.frozen import VOTES, votes_of, write_votes

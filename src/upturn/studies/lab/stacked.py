@@ -20,7 +20,7 @@ from upturn import components, seeds
 from upturn.averaging import Average
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import Condition, Formulation, Network, denoised
-from upturn.recipe import Training
+from upturn.parts import Training
 from upturn.trainer import learning_rate
 from upturn.types import Array
 
