@@ -21,8 +21,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "upturn"
 ROWS = (
     "errors", "watch", "types", "protocols", "seeds", "statistics", "theory", "components", "fingerprint", "parts",
     "recipe", "store", "features", "data", "asking", "diffusion", "models", "adapters", "objectives", "scorers",
-    "curators", "growers", "metrics", "gate", "guiding", "sizing", "choosing", "captioning", "toolbox", "assemble", "engine",
-    "averaging", "optimiser", "feeds", "tracking",
+    "curators", "growers", "metrics", "gate", "guiding", "sizing", "choosing", "captioning", "toolbox", "assemble",
+    "engine", "averaging", "optimiser", "feeds", "tracking",
     "beforehand", "trainer", "anew", "stages", "sampling", "merging", "searching", "plan", "starters", "loop",
     "status", "studies", "feedback", "report", "cli", "",
 )  # fmt: skip
