@@ -49,8 +49,8 @@ def plain_error(w: Array, threshold: Array | float, theta: Array) -> Array:
 def attacked_error(w: Array, theta: Array, epsilon: float) -> Array:
     """(...) error of ``sign(w·x)``, w (..., d), where each coordinate of x is moved by up to ε against it.
 
-    ``Φ((ε|w|_1 - w·θ)/|w|_2)``: the worst shift is -ε y sign(w) (Schmidt et al. 2018, "Adversarially robust
-    generalization requires more data", lemma 20 in their setting; checked by the lab on attacked samples).
+    ``Φ((ε|w|_1 - w·θ)/|w|_2)``: the worst shift is -ε y sign(w) (the Gaussian setting of Schmidt et al. 2018,
+    "Adversarially robust generalization requires more data"; checked by the lab on attacked samples).
     """
     from scipy.special import ndtr
 

@@ -67,7 +67,7 @@ _LEARNERS = {
 
 def _foreseen(case: Case, start: object, kept: float) -> Statement:
     kind = kind_of(kept)
-    lost = "it settles away from the data" if case.held and kept < 1 else "it collapses"
+    lost = f"it {_AWAY}" if case.held and kept < 1 else "it collapses"
     told = {"stable": "it is stable", "drifts": "it drifts", "collapses": lost}[kind]
     level: Level = {"stable": "ok", "drifts": "warn", "collapses": "danger"}[kind]  # type: ignore[assignment]
     assumption = _LEARNERS[type(start)]

@@ -138,7 +138,7 @@ class Downstream(AtOnce):
         yield measured(place, FILLED, 0, now - plain)
 
     def _attacked(self, place: int, cell: Cell) -> Iterator[Row]:
-        """Samples without a label get that of the first classifier (Carmon et al. 2019, algorithm 1)."""
+        """Samples without a label get that of the first classifier (self-training, as in Carmon et al. 2019)."""
         rng, more = source("downstream", cell, self.seed), round(float(cell["unlabelled"]) * self.n)
         first = self._drawn_mean(rng, self.theta, self.n)  # labels are known, so y x has mean θ in both classes
         w = first
