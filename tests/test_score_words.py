@@ -15,6 +15,7 @@ from upturn.assemble import assemble
 from upturn.data import score_words as words
 from upturn.data.captions._common import CAPTIONS
 from upturn.errors import RunError, UserError
+from upturn.report.page import render
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import REAL, SYNTHETIC, Prompt
@@ -132,6 +133,9 @@ def test_a_second_start_finds_it_all_done(data: Path, tmp_path: Path) -> None:
     first = loop.run(asked(data), tmp_path / "runs")
     before = {path: path.read_bytes() for path in first.folder.rglob("*.parquet")}
     again = loop.run(asked(data), tmp_path / "runs")
+    page = render(again)
+    assert "by ink: “bright” above 50% of the training data and “very bright” above 75% of the training data" in page
+    assert "Asked for: “very bright”." in page and "a ${name} the ${name}" in page
     assert {path: path.read_bytes() for path in again.folder.rglob("*.parquet")} == before
 
 

@@ -17,7 +17,7 @@ _MOST_FIELDS = 6  # of a component that are named in a sentence; the folded reci
 def summary(facts: Facts) -> list[tuple[str, str]]:
     """(term, sentence) for each part of the recipe."""
     recipe = facts.recipe
-    rows = [("Data", component(recipe.data))]
+    rows = [("Data", component(recipe.data)), *_worded(recipe)]
     for name, model in recipe.models.items():
         where = ""
         if model.ready:
@@ -36,10 +36,29 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         rows.append(("Rounds", _rounds(facts, recipe.rounds)))
     rows.append(("Gate", _gate(recipe)))
     measured = "; ".join(
-        f"{plural(e.prompts, 'prompt')}{f' × {e.candidates}' if e.candidates > 1 else ''}: "
+        f"{plural(e.prompts, 'prompt')}{_where(e.where)}{f' × {e.candidates}' if e.candidates > 1 else ''}: "
         f"{listed([str(m.get('as', m['name'])) for m in e.metrics])}" for e in recipe.evaluate
     )
     rows.append(("Measured", f"With the same prompts and noise every time. {measured}."))
+    return rows
+
+
+def _worded(recipe: Recipe) -> list[tuple[str, str]]:
+    """What is done with the real data before anything learns from it: captions, the filter, score words."""
+    rows = []
+    if recipe.captions:
+        rows.append(("Captions", listed([component(spec) for spec in recipe.captions])))
+    if recipe.filter is not None:
+        scorers = listed([component(spec) for spec in recipe.filter.score])
+        curators = listed([component(spec) for spec in recipe.filter.curate])
+        rows.append(("Filter", f"Curated by {curators}{f', scored by {scorers}' if scorers else ''}."))
+    if recipe.score_words is not None:
+        asked = recipe.score_words
+        steps = [f"“{word}” from {at:g} on" for at, word in sorted(asked.levels.items())]
+        steps += [f"“{word}” above {share(at)} of the training data" for at, word in sorted(asked.shares.items())]
+        ask = asked.ask if asked.ask is not None else max((asked.levels or asked.shares).items())[1]
+        by = listed([component(spec) for spec in asked.score])
+        rows.append(("Score words", f"Behind each caption, by {by}: {listed(steps)}. Asked for: “{ask}”."))
     return rows
 
 
