@@ -256,7 +256,7 @@ def test_an_answer_is_kept_while_the_network_is_away(browser: Any, tmp_path: Pat
         sign_in(page, address, booth)
         page.context.set_offline(True)
         page.keyboard.press("2")
-        page.wait_for_function("!document.querySelector('#trouble').hidden")
+        page.wait_for_selector("#trouble", state="visible")  # no function of ours: the page's policy forbids eval
         assert "Not saved yet" in page.locator("#trouble").inner_text() and len(booth.box.votes()) == 0
         answered(page, lambda: page.context.set_offline(False))
         assert len(booth.box.votes()) == 1 and page.locator("#trouble").is_hidden()
