@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,3 +52,27 @@ def page_of(browser: Any, **settings: Any) -> Iterator[Any]:
     # a refusal is what some tests are about, and so is a network that is away
     serious = [line for line in complaints if not line.startswith("Failed to load resource")]
     assert not serious, serious
+
+
+def showing(page: Any) -> str:
+    """The showing that the page asks about; "" where it asks nothing."""
+    return str(page.evaluate("(document.querySelector('#vote [name=showing]') || {value: ''}).value"))
+
+
+def moved_on(page: Any, before: str) -> None:
+    """Waits until the page asks about another showing than ``before``.
+
+    Looked at from here: a function that waits within the page is an eval, which the page's own policy forbids as soon
+    as it has to look twice.
+    """
+    from playwright.sync_api import Error
+
+    end = time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < end:
+        try:
+            if showing(page) != before:
+                return
+        except Error:  # the page is being changed for the next
+            pass
+        page.wait_for_timeout(20)
+    raise AssertionError(f"the page still asks about {before} after {PATIENCE / 1000:g} seconds")

@@ -36,15 +36,10 @@ def sign_in(page: Any, address: str, booth: Booth, role: Any = "voter", **more: 
 
 def answered(page: Any, act: Any) -> None:
     """Do something that answers, and wait until the page says that it is on the disk."""
-    before = showing(page)
+    before = browsers.showing(page)
     act()
-    page.wait_for_function(
-        "before => (document.querySelector('#vote [name=showing]') || {value: ''}).value !== before", arg=before
-    )
+    browsers.moved_on(page, before)
 
-
-def showing(page: Any) -> str:
-    return str(page.locator("#vote [name=showing]").get_attribute("value"))
 
 
 def looks(page: Any, name: str) -> None:
@@ -73,9 +68,9 @@ def test_pick(browser: Any, tmp_path: Path) -> None:
         assert votes.ranks.tolist()[:3] == [(0, 0, 1, 0), (1, 0, 0, 0), (0, 0, 0, 1)]
         assert votes.action.tolist() == ["said", "said", "said", "bad", "tie", "skip"]
         assert (votes.seconds > 0).all() and (votes.seconds < 600).all()
-        before = showing(page)
+        before = browsers.showing(page)
         page.reload()
-        assert showing(page) == before, "a reload shows the same task"
+        assert browsers.showing(page) == before, "a reload shows the same task"
         answered(page, lambda: page.keyboard.press("u"))
         assert "Taken back" in page.locator(".note").inner_text()
         assert booth.box.votes().action.tolist() == ["said", "said", "said", "bad", "tie"]
@@ -146,9 +141,9 @@ def test_rate_by_several_attributes(browser: Any, tmp_path: Path) -> None:
         for key in ("9", "0", "ArrowUp", "2"):
             page.keyboard.press(key)
         # 9 for helpful, 10 for true, back to true and 2 instead; clear is still empty, so this saves nothing
-        before = showing(page)
+        before = browsers.showing(page)
         page.keyboard.press("Enter")
-        assert showing(page) == before and len(booth.box.votes()) == 0
+        assert browsers.showing(page) == before and len(booth.box.votes()) == 0
         page.keyboard.press("5")
         answered(page, lambda: page.keyboard.press("Enter"))
         scores = {name.split(":")[1]: value[0] for name, value in zip(*both(booth), strict=True)}

@@ -101,11 +101,9 @@ def test_in_a_real_browser_the_quota_is_met_and_the_report_shows_it(tmp_path: Pa
         page.goto(f"{address}/signin#{token}")
         page.wait_for_selector("#vote")
         for key in ("1", "mouse", "3"):
-            before = page.locator("#vote [name=showing]").get_attribute("value")
+            before = browsers.showing(page)
             page.locator(".card").nth(1).click() if key == "mouse" else page.keyboard.press(key)
-            page.wait_for_function(
-                "before => (document.querySelector('#vote [name=showing]') || {value: ''}).value !== before", arg=before
-            )
+            browsers.moved_on(page, before)
         assert page.locator("h1").inner_text() == "Thank you"
         until(run, "done")
         page.goto(address)
