@@ -441,3 +441,27 @@ def test_the_studio_queue(run: Run) -> None:
         assert ada.call("POST", "/api/studio", {"prompt": "more"})[0] == 409
     for path in run.folder.glob("votes.db*"):
         path.unlink()
+
+
+def test_the_progress_page_says_how_often_two_people_agree(tmp_path: Path) -> None:
+    """Counted by hand: of 24 tasks Bob sides with Ada in 18; below 20 there is no figure yet."""
+    tasks, sided = 24, 18
+    run = made_run(tmp_path / "run", picture_samples(tasks))
+    with booth_over(run, Question("pick", overlap=2)) as booth, running(booth) as address:
+        ada, bob = caller(booth, address), caller(booth, address, "bob")
+        for count in range(tasks):
+            for voter, best in ((ada, min), (bob, min if count < sided else max)):
+                task = voter.json("GET", "/api/task?mode=pick")["task"]
+                shown = [one["sample"] for one in task["candidates"]]
+                voter.vote(task, pick=1 + shown.index(best(shown)))
+        page = ada.call("GET", "/progress")[2].decode()
+        row = re.search(r"<tr><th>pick</th>\s*<td class=\"n\">(\d+)%.*?<td class=\"n\">(\d+)</td>", page, re.S)
+        assert row is not None, page
+        assert row.groups() == (str(round(100 * sided / tasks)), str(tasks))
+
+
+def test_the_progress_page_says_what_is_missing_before_agreement_is_known(booth: Booth, address: str) -> None:
+    ada = caller(booth, address)
+    ada.vote(ada.json("GET", "/api/task?mode=pick")["task"], pick=1)
+    page = ada.call("GET", "/progress")[2].decode()
+    assert "nobody answered a task that another answered" in page

@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 
 from upturn.asking.shelf import Content, Shelf
 from upturn.errors import UserError
-from upturn.feedback.agreement import Agreement, agreement
 from upturn.feedback.markup import Style
 from upturn.feedback.onward import Onward
 from upturn.feedback.sessions import Limits, Session, Signing
 from upturn.feedback.studio import Studio
+from upturn.statistics.agreement import Agreement, agreement
 from upturn.store.votes.box import BallotBox
 from upturn.store.votes.engine import clear_errors
 from upturn.store.votes.progress import Progress
@@ -96,7 +96,8 @@ class Booth:
         old = known is not None and known.found <= self._answered and (exact or known.took < _QUICK)
         return await self._recent("progress", -1.0 if old else _FRESH, self.box.progress)
 
-    async def agreement(self) -> list[Agreement]:
+    async def agreement(self) -> tuple[Agreement, ...]:
+        """By mode, as the report has it."""
         return await self._recent("agreement", _SLOW, lambda: agreement(self.box.votes()))
 
     async def session(self, cookie: str | None) -> Session | None:

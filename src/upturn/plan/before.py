@@ -71,7 +71,7 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
             scorer.score(some, tools)
         return [curator.curate(some, stand_in(count), tools, 0) for curator in filtering.curators.values()]
 
-    line = timing.measuring_line(measure, min(_FILTERED, len(train)), len(train), loaded=lambda: len(tools.cache))
+    line = _scoring(measure, len(train), tools)
     kept = expected.after_filter(asked, len(train))
     rows: Array = np.linspace(0, len(train) - 1, kept).astype(np.int64)
     return train.take(rows), Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT), _guesses(asked)
@@ -87,7 +87,11 @@ def spoken(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
         some = train.take(np.arange(count))
         return [scorer.score(some, tools).values for scorer, _ in asked.scorers.values()]
 
-    return timing.measuring_line(measure, min(_FILTERED, len(train)), len(train), loaded=lambda: len(tools.cache))
+    return _scoring(measure, len(train), tools)
+
+
+def _scoring(measure: Callable[[int], object], count: int, tools: Toolbox) -> timing.Line:
+    return timing.measuring_line(measure, min(_FILTERED, count), count, loaded=lambda: len(tools.cache))
 
 
 def _guesses(asked: Any) -> list[str]:

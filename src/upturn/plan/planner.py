@@ -115,9 +115,7 @@ class Planner:
             self.evaluate(unit, stage)
 
     def words(self, count: int) -> float:
-        """Seconds to find the score words of so many pictures; 0 where the recipe has none."""
-        if self.recipe.score_words is None:
-            return 0.0
+        """Seconds to find the score words of so many pictures."""
         if self._words is None:
             self._words = before.spoken(self.parts, self.splits, self.tools)
         return self._words(count)
