@@ -54,6 +54,8 @@ def test_near_in_the_plane() -> None:
     assert found.precision == pytest.approx(0.99) and 0.4 < found.coverage <= 0.5
     assert 0.3 < found.recall <= 0.5
     assert _digits.near(real, real[:0:-1]).coverage == 1.0
+    of_half = _digits.near(real, made, 2)
+    assert of_half.precision == found.precision and of_half[1:] == _digits.near(real, made[::2])[1:]
 
 
 def test_entropy_as_a_part_of_its_maximum() -> None:
@@ -64,7 +66,7 @@ BIAS = np.array([1.3, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1, 0.9, 0.9, 0.9])  # what a le
 
 
 def planted(point: np.ndarray, advantage: np.ndarray, off: float, seeds: int = 4, rounds: int = 8) -> dict[str, Any]:
-    """Shares that wander by 0.003 around a fixed point, class 3 ``off`` beside it; round 0 is of a biased learner."""
+    """Shares that wander by 0.003 around a fixed point, class 3 ``off`` beside it; round 0 is of the biased learner."""
     rng = np.random.default_rng(0)
     before = point + 0.003 * rng.standard_normal((rounds + 1, seeds, 10))
     before[:, :, 3] += off
@@ -73,8 +75,13 @@ def planted(point: np.ndarray, advantage: np.ndarray, off: float, seeds: int = 4
     return {"before": before, "after": before * advantage}
 
 
+def by_chance(learned: np.ndarray) -> np.ndarray:
+    return BIAS * learned / (BIAS * learned).sum()
+
+
+@pytest.mark.parametrize("control", [True, False])  # the bias is that of picks by chance, or the first model's
 @pytest.mark.parametrize(("off", "agrees"), [(0.0, True), (0.02, False)])
-def test_shares_that_settle_elsewhere_are_found(off: float, agrees: bool) -> None:
+def test_shares_that_settle_elsewhere_are_found(off: float, agrees: bool, control: bool) -> None:
     real = np.full(10, 0.1)
     advantage = np.linspace(0.8, 1.2, 10)
     point = 0.1 * BIAS
@@ -82,7 +89,14 @@ def test_shares_that_settle_elsewhere_are_found(off: float, agrees: bool) -> Non
         picked = point * advantage / (point * advantage).sum()
         point = BIAS * (real + 0.5 * picked) / (BIAS * (real + 0.5 * picked)).sum()
     experiment = lab.Digits()
-    rows = list(experiment._settled(0, {"lam": 0.5, "reward": "class"}, planted(point, advantage, off), real, 8))
+    mine = planted(point, advantage, off)
+    learned = real
+    if control:  # picks by chance settle where the bias alone drives them
+        learned = real.copy()
+        for _ in range(500):
+            learned = (real + 0.5 * by_chance(learned)) / 1.5
+    learner = lab._bias(np.tile(by_chance(learned), (4, 1)), 1.5 * learned)
+    rows = list(experiment._settled(0, {"lam": 0.5, "reward": "class"}, mine, learner, real, 8))
     z = [abs(row.simulation - row.theory) / row.standard_error for row in rows]
     assert (max(z) <= 3) == agrees
     assert agrees or int(np.argmax(z)) == 3
@@ -93,26 +107,29 @@ def table(**changes: float) -> list[dict[str, Any]]:
     values = {
         "reward, gained since the first model": 0.05, "reward, gained in the first half": 0.045,
         "reward, gained in the second half": 0.005, "settled share of 0": 1.0, "recall": 0.9,
-        "precision, gained since the first model": 0.03, "recall, gained since the first model": -0.01, **changes,
+        "precision, gained since the first model": 0.03, "recall, gained since the first model": -0.01,
+        "reward, beyond picks by chance": 0.04, "precision, beyond picks by chance": 0.02,
+        **changes,
     }
     return [
-        {"reward": "confidence", "lam": 0.5, "round": 8, "quantity": name, "simulation": value, "count": 4,
-         "standard_error": 0.001, "z": value, "agrees": True}
-        for name, value in values.items()
+        {"reward": "confidence", "lam": 0.5, "scale": scale, "round": 8, "quantity": name, "simulation": value,
+         "count": 4, "standard_error": 0.001, "z": value, "agrees": True}
+        for name, value in values.items() for scale in (15.0, 0.0)
     ]
 
 
 def test_claims_hold_where_they_do_and_nowhere_else() -> None:
     found = _claims.claims(table(), 8)
-    assert len(found) == 5 and all(claim.agrees for claim in found)
+    assert len(found) == 7 and all(claim.agrees for claim in found)
     wrong = {
-        "reward, gained since the first model": 0.002, "reward, gained in the second half": 0.05,
-        "settled share of 0": 3.2, "precision, gained since the first model": -0.03,
+        "reward, gained since the first model": 0.002, "reward, beyond picks by chance": 0.002,
+        "reward, gained in the second half": 0.05, "settled share of 0": 3.2,
+        "precision, gained since the first model": -0.03, "precision, beyond picks by chance": 0.001,
         "recall, gained since the first model": -0.12,
     }
     for place, (name, value) in enumerate(wrong.items()):
         judged = [claim.agrees for claim in _claims.claims(table(**{name: value}), 8)]
-        assert judged == [i != place for i in range(5)], name
+        assert judged == [i != place for i in range(7)], name
         assert "DOES NOT AGREE" in _claims.said(_claims.claims(table(**{name: value}), 8)[place])
 
 
@@ -125,14 +142,15 @@ def test_a_lost_round_is_done_again_alike(quick: None) -> None:
     """A loop thrown away after retraining 1 goes on from its state: shares, rewards and pictures are the same."""
     experiment = conduct.make("digits", TINY)
     cells = experiment.stacks()[0]
-    assert [cell["lam"] for cell in cells] == [math.inf, 0.5]
+    assert [cell["lam"] for cell in cells] == [math.inf, math.inf, 0.5, 0.5]
+    assert [cell["scale"] for cell in cells] == [15, 0, 15, 0]
     whole = list(experiment.chunks(cells, 0, {}))
     rest = list(experiment.chunks(cells, 2, whole[1].state))
     assert len(whole) == 3 and len(rest) == 1
     assert repr(rest[0].rows) == repr(whole[2].rows)
     assert np.array_equal(rest[0].state["picked"], whole[2].state["picked"])
     first = {(row.cell, row.quantity): row.simulation for row in whole[0].rows}
-    assert first[0, lab.REWARD] == first[1, lab.REWARD]  # the first models are the same for both λ
+    assert first[0, lab.REWARD] == first[2, lab.REWARD] == first[3, lab.REWARD]  # one first model for all
 
 
 def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
@@ -141,11 +159,11 @@ def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
 
     experiment = conduct.make("digits", TINY)
     loop = Loop(experiment, experiment.stacks()[0], {})  # type: ignore[arg-type]
-    assert loop.share == pytest.approx([0, 0, 2 / 3, 2 / 3])
+    assert loop.share == pytest.approx([0, 0, 0, 0, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
     loop.turn(0)
-    assert loop.picked.shape == (4, 20, 64) and len(loop.models) == 4
+    assert loop.picked.shape == (8, 20, 64) and len(loop.models) == 8
     for value in loop.models.parameters.values():
-        assert torch.equal(value[:2], value[2:])
+        assert all(torch.equal(value[:2], value[at : at + 2]) for at in (2, 4, 6))
 
 
 def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
@@ -158,7 +176,45 @@ def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
     assert "the reward rises" in page and lab.Digits.title in page
 
 
-@pytest.mark.parametrize("settings", [{"lam": [0.0]}, {"seeds": 1}, {"favourite": 10}, {"n": 5}, {"reward": ["taste"]}])
+def test_the_judge_s_temperature_divides_its_logits(quick: None) -> None:
+    """Log-odds of two classes shrink by it; who is judged the likeliest does not change."""
+    made = np.random.default_rng(0).integers(0, 256, size=(50, 64), dtype=np.uint8)
+    sharp, soft = (np.log(_digits.gallery(0, t).look(made).judged) for t in (1.0, 4.0))
+    assert np.allclose(soft[:, 1:] - soft[:, :1], (sharp[:, 1:] - sharp[:, :1]) / 4, atol=1e-9)
+
+
+def test_picks_by_chance_are_what_others_are_compared_with(quick: None) -> None:
+    """No fixed point is asked of them, and they are no claim; what is beyond them is so by repetition."""
+    found = conduct.make("digits", TINY)
+    rows = [row for chunk in found.chunks(found.stacks()[0], 0, {}) for row in chunk.rows]
+    assert {row.cell for row in rows if row.formula == "fixed_point"} == {2}
+    beyond = {row.cell for row in rows if lab.BEYOND in row.quantity}
+    assert beyond == {0, 2}
+    by = {(row.cell, row.quantity, row.round): row.simulation for row in rows}
+    for cell in beyond:  # one round is the last half of two
+        gap = by[cell, lab.REWARD, 2] - by[cell + 1, lab.REWARD, 2]
+        assert by[cell, f"{lab.REWARD}, {lab.BEYOND}", 2] == pytest.approx(gap, abs=1e-12)
+
+
+def test_a_scale_of_zero_picks_by_chance(quick: None) -> None:
+    """A vast scale picks the greatest reward of every K, zero any of them: 400 picks, within 4.5 standard errors."""
+    from upturn.studies.lab.experiments._picked import Loop
+
+    experiment = conduct.make("digits", {**TINY, "n": 400})
+    loop = Loop(experiment, experiment.stacks()[0], {})  # type: ignore[arg-type]
+    made = np.random.default_rng(0).integers(0, 256, size=(1600, 64), dtype=np.uint8)
+    groups = made.reshape(400, 4, 64)
+    rewards = loop.gallery.look(made).judged[:, 0].reshape(400, 4)
+    best, any_of = (loop._look(made, 1, scale)["picked"] for scale in (1e9, 0.0))
+    assert np.array_equal(best, groups[np.arange(400), rewards.argmax(axis=1)])
+    place = (groups == any_of[:, None]).all(axis=2).argmax(axis=1)
+    assert np.all(np.abs(np.bincount(place, minlength=4) - 100) < 4.5 * np.sqrt(400 * 0.25 * 0.75))
+
+
+@pytest.mark.parametrize("settings", [
+    {"lam": [0.0]}, {"scale": [math.inf]}, {"temperature": 0.0}, {"seeds": 1}, {"favourite": 10}, {"n": 5},
+    {"reward": ["taste"]},
+])
 def test_settings_that_make_no_experiment_are_refused(settings: dict) -> None:
     with pytest.raises(UserError):
         conduct.make("digits", {**TINY, **settings})

@@ -9,6 +9,7 @@ from typing import Any
 
 LEVEL = 0.95
 _STANDARD_ERRORS = 3.0  # within which settled shares agree with their fixed point
+_BEYOND = "beyond picks by chance"
 _HELD = 0.1  # of what the first model had: recall that is not lower by more holds
 
 Table = Sequence[Mapping[str, Any]]
@@ -34,27 +35,33 @@ def said(claim: Claim) -> str:
 
 def claims(table: Table, rounds: int) -> list[Claim]:
     """Every claim that the finished table has the rows for, cell by cell."""
-    cells = dict.fromkeys((str(row["reward"]), float(row["lam"])) for row in table)
     found = []
-    for reward, lam in cells:
-        rows = {
-            row["quantity"]: row for row in table
-            if row["reward"] == reward and float(row["lam"]) == lam and row["round"] == rounds
-        }
+    for cell in dict.fromkeys(_cell(row) for row in table):
+        reward, lam, scale = cell
+        if not scale:
+            continue  # picks by chance: what the others are compared with
+        rows = {row["quantity"]: row for row in table if _cell(row) == cell and row["round"] == rounds}
         alone = math.isinf(lam)
-        name = f"reward '{reward}', " + ("picked pictures alone" if alone else f"with real ones, λ = {lam:g}")
+        beside = "picked pictures alone" if alone else f"with real ones, λ = {lam:g}"
+        name = f"reward {scale:g} × '{reward}', {beside}"
         found += [Claim(name, *rest) for rest in (_alone(rows) if alone else _mixed(rows))]
     return found
 
 
+def _cell(row: Mapping[str, Any]) -> tuple[str, float, float]:
+    return str(row["reward"]), float(row["lam"]), float(row["scale"])
+
+
 def _alone(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, float, float, bool]]:
     yield from _sign(rows, "reward, gained since the first model", "the reward rises", 1)
+    yield from _sign(rows, f"reward, {_BEYOND}", f"the reward rises {_BEYOND}", 1)
     yield from _sign(rows, "entropy of the classes, gained since the first model", "the classes drift apart", -1)
     yield from _sign(rows, "largest share, gained since the first model", "one class grows at the others' cost", 1)
 
 
 def _mixed(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, float, float, bool]]:
     yield from _sign(rows, "reward, gained since the first model", "the reward rises", 1)
+    yield from _sign(rows, f"reward, {_BEYOND}", f"the reward rises {_BEYOND}", 1)
     early, late = rows.get("reward, gained in the first half"), rows.get("reward, gained in the second half")
     if early and late and early["simulation"] > 0:
         low, high = interval(late)
@@ -66,6 +73,7 @@ def _mixed(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, 
         text = "the shares settle at the fixed point of their own advantage (largest |z|, bound 3)"
         yield text, worst, 0.0, _STANDARD_ERRORS, worst <= _STANDARD_ERRORS
     yield from _sign(rows, "precision, gained since the first model", "precision rises", 1)
+    yield from _sign(rows, f"precision, {_BEYOND}", f"precision rises {_BEYOND}", 1)
     now, change = rows.get("recall"), rows.get("recall, gained since the first model")
     if now and change:
         low, high = interval(change)

@@ -35,9 +35,14 @@ class Near(NamedTuple):
 
 
 class Gallery:
-    """Real digits, and two classifiers: the judge learned from the train part, the referee from the rest alone."""
+    """Real digits, and two classifiers: the judge learned from the train part, the referee from the rest alone.
 
-    def __init__(self, seed: int) -> None:
+    The judge's logits are divided by ``temperature`` (Guo et al. 2017, "On calibration of modern neural networks",
+    section 4.2): what it learned from itself it is too sure of to prefer any of it.
+    """
+
+    def __init__(self, seed: int, temperature: float = 1.0) -> None:
+        self.temperature = temperature
         splits = components.make("source", {"name": "digits"}, "lab digits").load()
         self.train = vectors(splits.train.content)
         self._models = {
@@ -56,23 +61,26 @@ class Gallery:
         """What both say of pictures (N, 64) uint8."""
         content = made.reshape(-1, SIDE, SIDE, 1)
         samples = real_samples("image", content, [Prompt()] * len(content), "lab digits")
-        logits = self._forward("judge", samples, "logits").astype(np.float64)
+        logits = self._forward("judge", samples, "logits").astype(np.float64) / self.temperature
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         classes = self._forward("referee", samples, "logits").argmax(axis=1)
         return Said(odds / odds.sum(axis=1, keepdims=True), classes, self._forward("referee", samples, "features"))
 
-    def near(self, features: Array) -> Near:
-        return near(self.real, features)
+    def near(self, features: Array, every: int) -> Near:
+        return near(self.real, features, every)
 
 
-def near(real: Array, made: Array) -> Near:
+def near(real: Array, made: Array, every: int = 1) -> Near:
     """Shares: of made ones within a real neighbourhood, of real ones within a made one, of real ones with a made one
-    in theirs."""
+    in theirs.
+
+    Precision is of all that was made; the other two grow with the number of them, and are of one in ``every``.
+    """
     from upturn.metrics._balls import round_made, round_real
 
     inside = round_real(real, made, _NEIGHBOURS)[0] > 0
-    reached = round_made(real, made, _NEIGHBOURS)[0]
-    covered = round_real(real, made, _COVERED)[1]
+    reached = round_made(real, made[::every], _NEIGHBOURS)[0]
+    covered = round_real(real, made[::every], _COVERED)[1]
     return Near(float(inside.mean()), float(reached.mean()), float(covered.mean()))
 
 
@@ -87,8 +95,8 @@ def pictures(made: Array) -> Array:
 
 
 @cache
-def gallery(seed: int) -> Gallery:
-    return Gallery(seed)
+def gallery(seed: int, temperature: float = 1.0) -> Gallery:
+    return Gallery(seed, temperature)
 
 
 def _fitted(name: str, samples: Samples, seed: int) -> Any:

@@ -24,33 +24,36 @@ class Settings(Protocol):
     """What the loop reads of its experiment."""
 
     favourite: int
-    scale: float
+    temperature: float
     candidates: int
     n: int
     seeds: int
     first_steps: int
     steps: int
     batch: int
+    depth: int
     learning_rate: float
     sampling_steps: int
     seed: int
 
 
 class Loop:
-    """Cells that differ in λ alone, cell-major; the first models and all chance are those of the seed, in every cell.
+    """Cells of one reward, cell-major; the first models and all chance are those of the seed, in every cell.
 
     found    by name (T, M): reward, precision, recall, coverage; "before" and "after" (T, M, 10) shares of classes
     """
 
     def __init__(self, of: Settings, cells: Sequence[Cell], state: State) -> None:
         self.of, self.cells = of, cells
-        self.gallery = digits.gallery(of.seed)
+        self.gallery = digits.gallery(of.seed, of.temperature)
         self.share = levels([cell["lam"] for cell in cells for _ in range(of.seeds)])
         self.found: dict[str, Array] = {
             name.removeprefix("found."): np.array(value) for name, value in state.items() if name.startswith("found.")
         }
         self.picked: Array = np.array(state.get("picked", np.zeros((0, of.n, digits.PIXELS), np.uint8)))
-        self.models = Stack(self._keys("weights", 0, 1), digits.PIXELS)
+        self.models = Stack(
+            self._keys("weights", 0, 1), digits.PIXELS, network={"name": "mlp", "depth": of.depth}
+        )
         if state:
             self._repeat()
             with torch.no_grad():
@@ -77,11 +80,14 @@ class Loop:
         self._train(t)
         keys = self._keys("sampling", t, len(self.models) // of.seeds)
         made = digits.pictures(self.models.sample(of.n * of.candidates, keys, of.sampling_steps, _SAMPLER).numpy())
-        seen = [self._look(one, key) for one, key in zip(made, self._keys("picking", t, len(made) // of.seeds),
-                                                        strict=True)]
         if t == 0:
             self._repeat()
-            seen = seen * len(self.cells)
+            made = np.tile(made, (len(self.cells), 1, 1))
+        chance = self._keys("picking", t, len(self.cells))
+        seen = [
+            self._look(one, key, float(self.cells[place // of.seeds]["scale"]))
+            for place, (one, key) in enumerate(zip(made, chance, strict=True))
+        ]
         self.picked = np.stack([one["picked"] for one in seen])
         for name in seen[0]:
             if name != "picked":
@@ -102,15 +108,15 @@ class Loop:
         if not bool(torch.isfinite(losses).all()):
             raise FloatingPointError(f"retraining {t}: the loss is no number; lower the learning rate")
 
-    def _look(self, made: Array, key: int) -> Mapping[str, Array]:
+    def _look(self, made: Array, key: int, scale: float) -> Mapping[str, Array]:
         """What is measured of one model's pictures (n K, 64), and which are picked (n, 64)."""
         of = self.of
         said = self.gallery.look(made)
         reward = said.judged.max(axis=1) if self.cells[0]["reward"] == "confidence" else said.judged[:, of.favourite]
         groups = (of.n, of.candidates)
-        which = digits.chosen(of.scale * reward.reshape(groups), seeds.generator(key))
+        which = digits.chosen(scale * reward.reshape(groups), seeds.generator(key))
         rows, classes = np.arange(of.n), said.classes.reshape(groups)
-        near = self.gallery.near(said.features.reshape(*groups, -1)[:, 0])
+        near = self.gallery.near(said.features, of.candidates)
         measured = {
             "reward": reward.mean(), "before": _shares(classes), "after": _shares(classes[rows, which]),
             "precision": near.precision, "recall": near.recall, "coverage": near.coverage,

@@ -19,9 +19,10 @@ from upturn.types import Array
 REWARD, ENTROPY, LARGEST = "reward", "entropy of the classes", "largest share"
 PRECISION, RECALL, COVERAGE = "precision", "recall", "coverage"
 GAINED, EARLY, LATE = "gained since the first model", "gained in the first half", "gained in the second half"
+BEYOND = "beyond picks by chance"
 _ASSUMED = (
     "The advantage of each class over the last half of the rounds is known, and so is the learner's bias: it is what "
-    "the first model, of real digits alone, makes of their shares."
+    "the same rounds with picks by chance make of the shares they learn from (the first model, where there are none)."
 )
 
 
@@ -34,14 +35,16 @@ class Digits(Experiment):
         ["confidence", "class"], "the judge's greatest probability, or that of --favourite"
     )
     favourite: int = setting(0, "the class of the reward 'class'")
-    scale: float = setting(5.0, "nats that a probability of 1 is worth")
+    scale: list[float] = setting([15.0, 0.0], "nats that a probability of 1 is worth; 0: picks by chance, to compare")
+    temperature: float = setting(4.0, "of the judge: its logits are divided by it")
     candidates: int = setting(4, "K, of which one is picked")
     n: int = setting(1000, "picked pictures a round")
-    rounds: int = setting(10, "retrainings")
-    seeds: int = setting(4, "independent repetitions: other weights, other chance")
+    rounds: int = setting(12, "retrainings")
+    seeds: int = setting(6, "independent repetitions: other weights, other chance")
     first_steps: int = setting(5000, "training steps of the first model, on real digits")
-    steps: int = setting(600, "training steps of a round, from the model before")
+    steps: int = setting(900, "training steps of a round, from the model before")
     batch: int = setting(128, "pictures a step")
+    depth: int = setting(3, "residual blocks of the network")
     learning_rate: float = setting(2e-3, "of the first model; a quarter of it in rounds")
     sampling_steps: int = setting(16, "of DPM-Solver++(2M)")
     seed: int = setting(0, "the same seed gives the same numbers")
@@ -62,19 +65,21 @@ class Digits(Experiment):
         ),
     }
     parallel: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
-        counts = (self.rounds, self.first_steps, self.steps, self.batch, self.sampling_steps)
+        counts = (self.rounds, self.first_steps, self.steps, self.batch, self.sampling_steps, self.depth)
         if min(counts) < 1 or min(self.seeds, self.candidates) < 2 or self.n < 10:
             raise ValueError("needs seeds and candidates of 2 or more, n of 10 or more, and no count below 1")
         if not 0 <= self.favourite < digits.CLASSES:
             raise ValueError(f"favourite is a digit, not {self.favourite}")
         if min(self.lam) <= 0 or math.isnan(sum(self.lam)):
             raise ValueError("λ must be above 0: without picked pictures nothing is retrained")
+        if not (self.temperature > 0 and all(math.isfinite(scale) for scale in self.scale)):
+            raise ValueError("needs a temperature above 0 and finite scales")
 
     def stacks(self) -> list[list[Cell]]:
-        """All λ of a reward are trained together, from the same first models."""
+        """All λ and scales of a reward are trained together, from the same first models."""
         return [[cell for cell in self.cells() if cell["reward"] == name] for name in dict.fromkeys(self.reward)]
 
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
@@ -83,19 +88,29 @@ class Digits(Experiment):
         loop = Loop(self, cells, state)
         for t in range(after, self.rounds + 1):
             loop.turn(t)
-            shares = ", ".join(f"λ = {cell['lam']:g}: {now:.3f}" for cell, now in zip(cells, loop.latest, strict=True))
-            yield Chunk(list(self._rows(cells, loop.found, t)), (), loop.state(), f"retraining {t}, reward {shares}")
+            reached = ", ".join(f"{now:.3f}" for now in loop.latest)
+            yield Chunk(list(self._rows(cells, loop.found, t)), (), loop.state(), f"retraining {t}, rewards {reached}")
 
     def _rows(self, cells: Sequence[Cell], found: Mapping[str, Array], t: int) -> Iterator[Row]:
-        real = digits.gallery(self.seed).shares
-        for place, cell in enumerate(cells):
-            own = slice(place * self.seeds, (place + 1) * self.seeds)
-            mine = {name: values[:, own] for name, values in found.items()}
+        real = digits.gallery(self.seed, self.temperature).shares
+        arms = [
+            {name: values[:, place * self.seeds : (place + 1) * self.seeds] for name, values in found.items()}
+            for place in range(len(cells))
+        ]
+        chance = {cell["lam"]: arm for arm, cell in zip(arms, cells, strict=True) if not cell["scale"]}
+        for place, (cell, mine) in enumerate(zip(cells, arms, strict=True)):
             yield from self._round(place, cell, mine, real, t)
             if t == self.rounds and t > 1:
                 yield from self._changes(place, mine, t)
-                if not math.isinf(cell["lam"]):
-                    yield from self._settled(place, cell, mine, real, t)
+                other = chance.get(cell["lam"]) if cell["scale"] else None
+                if other is not None:
+                    yield from self._beyond(place, mine, other, t)
+                if cell["scale"] and not math.isinf(cell["lam"]):
+                    learner = _bias(mine["before"][0], real)
+                    if other is not None:
+                        late = {name: other[name][_later(t)].mean(axis=0) for name in ("before", "after")}
+                        learner = _bias(late["before"], real + float(cell["lam"]) * late["after"])
+                    yield from self._settled(place, cell, mine, learner, real, t)
 
     def _round(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
         for name in (REWARD, PRECISION, RECALL, COVERAGE):
@@ -124,16 +139,19 @@ class Digits(Experiment):
         yield measured(place, f"{REWARD}, {EARLY}", t, paths[REWARD][t // 2] - paths[REWARD][0])
         yield measured(place, f"{REWARD}, {LATE}", t, paths[REWARD][t] - paths[REWARD][t - t // 2])
 
-    def _settled(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
-        """The mean shares of the last half of the rounds, and where their own advantage says that they settle.
+    def _beyond(self, place: int, mine: Mapping[str, Array], other: Mapping[str, Array], t: int) -> Iterator[Row]:
+        """What picking gives that the same rounds with picks by chance do not, over the last half of them."""
+        last = _later(t)
+        for name in (REWARD, PRECISION):
+            yield measured(place, f"{name}, {BEYOND}", t, (mine[name][last] - other[name][last]).mean(axis=0))
 
-        The learner's bias is each repetition's own, so that its noise is in the standard error.
-        """
-        last = slice(t - t // 2 + 1, t + 1)
+    def _settled(
+        self, place: int, cell: Cell, mine: Mapping[str, Array], learner: Array, real: Array, t: int
+    ) -> Iterator[Row]:
+        """The mean shares of the last half of the rounds, and where their own advantage says that they settle."""
+        last = _later(t)
         before, after = mine["before"][last].mean(axis=0), mine["after"][last].mean(axis=0)
         gaps, points = [], []
-        first = mine["before"][0]
-        learner = np.divide(first, real, out=np.ones_like(first), where=real > 0)
         for now, then, bias in zip(before, after, learner, strict=True):
             advantage = np.divide(then, now, out=np.ones_like(now), where=now > 0)
             points.append(theory.fixed_point_from_advantage(real, advantage, float(cell["lam"]), bias))
@@ -152,18 +170,19 @@ class Digits(Experiment):
 
     def charts(self) -> Sequence[Chart]:
         about = {
-            REWARD: f"The judge's probability, before picking; a probability of 1 is worth {self.scale:g} nats.",
+            REWARD: "The judge's probability, before picking; at scale 0 picks are by chance.",
             ENTROPY: "Of the classes that a referee sees, as a part of its maximum.",
             LARGEST: "Of the ten classes.",
             PRECISION: "Share of pictures near a real one, on the referee's features.",
             RECALL: "Share of real pictures near a made one.",
             COVERAGE: "Share of real pictures that have a made one in their neighbourhood.",
         }
-        drawn = [Chart(name.capitalize(), text, name, series="lam", panels=("reward",)) for name, text in about.items()]
+        panels = ("reward", "scale")
+        drawn = [Chart(name.capitalize(), text, name, series="lam", panels=panels) for name, text in about.items()]
         return drawn + [
             Chart(
                 f"Share of {c}", "The line is the least that real data in every round leaves of it.", f"share of {c}",
-                series="lam", panels=("reward",),
+                series="lam", panels=panels,
             )
             for c in dict.fromkeys((self.favourite, (self.favourite + 1) % digits.CLASSES))
         ]
@@ -172,3 +191,15 @@ class Digits(Experiment):
         return [said(claim) for claim in claims(table, self.rounds)]
 
 
+def _later(t: int) -> slice:
+    """The last half of ``t`` rounds."""
+    return slice(t - t // 2 + 1, t + 1)
+
+
+def _bias(made: Array, learned: Array) -> Array:
+    """(M, 10) what learners make of the shares that they learned from, (10,) or (M, 10), whatever these add up to.
+
+    Each repetition has its own, so that its noise is in a standard error.
+    """
+    parts = np.broadcast_to(learned / learned.sum(axis=-1, keepdims=True), made.shape)
+    return np.asarray(np.divide(made, parts, out=np.ones_like(made), where=parts > 0))
