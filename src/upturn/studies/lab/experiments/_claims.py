@@ -29,8 +29,24 @@ class Claim:
 
 def said(claim: Claim) -> str:
     word = "agrees" if claim.agrees else "DOES NOT AGREE"
-    figure = f"{claim.measured:.3f} ({claim.low:.3f} to {claim.high:.3f})"
-    return f"{claim.of}: {claim.claim}. Measured {figure}: {word}."
+    return f"{claim.of}: {_figure(claim)}: {word}."
+
+
+def told(found: Sequence[Claim]) -> list[str]:
+    """A sentence for each cell on the claims that hold, and one on those that do not."""
+    sentences = []
+    for of in dict.fromkeys(claim.of for claim in found):
+        own = [claim for claim in found if claim.of == of]
+        held, lost = ([_figure(claim) for claim in own if claim.agrees is agrees] for agrees in (True, False))
+        if held:
+            sentences.append(f"{of[0].upper()}{of[1:]}, {len(held)} of {len(own)} claims hold: {'; '.join(held)}.")
+        if lost:
+            sentences.append(f"{of[0].upper()}{of[1:]}, NOT BORNE OUT: {'; '.join(lost)}.")
+    return sentences
+
+
+def _figure(claim: Claim) -> str:
+    return f"{claim.claim}, {claim.measured:.3f} ({claim.low:.3f} to {claim.high:.3f})"
 
 
 def claims(table: Table, rounds: int) -> list[Claim]:

@@ -12,7 +12,7 @@ import numpy as np
 from upturn import theory
 from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
 from upturn.studies.lab.experiments import _digits as digits
-from upturn.studies.lab.experiments._claims import claims, said
+from upturn.studies.lab.experiments._claims import claims, told
 from upturn.studies.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
@@ -177,18 +177,18 @@ class Digits(Experiment):
             RECALL: "Share of real pictures near a made one.",
             COVERAGE: "Share of real pictures that have a made one in their neighbourhood.",
         }
-        panels = ("reward", "scale")
-        drawn = [Chart(name.capitalize(), text, name, series="lam", panels=panels) for name, text in about.items()]
+        panels = ("reward", "lam")
+        drawn = [Chart(name.capitalize(), text, name, series="scale", panels=panels) for name, text in about.items()]
         return drawn + [
             Chart(
                 f"Share of {c}", "The line is the least that real data in every round leaves of it.", f"share of {c}",
-                series="lam", panels=panels,
+                series="scale", panels=panels,
             )
             for c in dict.fromkeys((self.favourite, (self.favourite + 1) % digits.CLASSES))
         ]
 
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        return [said(claim) for claim in claims(table, self.rounds)]
+        return told(claims(table, self.rounds))
 
 
 def _later(t: int) -> slice:
