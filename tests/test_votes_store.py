@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DatabaseError
 import databases
 from upturn.errors import UserError
 from upturn.store.votes import tables as t
+from upturn.store.votes.assign import _NEXT
 from upturn.store.votes.box import BallotBox
 from upturn.store.votes.tokens import hashed, key_in
 from upturn.store.votes.words import OVERALL, Answer, Mode, Refused, Showing, Task
@@ -413,3 +415,23 @@ def test_polls_asked_again_keep_their_answers(opened: Open) -> None:
             box.open_poll("rounds/001", "pick", tasks(1), **({"overlap": 1} | bad))  # type: ignore[arg-type]
     with pytest.raises(Refused, match="2 candidates"):
         box.open_poll("rounds/001", "compare", tasks(1), overlap=1)
+
+
+def test_the_next_task_of_a_fresh_poll_is_found_without_reading_all(postgres_url: str) -> None:
+    """Of 2,000 tasks, before Postgres itself has looked at the table: no step of the plan gives more than a few."""
+    box = BallotBox(postgres_url, f"upturn_test_{next(_schemas)}", KEY)
+    poll = box.open_poll("rounds/001", "pick", tasks(2000), overlap=2)
+    person = box.add_person("ada")[0].id
+    values = {"person": person, "poll": poll.id, "overlap": 2}
+    with box._reads.connect() as db:
+        query = _NEXT.params(values).compile(box._reads, compile_kwargs={"literal_binds": True})
+        plan = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").scalar_one()
+    given = [node["Actual Rows"] for node in nodes(plan[0]["Plan"])]
+    box.close()
+    assert given and max(given) < 100
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
