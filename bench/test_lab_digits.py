@@ -12,8 +12,8 @@ from upturn.studies.lab import conduct
 from upturn.studies.lab.experiments import _claims
 from upturn.studies.lab.experiments import digits as lab
 
-# LAB_SEEDS=2 LAB_ROUNDS=4 for a first look on a busy machine
-SETTINGS = {
+# LAB_SEEDS=2 LAB_ROUNDS=4 for a first look on a busy machine; seeds 7 and 0 were looked at while settings were chosen
+SETTINGS = {"seed": 1} | {
     name: int(os.environ[variable])
     for name, variable in (("seeds", "LAB_SEEDS"), ("rounds", "LAB_ROUNDS")) if variable in os.environ
 }

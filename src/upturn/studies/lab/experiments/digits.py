@@ -22,7 +22,7 @@ GAINED, EARLY, LATE = "gained since the first model", "gained in the first half"
 BEYOND = "beyond picks by chance"
 _ASSUMED = (
     "The advantage of each class over the last half of the rounds is known, and so is the learner's bias: it is what "
-    "the same rounds with picks by chance make of the shares they learn from (the first model, where there are none)."
+    "the first model, of real digits alone, makes of their shares."
 )
 
 
@@ -65,7 +65,7 @@ class Digits(Experiment):
         ),
     }
     parallel: ClassVar[bool] = True
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         counts = (self.rounds, self.first_steps, self.steps, self.batch, self.sampling_steps, self.depth)
@@ -106,11 +106,7 @@ class Digits(Experiment):
                 if other is not None:
                     yield from self._beyond(place, mine, other, t)
                 if cell["scale"] and not math.isinf(cell["lam"]):
-                    learner = _bias(mine["before"][0], real)
-                    if other is not None:
-                        late = {name: other[name][_later(t)].mean(axis=0) for name in ("before", "after")}
-                        learner = _bias(late["before"], real + float(cell["lam"]) * late["after"])
-                    yield from self._settled(place, cell, mine, learner, real, t)
+                    yield from self._settled(place, cell, mine, real, t)
 
     def _round(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
         for name in (REWARD, PRECISION, RECALL, COVERAGE):
@@ -145,13 +141,16 @@ class Digits(Experiment):
         for name in (REWARD, PRECISION):
             yield measured(place, f"{name}, {BEYOND}", t, (mine[name][last] - other[name][last]).mean(axis=0))
 
-    def _settled(
-        self, place: int, cell: Cell, mine: Mapping[str, Array], learner: Array, real: Array, t: int
-    ) -> Iterator[Row]:
-        """The mean shares of the last half of the rounds, and where their own advantage says that they settle."""
+    def _settled(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
+        """The mean shares of the last half of the rounds, and where their own advantage says that they settle.
+
+        The learner's bias is each repetition's own, so that its noise is in the standard error.
+        """
         last = _later(t)
         before, after = mine["before"][last].mean(axis=0), mine["after"][last].mean(axis=0)
         gaps, points = [], []
+        first = mine["before"][0]
+        learner = np.divide(first, real, out=np.ones_like(first), where=real > 0)
         for now, then, bias in zip(before, after, learner, strict=True):
             advantage = np.divide(then, now, out=np.ones_like(now), where=now > 0)
             points.append(theory.fixed_point_from_advantage(real, advantage, float(cell["lam"]), bias))
@@ -194,12 +193,3 @@ class Digits(Experiment):
 def _later(t: int) -> slice:
     """The last half of ``t`` rounds."""
     return slice(t - t // 2 + 1, t + 1)
-
-
-def _bias(made: Array, learned: Array) -> Array:
-    """(M, 10) what learners make of the shares that they learned from, (10,) or (M, 10), whatever these add up to.
-
-    Each repetition has its own, so that its noise is in a standard error.
-    """
-    parts = np.broadcast_to(learned / learned.sum(axis=-1, keepdims=True), made.shape)
-    return np.asarray(np.divide(made, parts, out=np.ones_like(made), where=parts > 0))
