@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +19,7 @@ from upturn.errors import RunError, UserError
 from upturn.report import lines
 from upturn.store.columns import read_table
 from upturn.studies.lab import conduct
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
+from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, Experiment, State, setting, source
 from upturn.studies.lab.rows import Formula, Row, judged, measured
 from upturn.watch import Watch
 
@@ -55,6 +55,29 @@ class Coin(AtOnce):
 
     def charts(self) -> Sequence[Chart]:
         return [Chart("p(1-p)", "Half the chance that two tosses differ.", "p(1-p)", series="n")]
+
+
+@dataclass
+class Walk(Experiment):
+    """A walk that remembers where it stands; ``Walk.stops`` is the step that it fails at."""
+
+    seed: list[int] = setting([1, 2], "whose chance")
+    steps: int = setting(5, "steps")
+
+    title: ClassVar[str] = "A walk"
+    question: ClassVar[str] = "Where does it end?"
+    stops: ClassVar[int] = 0
+
+    def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
+        at = np.array(state.get("at", np.zeros(3)))
+        for step in range(after + 1, self.steps + 1):
+            if step == self.stops:
+                raise FloatingPointError("lost the way")
+            at = at + source("walk", cells[0], step).normal(size=3)
+            yield Chunk([measured(0, "at", step, at)], (), {"at": at})
+
+    def charts(self) -> Sequence[Chart]:
+        return [Chart("At", "Where it stands.", "at")]
 
 
 COIN = "test_lab:Coin"
@@ -101,6 +124,26 @@ def test_what_a_failure_leaves_is_kept(tmp_path: Path) -> None:
     seen = Seen()
     conduct.conduct(COIN, FEW, tmp_path, seen, 1)
     assert seen.stacks == ["stack 2 of 2"]
+
+
+def test_only_the_last_state_is_kept_and_none_of_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States hold whole models: the one to go on from is enough, and what it gives is what an unbroken run gives."""
+    def states(folder: Path) -> list[str]:
+        return sorted(path.name for path in folder.rglob("state-*"))
+
+    whole = conduct.conduct("test_lab:Walk", {}, tmp_path / "whole", workers=1)
+    assert states(tmp_path / "whole") == []
+    monkeypatch.setattr(Walk, "stops", 4)
+    with pytest.raises(FloatingPointError):
+        conduct.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
+    assert states(tmp_path / "broken") == ["state-0003.safetensors"]
+    monkeypatch.setattr(Walk, "stops", 0)
+    assert conduct.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)["checks"] == whole["checks"]
+    assert states(tmp_path / "broken") == []
+    rows = read_table(tmp_path / "broken" / "table.parquet").to_pylist()
+    assert rows == read_table(tmp_path / "whole" / "table.parquet").to_pylist() and len(rows) == 10
 
 
 def test_processes_make_the_same_table_and_tell_of_a_failure(tmp_path: Path) -> None:

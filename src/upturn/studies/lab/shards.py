@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FOLDER = "shards"
 _DONE = "done"
 _CHUNK = re.compile(r"chunk-(\d+)\.json")
+_STATE = re.compile(r"state-(\d+)\.safetensors")
 
 
 def key(experiment: Experiment, cells: Sequence[Cell]) -> str:
@@ -76,10 +78,19 @@ class Shard:
         ):
             seconds = time.perf_counter() - clock
             self._keep(number, chunk, seconds)
+            self._forget(number)
             say(number, seconds, chunk.note)
             clock = time.perf_counter()
         with commit(self.folder, self.name, _DONE):
             pass
+        self._forget(after=math.inf)
+
+    def _forget(self, after: float) -> None:
+        """Delete the states before that of chunk ``after``: only the last is ever read, and they hold whole models."""
+        for path in self.folder.glob("state-*.safetensors"):
+            match = _STATE.fullmatch(path.name)
+            if match and int(match[1]) < after:
+                files.remove(path)
 
     def state(self, number: int) -> State:
         """What chunk ``number`` left for the next."""
