@@ -191,3 +191,30 @@ def test_what_does_not_count_is_no_agreement() -> None:
                                        {"mode": "edit", "action": "edit"}] * 8)]
     (other,) = agreement(joined(votes, votes_of(rows)))
     assert (other.alpha.value, other.raw.value, other.tasks) == (plain.alpha.value, plain.raw.value, plain.tasks)
+
+
+def test_ratings_of_one_candidate_alone_are_agreed_on() -> None:
+    """As the page asks for them: one candidate a task, numbers up to 1 apart are the same, "useless" is a 1.
+
+    Of 40 tasks 20 have 7 and 7.5, 10 have 3 and 5, 10 have useless and 2; alpha by the reference package.
+    """
+    rows, table = [], np.full((2, 40), N)
+    for task in range(40):
+        pair = (7.0, 7.5) if task < 20 else (3.0, 5.0) if task < 30 else (None, 2.0)
+        for person, value in enumerate(pair):
+            given = {"action": "bad"} if value is None else {"scores": (value,)}
+            rows.append({"person": f"p{person}", "task": f"t{task}", "mode": "rate", "shown": (f"c{task}",), **given})
+            table[person, task] = 1.0 if value is None else value
+    (found,) = agreement(votes_of(rows))
+    assert (found.tasks, found.people) == (40, 2)
+    assert found.raw.value == pytest.approx(30 / 40) and 0.55 < found.raw.low < 0.75 < found.raw.high < 0.9
+    assert found.alpha.value == pytest.approx(krippendorff.alpha(table, level_of_measurement="interval"), abs=1e-12)
+
+
+def test_values_within_a_distance_are_the_same() -> None:
+    """Against every pair of every unit, by two loops."""
+    rng = np.random.default_rng(8)
+    values = np.round(rng.uniform(1, 10, (4, 50)), 1)
+    values_of = said(values)
+    pairs = [[abs(a - b) <= 1 + 1e-9 for i, a in enumerate(unit) for b in unit[:i]] for unit in values.T]
+    assert raw(values_of, within=1.0).value == pytest.approx(np.mean([np.mean(own) for own in pairs]), abs=1e-12)

@@ -142,3 +142,23 @@ def test_without_a_team_the_outcome_may_be_another() -> None:
     assert (red.changed, red.of, red.lost) == (30, 30, 0) and blue.changed == 0
     assert red.ranking is not None and red.ranking.names[0] == "b"
     assert 0.88 < red.low < red.high == 1.0
+
+
+def rating(person: str, task: int, value: float | None) -> dict[str, object]:
+    given = {"action": "bad"} if value is None else {"scores": (value,)}
+    return {"person": person, "task": f"t{task}", "mode": "rate", "shown": (f"c{task}",), **given}
+
+
+def test_whoever_rates_one_at_a_time_decides_too() -> None:
+    """Ann alone rates c0, all three c1 and c2: each candidate counts once, so ann decides (1 + 1/3 + 1/3) / 3."""
+    rows = [rating("ann", 0, 7.0)]
+    numbers = {"ann": 5.0, "bob": None, "cyd": 3.0}
+    rows += [rating(person, task, value) for task in (1, 2) for person, value in numbers.items()]
+    found = shares(votes_of(rows))
+    decides = dict(zip(found.names.tolist(), found.decides.tolist(), strict=True))
+    assert decides == pytest.approx({"ann": 5 / 9, "bob": 2 / 9, "cyd": 2 / 9})
+    assert dict(zip(found.names.tolist(), found.votes.tolist(), strict=True)) == {"ann": 3, "bob": 2, "cyd": 2}
+    outcomes = by_majority(votes_of(rows), None)
+    assert outcomes.left_out == {"ratings of one candidate, which compare it with nothing": 7}
+    even = shares(votes_of([rating(person, 0, 5.0) for person in ("ann", "bob", "cyd")]))
+    assert even.warnings() == ()  # a third each is at the limit

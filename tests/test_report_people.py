@@ -81,3 +81,17 @@ def test_little_is_said_of_one_vote() -> None:
     section = people.section(votes_of([{"shown": ("a", "b"), "ranks": (1, 0)}]), {"a": "x", "b": "y"})
     assert section.figure is None and section.said and np.all([v.weight == "1" for v in section.voters])
     assert template("people.html.j2").module.people_of(section)  # type: ignore[attr-defined]
+
+
+def test_ratings_of_one_at_a_time_count() -> None:
+    """Forty candidates, each rated by three: 120 votes of three people, who agree or do not."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"person": f"p{p}", "task": f"t{t}", "mode": "rate", "shown": (f"c{t}",),
+         "scores": (float(rng.integers(3, 7) + t % 4),)}
+        for t in range(40) for p in range(3)
+    ]
+    told = people.section(votes_of(rows))
+    assert told.lead.startswith("120 votes of 3 people count.") and "3.0 equal people" in told.lead
+    assert [mode for mode, *_ in told.agreed] == ["rate"] and "[" in told.agreed[0][2]
+    assert len(told.voters) == 3 and not told.warnings

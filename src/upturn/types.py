@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Kind = Literal["text", "image", "points"]
 Mode = Literal["pick", "compare", "rate", "rank", "edit"]  # what people are asked to do
+BEST, WORST = 10.0, 1.0  # of a rating
 Likelihood = Literal["exact", "elbo", "surrogate", "reward"]  # reward: a head's output, no likelihood at all
 REAL, SYNTHETIC = "real", "synthetic"
 

@@ -18,8 +18,7 @@ from upturn.parts import People
 from upturn.protocols import Objective
 from upturn.statistics.answers import countable
 from upturn.statistics.outcomes import RULES, TIED, columns
-from upturn.store.votes.words import WORST
-from upturn.types import SYNTHETIC, Array, Samples, Votes, content_id, objects
+from upturn.types import SYNTHETIC, WORST, Array, Samples, Votes, content_id, objects
 
 VOTE = "vote"  # the field of samples that says what came of a vote on them: one of the words below, "" where none was
 CHOSEN, TIE, EVEN, BAD, RIGHT, CORRECTED = "winner", "tie", "even", "bad", "right", "corrected"

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from upturn.report import svg, words
 from upturn.report.facts import Facts
 from upturn.statistics.agreement import agreement
-from upturn.statistics.answers import countable
 from upturn.statistics.conduct import checks
 from upturn.statistics.deciders import Shares, leave_out, shares
 from upturn.statistics.gold import Record, Weights, on_gold, on_repeats, weights
@@ -72,7 +71,7 @@ def of_run(facts: Facts) -> Section | None:
 
 def section(votes: Votes, players: Mapping[str, str] | None = None) -> Section:
     """``players``: sample id -> the model that made it; ranked where votes compare several."""
-    found, counted = checks(votes), countable(votes)[0]
+    found = checks(votes)
     people = weights(votes, found=found)
     weight = people.of(votes)
     outcomes, deciders = by_majority(votes, weight), shares(votes, weights=weight)
@@ -83,7 +82,7 @@ def section(votes: Votes, players: Mapping[str, str] | None = None) -> Section:
         for one in agreement(votes)
     )
     lead = (
-        f"{words.plural(int(counted.sum()), 'vote')} of {len(deciders.names)} "
+        f"{words.plural(int(deciders.votes.sum()), 'vote')} of {len(deciders.names)} "
         f"{'person counts' if len(deciders.names) == 1 else 'people count'}. What trains the model was decided as by "
         f"{deciders.in_effect:.1f} equal people."
     )

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from upturn.seeds import key as keyed
-from upturn.statistics.answers import BAD, OTHER, TIE, Answers, countable, read, table
+from upturn.statistics.answers import BAD, OTHER, TIE, Answers, countable, ratings, read, valued
 from upturn.statistics.intervals import bootstrap_mean, resampled_mean, share
 from upturn.types import Array, Measurement, Votes
 
@@ -18,6 +18,8 @@ LEVELS: dict[str, Level] = {"pick": "nominal", "compare": "ordinal", "rank": "or
 # Tasks that two people answered: from 20 on the interval of alpha covered 0.92 to 0.97 in every setting that was
 # simulated, at 10 it fell to 0.73 (bench/test_votes_worth.py).
 LEAST = 20
+_NEAR = 1.0  # ratings no further apart say the same
+_ROUNDING = 1e-6
 _BLOCK = 512  # tasks left out at once
 
 
@@ -26,7 +28,8 @@ class Agreement:
     """What people who answered the same tasks in one mode agree on.
 
     alpha   Krippendorff's alpha at ``level``: 1 all agree, 0 as by chance, below 0 they contradict each other
-    raw     of two people at one task, how often they say the same; in ``rank`` and ``rate`` of two candidates, too
+    raw     of two people at one task, how often they say the same; in ``rank`` of each two candidates, in ``rate``
+            of each candidate, where numbers up to 1 apart are the same
     people  how many took part;  tasks  those that two of them answered
     """
 
@@ -52,14 +55,15 @@ def agreement(votes: Votes) -> tuple[Agreement, ...]:
     found = []
     for mode, level in LEVELS.items():
         own = votes.take(votes.mode == mode)
-        own = own.take(countable(own)[0])
+        own = own.take(valued(own) if mode == "rate" else countable(own)[0])
         if not len(own):
             continue
         answers = read(own)
         scale, same = _asked(mode, answers, own)
         shared = np.unique(answers.task, return_counts=True)[1] >= 2
+        within = _NEAR if mode == "rate" else 0.0
         found.append(Agreement(
-            mode, level, alpha(scale, level), raw(same), len(answers.people), int(shared.sum()),
+            mode, level, alpha(scale, level), raw(same, within=within), len(answers.people), int(shared.sum()),
         ))
     return tuple(found)
 
@@ -93,16 +97,19 @@ def alpha(said: Said, level: Level, confidence: float = 0.95) -> Measurement:
     return Measurement(value, low + shift, min(high + shift, 1.0), count)
 
 
-def raw(said: Said, confidence: float = 0.95) -> Measurement:
-    """How often two people say the same of one unit, averaged over the units of a task, then over tasks.
+def raw(said: Said, confidence: float = 0.95, within: float = 0.0) -> Measurement:
+    """How often two people say the same of one unit, averaged over the units of a task, then over tasks; values no
+    further apart than ``within`` are the same.
 
     Wilson's interval where each task is agreed on or not, else the bootstrap over tasks. Says nothing below ``LEAST``.
     """
-    _, values = np.unique(said.values, return_inverse=True)
     units, unit = np.unique(said.units, return_inverse=True)
-    pairs, counts = np.unique(unit.astype(np.int64) * (values.max(initial=0) + 1) + values, return_counts=True)
     size = np.bincount(unit, minlength=len(units))
-    equal = np.bincount(pairs // (values.max(initial=0) + 1), weights=counts * (counts - 1.0), minlength=len(units))
+    # each unit has a stretch of its own on one line of numbers: whoever stands close behind is of it and says the same
+    stretch = float(np.ptp(said.values)) + within + 1 if len(units) else 1.0
+    line = np.sort(unit * stretch + (said.values - said.values.min(initial=np.inf)))
+    close = np.searchsorted(line, line + within + _ROUNDING, side="right") - np.arange(len(line)) - 1
+    equal = np.bincount(np.sort(unit), weights=2.0 * close, minlength=len(units))
     task = np.empty(len(units), dtype=np.int64)
     task[unit] = said.tasks
     known = size >= 2
@@ -215,13 +222,15 @@ def _asked(mode: str, answers: Answers, votes: Votes) -> tuple[Said, Said]:
         strength = np.where(np.isnan(votes.strength), 1.0, votes.strength)
         graded = np.where(answers.best == BAD, np.nan, np.where(answers.best == TIE, 0.0, side * strength))
         return Said(answers.task, graded, answers.task), Said(answers.task, side.astype(np.float64), answers.task)
-    places = _midranks(answers)
     rows, columns = np.nonzero(answers.items >= 0)
     units = answers.task[rows] * len(answers.names) + answers.items[rows, columns]
-    values = places[rows, columns]
     if mode == "rate":
-        values = table(votes.scores, answers.items.shape[1], np.nan)[rows, columns]
-    return Said(units, values, answers.task[rows]), _orders(answers, places)
+        values = ratings(votes)[rows, columns]
+        told = ~np.isnan(values)
+        said = Said(units[told], values[told], answers.task[rows][told])
+        return said, said
+    places = _midranks(answers)
+    return Said(units, places[rows, columns], answers.task[rows]), _orders(answers, places)
 
 
 def _among(answers: Answers) -> Array:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from upturn.types import Array, Votes
+from upturn.types import WORST, Array, Votes
 
 IMPLICIT = ("studio",)  # modes that say something by what was done, not by what was asked
 TIE, BAD, OTHER = -1, -2, -3  # instead of a position: cannot tell, all are bad, no answer
@@ -116,7 +116,29 @@ def countable(votes: Votes) -> tuple[Array, Counter[str]]:
     Left out are what is no such answer (skipped, corrected, said by download alone, nothing said), what was asked to
     measure the person (gold tasks, repeated ones), and second answers of a person to one task: the first counts.
     """
-    answers = read(votes)
+    answers, mode = read(votes), votes.mode.astype(str)
+    alone = (mode == "rate") & (answers.shown < 2) & ~np.isnan(ratings(votes)).all(axis=1)
+    return _counted(votes, answers, answers.best == OTHER, alone)
+
+
+def ratings(votes: Votes) -> Array:
+    """(N, K) the numbers that were given, NaN where none was; "useless" is the lowest."""
+    width = max((len(shown) for shown in votes.shown), default=1) or 1
+    there = np.arange(width) < np.array([len(shown) for shown in votes.shown], dtype=np.int64).reshape(-1, 1)
+    useless = (votes.action.astype(str) == "bad")[:, None] & there
+    return np.where(useless, WORST, table(votes.scores, width, np.nan))
+
+
+def valued(votes: Votes) -> Array:
+    """(N,) bool: the ratings that say a number. As ``countable``, but of one candidate alone they count, too: nothing
+    is compared, and still it is said how good it is."""
+    silent, none = np.asarray(np.isnan(ratings(votes)).all(axis=1)), np.zeros(len(votes), dtype=bool)
+    return _counted(votes, read(votes), silent, none)[0]
+
+
+def _counted(votes: Votes, answers: Answers, silent: Array, alone: Array) -> tuple[Array, Counter[str]]:
+    """What ``countable`` gives, where ``silent`` (N,) are the votes that say nothing, ``alone`` (N,) the numbers of one
+    candidate where only comparisons count."""
     mode, action, check = (column.astype(str) for column in (votes.mode, votes.action, votes.check))
     reasons = np.full(len(votes), "", dtype=object)
 
@@ -128,7 +150,8 @@ def countable(votes: Votes) -> tuple[Array, Counter[str]]:
     because((action == "edit") | (mode == "edit"), "corrections, which are examples and no votes")
     because(check == "gold", "gold tasks")
     because(check == "repeat", "repeated to measure the person")
-    because(answers.best == OTHER, "nothing was said")
+    because(alone, "ratings of one candidate, which compare it with nothing")
+    because(silent, "nothing was said")
     open_rows = np.flatnonzero(reasons == "")
     order = open_rows[np.argsort(votes.moment[open_rows], kind="stable")]
     pairs = answers.person[order] * len(answers.tasks) + answers.task[order]

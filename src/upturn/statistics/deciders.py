@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from upturn.statistics.answers import coded, countable
+from upturn.statistics.answers import coded, countable, valued
 from upturn.statistics.candidates import compared
 from upturn.statistics.intervals import wilson
 from upturn.statistics.outcomes import Outcomes, Rule, by_majority
@@ -18,6 +18,7 @@ from upturn.types import Array, Votes
 By = Literal["person", "team"]
 # A person's share of what trains a model beyond which the report warns: a third would decide against any other two.
 LIMIT = 1 / 3
+_ROUNDING = 1e-9  # three who decide alike are at the limit, not beyond it
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Shares:
     """Of P people, or teams, those with most first.
 
     names    (P,);  votes (P,) that count;  share (P,) of them
-    decides  (P,) share of what trains the model: each set of candidates counts once, and those whose votes on it weigh
-             share it by weight
+    decides  (P,) share of what trains the model: each set of candidates counts once, and so does each that was rated
+             alone; those whose votes on it weigh share it by weight
     in_effect  1 / sum of squares of ``decides``: as many equals would be as many deciders (Simpson 1949)
     """
 
@@ -41,19 +42,26 @@ class Shares:
         """A sentence for each one whose share of what trains the model is beyond the limit."""
         return tuple(
             f"{name or 'people without a team'}: {share:.0%} of what trains the model, beyond {limit:.0%}"
-            for name, share in zip(self.names, self.decides, strict=True) if share > limit
+            for name, share in zip(self.names, self.decides, strict=True) if share > limit + _ROUNDING
         )
 
 
 def shares(votes: Votes, by: By = "person", weights: Array | None = None) -> Shares:
     """Who gave how many of the votes that count, and decides how much; ``weights`` (N,) of votes."""
-    counted = np.flatnonzero(countable(votes)[0])
+    compares = countable(votes)[0]
+    rates = valued(votes) & ~compares
+    counted = np.flatnonzero(compares | rates)
     names, who = coded(getattr(votes, by)[counted])
     given = np.bincount(who, minlength=len(names))
     found = compared(votes, weights)
-    total = np.bincount(found.group, weights=found.weight, minlength=found.sets)
-    place = np.searchsorted(names, getattr(votes, by)[found.rows].astype(str))
-    weight = found.weight / total[found.group] / max(found.sets, 1)
+    alone = np.flatnonzero(rates if weights is None else rates & (weights > 0))
+    rated, candidate = coded([votes.shown[row][0] for row in alone.tolist()])  # decided by all who rated it
+    sets, group = found.sets + len(rated), np.concatenate([found.group, found.sets + candidate])
+    own = np.ones(len(alone)) if weights is None else np.asarray(weights, dtype=np.float64)[alone]
+    weight, rows = np.concatenate([found.weight, own]), np.concatenate([found.rows, alone])
+    total = np.bincount(group, weights=weight, minlength=sets)
+    place = np.searchsorted(names, getattr(votes, by)[rows].astype(str))
+    weight = weight / total[group] / max(sets, 1)
     decides = np.bincount(place, weights=weight, minlength=len(names)).astype(np.float64)
     order = np.lexsort((names, -given, -decides))
     squares = float((decides**2).sum())

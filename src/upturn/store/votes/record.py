@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Row, bindparam, exists, insert, select, updat
 
 from upturn.store.votes import tables as t
 from upturn.store.votes.assign import again, load
-from upturn.store.votes.words import BEST, OVERALL, WORST, Answer, Recorded, Refused, Showing
+from upturn.store.votes.words import OVERALL, Answer, Recorded, Refused, Showing
+from upturn.types import BEST, WORST
 
 LONGEST_TEXT = 100_000  # characters of a corrected text
 LONGEST_CLIENT = 120

@@ -16,7 +16,6 @@ Why = Literal["", "quota", "done", "later", "held"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 CANDIDATES: Mapping[Mode, int | None] = {"pick": None, "compare": 2, "rate": 1, "rank": None, "edit": 1}
 STRENGTHS = (1.0, 2 / 3, 1 / 3)  # much better, better, slightly better; about the same is 0, equal ranks
-BEST, WORST = 10.0, 1.0  # of a rating
 OVERALL = "overall"  # the one attribute of a rating that names none
 
 
