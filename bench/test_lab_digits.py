@@ -41,8 +41,8 @@ def test_the_claims_of_the_slides() -> None:
                 told = f"{row['simulation']:.3f} against {row['theory']:.3f} ± {row['standard_error']:.3f}"
                 say(f"lab digits, {reward}, {row['quantity']}", f"{told}, z {row['z']:+.2f}")
     claims = _claims.claims(found["checks"], found["rounds"])
-    for claim in claims:
-        say("lab digits, claim", _claims.said(claim))
+    for sentence in _claims.told(claims):
+        say("lab digits", sentence)
     assert len(claims) == 22
     # the slides' own picture is of the confidence; where one class is wanted, others are meant to get rarer
     asked = [c for c in claims if "'confidence'" in c.of or not c.claim.startswith(("precision", "recall"))]

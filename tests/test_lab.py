@@ -139,8 +139,17 @@ def test_only_the_last_state_is_kept_and_none_of_what_is_done(
     with pytest.raises(FloatingPointError):
         conduct.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
     assert states(tmp_path / "broken") == ["state-0003.safetensors"]
+    left = next((tmp_path / "broken").rglob("state-0003*"))
+    (left.parent / "state-0002.safetensors").write_bytes(left.read_bytes())  # a kill came before it was deleted
+    left.rename(left.with_suffix(".gone"))
+    with pytest.raises(RunError, match="missing"):
+        conduct.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
+    left.with_suffix(".gone").rename(left)
     monkeypatch.setattr(Walk, "stops", 0)
     assert conduct.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)["checks"] == whole["checks"]
+    assert states(tmp_path / "broken") == []
+    left.write_bytes(b"")  # or before the last of what is done was
+    conduct.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
     assert states(tmp_path / "broken") == []
     rows = read_table(tmp_path / "broken" / "table.parquet").to_pylist()
     assert rows == read_table(tmp_path / "whole" / "table.parquet").to_pylist() and len(rows) == 10

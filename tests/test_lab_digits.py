@@ -50,12 +50,12 @@ def test_near_in_the_plane() -> None:
     rng = np.random.default_rng(0)
     real = np.concatenate([rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + 100])
     made = np.concatenate([rng.normal(size=(99, 2)) * 0.5, [[0.0, -1000.0]]])
-    found = _digits.near(real, made)
+    found = _digits.near(real, made, 1)
     assert found.precision == pytest.approx(0.99) and 0.4 < found.coverage <= 0.5
     assert 0.3 < found.recall <= 0.5
-    assert _digits.near(real, real[:0:-1]).coverage == 1.0
+    assert _digits.near(real, real[:0:-1], 1).coverage == 1.0
     of_half = _digits.near(real, made, 2)
-    assert of_half.precision == found.precision and of_half[1:] == _digits.near(real, made[::2])[1:]
+    assert of_half.precision == found.precision and of_half[1:] == _digits.near(real, made[::2], 1)[1:]
 
 
 def test_entropy_as_a_part_of_its_maximum() -> None:
@@ -119,7 +119,6 @@ def test_claims_hold_where_they_do_and_nowhere_else() -> None:
         judged = [claim.agrees for claim in _claims.claims(table(**{name: value}), 8)]
         assert judged == [i != place for i in range(7)], name
         found = _claims.claims(table(**{name: value}), 8)
-        assert "DOES NOT AGREE" in _claims.said(found[place])
         held, lost = _claims.told(found)
         own = f"{found[place].claim}, "
         assert "6 of 7 claims hold" in held and own in lost and own not in held
@@ -165,7 +164,7 @@ def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
     assert {row["quantity"] for row in found["checks"]} >= {lab.REWARD, lab.ENTROPY, "settled share of 9", "share of 0"}
     assert 2 <= len(found["sentences"]) <= 4  # of two λ, what holds and what does not
     page = report.write_lab(tmp_path).read_text(encoding="utf-8")
-    assert "the reward rises" in page and lab.Digits.title in page
+    assert "the reward rises" in page and "beyond picks by chance" in page and lab.Digits.title in page
 
 
 def test_the_judge_s_temperature_divides_its_logits(quick: None) -> None:
@@ -204,7 +203,8 @@ def test_a_scale_of_zero_picks_by_chance(quick: None) -> None:
 
 
 @pytest.mark.parametrize("settings", [
-    {"lam": [0.0]}, {"scale": [math.inf]}, {"temperature": 0.0}, {"seeds": 1}, {"favourite": 10}, {"n": 5},
+    {"lam": [0.0]}, {"scale": [math.inf]}, {"scale": [-1.0, 0.0]}, {"temperature": 0.0},
+    {"temperature": math.inf}, {"depth": 0}, {"seeds": 1}, {"favourite": 10}, {"n": 5},
     {"reward": ["taste"]},
 ])
 def test_settings_that_make_no_experiment_are_refused(settings: dict) -> None:

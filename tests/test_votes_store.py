@@ -419,15 +419,12 @@ def test_polls_asked_again_keep_their_answers(opened: Open) -> None:
 
 def test_the_next_task_of_a_fresh_poll_is_found_without_reading_all(postgres_url: str) -> None:
     """Of 2,000 tasks, before Postgres itself has looked at the table: no step of the plan gives more than a few."""
-    box = BallotBox(postgres_url, f"upturn_test_{next(_schemas)}", KEY)
-    poll = box.open_poll("rounds/001", "pick", tasks(2000), overlap=2)
-    person = box.add_person("ada")[0].id
-    values = {"person": person, "poll": poll.id, "overlap": 2}
-    with box._reads.connect() as db:
+    with BallotBox(postgres_url, f"upturn_test_{next(_schemas)}", KEY) as box, box._reads.connect() as db:
+        poll = box.open_poll("rounds/001", "pick", tasks(2000), overlap=2)
+        values = {"person": box.add_person("ada")[0].id, "poll": poll.id, "overlap": 2}
         query = _NEXT.params(values).compile(box._reads, compile_kwargs={"literal_binds": True})
         plan = db.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").scalar_one()
     given = [node["Actual Rows"] for node in nodes(plan[0]["Plan"])]
-    box.close()
     assert given and max(given) < 100
 
 

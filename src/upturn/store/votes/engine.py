@@ -71,7 +71,7 @@ def make_schema(connection: Connection, schema: str) -> None:
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
 
 
-def count_rows(connection: Connection, table: str) -> None:
+def analyse(connection: Connection, table: str) -> None:
     """Tell Postgres how a table looks that has just been filled: before its own first look, a minute later, it takes
     everything for rare and sorts all of a poll's tasks to find the next one."""
     if connection.dialect.name == "postgresql":

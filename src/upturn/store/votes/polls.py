@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from upturn.store.votes import tables as t
-from upturn.store.votes.engine import count_rows
+from upturn.store.votes.engine import analyse
 from upturn.store.votes.words import CANDIDATES, MODES, OVERALL, Poll, Refused, Task
 from upturn.types import Mode, content_id
 
@@ -67,7 +67,7 @@ def open_poll(
     for start in range(0, len(fresh), _MOST_ROWS):
         db.execute(insert(t.tasks), fresh[start : start + _MOST_ROWS])
     if fresh:
-        count_rows(db, t.tasks.name)
+        analyse(db, t.tasks.name)
     row = db.execute(select(t.polls).where(t.polls.c.id == name)).one()
     return poll_of(row)
 

@@ -54,6 +54,8 @@ def conduct(
     lock.acquire()
     try:
         shards = [Shard(folder, experiment, cells) for cells in experiment.stacks()]
+        for shard in shards:
+            shard.tidy()  # a kill may have left states over
         pending = [place for place, shard in enumerate(shards) if not shard.done]
         count = workers or (_cores() if experiment.parallel else 1)
         if min(count, len(pending)) > 1:

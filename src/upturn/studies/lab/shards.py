@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from upturn.errors import RunError
 from upturn.store import columns, files
 from upturn.store.commit import STAGES, commit, read_record, record_path
 from upturn.studies.lab.experiment import Cell, Chunk, Cloud, Experiment, State
@@ -78,25 +79,31 @@ class Shard:
         ):
             seconds = time.perf_counter() - clock
             self._keep(number, chunk, seconds)
-            self._forget(number)
+            self.tidy()
             say(number, seconds, chunk.note)
             clock = time.perf_counter()
         with commit(self.folder, self.name, _DONE):
             pass
-        self._forget(after=math.inf)
+        self.tidy()
 
-    def _forget(self, after: float) -> None:
-        """Delete the states before that of chunk ``after``: only the last is ever read, and they hold whole models."""
+    def tidy(self) -> None:
+        """Delete all states but the last, and that, too, of what is done: they hold whole models, and are not read."""
+        after = math.inf if self.done else self.chunks
         for path in self.folder.glob("state-*.safetensors"):
             match = _STATE.fullmatch(path.name)
             if match and int(match[1]) < after:
                 files.remove(path)
 
     def state(self, number: int) -> State:
-        """What chunk ``number`` left for the next."""
+        """What chunk ``number`` left for the next. RunError where it left something that is not there."""
         path = self.folder / f"state-{number:04d}.safetensors"
-        if not path.is_file():
+        if not number or path.name not in read_record(record_path(self.folder, _step(number))).files:
             return {}
+        if not path.is_file():
+            raise RunError(
+                "what the last finished part left for the next is missing", where=str(path),
+                fix=f"Delete {self.folder} and run again.",
+            )
         from safetensors.numpy import load_file
 
         return dict(load_file(path))

@@ -9,7 +9,7 @@ from typing import Any
 
 LEVEL = 0.95
 _STANDARD_ERRORS = 3.0  # within which settled shares agree with their fixed point
-_BEYOND = "beyond picks by chance"
+BEYOND = "beyond picks by chance"
 _HELD = 0.1  # of what the first model had: recall that is not lower by more holds
 
 Table = Sequence[Mapping[str, Any]]
@@ -19,17 +19,12 @@ Table = Sequence[Mapping[str, Any]]
 class Claim:
     """``measured`` with its interval (Student, over repetitions), and whether it bears the claim out."""
 
-    of: str  # which reward, which λ
+    of: str  # which reward by how many nats, which λ
     claim: str
     measured: float
     low: float
     high: float
     agrees: bool
-
-
-def said(claim: Claim) -> str:
-    word = "agrees" if claim.agrees else "DOES NOT AGREE"
-    return f"{claim.of}: {_figure(claim)}: {word}."
 
 
 def told(found: Sequence[Claim]) -> list[str]:
@@ -70,14 +65,14 @@ def _cell(row: Mapping[str, Any]) -> tuple[str, float, float]:
 
 def _alone(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, float, float, bool]]:
     yield from _sign(rows, "reward, gained since the first model", "the reward rises", 1)
-    yield from _sign(rows, f"reward, {_BEYOND}", f"the reward rises {_BEYOND}", 1)
+    yield from _sign(rows, f"reward, {BEYOND}", f"the reward rises {BEYOND}", 1)
     yield from _sign(rows, "entropy of the classes, gained since the first model", "the classes drift apart", -1)
     yield from _sign(rows, "largest share, gained since the first model", "one class grows at the others' cost", 1)
 
 
 def _mixed(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, float, float, bool]]:
     yield from _sign(rows, "reward, gained since the first model", "the reward rises", 1)
-    yield from _sign(rows, f"reward, {_BEYOND}", f"the reward rises {_BEYOND}", 1)
+    yield from _sign(rows, f"reward, {BEYOND}", f"the reward rises {BEYOND}", 1)
     early, late = rows.get("reward, gained in the first half"), rows.get("reward, gained in the second half")
     if early and late and early["simulation"] > 0:
         low, high = interval(late)
@@ -89,7 +84,7 @@ def _mixed(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, 
         text = "the shares settle at the fixed point of their own advantage (largest |z|, bound 3)"
         yield text, worst, 0.0, _STANDARD_ERRORS, worst <= _STANDARD_ERRORS
     yield from _sign(rows, "precision, gained since the first model", "precision rises", 1)
-    yield from _sign(rows, f"precision, {_BEYOND}", f"precision rises {_BEYOND}", 1)
+    yield from _sign(rows, f"precision, {BEYOND}", f"precision rises {BEYOND}", 1)
     now, change = rows.get("recall"), rows.get("recall, gained since the first model")
     if now and change:
         low, high = interval(change)

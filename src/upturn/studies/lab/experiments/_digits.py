@@ -41,7 +41,7 @@ class Gallery:
     section 4.2): what it learned from itself it is too sure of to prefer any of it.
     """
 
-    def __init__(self, seed: int, temperature: float = 1.0) -> None:
+    def __init__(self, seed: int, temperature: float) -> None:
         self.temperature = temperature
         splits = components.make("source", {"name": "digits"}, "lab digits").load()
         self.train = vectors(splits.train.content)
@@ -70,7 +70,7 @@ class Gallery:
         return near(self.real, features, every)
 
 
-def near(real: Array, made: Array, every: int = 1) -> Near:
+def near(real: Array, made: Array, every: int) -> Near:
     """Shares: of made ones within a real neighbourhood, of real ones within a made one, of real ones with a made one
     in theirs.
 
@@ -95,7 +95,7 @@ def pictures(made: Array) -> Array:
 
 
 @cache
-def gallery(seed: int, temperature: float = 1.0) -> Gallery:
+def gallery(seed: int, temperature: float) -> Gallery:
     return Gallery(seed, temperature)
 
 

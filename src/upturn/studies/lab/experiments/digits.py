@@ -12,14 +12,13 @@ import numpy as np
 from upturn import theory
 from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
 from upturn.studies.lab.experiments import _digits as digits
-from upturn.studies.lab.experiments._claims import claims, told
+from upturn.studies.lab.experiments._claims import BEYOND, claims, told
 from upturn.studies.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 REWARD, ENTROPY, LARGEST = "reward", "entropy of the classes", "largest share"
 PRECISION, RECALL, COVERAGE = "precision", "recall", "coverage"
 GAINED, EARLY, LATE = "gained since the first model", "gained in the first half", "gained in the second half"
-BEYOND = "beyond picks by chance"
 _ASSUMED = (
     "The advantage of each class over the last half of the rounds is known, and so is the learner's bias: it is what "
     "the first model, of real digits alone, makes of their shares."
@@ -35,7 +34,7 @@ class Digits(Experiment):
         ["confidence", "class"], "the judge's greatest probability, or that of --favourite"
     )
     favourite: int = setting(0, "the class of the reward 'class'")
-    scale: list[float] = setting([15.0, 0.0], "nats that a probability of 1 is worth; 0: picks by chance, to compare")
+    scale: list[float] = setting([15.0, 0.0], "nats that a probability of 1 is worth; 0: by chance, to compare")
     temperature: float = setting(4.0, "of the judge: its logits are divided by it")
     candidates: int = setting(4, "K, of which one is picked")
     n: int = setting(1000, "picked pictures a round")
@@ -75,8 +74,10 @@ class Digits(Experiment):
             raise ValueError(f"favourite is a digit, not {self.favourite}")
         if min(self.lam) <= 0 or math.isnan(sum(self.lam)):
             raise ValueError("λ must be above 0: without picked pictures nothing is retrained")
-        if not (self.temperature > 0 and all(math.isfinite(scale) for scale in self.scale)):
-            raise ValueError("needs a temperature above 0 and finite scales")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError("temperature is above 0 and finite")
+        if not all(0 <= scale < math.inf for scale in self.scale):
+            raise ValueError("a scale is 0 or above and finite")
 
     def stacks(self) -> list[list[Cell]]:
         """All λ and scales of a reward are trained together, from the same first models."""
@@ -88,8 +89,11 @@ class Digits(Experiment):
         loop = Loop(self, cells, state)
         for t in range(after, self.rounds + 1):
             loop.turn(t)
-            reached = ", ".join(f"{now:.3f}" for now in loop.latest)
-            yield Chunk(list(self._rows(cells, loop.found, t)), (), loop.state(), f"retraining {t}, rewards {reached}")
+            reached = ", ".join(
+                f"λ = {cell['lam']:g} × {cell['scale']:g}: {now:.3f}"
+                for cell, now in zip(cells, loop.latest, strict=True)
+            )
+            yield Chunk(list(self._rows(cells, loop.found, t)), (), loop.state(), f"retraining {t}, reward {reached}")
 
     def _rows(self, cells: Sequence[Cell], found: Mapping[str, Array], t: int) -> Iterator[Row]:
         real = digits.gallery(self.seed, self.temperature).shares
