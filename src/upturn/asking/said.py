@@ -16,9 +16,9 @@ from upturn.asking.weighing import weights_of
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.parts import People
 from upturn.protocols import Objective
-from upturn.statistics.answers import countable
+from upturn.statistics.answers import countable, numbers
 from upturn.statistics.outcomes import RULES, TIED, columns
-from upturn.types import SYNTHETIC, WORST, Array, Samples, Votes, content_id, objects
+from upturn.types import SYNTHETIC, Array, Samples, Votes, content_id, objects
 
 VOTE = "vote"  # the field of samples that says what came of a vote on them: one of the words below, "" where none was
 CHOSEN, TIE, EVEN, BAD, RIGHT, CORRECTED = "winner", "tie", "even", "bad", "right", "corrected"
@@ -131,6 +131,7 @@ def ratings(votes: Votes, samples: Samples, weights: Array) -> tuple[Array, Coun
     place = _places(samples)
     total, mass = np.zeros(len(samples)), np.zeros(len(samples))
     counts: Counter[str] = Counter()
+    given = numbers(votes)
     for vote in range(len(votes)):
         action = str(votes.action[vote])
         if action not in ("said", "bad") or votes.check[vote]:
@@ -139,8 +140,7 @@ def ratings(votes: Votes, samples: Samples, weights: Array) -> tuple[Array, Coun
             counts["of people who were set aside"] += 1
         else:
             row = place[str(votes.shown[vote][0])]
-            value = WORST if action == "bad" else float(votes.scores[vote][0])
-            total[row] += weights[vote] * value
+            total[row] += weights[vote] * given[vote, 0]
             mass[row] += weights[vote]
     with np.errstate(invalid="ignore"):
         return np.where(mass > 0, total / np.where(mass > 0, mass, 1), np.nan), counts

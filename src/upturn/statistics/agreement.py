@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from upturn.seeds import key as keyed
-from upturn.statistics.answers import BAD, OTHER, TIE, Answers, countable, ratings, read, valued
+from upturn.statistics.answers import BAD, OTHER, TIE, Answers, countable, numbers, read, valued
 from upturn.statistics.intervals import bootstrap_mean, resampled_mean, share
 from upturn.types import Array, Measurement, Votes
 
@@ -225,7 +225,7 @@ def _asked(mode: str, answers: Answers, votes: Votes) -> tuple[Said, Said]:
     rows, columns = np.nonzero(answers.items >= 0)
     units = answers.task[rows] * len(answers.names) + answers.items[rows, columns]
     if mode == "rate":
-        values = ratings(votes)[rows, columns]
+        values = numbers(votes)[rows, columns]
         told = ~np.isnan(values)
         said = Said(units[told], values[told], answers.task[rows][told])
         return said, said

@@ -6,9 +6,10 @@ Shapes: N votes, K the most candidates that one shows, P people, T tasks, I cand
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -117,11 +118,13 @@ def countable(votes: Votes) -> tuple[Array, Counter[str]]:
     measure the person (gold tasks, repeated ones), and second answers of a person to one task: the first counts.
     """
     answers, mode = read(votes), votes.mode.astype(str)
-    alone = (mode == "rate") & (answers.shown < 2) & ~np.isnan(ratings(votes)).all(axis=1)
-    return _counted(votes, answers, answers.best == OTHER, alone)
+    alone = (mode == "rate") & (answers.shown < 2) & ~np.isnan(numbers(votes)).all(axis=1)
+    return _counted(votes, answers, {
+        "ratings of one candidate, which compare it with nothing": alone, "nothing was said": answers.best == OTHER,
+    })
 
 
-def ratings(votes: Votes) -> Array:
+def numbers(votes: Votes) -> Array:
     """(N, K) the numbers that were given, NaN where none was; "useless" is the lowest."""
     width = max((len(shown) for shown in votes.shown), default=1) or 1
     there = np.arange(width) < np.array([len(shown) for shown in votes.shown], dtype=np.int64).reshape(-1, 1)
@@ -132,13 +135,11 @@ def ratings(votes: Votes) -> Array:
 def valued(votes: Votes) -> Array:
     """(N,) bool: the ratings that say a number. As ``countable``, but of one candidate alone they count, too: nothing
     is compared, and still it is said how good it is."""
-    silent, none = np.asarray(np.isnan(ratings(votes)).all(axis=1)), np.zeros(len(votes), dtype=bool)
-    return _counted(votes, read(votes), silent, none)[0]
+    return _counted(votes, read(votes), {"nothing was said": np.isnan(numbers(votes)).all(axis=1)})[0]
 
 
-def _counted(votes: Votes, answers: Answers, silent: Array, alone: Array) -> tuple[Array, Counter[str]]:
-    """What ``countable`` gives, where ``silent`` (N,) are the votes that say nothing, ``alone`` (N,) the numbers of one
-    candidate where only comparisons count."""
+def _counted(votes: Votes, answers: Answers, silent: Mapping[str, Any]) -> tuple[Array, Counter[str]]:
+    """What ``countable`` gives, where the votes of ``silent`` (N,) bool, by reason, say nothing."""
     mode, action, check = (column.astype(str) for column in (votes.mode, votes.action, votes.check))
     reasons = np.full(len(votes), "", dtype=object)
 
@@ -150,8 +151,8 @@ def _counted(votes: Votes, answers: Answers, silent: Array, alone: Array) -> tup
     because((action == "edit") | (mode == "edit"), "corrections, which are examples and no votes")
     because(check == "gold", "gold tasks")
     because(check == "repeat", "repeated to measure the person")
-    because(alone, "ratings of one candidate, which compare it with nothing")
-    because(silent, "nothing was said")
+    for reason, rows in silent.items():
+        because(rows, reason)
     open_rows = np.flatnonzero(reasons == "")
     order = open_rows[np.argsort(votes.moment[open_rows], kind="stable")]
     pairs = answers.person[order] * len(answers.tasks) + answers.task[order]

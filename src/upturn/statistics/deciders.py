@@ -54,11 +54,11 @@ def shares(votes: Votes, by: By = "person", weights: Array | None = None) -> Sha
     names, who = coded(getattr(votes, by)[counted])
     given = np.bincount(who, minlength=len(names))
     found = compared(votes, weights)
-    alone = np.flatnonzero(rates if weights is None else rates & (weights > 0))
+    weigh = np.ones(len(votes)) if weights is None else np.asarray(weights, dtype=np.float64)
+    alone = np.flatnonzero(rates & (weigh > 0))
     rated, candidate = coded([votes.shown[row][0] for row in alone.tolist()])  # decided by all who rated it
     sets, group = found.sets + len(rated), np.concatenate([found.group, found.sets + candidate])
-    own = np.ones(len(alone)) if weights is None else np.asarray(weights, dtype=np.float64)[alone]
-    weight, rows = np.concatenate([found.weight, own]), np.concatenate([found.rows, alone])
+    weight, rows = np.concatenate([found.weight, weigh[alone]]), np.concatenate([found.rows, alone])
     total = np.bincount(group, weights=weight, minlength=sets)
     place = np.searchsorted(names, getattr(votes, by)[rows].astype(str))
     weight = weight / total[group] / max(sets, 1)
