@@ -13,11 +13,11 @@ from common import ROOT, RUNS, say
 from scipy import stats
 
 from upturn import recipe
+from upturn.annotation.db.used_votes import votes_of
 from upturn.cli.progress import Lines
 from upturn.feedback.stand_in import run_through
 from upturn.store.run import Run
 from upturn.store.values import read_values
-from upturn.store.votes.frozen import votes_of
 
 SEEDS = 5
 LEAST = 0.8  # of the true reward's gain

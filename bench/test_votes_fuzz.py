@@ -11,7 +11,7 @@ from common import say
 
 import databases
 from fuzzing import fuzz
-from upturn.asking.question import Question
+from upturn.annotation.tasks import Question
 from voting import booth_over, made_run, text_samples
 
 EACH = 80  # requests to each of some 28 operations

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import say
 
-from upturn.store.votes.box import open_box
+from upturn.annotation.db.ballots import open_box
 from voting import Caller, made_run, text_samples
 
 KILLS = int(os.environ.get("VOTES_KILLS", "20"))

@@ -19,8 +19,8 @@ import pytest
 from common import once, say
 
 import databases
+from upturn.annotation.db.ballots import open_box
 from upturn.store.run import Run
-from upturn.store.votes.box import open_box
 from voting import made_run, text_samples
 
 VOTES = int(os.environ.get("VOTES", "20000"))

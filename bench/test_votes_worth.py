@@ -14,13 +14,13 @@ import pytest
 from common import say
 
 from test_agreement import PUBLISHED, point, said
-from upturn.statistics.agreement import Level, alpha
-from upturn.statistics.candidates import compared
-from upturn.statistics.conduct import ALPHA, checks
+from upturn.annotation.statistics.agreement import Level, alpha
+from upturn.annotation.statistics.annotator_model import noisy_choice
+from upturn.annotation.statistics.careless import ALPHA, checks
+from upturn.annotation.statistics.comparisons import compared
+from upturn.annotation.statistics.dawid_skene_choice import winners
+from upturn.annotation.statistics.ranking import rank
 from upturn.statistics.dawid_skene import dawid_skene
-from upturn.statistics.noisy_choice import noisy_choice
-from upturn.statistics.ranking import rank
-from upturn.statistics.winners import winners
 from voters import Person, asked, played
 
 LESS = int(os.environ.get("BENCH_VOTES", "1"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import ROOT  # it puts tests/ on the path
 
-from upturn.asking.question import Question
+from upturn.annotation.tasks import Question
 from upturn.feedback import server
 from upturn.store.run import Run
 from voting import FREE, booth_over

@@ -9,7 +9,7 @@ import krippendorff
 import numpy as np
 import pytest
 
-from upturn.statistics.agreement import LEAST, LEVELS, Level, Said, _Parts, agreement, alpha, raw
+from upturn.annotation.statistics.agreement import LEAST, LEVELS, Level, Said, _Parts, agreement, alpha, raw
 from upturn.types import Array
 from voters import Person, asked, joined, votes_of
 

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from upturn.statistics.candidates import compared
+from upturn.annotation.statistics.annotator_model import _Model, noisy_choice
+from upturn.annotation.statistics.comparisons import compared
+from upturn.annotation.statistics.dawid_skene_choice import winners
 from upturn.statistics.dawid_skene import dawid_skene
-from upturn.statistics.noisy_choice import _Model, noisy_choice
-from upturn.statistics.winners import winners
 from upturn.types import Array
 from voters import Person, asked, joined, votes_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from upturn.statistics.conduct import checks
-from upturn.statistics.gold import Standard, on_gold, on_repeats, weights
+from upturn.annotation.statistics.careless import checks
+from upturn.annotation.statistics.gold import Standard, on_gold, on_repeats, weights
 from upturn.statistics.intervals import wilson
 from upturn.types import Votes
 from voters import Person, asked, joined, votes_of

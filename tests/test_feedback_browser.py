@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import browsers
-from upturn.asking.question import Question
+from upturn.annotation.tasks import Question
 from upturn.feedback.booth import Booth
 from upturn.feedback.server import running
 from upturn.types import Prompt, synthetic_samples

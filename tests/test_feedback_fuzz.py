@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fuzzing import fuzz
-from upturn.asking.question import Question
+from upturn.annotation.tasks import Question
 from voting import booth_over, made_run, text_samples
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upturn.asking.question import Question, tasks_of
-from upturn.asking.shelf import Shelf
+from upturn.annotation.content import Shelf
+from upturn.annotation.tasks import Question, tasks_of
 from upturn.feedback.booth import Booth
 from upturn.feedback.server import running
 from upturn.feedback.sessions import Rate, Rates
@@ -398,8 +398,8 @@ def test_votes_from_many_at_once(booth: Booth, address: str) -> None:
 
 def test_the_studio_queue(run: Run) -> None:
     """A model that needs a moment: places in the queue, votes meanwhile, what is taken apart from what was asked."""
-    from upturn.store.votes import studio
-    from upturn.store.votes.studio import Made
+    from upturn.annotation.db import studio
+    from upturn.annotation.db.studio import Made
 
     class Slow:
         ready, trouble, unit = (True, ()), "", "rounds/001"

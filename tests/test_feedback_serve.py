@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from upturn import cli
+from upturn.annotation.db.ballots import open_box
 from upturn.errors import UserError
 from upturn.feedback import installed
 from upturn.feedback.people_file import people_in
 from upturn.feedback.server import bound, hosts_for, is_loopback
 from upturn.store.run import Run
-from upturn.store.votes.box import open_box
 from voting import Caller, made_run, picture_samples
 
 RUNNER = CliRunner()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from upturn.asking.question import Question
+from upturn.annotation.tasks import Question
 from upturn.feedback.booth import Booth
 from upturn.feedback.simulate import LEFT, RANDOM, Simulated, Voter, crowd, felt, simulate
 from upturn.scorers.simulated_people import SimulatedPeople

@@ -15,13 +15,13 @@ from PIL import Image
 
 from small import GAUSSIAN, small
 from upturn import loop
-from upturn.asking.question import Question
+from upturn.annotation.db.ballots import open_box
+from upturn.annotation.tasks import Question
 from upturn.feedback import pictures
 from upturn.feedback.server import running
 from upturn.feedback.studio import Studio
 from upturn.store import png
 from upturn.store.run import Run
-from upturn.store.votes.box import open_box
 from voting import Caller, booth_over
 
 LONG = 240  # seconds: the worker imports everything anew, and the machine may be busy

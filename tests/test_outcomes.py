@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from upturn.annotation.statistics.aggregation import RULES, by_majority, by_rewards, columns
+from upturn.annotation.statistics.influence import leave_out, shares
 from upturn.data.groups import from_fields
-from upturn.statistics.deciders import leave_out, shares
-from upturn.statistics.outcomes import RULES, by_majority, by_rewards, columns
 from upturn.types import Prompt, Samples, Votes, synthetic_samples
 from voters import Person, asked, joined, votes_of
 

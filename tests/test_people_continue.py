@@ -18,9 +18,9 @@ import browsers
 from small import small
 from test_people_loop import VOTED
 from upturn import cli, loop
+from upturn.annotation.db.used_votes import votes_of
 from upturn.errors import UserError
 from upturn.store.run import Run
-from upturn.store.votes.frozen import votes_of
 from voting import Caller, made_run, picture_samples
 
 PATIENCE = 300.0  # seconds: the machine may be busy

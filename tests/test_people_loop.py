@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 import children
 from small import small
 from upturn import cli, loop, status
+from upturn.annotation.db.ballots import open_box
+from upturn.annotation.db.used_votes import votes_of
+from upturn.annotation.db.validation import Answer, Refused
 from upturn.errors import UserError
 from upturn.feedback.stand_in import answer, run_through
 from upturn.recipe import to_yaml
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
-from upturn.store.votes.box import open_box
-from upturn.store.votes.frozen import votes_of
-from upturn.store.votes.words import Answer, Refused
 
 RUNNER = CliRunner()
 FITTED = """

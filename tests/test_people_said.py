@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upturn.asking.said import corrected, groups_said, said_of
-from upturn.asking.weighing import warnings, who
+from upturn.annotation.annotator_weights import warnings, who
+from upturn.annotation.db.used_votes import read_votes, write_votes
+from upturn.annotation.to_groups import corrected, groups_said, said_of
 from upturn.curators.picked import Picked
 from upturn.data.groups import from_fields
 from upturn.errors import UserError
 from upturn.parts import People
-from upturn.store.votes.frozen import read_votes, write_votes
 from upturn.types import Prompt, Samples, Selection, Votes, synthetic_samples
 from voters import votes_of
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from upturn.statistics.contests import TIED, Contests, contests
-from upturn.statistics.likelihood import fit
-from upturn.statistics.ranking import rank, ranking
+from upturn.annotation.statistics.contests import TIED, Contests, contests
+from upturn.annotation.statistics.ranking import rank, ranking
+from upturn.annotation.statistics.strengths import fit
 from upturn.types import Array
 from voters import played, votes_of
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from upturn.annotation.statistics.aggregation import by_majority
 from upturn.data.sources.preferences import Preferences
 from upturn.data.voted import votes_of_groups
 from upturn.errors import UserError
-from upturn.statistics.outcomes import by_majority
 from upturn.store import exports, vote_files
 from upturn.store.run import Run
 from upturn.store.vote_files import read_votes, write_votes
@@ -175,8 +175,8 @@ def test_a_run_without_votes_says_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_votes_are_read_from_the_runs_database(run: Run, tmp_path: Path) -> None:
-    from upturn.store.votes.box import open_box
-    from upturn.store.votes.words import Answer, Task
+    from upturn.annotation.db.ballots import open_box
+    from upturn.annotation.db.validation import Answer, Task
 
     ids = tuple(text_samples(5).ids[:4].tolist())
     with open_box(run) as box:

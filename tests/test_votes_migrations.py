@@ -14,14 +14,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 import databases
+from upturn.annotation.db import tables as t
+from upturn.annotation.db import upgrade
+from upturn.annotation.db.ballots import BallotBox
+from upturn.annotation.db.engine import engine_for
+from upturn.annotation.db.record import record
+from upturn.annotation.db.upgrade import HEAD, version
+from upturn.annotation.db.validation import Answer, Task
 from upturn.errors import UserError
-from upturn.store.votes import tables as t
-from upturn.store.votes import upgrade
-from upturn.store.votes.box import BallotBox
-from upturn.store.votes.engine import engine_for
-from upturn.store.votes.record import record
-from upturn.store.votes.upgrade import HEAD, version
-from upturn.store.votes.words import Answer, Task
 
 KEY, SCHEMA = b"k" * 32, "upturn_migrations"
 

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DatabaseError
 
 import databases
+from upturn.annotation.db import tables as t
+from upturn.annotation.db.assign import _NEXT
+from upturn.annotation.db.ballots import BallotBox
+from upturn.annotation.db.tokens import hashed, key_in
+from upturn.annotation.db.validation import OVERALL, Answer, Mode, Refused, Showing, Task
 from upturn.errors import UserError
-from upturn.store.votes import tables as t
-from upturn.store.votes.assign import _NEXT
-from upturn.store.votes.box import BallotBox
-from upturn.store.votes.tokens import hashed, key_in
-from upturn.store.votes.words import OVERALL, Answer, Mode, Refused, Showing, Task
 
 KEY = b"k" * 32
 Open = Callable[..., BallotBox]

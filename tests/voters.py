@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.statistics.contests import TIED, Contests
+from upturn.annotation.statistics.contests import TIED, Contests
 from upturn.types import Array, Votes, objects
 
 

@@ -13,13 +13,13 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
-from upturn.asking.question import Question, tasks_of
-from upturn.asking.shelf import Shelf
+from upturn.annotation.content import Shelf
+from upturn.annotation.db.ballots import open_box
+from upturn.annotation.tasks import Question, tasks_of
 from upturn.feedback.booth import Booth
 from upturn.feedback.sessions import Limits, Rate, Rates
 from upturn.store import tables
 from upturn.store.run import Run
-from upturn.store.votes.box import open_box
 from upturn.types import Array, Prompt, Samples, synthetic_samples
 
 RECIPE = "name: voted\n"

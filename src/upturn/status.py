@@ -91,7 +91,7 @@ def _missing(run: Run, recipe: Recipe) -> str | None:
     """What a run that waits for people misses now: votes come in without the run's knowing."""
     if run.state.state != "waiting":
         return None
-    from upturn.asking.publish import waiting_for
+    from upturn.annotation.poll import waiting_for
 
     try:
         return waiting_for(run, recipe)

@@ -11,11 +11,11 @@ from upturn.cli.common import RUNS, RunName, Runs, open_run, round_unit
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
-    from upturn.asking.question import Question
-    from upturn.asking.shelf import Shelf
+    from upturn.annotation.content import Shelf
+    from upturn.annotation.db.ballots import BallotBox
+    from upturn.annotation.tasks import Question
     from upturn.parts import People
     from upturn.store.run import Run
-    from upturn.store.votes.box import BallotBox
 
 _SOLE = "you"  # who votes where nobody was named
 
@@ -66,13 +66,13 @@ def serve(
     from upturn.feedback import installed
 
     installed()
-    from upturn.asking.question import Question
-    from upturn.asking.shelf import Shelf
+    from upturn.annotation.content import Shelf
+    from upturn.annotation.db.ballots import open_box
+    from upturn.annotation.tasks import Question
     from upturn.feedback import server
     from upturn.feedback.booth import Booth
     from upturn.feedback.onward import Onward
     from upturn.feedback.studio import Studio
-    from upturn.store.votes.box import open_box
 
     found = open_run(run, runs)
     people_asked = _asked_by(found)
@@ -120,7 +120,7 @@ def serve(
 
 def _ask(box: BallotBox, run: Run, shelf: Shelf, question: Question, gold: Path | None) -> None:
     """Open a poll of it, and print what cannot be asked."""
-    from upturn.asking.question import tasks_of
+    from upturn.annotation.tasks import tasks_of
 
     asked = tasks_of(run, shelf, question, gold)
     box.open_poll(

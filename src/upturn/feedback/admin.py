@@ -12,14 +12,14 @@ from fastapi import APIRouter, Form, Path
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
+from upturn.annotation.db import annotators, columns, polls
+from upturn.annotation.db.validation import MODES, Person, Refused, Role
 from upturn.feedback.access import Admin, AdminWriter, TheBooth, Voter, checked
 from upturn.feedback.answers import Name, Strict, Words
 from upturn.feedback.booth import Booth
 from upturn.feedback.pages import page
 from upturn.feedback.sessions import Session
 from upturn.store.vote_files import plain_rows
-from upturn.store.votes import columns, people, polls
-from upturn.store.votes.words import MODES, Person, Refused, Role
 
 router = APIRouter()
 _Said = Annotated[Words, Field(max_length=200)]
@@ -97,7 +97,7 @@ async def add(
     checked(session, csrf)
     try:
         person, token = await booth.write(
-            partial(people.add, key=booth.box.key, name=name, role=role, team=team, quota=_quota(quota))
+            partial(annotators.add, key=booth.box.key, name=name, role=role, team=team, quota=_quota(quota))
         )
     except Refused as refusal:
         return await _page(booth, session, refusal.what[:1].upper() + refusal.what[1:] + ".", 400)
@@ -107,8 +107,8 @@ async def add(
 @router.post("/admin/people/{person}/token", response_class=HTMLResponse)
 async def token(booth: TheBooth, session: Admin, person: _ONE, csrf: _Csrf = "") -> Response:
     checked(session, csrf)
-    made = await booth.write(partial(people.renew_token, key=booth.box.key, person=person))
-    found = await booth.read(partial(people.found, person=person))
+    made = await booth.write(partial(annotators.renew_token, key=booth.box.key, person=person))
+    found = await booth.read(partial(annotators.found, person=person))
     return await _page(booth, session, named=found.name, token=made)
 
 
@@ -121,7 +121,7 @@ async def change(
     checked(session, csrf)
     what: dict[str, Any] = {"role": role, "team": team, "quota": _quota(quota), "paused": paused == "yes"}
     _not_oneself(session, person, what)
-    return await _act(booth, session, lambda: booth.write(partial(people.change, person=person, **what)))
+    return await _act(booth, session, lambda: booth.write(partial(annotators.change, person=person, **what)))
 
 
 @router.post("/admin/polls/{poll}", response_class=HTMLResponse)
@@ -160,13 +160,13 @@ def _not_oneself(session: Session, person: str, what: dict[str, Any]) -> None:
 
 @router.get("/api/people", tags=["admin"])
 async def listed(booth: TheBooth, session: Admin) -> list[dict[str, Any]]:
-    return [asdict(person) for person in await booth.read(people.people)]
+    return [asdict(person) for person in await booth.read(annotators.people)]
 
 
 @router.post("/api/people", tags=["admin"], status_code=201)
 async def added(booth: TheBooth, session: AdminWriter, given: PersonIn) -> dict[str, Any]:
     """A new person, and the token that is told only here."""
-    person, made = await booth.write(partial(people.add, key=booth.box.key, **given.model_dump()))
+    person, made = await booth.write(partial(annotators.add, key=booth.box.key, **given.model_dump()))
     booth.forget()
     return _told(person) | {"token": made}
 
@@ -176,7 +176,7 @@ async def changed(booth: TheBooth, session: AdminWriter, person: _ONE, given: Pe
     what = given.model_dump(exclude_unset=True)
     what = {name: value for name, value in what.items() if value is not None or name == "quota"}
     _not_oneself(session, person, what)
-    found = await booth.write(partial(people.change, person=person, **what))
+    found = await booth.write(partial(annotators.change, person=person, **what))
     booth.forget()
     return _told(found)
 
@@ -184,7 +184,7 @@ async def changed(booth: TheBooth, session: AdminWriter, person: _ONE, given: Pe
 @router.post("/api/people/{person}/token", tags=["admin"])
 async def renewed(booth: TheBooth, session: AdminWriter, person: _ONE) -> dict[str, Any]:
     """A new token; the old one, and every session begun with it, ends."""
-    made = await booth.write(partial(people.renew_token, key=booth.box.key, person=person))
+    made = await booth.write(partial(annotators.renew_token, key=booth.box.key, person=person))
     booth.forget()
     return {"person": person, "token": made}
 

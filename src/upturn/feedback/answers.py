@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from upturn.store.votes.record import LONGEST_TEXT, picked
-from upturn.store.votes.words import STRENGTHS, Action, Answer, Showing
+from upturn.annotation.db.record import LONGEST_TEXT, picked
+from upturn.annotation.db.validation import STRENGTHS, Action, Answer, Showing
 
 
 def _storable(text: str) -> str:

@@ -10,13 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from upturn.annotation.db.validation import Refused
 from upturn.errors import UserError
 from upturn.feedback import admin, door, made, vote
 from upturn.feedback.access import SignIn
 from upturn.feedback.booth import Booth
 from upturn.feedback.guard import Guard
 from upturn.feedback.pages import STATIC, page, static
-from upturn.store.votes.words import Refused
 
 _STATUS = {"unknown": 404, "paused": 403, "answered": 409, "conflict": 409, "wrong": 422}
 _YEAR = 31_536_000  # seconds

@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from upturn.asking.shelf import Content, Shelf
+from upturn.annotation.content import Content, Shelf
+from upturn.annotation.db.ballots import BallotBox
+from upturn.annotation.db.engine import clear_errors
+from upturn.annotation.db.progress import Progress
+from upturn.annotation.db.validation import Assigned, Person, Showing
+from upturn.annotation.statistics.agreement import Agreement, agreement
 from upturn.errors import UserError
 from upturn.feedback.markup import Style
 from upturn.feedback.onward import Onward
 from upturn.feedback.sessions import Limits, Session, Signing
 from upturn.feedback.studio import Studio
-from upturn.statistics.agreement import Agreement, agreement
-from upturn.store.votes.box import BallotBox
-from upturn.store.votes.engine import clear_errors
-from upturn.store.votes.progress import Progress
-from upturn.store.votes.words import Assigned, Person, Showing
 
 T = TypeVar("T")
 _FRESH = 2.0  # seconds that what was read of people and progress may be old; whoever is paused is refused at once

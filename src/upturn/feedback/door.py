@@ -8,13 +8,13 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import Field
 
+from upturn.annotation.db.annotators import by_token
+from upturn.annotation.db.validation import Person
 from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
 from upturn.feedback.answers import Strict, Words
 from upturn.feedback.booth import Booth
 from upturn.feedback.pages import page
 from upturn.feedback.sessions import COOKIE, LASTS, Session
-from upturn.store.votes.people import by_token
-from upturn.store.votes.words import Person
 
 router = APIRouter()
 _Token = Annotated[Words, Field(max_length=200)]

@@ -9,7 +9,11 @@ from fastapi import APIRouter, Form, HTTPException, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
-from upturn.asking.shelf import Content
+from upturn.annotation.content import Content
+from upturn.annotation.db import studio
+from upturn.annotation.db.studio import LONGEST_PROMPT
+from upturn.annotation.db.studio import Request as Asked
+from upturn.annotation.db.validation import Refused
 from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
 from upturn.feedback.answers import Name, OwnId, Strict, Words, client_of
 from upturn.feedback.booth import Booth
@@ -18,10 +22,6 @@ from upturn.feedback.pictures import drawn, enlarged
 from upturn.feedback.studio import Studio
 from upturn.feedback.views import candidate
 from upturn.feedback.vote import REACH, png_answer
-from upturn.store.votes import studio
-from upturn.store.votes.studio import LONGEST_PROMPT
-from upturn.store.votes.studio import Request as Asked
-from upturn.store.votes.words import Refused
 
 router = APIRouter()
 _Prompt = Annotated[Words, Field(max_length=LONGEST_PROMPT)]

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 
-from upturn.asking.publish import answered
+from upturn.annotation.db.ballots import BallotBox
+from upturn.annotation.poll import answered
 from upturn.errors import UserError
 from upturn.parts import People
 from upturn.store.run import Run
 from upturn.store.units import unit_round
-from upturn.store.votes.box import BallotBox
 
 _LOOK = 0.5  # seconds between two looks at the quota
 _WAITS = 3  # exit code of a run that waits for people

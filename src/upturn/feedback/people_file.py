@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import yaml
 
+from upturn.annotation.db.validation import Role
 from upturn.errors import UserError
-from upturn.store.votes.words import Role
 
 _KEYS = ("name", "role", "team", "quota")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from itsdangerous import BadData, Signer, URLSafeTimedSerializer
 
-from upturn.store.votes.words import Person
+from upturn.annotation.db.validation import Person
 
 COOKIE = "upturn"
 LASTS = 14 * 24 * 3600  # seconds: two weeks, the length of a round of voting

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from upturn.annotation.db.validation import STRENGTHS
+from upturn.annotation.simulated_votes import uniforms
 from upturn.errors import RunError
 from upturn.feedback.booth import Booth
 from upturn.feedback.server import running
 from upturn.feedback.sessions import Limits, Rate, Rates
-from upturn.scorers._crowd import uniforms
-from upturn.store.votes.words import STRENGTHS
 from upturn.types import Array, content_id
 
 Reward = Callable[[str], float]

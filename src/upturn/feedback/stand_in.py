@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from upturn import loop
-from upturn.asking.publish import box_of, unanswered
-from upturn.asking.shelf import Shelf
+from upturn.annotation.content import Shelf
+from upturn.annotation.poll import box_of, unanswered
 from upturn.assemble import Assembly, assemble
 from upturn.errors import RunError, UserError
 from upturn.feedback.booth import Booth

@@ -11,9 +11,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from upturn.annotation.db.ballots import BallotBox
+from upturn.annotation.db.studio import Made, finish, next_request
 from upturn.errors import UserError
-from upturn.store.votes.box import BallotBox
-from upturn.store.votes.studio import Made, finish, next_request
 
 COUNT = 4  # made for a prompt
 _LOOK = 0.5  # seconds between two looks at a queue that another server may have filled
@@ -137,7 +137,7 @@ def work(folder: str, unit: str, pipe: Connection) -> None:
 
 
 def _drawn(drawer: Any, name: str, prompt: str) -> list[Made]:
-    from upturn.asking.shelf import shown_of
+    from upturn.annotation.content import shown_of
 
     samples = drawer.draw([prompt] if drawer.conditional else [], COUNT, int(name[:12], 16))
     every = zip(samples, shown_of(samples), strict=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from upturn.asking.shelf import Content
-from upturn.asking.turns import Turn, after, side
+from upturn.annotation.content import Content
+from upturn.annotation.conversations import Turn, after, side
+from upturn.annotation.db.validation import Showing
 from upturn.feedback.booth import Booth
 from upturn.feedback.markup import Style, rendered
 from upturn.feedback.pictures import crisp, size
-from upturn.store.votes.words import Showing
 
 
 @dataclass(frozen=True)

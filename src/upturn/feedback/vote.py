@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from upturn.annotation.db import columns
+from upturn.annotation.db.validation import MODES, Assigned, Refused
 from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
 from upturn.feedback.answers import Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
 from upturn.feedback.booth import Booth
@@ -16,8 +18,6 @@ from upturn.feedback.pictures import drawn
 from upturn.feedback.sessions import Session
 from upturn.feedback.views import plain, view
 from upturn.store.vote_files import plain_rows
-from upturn.store.votes import columns
-from upturn.store.votes.words import MODES, Assigned, Refused
 
 router = APIRouter()
 NOTES = {

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from upturn.annotation.statistics.aggregation import ALL_BAD, TIED, WINNER, Outcomes, by_majority
+from upturn.annotation.statistics.agreement import agreement
+from upturn.annotation.statistics.annotator_profile import Check
+from upturn.annotation.statistics.careless import checks
+from upturn.annotation.statistics.gold import Record, Weights, on_gold, on_repeats, weights
+from upturn.annotation.statistics.influence import Shares, leave_out, shares
+from upturn.annotation.statistics.ranking import Ranking, ranking
 from upturn.report import svg, words
 from upturn.report.facts import Facts
-from upturn.statistics.agreement import agreement
-from upturn.statistics.conduct import checks
-from upturn.statistics.deciders import Shares, leave_out, shares
-from upturn.statistics.gold import Record, Weights, on_gold, on_repeats, weights
-from upturn.statistics.observed import Check
-from upturn.statistics.outcomes import ALL_BAD, TIED, WINNER, Outcomes, by_majority
-from upturn.statistics.ranking import Ranking, ranking
 from upturn.store.voted import sources_of, votes_so_far
 from upturn.types import Array, Measurement, Votes
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from upturn import components
+from upturn.annotation.simulated_votes import Ballots, ballots
 from upturn.protocols import Scorer, Tools
-from upturn.scorers._crowd import Ballots, ballots
 from upturn.types import Array, Groups, Samples, Scores, objects
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from upturn.asking.said import said_of
+from upturn.annotation.to_groups import said_of
 from upturn.protocols import Curator
 from upturn.stages.score import rewards_of
 from upturn.stages.vote import votes_used

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from upturn.asking.said import groups_for
+from upturn.annotation.to_groups import groups_for
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from upturn import seeds
-from upturn.asking.said import groups_for
+from upturn.annotation.to_groups import groups_for
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.errors import RunError
 from upturn.stages.train import assessed, finish, fitted

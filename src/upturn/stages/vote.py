@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from upturn.asking.publish import box_of, missing, publish, settled
-from upturn.asking.said import corrected
-from upturn.asking.weighing import warnings, who
+from upturn.annotation.annotator_weights import warnings, who
+from upturn.annotation.db.used_votes import VOTES, votes_of, write_votes
+from upturn.annotation.poll import box_of, missing, publish, settled
+from upturn.annotation.to_groups import corrected
 from upturn.parts import People
 from upturn.stages.work import Done, Outcome, Waiting, Work
 from upturn.store import tables
-from upturn.store.votes.frozen import VOTES, votes_of, write_votes
 from upturn.types import Samples, Votes
 
 EDITED = "edited"  # the unit within a round that holds what people wrote themselves

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from upturn.annotation.statistics.aggregation import ALL_BAD, TIED, Outcomes, by_majority
+from upturn.annotation.statistics.gold import weights
 from upturn.errors import UserError
-from upturn.statistics.gold import weights
-from upturn.statistics.outcomes import ALL_BAD, TIED, Outcomes, by_majority
 from upturn.store.card import Exported, write_card, write_lines
 from upturn.store.columns import content_column, read_table, with_notes, write_table
 from upturn.store.run import Run
@@ -35,12 +35,12 @@ def votes_so_far(run: Run) -> Votes | None:
     """All explicit votes that stand, in the database that the recipe names, else in the run's folder; those that rounds
     froze where the database is not there or does not answer. None where nobody voted.
     """
-    from upturn.store.votes.frozen import votes_of
+    from upturn.annotation.db.used_votes import votes_of
 
     url = _database(run)
     if url is None and not (run.folder / _DATABASE).is_file():
         return votes_of(run)
-    from upturn.store.votes.box import open_box
+    from upturn.annotation.db.ballots import open_box
 
     try:
         with open_box(run, url) as box:

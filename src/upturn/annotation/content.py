@@ -1,0 +1,141 @@
+"""What is shown, taken from a run's tables batch by batch into one temporary file: pictures do not fill the memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upturn.annotation.conversations import Turn, turns_of
+from upturn.errors import UserError
+from upturn.store import png
+from upturn.store.run import Run
+from upturn.store.tables import iterate_samples
+from upturn.types import Prompt, Sample, Samples, content_id
+
+_ROWS = 64  # samples read at a time: 64 pictures of 512 pixels are 50 MB
+
+
+@dataclass(frozen=True)
+class Content:
+    """A candidate as it is shown: a PNG file made anew from its pixels, a text, or the turns of a conversation."""
+
+    kind: str  # image | text | turns | points
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    @property
+    def turns(self) -> list[Turn]:
+        found: list[Turn] = json.loads(self.body)
+        return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a sample lies in the file, and what tasks are made of."""
+
+    kind: str
+    start: int
+    size: int
+    digest: str  # equal for equal contents
+    prompt: dict[str, Any]
+    group: int
+    candidate: int
+
+
+class Shelf:
+    """The samples of some tables of a run, by place (the table within the run) and id."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._file = tempfile.TemporaryFile(prefix="upturn-shown-")  # noqa: SIM115 (it lives as long as the shelf)
+        self._size = 0
+        self._places: dict[str, dict[str, Entry]] = {}
+        self._lock = threading.Lock()
+
+    def place(self, place: str) -> dict[str, Entry]:
+        """All samples of a table by id, in its order. UserError where it is missing or damaged."""
+        with self._lock:
+            if place not in self._places:
+                self._places[place] = dict(self._read(place))
+            return self._places[place]
+
+    def holds(self, place: str) -> bool:
+        """Whether the table was read already."""
+        return place in self._places
+
+    def content(self, place: str, sample: str) -> Content:
+        """KeyError where the table has no such sample."""
+        entry = self.place(place)[sample]
+        return Content(entry.kind, os.pread(self._file.fileno(), entry.size, entry.start))
+
+    def _read(self, place: str) -> Iterator[tuple[str, Entry]]:
+        classes = self.classes
+        for samples in iterate_samples(inside(self._run, place), _ROWS):
+            for sample, (kind, body) in zip(samples, shown_of(samples), strict=True):
+                self._file.seek(self._size)
+                self._file.write(body)
+                start, self._size = self._size, self._size + len(body)
+                asked = prompt_words(sample.prompt, classes)
+                yield sample.id, Entry(
+                    kind, start, len(body), content_id(body), asked, sample.group, sample.candidate
+                )
+        self._file.flush()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that the run's data has."""
+        record = self._run.done("data", "load")
+        return tuple(record.info.get("classes") or ()) if record is not None else ()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def inside(run: Run, place: str) -> Path:
+    """The file of a place; UserError for one that is not a table of the run."""
+    folder = run.folder.resolve()
+    path = (folder / place).resolve()
+    if not path.is_relative_to(folder) or path.suffix != ".parquet":
+        raise UserError(f"'{place}' is no table of this run")
+    return path
+
+
+def shown_of(samples: Samples) -> list[tuple[str, bytes]]:
+    """Kind and bytes of each sample as it is shown: pictures are encoded anew from their pixels."""
+    if samples.kind == "image":
+        return [("image", body) for body in png.encode(samples.content)]
+    return [_shown(samples.kind, sample) for sample in samples]
+
+
+def _shown(kind: str, sample: Sample) -> tuple[str, bytes]:
+    if kind == "points":
+        return "points", json.dumps([round(float(value), 6) for value in sample.content]).encode()
+    text = str(sample.content)
+    turns = turns_of(text, sample.fields.get("messages"))
+    if turns is not None and len(turns) > 1:
+        return "turns", json.dumps(turns, ensure_ascii=False).encode("utf-8", "replace")
+    return "text", text.encode("utf-8", "replace")
+
+
+def prompt_words(prompt: Prompt, classes: tuple[str, ...]) -> dict[str, Any]:
+    """What a person is told of a prompt: its text or turns, and the name of its class."""
+    asked: dict[str, Any] = {}
+    turns = turns_of(prompt.text, prompt.fields.get("messages"))
+    if turns is not None:
+        asked["turns"] = turns
+    elif prompt.text:
+        asked["text"] = prompt.text
+    if prompt.label is not None:
+        name = classes[prompt.label] if 0 <= prompt.label < len(classes) else str(prompt.label)
+        if name != prompt.text:
+            asked["label"] = name
+    return asked

@@ -1,0 +1,30 @@
+"""The end of a poll: from the moment on at which all answers are there, nothing is added to what counts."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select, update
+
+from upturn.annotation.db import tables as t
+from upturn.annotation.db.polls import UNTIL
+from upturn.annotation.db.progress import progress
+from upturn.types import Mode, content_id
+
+
+def settle(db: Connection, unit: str, mode: Mode) -> int | None:
+    """The last row of votes that counts for a poll, once all that it wants is there; None before.
+
+    From the first time on the poll is asked no more, and the answer stays: what comes later changes nothing.
+    """
+    name = content_id("poll", unit, mode)
+    row = db.execute(select(t.polls).where(t.polls.c.id == name)).first()
+    if row is None:
+        return None
+    if UNTIL in row.settings:
+        return int(row.settings[UNTIL])
+    own = [one for one in progress(db, [unit]).polls if one.poll.id == name]
+    if own[0].missing:
+        return None
+    last = int(db.execute(select(func.max(t.votes.c.seq))).scalar() or 0)
+    settings = {**row.settings, UNTIL: last}
+    db.execute(update(t.polls).where(t.polls.c.id == name).values(settings=settings, active=False))
+    return last

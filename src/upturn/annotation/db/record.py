@@ -1,0 +1,154 @@
+"""Votes in: each is one row, written once whatever is sent twice; to undo is another row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
+
+from upturn.annotation.db import tables as t
+from upturn.annotation.db.assign import again, load
+from upturn.annotation.db.validation import OVERALL, Answer, Recorded, Refused, Showing
+from upturn.types import BEST, WORST
+
+LONGEST_TEXT = 100_000  # characters of a corrected text
+LONGEST_CLIENT = 120
+_VOTE = select(t.votes.c.id, t.votes.c.person, t.votes.c.showing, t.votes.c.task, t.votes.c.action, t.votes.c.undoes)
+_BY_ID = _VOTE.where(t.votes.c.id == bindparam("id"))
+_ANSWERED = (
+    select(t.showings, t.tasks.c.poll, t.tasks.c.gold, t.polls.c.mode, t.polls.c.settings, t.people.c.paused)
+    .join(t.tasks, t.tasks.c.id == t.showings.c.task).join(t.polls, t.polls.c.id == t.tasks.c.poll)
+    .join(t.people, t.people.c.id == t.showings.c.person)
+    .where(t.showings.c.id == bindparam("showing"), t.showings.c.person == bindparam("person"))
+)
+_INSERT = insert(t.votes)
+_SET_STATE = update(t.showings).where(t.showings.c.id == bindparam("showing")).values(state=bindparam("to"))
+_COUNT = (
+    update(t.people).where(t.people.c.id == bindparam("who")).values(given=t.people.c.given + bindparam("by"))
+)
+_later = t.votes.alias("later")
+_STANDS = ~exists().where(_later.c.undoes == t.votes.c.id)
+_LAST = (
+    select(t.votes, t.tasks.c.poll, t.tasks.c.gold).join(t.tasks, t.tasks.c.id == t.votes.c.task)
+    .where(t.votes.c.person == bindparam("person"), t.votes.c.action != "undo", _STANDS)
+    .order_by(t.votes.c.seq.desc()).limit(1)
+)
+
+
+def record(db: Connection, answer: Answer, now: float) -> Recorded:
+    """Write a vote; sent again it is the same vote.
+
+    Refused where the showing is not this person's, was answered by another vote, or the answer does not fit it.
+    """
+    known = db.execute(_BY_ID, {"id": answer.id}).first()
+    if known is not None:
+        if (known.person, known.showing, known.action) != (answer.person, answer.showing, answer.action):
+            raise Refused("conflict", "this id stands for another vote")
+        return Recorded(known.id, known.task, known.action, again=True)
+    showing = db.execute(_ANSWERED, {"showing": answer.showing, "person": answer.person}).first()
+    if showing is None:
+        raise Refused("unknown", "there is no such showing")
+    if showing.paused:
+        raise Refused("paused", "voting is paused for you; whoever asked you to vote can say why")
+    if showing.state not in ("open", "expired"):
+        raise Refused("answered", "this was answered already")
+    answer = replace(answer, ranks=picked(answer.pick, len(showing.shown)), pick=None) if answer.pick else answer
+    fitting(showing.mode, len(showing.shown), tuple(showing.settings.get("attributes") or (OVERALL,)), answer)
+    passed = max(0.0, now - showing.moment)
+    own = passed if answer.seconds is None or not math.isfinite(answer.seconds) else max(0.0, answer.seconds)
+    db.execute(_INSERT, {
+        "id": answer.id, "person": answer.person, "task": showing.task, "showing": showing.id, "mode": showing.mode,
+        "action": answer.action, "shown": showing.shown, "ranks": list(answer.ranks) or [0] * len(showing.shown),
+        "scores": {name: list(values) for name, values in answer.scores.items()}, "strength": answer.strength,
+        "text": answer.text, "seconds": min(own, passed), "client": answer.client[:LONGEST_CLIENT], "moment": now,
+        "check": showing.check, "undoes": None,
+    })
+    said = answer.action != "skip"
+    db.execute(_SET_STATE, {"showing": showing.id, "to": "answered" if said else "skipped"})
+    if said:
+        db.execute(_COUNT, {"who": answer.person, "by": 1})
+    _slots(db, showing, held=showing.state == "open", holds=said)
+    return Recorded(answer.id, showing.task, answer.action)
+
+
+def picked(position: int, count: int) -> tuple[int, ...]:
+    """The ranks of a pick; Refused where there is no such position."""
+    if not 1 <= position <= count:
+        raise Refused("wrong", f"positions go from 1 to {count}")
+    return tuple(int(place == position) for place in range(1, count + 1))
+
+
+def _slots(db: Connection, showing: Row[Any], *, held: bool, holds: bool) -> None:
+    """A repeat holds no slot; an answer holds the one that its showing held, or a new one where that had expired."""
+    if showing.check != "repeat" and (held or holds):
+        load(db, showing.task, showing.poll, by=int(holds) - int(held), more=int(holds), gold=showing.gold)
+
+
+def undo(
+    db: Connection, name: str, person: str, now: float, patience: float
+) -> tuple[Recorded | None, Showing | None]:
+    """Take back the person's last vote that stands, and show its task again; (None, None) where there is none.
+
+    ``name`` is the new row's id: sent again, nothing more is undone.
+    """
+    known = db.execute(_BY_ID, {"id": name}).first()
+    if known is not None:
+        if (known.person, known.action) != (person, "undo"):
+            raise Refused("conflict", "this id stands for another vote")
+        return Recorded(known.id, known.task, "undo", again=True), None
+    last = db.execute(_LAST, {"person": person}).first()
+    if last is None:
+        return None, None
+    db.execute(_INSERT, {
+        "id": name, "person": person, "task": last.task, "showing": last.showing, "mode": last.mode, "action": "undo",
+        "shown": last.shown, "ranks": [0] * len(last.shown), "scores": {}, "strength": None, "text": "",
+        "seconds": 0.0, "client": last.client, "moment": now, "check": last.check, "undoes": last.id,
+    })
+    said = last.action != "skip"
+    if said:
+        db.execute(_COUNT, {"who": person, "by": -1})
+    showing = again(db, last.showing, person, now, patience)
+    if last.check != "repeat":
+        load(db, last.task, last.poll, by=0 if said else 1, more=-int(said), gold=last.gold)
+    return Recorded(name, last.task, "undo"), showing
+
+
+def fitting(mode: str, count: int, attributes: tuple[str, ...], answer: Answer) -> None:
+    """Refused where an answer does not fit its mode and number of candidates."""
+    action, ranks, scores = answer.action, answer.ranks, answer.scores
+    if action == "edit" and mode != "edit":
+        raise Refused("wrong", f"'{mode}' is answered without a text")
+    if action != "edit" and answer.text:
+        raise Refused("wrong", "a text is sent only where one is corrected")
+    if action == "edit" and not 0 < len(answer.text.strip()) <= LONGEST_TEXT:
+        raise Refused("wrong", f"a corrected text has 1 to {LONGEST_TEXT} characters")
+    if action != "said" and (any(ranks) or scores or answer.strength is not None):
+        raise Refused("wrong", f"'{action}' says nothing of single candidates")
+    if action == "said":
+        _fitting_words(mode, count, attributes, answer)
+
+
+def _fitting_words(mode: str, count: int, attributes: tuple[str, ...], answer: Answer) -> None:
+    ranks, scores, strength = answer.ranks, answer.scores, answer.strength
+    if mode == "rate":
+        wanted = set(attributes)
+        if set(scores) != wanted or any(len(values) != count for values in scores.values()):
+            raise Refused("wrong", f"a rating gives a number for each of {', '.join(sorted(wanted))}")
+        if not all(WORST <= value <= BEST for values in scores.values() for value in values):
+            raise Refused("wrong", f"a rating lies between {WORST:g} and {BEST:g}")
+    elif scores:
+        raise Refused("wrong", f"'{mode}' is answered without numbers")
+    if strength is not None and (mode != "compare" or not 0 <= strength <= 1):
+        raise Refused("wrong", "a strength belongs to two that are compared, and lies between 0 and 1")
+    fits = {
+        "pick": sorted(ranks) == [0] * (count - 1) + [1],
+        "compare": len(ranks) == count and ranks in ((1, 0), (0, 1), (1, 2), (2, 1), (1, 1)),
+        "rank": len(ranks) == count and min(ranks, default=0) == 1 and all(1 <= rank <= count for rank in ranks),
+        "rate": not any(ranks), "edit": tuple(ranks) in ((), (1,)),
+    }
+    if not fits[mode]:
+        raise Refused("wrong", f"these ranks do not answer a '{mode}' of {count}")
+    if mode == "compare" and (strength is None or (strength == 0) != (tuple(ranks) == (1, 1))):
+        raise Refused("wrong", "two that are compared need a strength, 0 where they are about the same")

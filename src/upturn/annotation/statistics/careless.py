@@ -1,0 +1,201 @@
+"""Who answers by habit and not by looking: four checks of every person, each with a stated rate of false alarms.
+
+guessing  agrees with the others less than half as well as they do with one another
+position  picks by the place on the screen
+speed     mostly answers in less than a third of the time that others take
+drift     agrees with the others more, or less, as time goes on
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from upturn.annotation.statistics.annotator_profile import Check, Counted, holm, nothing
+from upturn.seeds import generator
+from upturn.seeds import key as keyed
+from upturn.statistics.intervals import wilson
+from upturn.types import Array, Votes
+
+ALPHA = 0.05  # chance that any honest person at all is named by any of the four checks
+LEAST = 10  # answers below which a check says nothing of a person
+_HALF = 0.5  # of the others' agreement: below it a person is said to guess; of the answers that are too fast, too
+_FAST = 1 / 3  # of the others' median time: a usual limit for "speeders" in surveys
+_CLEAR = 4.0  # standard errors of the others' agreement above 0: at 2 people were named too often (docs/decisions.md)
+_EXPECTED = 20.0  # picks a position from which the chi-square tail is used; below it draws
+_DRAWS = 19_999
+
+
+def checks(votes: Votes, alpha: float = ALPHA) -> tuple[Check, ...]:
+    """guessing, position, speed and drift, of all people who gave a vote that counts.
+
+    The chance that any person is named who picks by taste alone, at the usual pace, is at most ``alpha``.
+    """
+    counted = Counted.of(votes)
+    each = alpha / 4
+    return guessing(counted, each), position(counted, each), speed(counted, each), drift(counted, each)
+
+
+def guessing(found: Counted, alpha: float) -> Check:
+    """Value: agreement with the others beyond chance, as a share of what the others have among themselves.
+
+    1 is one of them, 0 a guesser, below 0 somebody who wants the contrary. Tested one-sided against one half, by the
+    mean over tasks: a person with another taste is named, too, so it is a reason to look and no proof.
+    """
+    people = len(found.people)
+    rows = np.flatnonzero(~np.isnan(found.gain))
+    n = np.bincount(found.person[rows], minlength=people)
+    total, square = found.sums(found.gain, rows), found.sums(found.gain**2, rows)
+    # pairs of people: all, those that a person looks from, those that look at the person
+    pairs, sums = found.others * 1.0, np.where(np.isnan(found.gain), 0.0, found.gain) * found.others
+    own_pairs, own_sums = found.sums(pairs, rows), found.sums(sums, rows)
+    seen_pairs = found.sums(found.picks * 1.0, np.arange(len(found.person)))
+    seen_sums = own_sums  # "the same" is mutual, and both pick among the same candidates
+    rest = pairs[rows].sum() - own_pairs - seen_pairs
+    with np.errstate(invalid="ignore", divide="ignore"):
+        crowd = np.where(rest > 0, (sums[rows].sum() - own_sums - seen_sums) / rest, np.nan)
+        mean, spread = total / n, np.sqrt(np.maximum(square / n - (total / n) ** 2, 0) * n / (n - 1) / n)
+    every = _spread_of_crowd(found, rows)
+    tested = (n >= LEAST) & (crowd > _CLEAR * every)
+    crowd = np.where(tested, crowd, np.nan)
+    spread = np.where(spread > 0, spread, np.nan)
+    t = (mean - _HALF * crowd) / np.hypot(spread, _HALF * every)
+    p = np.where(tested, _t_below(t, n - 1), np.nan)
+    value, half = mean / crowd, 1.96 * np.hypot(spread, mean / crowd * every) / crowd
+    silent = "" if tested.any() else (
+        "people agree hardly more than guessers would, so nobody can be told from one" if (n >= LEAST).any()
+        else f"nobody answered {LEAST} tasks that others answered"
+    )
+    words = tuple(
+        f"agrees with the others {v:.2f} times as much as they do among themselves" if ok else ""
+        for v, ok in zip(value.tolist(), tested.tolist(), strict=True)
+    )
+    return Check("guessing", found.people, value, value - half, value + half, n, p, holm(p, alpha), words, silent)
+
+
+def _spread_of_crowd(found: Counted, rows: Array) -> float:
+    """Standard error of the mean gain over all people, tasks being what is independent."""
+    if not len(rows):
+        return math.nan
+    tasks, place = np.unique(found.task[rows], return_inverse=True)
+    weight = found.others[rows].astype(np.float64)
+    mean = float((found.gain[rows] * weight).sum() / weight.sum())
+    off = np.bincount(place, weights=(found.gain[rows] - mean) * weight, minlength=len(tasks))
+    return float(np.sqrt((off**2).sum())) / float(weight.sum())
+
+
+def position(found: Counted, alpha: float) -> Check:
+    """Value: share of picks at the place that the person favours most. Candidates are shuffled for each person, so
+    whatever the taste all places are alike (chi-square, by draws where there are few picks); any place may be favoured.
+    """
+    people = len(found.people)
+    if _one_order(found):
+        return nothing("position", found, "candidates stood in one order for everybody: place and taste are one")
+    width = int(found.shown.max(initial=1))
+    counts = np.zeros((people, width + 1, width))
+    rows = np.flatnonzero(found.best >= 0)
+    np.add.at(counts, (found.person[rows], found.shown[rows], found.best[rows]), 1.0)
+    n = counts.sum(axis=(1, 2)).astype(np.int64)
+    p = np.full(people, np.nan)
+    value, low, high = p.copy(), p.copy(), p.copy()
+    words = [""] * people
+    for i in np.flatnonzero(n >= LEAST).tolist():
+        p[i] = _uneven(counts[i])
+        place = int(counts[i].sum(axis=0).argmax())
+        at, asked = float(counts[i, place + 1 :, place].sum()), float(counts[i, place + 1 :].sum())
+        value[i] = at / asked
+        low[i], high[i] = wilson(at / asked, asked)
+        words[i] = f"{at:g} of {asked:g} picks are at place {place + 1}"
+    silent = "" if (n >= LEAST).any() else f"nobody picked {LEAST} times"
+    return Check("position", found.people, value, low, high, n, p, holm(p, alpha), tuple(words), silent)
+
+
+def _one_order(found: Counted) -> bool:
+    """Whether those who share tasks nearly all saw their candidates in one order."""
+    first: dict[int, tuple[int, ...]] = {}
+    same = total = 0
+    for task, items in zip(found.task.tolist(), map(tuple, found.items.tolist()), strict=True):
+        if task in first:
+            total += 1
+            same += first[task] == items
+        first.setdefault(task, items)
+    return total >= LEAST and same > 0.9 * total  # by chance 1 in 2 for pairs, 1 in 24 for four
+
+
+def _uneven(counts: Array) -> float:
+    """P of so uneven picks (K + 1, K) by number of candidates and place, all places being alike."""
+    from scipy.special import chdtrc
+
+    sizes = [k for k in range(2, len(counts)) if counts[k].sum() > 0]
+    totals = [int(counts[k].sum()) for k in sizes]
+    def statistic(k: int, drawn: Array) -> Array:
+        expected = drawn[0].sum() / k
+        found: Array = ((drawn - expected) ** 2).sum(axis=1) / expected
+        return found
+    seen = sum(float(statistic(k, counts[k, None, :k])[0]) for k in sizes)
+    if all(total / k >= _EXPECTED for total, k in zip(totals, sizes, strict=True)):
+        return float(chdtrc(sum(sizes) - len(sizes), seen))
+    draw = generator(keyed("position", *totals))
+    drawn = sum(statistic(k, draw.multinomial(total, [1 / k] * k, _DRAWS)) for k, total in zip(sizes, totals,
+                                                                                            strict=True))
+    return float((1 + (np.asarray(drawn) >= seen - 1e-9).sum()) / (1 + _DRAWS))
+
+
+def speed(found: Counted, alpha: float) -> Check:
+    """Value: share of answers faster than a third of the others' median in the same mode; tested against one half."""
+    from scipy.special import bdtrc
+
+    people = len(found.people)
+    fast, known = np.zeros(len(found.person), dtype=bool), ~np.isnan(found.seconds)
+    for mode in np.unique(found.mode).tolist():
+        for i in range(people):
+            own = np.flatnonzero((found.mode == mode) & known & (found.person == i))
+            others = np.flatnonzero((found.mode == mode) & known & (found.person != i))
+            if len(others):
+                fast[own] = found.seconds[own] < _FAST * np.median(found.seconds[others])
+    rows = np.flatnonzero(known)
+    n = np.bincount(found.person[rows], minlength=people)
+    count = found.sums(fast.astype(np.float64), rows)
+    tested = (n >= LEAST) & (people > 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.where(tested, count / n, np.nan)
+    p = np.where(tested, np.where(count > 0, bdtrc(np.maximum(count - 1, 0), np.maximum(n, 1), _HALF), 1.0), np.nan)
+    ends = np.array([wilson(float(c) / k, float(k)) if ok else (math.nan, math.nan)
+                     for c, k, ok in zip(count, n, tested, strict=True)]).reshape(-1, 2)
+    words = tuple(f"{c:g} of {k} answers in less than a third of the others' time" if ok else ""
+                  for c, k, ok in zip(count.tolist(), n.tolist(), tested.tolist(), strict=True))
+    silent = "" if tested.any() else f"nobody else to compare with, or nobody has {LEAST} answers with a time"
+    return Check("speed", found.people, value, ends[:, 0], ends[:, 1], n, p, holm(p, alpha), words, silent)
+
+
+def drift(found: Counted, alpha: float) -> Check:
+    """Value: agreement with the others in the later half of a person's answers less that in the earlier half.
+
+    Tested two-sided by the correlation of agreement beyond chance with the order of answers (Student's t).
+    """
+    people = len(found.people)
+    p, value, half = (np.full(people, np.nan) for _ in range(3))
+    n, words = np.zeros(people, dtype=np.int64), [""] * people
+    for i in range(people):
+        rows = np.flatnonzero((found.person == i) & ~np.isnan(found.gain))
+        gain = found.gain[rows[np.argsort(found.moment[rows], kind="stable")]]
+        n[i] = len(gain)
+        if len(gain) < 2 * LEAST or gain.min() == gain.max():
+            continue
+        early, late = gain[: len(gain) // 2], gain[len(gain) // 2 :]
+        value[i] = late.mean() - early.mean()
+        half[i] = 1.96 * math.sqrt(late.var(ddof=1) / len(late) + early.var(ddof=1) / len(early))
+        r = float(np.corrcoef(np.arange(len(gain)), gain)[0, 1])
+        t = abs(r) * math.sqrt((len(gain) - 2) / max(1 - r * r, 1e-12))
+        p[i] = min(1.0, 2 * float(_t_below(np.array([-t]), np.array([len(gain) - 2]))[0]))
+        words[i] = f"agreement with the others changed by {value[i]:+.2f} from the earlier to the later half"
+    silent = "" if (~np.isnan(p)).any() else f"nobody answered {2 * LEAST} tasks that others answered"
+    return Check("drift", found.people, value, value - half, value + half, n, p, holm(p, alpha), tuple(words), silent)
+
+
+def _t_below(t: Array, freedom: Array) -> Array:
+    from scipy.special import stdtr
+
+    found: Array = stdtr(np.maximum(freedom, 1), t)
+    return found
