@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from upturn import loop, recipe, status
+from upturn import loop, status
 from upturn.cli.progress import Lines
+from upturn.config import recipe
 from upturn.status import RunStatus
 from upturn.store.run import Run
 from upturn.store.values import read_values

@@ -79,7 +79,7 @@ class Trained:
 
 
 def model_of(folder: Path, cache: bool) -> tuple[Any, Any]:
-    from upturn import components
+    from upturn.config import components
     from upturn.types import Prompt, real_samples
 
     pictures, texts = data()
@@ -97,8 +97,9 @@ def feed_of(model: Any, samples: Any) -> Any:
 
 
 def ours(folder: Path, cache: bool) -> Trained:
-    from upturn import components, trainer
-    from upturn.parts import Training
+    from upturn import trainer
+    from upturn.config import components
+    from upturn.config.schema import Training
 
     model, samples = model_of(folder, cache)
     found = Trained()

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from upturn import recipe, seeds
+from upturn import seeds
 from upturn.assemble import Assembly, assemble
+from upturn.config import recipe
 from upturn.data.mixer import Mixer
 from upturn.errors import UserError
 from upturn.models.gaussian import Gaussian, GaussianSampling

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from common import ROOT, RUNS
 
-from upturn import recipe
 from upturn.assemble import assemble
 from upturn.cli.progress import Lines
+from upturn.config import recipe
 from upturn.metrics._classified import classes_of
 from upturn.stages.work import Work
 from upturn.store.run import Run

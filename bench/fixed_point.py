@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upturn import recipe, theory
+from upturn import theory
 from upturn.assemble import assemble
+from upturn.config import recipe
 from upturn.features._forward import forwarded
 from upturn.stages.work import Work
 from upturn.store import tables

@@ -18,8 +18,9 @@ import pytest
 from common import run, say
 from emoji import EMOJI, run_of
 
-from upturn import components, recipe, seeds
+from upturn import seeds
 from upturn.assemble import assemble
+from upturn.config import components, recipe
 from upturn.data.sources._variants import group_names
 from upturn.stages.work import Work, prompt_keys
 from upturn.statistics.intervals import subsample_masks

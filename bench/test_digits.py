@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from common import ROOT, own_share, paired, run, say
 
-from upturn import plan, recipe
+from upturn import plan
+from upturn.config import recipe
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from common import RUNS, say
 
-from upturn import components, seeds, trainer
+from upturn import seeds, trainer
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.feeds import FixedFeed
 from upturn.models.points import Points as Model
-from upturn.parts import Training
 from upturn.studies.lab import conduct
 from upturn.studies.lab.experiments import _shapes as shapes
 from upturn.studies.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop

@@ -12,9 +12,9 @@ import numpy as np
 from common import ROOT, RUNS, say
 from scipy import stats
 
-from upturn import recipe
 from upturn.annotation.db.used_votes import votes_of
 from upturn.cli.progress import Lines
+from upturn.config import recipe
 from upturn.feedback.stand_in import run_through
 from upturn.store.run import Run
 from upturn.store.values import read_values

@@ -12,9 +12,10 @@ import pytest
 from common import ROOT, run, say
 from scipy import stats
 
-from upturn import recipe, seeds
+from upturn import seeds
 from upturn.anew import trained
 from upturn.assemble import assemble
+from upturn.config import recipe
 from upturn.features._forward import forwarded
 from upturn.status import RunStatus
 from upturn.store import tables

@@ -10,8 +10,9 @@ import pytest
 from common import run, say
 from emoji import EMOJI
 
-from upturn import recipe, seeds
+from upturn import seeds
 from upturn.assemble import assemble
+from upturn.config import recipe
 from upturn.data.score_words import asking
 from upturn.stages.work import Work, prompt_keys
 from upturn.watch import Watch

@@ -26,7 +26,8 @@ def _run(text: str, runs: str, fault: str) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
-    from upturn import loop, recipe
+    from upturn import loop
+    from upturn.config import recipe
 
     loop.run(recipe.parse(text, "child.yaml"), Path(runs))
     sys.exit(0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from upturn import components
+from upturn.config import components
 from upturn.types import Batch, Draw, Outputs, Prompt, Samples, real_samples, synthetic_samples
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from upturn import recipe
-from upturn.recipe import Recipe
+from upturn.config import recipe
+from upturn.config.recipe import Recipe
 
 GAUSSIAN = """
 name: gaussian

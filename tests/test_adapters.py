@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from small import POINTS, small
 from test_models_text import GPT2, LLAMA, NEOX, built, worked
-from upturn import components, loop, merging, seeds, trainer
+from upturn import loop, merging, seeds, trainer
 from upturn.adapters import _ranks, _targets
 from upturn.adapters._entry import AtEntry
 from upturn.adapters.adalora import Adalora
@@ -28,6 +28,8 @@ from upturn.adapters.full import Full
 from upturn.adapters.loha import Loha
 from upturn.adapters.lokr import Lokr
 from upturn.adapters.lora import Lora
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models import _adapters
@@ -35,7 +37,6 @@ from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.models.pixels import Pixels
 from upturn.models.points import Points
 from upturn.objectives.likelihood import Likelihood
-from upturn.parts import Training
 from upturn.store import exports, weights
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Prompt, Samples, real_samples

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upturn import components
+from upturn.config import components
 from upturn.errors import UserError
 
 Case = Callable[[Path], tuple[dict[str, Any], list[str]]]

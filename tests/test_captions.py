@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upturn import components, recipe
+from upturn.config import components, recipe
 from upturn.data.captioning import captioned
 from upturn.data.captions._common import alike
 from upturn.data.captions._statistics import Reader, all_captions, statistics

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upturn import loop, recipe
+from upturn import loop
 from upturn.assemble import assemble
+from upturn.config import recipe
 from upturn.errors import RunError, UserError
 from upturn.store import tables
 from upturn.store.run import Run

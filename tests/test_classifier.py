@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.models.classifier import Classifier
 from upturn.types import Array, Prompt, Samples, real_samples
@@ -391,8 +392,8 @@ def test_a_label_that_the_classifier_does_not_know() -> None:
 
 def test_the_ordinary_trainer_and_likelihood_train_it(tmp_path: Path) -> None:
     trainer = pytest.importorskip("upturn.trainer")
+    from upturn.config.schema import Training
     from upturn.feeds import FixedFeed
-    from upturn.parts import Training
 
     model, samples = Classifier(hidden=16), plane()
     model.build(samples, key=1)

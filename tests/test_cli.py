@@ -82,7 +82,7 @@ def test_list_shows_every_kind_with_fields() -> None:
 
 
 def test_new_writes_a_recipe_that_is_read(tmp_path: Path) -> None:
-    from upturn import recipe
+    from upturn.config import recipe
 
     for kind in ("images", "text", "points"):
         invoke("new", tmp_path / f"{kind}.yaml", "--for", kind)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from upturn import components
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.types import Array, Prompt, Samples, objects, real_samples
 

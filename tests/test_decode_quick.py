@@ -10,11 +10,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from upturn import beforehand, components, seeds, trainer
+from upturn import beforehand, seeds, trainer
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.feeds import OnlineFeed
 from upturn.models import _decode, _llama_step
 from upturn.models._decode import Choice, decode
-from upturn.parts import Training
 from upturn.types import Prompt, objects, real_samples
 
 _SIZE: dict[str, Any] = {

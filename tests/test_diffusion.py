@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import denoised, spread
 from upturn.diffusion.formulations.edm import Edm

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from shown import Tools, made, normal, real
-from upturn import recipe, seeds
+from upturn import seeds
 from upturn.assemble import assemble
+from upturn.config import recipe
 from upturn.errors import UserError
 from upturn.metrics.downstream_accuracy import DownstreamAccuracy, filling
 from upturn.statistics.intervals import stratified_mean

@@ -11,11 +11,11 @@ from PIL import Image
 
 import tiny_pipelines as tiny
 from upturn import loop, merging, seeds
+from upturn.config.recipe import load, parse
 from upturn.data.mixer import Mixer
 from upturn.errors import UserError
 from upturn.models.text_to_image import TextToImage
 from upturn.objectives.likelihood import Likelihood
-from upturn.recipe import load, parse
 from upturn.store import tables
 from upturn.store.checkpoints import tree_hash
 from upturn.types import SYNTHETIC, Prompt, real_samples, synthetic_samples

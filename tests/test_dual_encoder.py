@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from dual import COLOURS, coloured, pictures, tiny_clip, tiny_siglip
-from upturn import components, seeds, trainer
+from upturn import seeds, trainer
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models.dual_encoder import DualEncoder
 from upturn.objectives.contrastive import Contrastive
-from upturn.parts import Training
 from upturn.stages.train import encode_examples
 from upturn.types import Batch, Mixture, Outputs, Prompt, Samples
 

@@ -98,7 +98,7 @@ def test_pain_7_rows_of_a_batch_do_not_see_each_other(run: Run) -> None:
 
 def test_the_llama_rounds_run_on_any_folder_of_a_causal_model(run: Run, tmp_path: Path) -> None:
     """The shipped recipe on a tiny model from a folder: all its parts, few of each."""
-    from upturn import recipe
+    from upturn.config import recipe
     from upturn.report import write
 
     (tmp_path / "texts").mkdir()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from upturn import components
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.features._local_encoder import preparation
 from upturn.features._pictures import coloured, prepared

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from upturn import loop, recipe, seeds
+from upturn import loop, seeds
 from upturn.assemble import assemble, load_model
+from upturn.config import recipe
 from upturn.errors import UserError
 from upturn.models.pixels import Pixels
 from upturn.models.text_to_image import TextToImage

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upturn import components
+from upturn.config import components
 from upturn.data.sources._variants import group_names
 from upturn.errors import UserError
 from upturn.types import Splits

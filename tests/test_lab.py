@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from upturn import components, report, theory
+from upturn import report, theory
 from upturn.cli import app
+from upturn.config import components
 from upturn.errors import RunError, UserError
 from upturn.report import lines
 from upturn.store.columns import read_table

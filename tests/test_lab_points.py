@@ -15,9 +15,9 @@ from scipy.stats import wasserstein_distance
 from labs import lab, path
 from upturn import seeds, theory, trainer
 from upturn.averaging import Average
+from upturn.config.schema import Training
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import denoised
-from upturn.parts import Training
 from upturn.studies.lab import conduct, stacked
 from upturn.studies.lab.experiments import _shapes as shapes
 from upturn.studies.lab.stacked import Pool, Stack

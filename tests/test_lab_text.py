@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from upturn import seeds, theory
+from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.parts import Training
 from upturn.studies.lab import conduct
 from upturn.studies.lab.experiments import _passages as passages
 from upturn.studies.lab.experiments import text as lab

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from upturn.components import FOLDERS
+from upturn.config.components import FOLDERS
 
 PACKAGE = Path(__file__).parents[1] / "src" / "upturn"
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from shown import Noisy, evidence, made, measure, normal
-from upturn import components
+from upturn.config import components
 from upturn.metrics._gaussians import Fit, distance_and_influence, moments
 from upturn.metrics._spectrum import Spectrum
 from upturn.metrics.class_entropy import relative_entropy

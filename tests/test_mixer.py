@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upturn.components import checked
+from upturn.config.components import checked
 from upturn.data.mixer import Mixer, expected_real_fraction
 from upturn.errors import RunError, UserError
 from upturn.types import Mixture, Prompt, Samples, concatenate, real_samples, synthetic_samples

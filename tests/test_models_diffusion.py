@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import contract_models as contract
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.models.pixels import Pixels
 from upturn.models.points import Points

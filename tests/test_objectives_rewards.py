@@ -429,7 +429,7 @@ def test_gae_with_lambda_one_is_return_less_value() -> None:
 @pytest.mark.parametrize("name", ["rloo", "grpo", "mdloo", "ppo"])
 def test_a_policy_gone_far_astray_has_a_finite_gradient(name: str) -> None:
     """Denoising steps of many dimensions move by hundreds of nats: e^800 is no number."""
-    from upturn import components
+    from upturn.config import components
 
     objective = components.make("objective", name, "test")
     before = torch.zeros(8, 3)

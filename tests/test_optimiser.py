@@ -12,10 +12,10 @@ import torch
 from toy import Line, examples
 from upturn import optimiser, trainer
 from upturn.adapters.full import Full
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.objectives.likelihood import Likelihood
-from upturn.parts import Training
 
 library = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from upturn import seeds, trainer
 from upturn.adapters.full import Full
+from upturn.config.schema import Training
 from upturn.feeds import FixedFeed
 from upturn.models.causal_lm import CausalLm
 from upturn.objectives.dpo import Dpo
@@ -21,7 +22,6 @@ from upturn.objectives.kto import Kto
 from upturn.objectives.likelihood import Likelihood
 from upturn.objectives.orpo import Orpo
 from upturn.objectives.simpo import Simpo
-from upturn.parts import Training
 from upturn.types import Batch, Loss, Prompt, Samples, real_samples
 
 LLAMA = {

@@ -17,9 +17,9 @@ from upturn import cli, loop, status
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.db.used_votes import votes_of
 from upturn.annotation.db.validation import Answer, Refused
+from upturn.config.recipe import to_yaml
 from upturn.errors import UserError
 from upturn.feedback.stand_in import answer, run_through
-from upturn.recipe import to_yaml
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run

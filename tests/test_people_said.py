@@ -11,10 +11,10 @@ import pytest
 from upturn.annotation.annotator_weights import warnings, who
 from upturn.annotation.db.used_votes import read_votes, write_votes
 from upturn.annotation.to_groups import corrected, groups_said, said_of
+from upturn.config.schema import People
 from upturn.curators.picked import Picked
 from upturn.data.groups import from_fields
 from upturn.errors import UserError
-from upturn.parts import People
 from upturn.types import Prompt, Samples, Selection, Votes, synthetic_samples
 from voters import votes_of
 

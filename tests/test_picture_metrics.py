@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dual import COLOURS, Colours, coloured, pictures, tools
-from upturn import components
+from upturn.config import components
 from upturn.metrics.balanced_accuracy import BalancedAccuracy, balanced
 from upturn.metrics.caption_alignment import CaptionAlignment
 from upturn.metrics.kid import Kid

@@ -18,12 +18,12 @@ import torch
 from small import GAUSSIAN, POINTS, small
 from upturn import loop, plan
 from upturn.assemble import assemble
+from upturn.config.recipe import Recipe
 from upturn.data.mixer import Mixer
 from upturn.feeds import FixedFeed
 from upturn.plan import expected, timing
 from upturn.plan.planner import Planner
 from upturn.plan.timing import Line
-from upturn.recipe import Recipe
 from upturn.store import tables
 from upturn.types import Array, Mixture, Prompt, Samples, real_samples, synthetic_samples
 

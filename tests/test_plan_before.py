@@ -14,12 +14,12 @@ from PIL import Image
 
 from upturn import loop, plan
 from upturn.assemble import assemble
+from upturn.config.recipe import Recipe, parse
 from upturn.data.captions.generated import Generated
 from upturn.errors import UserError
 from upturn.models._t2i_latents import Latents
 from upturn.plan import before, expected, timing
 from upturn.plan.planner import Planner
-from upturn.recipe import Recipe, parse
 from upturn.scorers.ink import Ink
 from upturn.store import tables
 from upturn.types import Samples, Scores, objects

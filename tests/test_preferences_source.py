@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from upturn import components
+from upturn.config import components
 from upturn.data.groups import by_reward, encode_groups, from_fields, pairs
 from upturn.errors import UserError
 from upturn.types import Batch, Groups, Prompt, Ragged, Samples, Splits, concatenate, real_samples

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from upturn import recipe
 from upturn.assemble import assemble
+from upturn.config import recipe
 from upturn.errors import UserError
 
 ROOT = Path(__file__).parents[1]

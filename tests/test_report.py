@@ -635,7 +635,7 @@ def test_metrics_have_the_name_that_the_recipe_gave() -> None:
 
 
 def test_directions_are_those_of_the_metrics() -> None:
-    from upturn import components
+    from upturn.config import components
 
     known = [name for name in components.names("metric") if name in words.METRICS]
     assert len(known) >= 10

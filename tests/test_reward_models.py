@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from upturn import components, trainer
+from upturn import trainer
 from upturn.adapters.full import Full
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
@@ -25,7 +27,6 @@ from upturn.models.causal_lm import CausalLm
 from upturn.models.reward_image import RewardImage
 from upturn.models.reward_text import RewardText
 from upturn.models.text_classifier import TextClassifier
-from upturn.parts import Training
 from upturn.stages.assess import assess
 from upturn.statistics import preference
 from upturn.statistics.calibration import calibration_error, reliability

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upturn import loop, recipe
+from upturn import loop
 from upturn import plan as planning
 from upturn.assemble import assemble
+from upturn.config import recipe
 from upturn.data import score_words as words
 from upturn.data.captions._common import CAPTIONS
 from upturn.errors import RunError, UserError

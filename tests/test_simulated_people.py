@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upturn import components
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.types import Array, Prompt, Samples, content_id, objects, real_samples
 

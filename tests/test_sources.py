@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from upturn import components
+from upturn.config import components
 from upturn.data.sources._arithmetic import decimal, tokens, work_out
 from upturn.data.sources._chunks import pieces
 from upturn.data.sources.equations import different_equations

@@ -12,7 +12,8 @@ import torch
 
 import contract_models as contract
 import tiny_pipelines as tiny
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.models._diffusion_sampling import denoiser
 from upturn.models.text_to_image import TextToImage

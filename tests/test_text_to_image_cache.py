@@ -16,15 +16,16 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import components, loop, seeds, trainer
+from upturn import loop, seeds, trainer
 from upturn.adapters.textual_inversion import TextualInversion
+from upturn.config import components
+from upturn.config.recipe import parse
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models._t2i_family import Family
 from upturn.models._t2i_latents import Latents
 from upturn.models.text_to_image import TextToImage
-from upturn.parts import Training
-from upturn.recipe import parse
 from upturn.store import shards
 from upturn.store.checkpoints import tree_hash
 from upturn.store.shards import Shards

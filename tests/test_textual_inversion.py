@@ -11,15 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_pipelines as tiny
-from upturn import components, seeds, trainer
+from upturn import seeds, trainer
 from upturn.adapters.full import Full
 from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.models import _t2i_words
 from upturn.models.text_to_image import TextToImage
-from upturn.parts import Training
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Prompt, Samples, real_samples
 

@@ -19,11 +19,11 @@ from toy import Line, examples
 from upturn import trainer
 from upturn.adapters.full import Full
 from upturn.averaging import Average
+from upturn.config.schema import Training
 from upturn.errors import RunError
 from upturn.feeds import FixedFeed
 from upturn.objectives.dpo import Dpo
 from upturn.objectives.likelihood import Likelihood
-from upturn.parts import Training
 from upturn.types import Batch, Ragged
 
 

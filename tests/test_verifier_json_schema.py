@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from upturn import components
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.scorers import _schemas
 from upturn.scorers.json_schema import JsonSchema

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.scorers._fences import last_fenced
 from upturn.scorers._quantities import last_quantity, quantity

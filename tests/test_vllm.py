@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from test_models_text import trained, worked
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.errors import RunError, UserError
 from upturn.models import _adapters, _vllm
 from upturn.models.causal_lm import CausalLm, TextSampling
@@ -235,8 +236,8 @@ def test_answers_that_are_not_understood_are_refused(
 
 def assembled(place: str) -> Any:
     """The parts of a shipped recipe of texts with the sampler named at ``place``."""
-    from upturn import recipe as recipes
     from upturn.assemble import assemble
+    from upturn.config import recipe as recipes
 
     path = Path(__file__).parents[1] / "recipes" / "equations.yaml"
     return assemble(recipes.load(path, [f"{place}.sampler=vllm"]))

@@ -20,7 +20,7 @@ def run(
     ``settings`` are ``a.b=value``. Raises ``upturn.errors.UserError`` for bad input, ``RunError`` for a failed run.
     """
     from upturn import loop, status
-    from upturn import recipe as recipes
+    from upturn.config import recipe as recipes
 
     asked = recipes.load(Path(recipe), settings)
     if name is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from upturn import components, trainer
+from upturn import trainer
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
-from upturn.parts import Training
 from upturn.protocols import Objective, Trainable
 from upturn.types import Samples
 

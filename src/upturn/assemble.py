@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upturn import components, guiding, sizing
+from upturn import guiding, sizing
 from upturn.captioning import caption_of, reads_text, refuse_captions
 from upturn.choosing import AMONG_CANDIDATES, BY_REWARD, PICKED, refuse_choices
+from upturn.config import components
+from upturn.config.recipe import Recipe
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.gate import guard
-from upturn.parts import Training
 from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
-from upturn.recipe import Recipe
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from upturn import components
+from upturn.config import components
+from upturn.config.recipe import Recipe
 from upturn.errors import UserError
 from upturn.protocols import Caption, Policy, Source
-from upturn.recipe import Recipe
 from upturn.types import Prompt
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from upturn import components
+from upturn.config import components
+from upturn.config.schema import Rounds
 from upturn.errors import UserError
-from upturn.parts import Rounds
 
 BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
 AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from upturn.config.recipe import Recipe
+from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.parts import Training
-from upturn.recipe import Recipe
 from upturn.store.run import Run
 from upturn.store.units import round_unit, unit_round
 

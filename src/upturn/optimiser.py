@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.parts import Training
 
 Parameters = Sequence[torch.nn.Parameter]
 

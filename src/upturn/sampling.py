@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from upturn import components, seeds
-from upturn import recipe as recipes
+from upturn import seeds
 from upturn.assemble import Assembly, assemble
 from upturn.captioning import reads_text
+from upturn.config import components
+from upturn.config import recipe as recipes
 from upturn.errors import UserError
 from upturn.stages.work import Work, prompt_keys
 from upturn.store.run import Run

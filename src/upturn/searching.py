@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from upturn import components, seeds
-from upturn import recipe as recipes
+from upturn import seeds
+from upturn.config import components
+from upturn.config import recipe as recipes
+from upturn.config.recipe import Recipe
+from upturn.config.schema import Training
 from upturn.data import search
 from upturn.data.captioning import captioned
 from upturn.data.search import Hit
 from upturn.errors import UserError
 from upturn.features._dual import DualEncoder
-from upturn.parts import Training
 from upturn.protocols import Source
-from upturn.recipe import Recipe
 from upturn.store import files
 from upturn.types import Array, Prompt, Samples, concatenate, content_id
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upturn import recipe as recipes
+from upturn.config import recipe as recipes
+from upturn.config.recipe import Recipe
 from upturn.errors import UserError
-from upturn.recipe import Recipe
 from upturn.store.commit import Record
 from upturn.store.run import Run
 

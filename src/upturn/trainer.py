@@ -20,9 +20,9 @@ from accelerate.state import AcceleratorState
 
 from upturn import beforehand, optimiser, seeds
 from upturn.averaging import Average
+from upturn.config.schema import Training
 from upturn.errors import RunError, UserError
 from upturn.feeds import REFERENCE, Feed, FixedFeed
-from upturn.parts import Training
 from upturn.protocols import Adapter, Objective, Trainable
 from upturn.store import checkpoints
 from upturn.types import Batch, Outputs

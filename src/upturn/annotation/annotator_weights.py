@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from upturn.annotation.statistics.gold import Standard, Weights, weights
-from upturn.parts import People
+from upturn.config.schema import People
 from upturn.types import Votes
 
 SIMULATED = "simulated"  # the team of people who are a program

@@ -10,9 +10,9 @@ from upturn.annotation.content import Shelf
 from upturn.annotation.db.ballots import BallotBox, open_box
 from upturn.annotation.db.validation import OVERALL
 from upturn.annotation.tasks import Question, tasks_of
+from upturn.config.recipe import Recipe
+from upturn.config.schema import People
 from upturn.errors import UserError
-from upturn.parts import People
-from upturn.recipe import Recipe
 from upturn.store.run import Run
 from upturn.types import Votes
 

@@ -15,8 +15,8 @@ import numpy as np
 from upturn.annotation.annotator_weights import weights_of
 from upturn.annotation.statistics.aggregation import RULES, TIED, columns
 from upturn.annotation.statistics.votes import countable, numbers
+from upturn.config.schema import People
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
-from upturn.parts import People
 from upturn.protocols import Objective
 from upturn.types import SYNTHETIC, Array, Samples, Votes, content_id, objects
 

@@ -26,7 +26,7 @@ def captions(
     as_json: AsJson = False,
 ) -> None:
     """Twenty pictures with their captions, and statistics, by each strategy of a recipe."""
-    from upturn import recipe as recipes
+    from upturn.config import recipe as recipes
     from upturn.plan.captions import previews
 
     asked = recipes.load(recipe, settings)

@@ -18,7 +18,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """The components of a kind with their fields; without a kind, all names."""
-    from upturn import components
+    from upturn.config import components
 
     if kind is not None and kind not in components.FOLDERS:
         kind = kind.removesuffix("s") if kind.removesuffix("s") in components.FOLDERS else kind

@@ -26,7 +26,7 @@ class Experiments(Mapping[str, Any]):
         self._made: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[str]:
-        from upturn import components
+        from upturn.config import components
 
         return iter(components.names(_KIND))
 
@@ -63,7 +63,7 @@ def lab() -> None:
 
 def _command(name: str) -> Any:
     """The command of an experiment: an option for each field, with what the field says of itself."""
-    from upturn import components
+    from upturn.config import components
 
     cls = components.find(_KIND, name, "lab")
     hints = get_type_hints(cls)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from upturn.annotation.content import Shelf
     from upturn.annotation.db.ballots import BallotBox
     from upturn.annotation.tasks import Question
-    from upturn.parts import People
+    from upturn.config.schema import People
     from upturn.store.run import Run
 
 _SOLE = "you"  # who votes where nobody was named
@@ -155,7 +155,7 @@ def _links(box: BallotBox, path: Path | None, renewed: list[str], public: bool, 
 
 def _asked_by(run: Run) -> People | None:
     """What the run's recipe asks of people; None where it asks nothing."""
-    from upturn import recipe as recipes
+    from upturn.config import recipe as recipes
 
     try:
         found = recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml"))

@@ -12,7 +12,7 @@ from upturn.cli.common import RUNS, AsJson, Runs, open_run
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
-    from upturn.recipe import Recipe
+    from upturn.config.recipe import Recipe
     from upturn.store.run import Run
     from upturn.watch import Watch
 
@@ -26,7 +26,7 @@ def new(
     kind: Annotated[str, typer.Option("--for", help="images, text or points.")] = "images",
 ) -> None:
     """Write a commented recipe to start from."""
-    from upturn.starters import STARTERS
+    from upturn.config.templates import STARTERS
 
     if kind not in STARTERS:
         raise UserError(f"there is no starter for '{kind}'", where="--for", fix=f"One of: {', '.join(STARTERS)}.")
@@ -45,7 +45,7 @@ def plan(
 ) -> None:
     """What a recipe will cost, and where theory says it ends, before anything is spent."""
     from upturn import plan as planning
-    from upturn import recipe as recipes
+    from upturn.config import recipe as recipes
 
     found = planning.plan(recipes.load(recipe, settings))
     print(json.dumps(found.to_json(), indent=1) if as_json else found.text())
@@ -63,8 +63,8 @@ def run(
 ) -> None:
     """Run a recipe; run it again and it goes on from what was finished."""
     from upturn import loop
-    from upturn import recipe as recipes
     from upturn.cli import progress, tables
+    from upturn.config import recipe as recipes
 
     if (source is None) != (after is None):
         raise UserError("--from and --round go together", fix="Name the run and the round to go on after.")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from upturn import components
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.protocols import Tools
 from upturn.types import Array, Samples

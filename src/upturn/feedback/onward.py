@@ -8,8 +8,8 @@ import threading
 
 from upturn.annotation.db.ballots import BallotBox
 from upturn.annotation.poll import answered
+from upturn.config.schema import People
 from upturn.errors import UserError
-from upturn.parts import People
 from upturn.store.run import Run
 from upturn.store.units import unit_round
 

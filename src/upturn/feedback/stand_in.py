@@ -10,11 +10,11 @@ from upturn import loop
 from upturn.annotation.content import Shelf
 from upturn.annotation.poll import box_of, unanswered
 from upturn.assemble import Assembly, assemble
+from upturn.config.recipe import Recipe
+from upturn.config.schema import People
 from upturn.errors import RunError, UserError
 from upturn.feedback.booth import Booth
 from upturn.feedback.simulate import Voter, crowd, simulate
-from upturn.parts import People
-from upturn.recipe import Recipe
 from upturn.stages.work import Work
 from upturn.store import tables
 from upturn.store.run import Run

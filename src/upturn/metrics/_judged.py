@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn import components
+from upturn.config import components
 from upturn.protocols import Evidence
 from upturn.types import Array
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn import components
+from upturn.config import components
 from upturn.metrics._classified import classes_of
 from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
 from upturn.protocols import Evidence, Metric, Tools, Trainable

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.diffusion.denoiser import Condition, Formulation, Network
 from upturn.errors import UserError
 from upturn.models import _diffusion_files as files

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.models import _dual_files, _dual_small, _network_files
 from upturn.models._dual_files import Pretrained, Reader

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.diffusion.denoiser import Condition, Formulation
 from upturn.errors import UserError
 from upturn.models import _adapter_files, _t2i_files, _t2i_small, _t2i_words

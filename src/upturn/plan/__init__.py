@@ -6,10 +6,10 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from upturn import components
+from upturn.config import components
+from upturn.config.recipe import Recipe
 from upturn.plan import ahead
 from upturn.plan.result import Plan, Row
-from upturn.recipe import Recipe
 
 __all__ = ["Plan", "Row", "plan"]
 

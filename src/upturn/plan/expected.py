@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from upturn import components
+from upturn.config import components
+from upturn.config.schema import Filter, Mix, Rounds, Sampling
 from upturn.data.mixer import real_and_synthetic
-from upturn.parts import Filter, Mix, Rounds, Sampling
 from upturn.types import REAL, SYNTHETIC
 
 _ROUNDING = 1e-9  # samples: 0.07 * 100 is 7.000000000000001, and 7 are kept

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from upturn import beforehand
+from upturn.config.schema import Online, Training
 from upturn.feeds import OnlineFeed
-from upturn.parts import Online, Training
 from upturn.protocols import Objective, Trainable
 from upturn.types import Batch
 

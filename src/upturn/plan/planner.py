@@ -16,8 +16,8 @@ import torch
 from upturn import seeds
 from upturn.assemble import Assembly, Evaluator
 from upturn.captioning import prompt_for
+from upturn.config.schema import Training
 from upturn.feeds import Feed, FixedFeed
-from upturn.parts import Training
 from upturn.plan import before, passes, sizes, timing
 from upturn.plan.passes import Passes
 from upturn.plan.result import COMMIT, Row

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from upturn import seeds
+from upturn.config.recipe import Recipe, to_yaml
 from upturn.fingerprint import fingerprint
-from upturn.recipe import Recipe, to_yaml
 from upturn.store.files import plain
 from upturn.theory import Verdict
 from upturn.types import Array

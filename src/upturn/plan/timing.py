@@ -16,8 +16,8 @@ import torch
 
 from upturn import seeds, trainer
 from upturn.assemble import Assembly
+from upturn.config.schema import Training
 from upturn.feeds import Feed
-from upturn.parts import Training
 from upturn.protocols import Policy, Trainable
 from upturn.types import Array, Batch, Prompt, Samples
 

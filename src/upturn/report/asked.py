@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from upturn.parts import People, Rounds, Training, Turn
-from upturn.recipe import Recipe
+from upturn.config.recipe import Recipe
+from upturn.config.schema import People, Rounds, Training, Turn
 from upturn.report.facts import Facts
 from upturn.report.words import listed, plural, share
 

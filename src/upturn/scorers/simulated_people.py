@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from upturn import components
 from upturn.annotation.simulated_votes import Ballots, ballots
+from upturn.config import components
 from upturn.protocols import Scorer, Tools
 from upturn.types import Array, Groups, Samples, Scores, objects
 

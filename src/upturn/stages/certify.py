@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from upturn.assemble import models_named, reward_bounds
-from upturn.parts import Rounds
+from upturn.config.recipe import Recipe
+from upturn.config.schema import Rounds
 from upturn.protocols import Policy
-from upturn.recipe import Recipe
 from upturn.stages.curate import kept_rows
 from upturn.stages.evaluate import evaluation_file, read_measured
 from upturn.stages.score import rewards_of

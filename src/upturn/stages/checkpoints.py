@@ -14,8 +14,8 @@ import numpy as np
 
 from upturn import seeds
 from upturn.assemble import load_model
+from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.parts import Training
 from upturn.stages.evaluate import measure, read_measured
 from upturn.stages.work import Done, Outcome, Work
 from upturn.statistics.consistency import consistency

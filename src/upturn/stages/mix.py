@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from upturn.annotation.to_groups import groups_for
+from upturn.config.schema import People, Stage, Turn
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
 from upturn.errors import RunError
-from upturn.parts import People, Stage, Turn
 from upturn.protocols import Objective
 from upturn.stages.curate import kept_rows
 from upturn.stages.score import rewards_of

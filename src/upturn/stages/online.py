@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from upturn import components
 from upturn.captioning import prompt_for
+from upturn.config import components
+from upturn.config.schema import Online
 from upturn.data.groups import by_reward, encode_groups
 from upturn.errors import RunError
-from upturn.parts import Online
 from upturn.protocols import Objective
 from upturn.stages.sample import round_prompts
 from upturn.stages.score import without_spread

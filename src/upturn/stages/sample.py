@@ -8,7 +8,7 @@ import numpy as np
 
 from upturn import seeds
 from upturn.captioning import prompt_for
-from upturn.parts import Rounds, Sampling
+from upturn.config.schema import Rounds, Sampling
 from upturn.stages.work import Done, Outcome, Work, prompt_keys
 from upturn.store import tables
 from upturn.toolbox import where

@@ -14,11 +14,11 @@ import torch
 
 from upturn import seeds
 from upturn.assemble import load_model
+from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
 from upturn.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
-from upturn.parts import Training
 from upturn.protocols import ClosedForm, Objective, Trainable
 from upturn.stages.assess import assess
 from upturn.stages.loud import told

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from upturn import loop
-from upturn import recipe as recipes
 from upturn.assemble import assemble
+from upturn.config import recipe as recipes
+from upturn.config.recipe import Recipe, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.fingerprint import fingerprint
-from upturn.recipe import Recipe, to_yaml
 from upturn.store import files
 from upturn.store.creation import new_folder, take_along
 from upturn.store.run import Run

@@ -14,8 +14,8 @@ from scipy.linalg import LinAlgError, eigh
 from torch import Tensor
 from torch.func import functional_call
 
-from upturn import recipe as recipes
 from upturn.assemble import assemble
+from upturn.config import recipe as recipes
 from upturn.protocols import Policy
 from upturn.stages.work import Work
 from upturn.statistics import curvature

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from upturn import components, status
-from upturn.recipe import Recipe
+from upturn import status
+from upturn.config import components
+from upturn.config.recipe import Recipe
 from upturn.stages.evaluate import read_measured
 from upturn.status import RunStatus
 from upturn.store import files, tables

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from upturn import recipe as recipes
+from upturn.config import recipe as recipes
+from upturn.config.recipe import Recipe
 from upturn.errors import UserError
-from upturn.recipe import Recipe
 
 _SLUG = re.compile(r"[^A-Za-z0-9._-]+")
 _LONG = 40  # characters of a label that a folder's name takes

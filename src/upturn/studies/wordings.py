@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from upturn import recipe as recipes
 from upturn import status
 from upturn.assemble import assemble
+from upturn.config import recipe as recipes
 from upturn.errors import UserError
 from upturn.stages.work import Work
 from upturn.statistics.consistency import consistency

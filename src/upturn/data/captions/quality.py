@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upturn import components
+from upturn.config import components
 from upturn.data.captions._common import CAPTIONS, known_fields, lacks, silent_note, with_captions
 from upturn.errors import UserError
 from upturn.types import Samples

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn import components
+from upturn.config import components
 from upturn.data.sources import _together
 from upturn.data.sources._buckets import Buckets, told
 from upturn.data.sources._columns import classes_of, empty_class

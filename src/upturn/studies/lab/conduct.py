@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from upturn import components
+from upturn.config import components
 from upturn.errors import RunError, UserError
 from upturn.store import files
 from upturn.store.lock import Lock

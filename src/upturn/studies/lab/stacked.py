@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from upturn import components, seeds
+from upturn import seeds
 from upturn.averaging import Average
+from upturn.config import components
+from upturn.config.schema import Training
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import Condition, Formulation, Network, denoised
-from upturn.parts import Training
 from upturn.trainer import learning_rate
 from upturn.types import Array
 

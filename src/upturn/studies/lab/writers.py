@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from upturn import seeds
-from upturn.parts import Training
+from upturn.config.schema import Training
 from upturn.studies.lab.stacked import clip
 from upturn.trainer import learning_rate
 from upturn.types import Array

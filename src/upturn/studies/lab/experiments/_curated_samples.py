@@ -9,7 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from upturn import components, seeds, theory
+from upturn import seeds, theory
+from upturn.config import components
 from upturn.studies.lab.experiments import _em
 from upturn.studies.lab.experiments._em import Mixtures
 from upturn.studies.lab.experiments._policies import real_weight

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.types import Array, Prompt, Samples, real_samples
 
 SIDE, PIXELS, CLASSES = 8, 64, 10
@@ -102,7 +103,7 @@ def gallery(seed: int, temperature: float) -> Gallery:
 def _fitted(name: str, samples: Samples, seed: int) -> Any:
     """A classifier of the house, by the house's trainer."""
     from upturn.anew import trained
-    from upturn.parts import Training
+    from upturn.config.schema import Training
 
     spec = Training.model_validate({"epochs": _EPOCHS[name], "learning_rate": _RATE, "batch_size": _BATCH})
     build, key = (seeds.key(f"lab digits {what}", name, seed) for what in ("build", "train"))

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.errors import UserError
 from upturn.types import Array
 

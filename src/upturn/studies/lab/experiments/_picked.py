@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from upturn import seeds
-from upturn.parts import Training
+from upturn.config.schema import Training
 from upturn.studies.lab.experiment import Cell, State
 from upturn.studies.lab.experiments import _digits as digits
 from upturn.studies.lab.stacked import Pool, Stack, levels

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from upturn import components, seeds
+from upturn import seeds
+from upturn.config import components
 from upturn.types import Array
 
 PIECES = 8  # modes of eight Gaussians; other shapes are cut into as many

@@ -153,7 +153,7 @@ class _Models:
     def _train(self, models: Any, points: Array, steps: int, purpose: str) -> None:
         import torch
 
-        from upturn.parts import Training
+        from upturn.config.schema import Training
         from upturn.studies.lab.stacked import Pool
 
         spec = Training.model_validate(

@@ -144,7 +144,7 @@ class _Loop:
     """All models of a stack, from retraining to retraining."""
 
     def __init__(self, of: Points, cells: Sequence[Cell]) -> None:
-        from upturn.parts import Training
+        from upturn.config.schema import Training
         from upturn.studies.lab import stacked
 
         self.of, self.cells = of, cells

@@ -145,7 +145,7 @@ class _Loop:
         self.t += 1
         if self.t <= self.kept:
             return None
-        from upturn.parts import Training
+        from upturn.config.schema import Training
         from upturn.studies.lab.writers import Size, Writers
 
         of, words = self.of, self.read.words

@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from upturn.errors import UserError
-from upturn.parts import (
+from upturn.config.schema import (
     Component,
     Evaluation,
     Filter,
@@ -34,6 +33,7 @@ from upturn.parts import (
     named,
     none_or_more,
 )
+from upturn.errors import UserError
 
 
 def _has_weights(model: Model) -> bool:
