@@ -19,7 +19,8 @@ from upturn.adapters.lokr import Lokr
 from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.errors import UserError
-from upturn.models import _adapter_formats, _adapters
+from upturn.export import adapter_formats
+from upturn.models import _adapters
 from upturn.models._sgm_names import sgm
 
 LINEAR = ["to_q", "to_v", "q_proj", "fc1"]
@@ -42,7 +43,7 @@ def test_lora_and_full_go_through_and_diffusers_draws_the_same(kind: str, tmp_pa
     ours = drawn(model, TEXTS)
     assert not torch.allclose(ours, first, atol=1e-4)
     model.save(tmp_path / "lora")
-    _adapter_formats.write(model, "diffusers", tmp_path / "out")
+    adapter_formats.write(model, "diffusers", tmp_path / "out")
     pipeline = tiny.opened(tmp_path / "lora")
     pipeline.load_lora_weights(str(tmp_path / "out" / "lora"))
     same(ours, theirs(kind, pipeline, TEXTS, model.frame.shape))
@@ -58,7 +59,7 @@ def test_dora_and_adalora_in_the_format_of_diffusers(adapter: Any, tmp_path: Pat
     folder = tiny.saved("sd15", tmp_path / "sd15")
     model = trained(joint(folder), adapter)
     model.save(tmp_path / "saved")
-    _adapter_formats.write(model, "diffusers", tmp_path / "out")
+    adapter_formats.write(model, "diffusers", tmp_path / "out")
     pipeline = tiny.opened(tmp_path / "saved")
     pipeline.load_lora_weights(str(tmp_path / "out" / adapter.adapter_name))
     same(drawn(model, TEXTS), theirs("sd15", pipeline, TEXTS, model.frame.shape))
@@ -70,7 +71,7 @@ def test_kohyas_keys_of_a_lora_are_read_by_diffusers_own_converter(kind: str, tm
     folder = tiny.saved(kind, tmp_path / kind)
     model = trained(joint(folder), Lora(rank=2, alpha=3))
     model.save(tmp_path / "saved")
-    _adapter_formats.write(model, "kohya", tmp_path / "out")
+    adapter_formats.write(model, "kohya", tmp_path / "out")
     held = load_file(tmp_path / "out" / "lora.safetensors")
     assert all(name.split(".", 1)[1] in ("lora_down.weight", "lora_up.weight", "alpha") for name in held)
     assert len(held) == 3 * len(_adapters.layers(model.module))
@@ -109,7 +110,7 @@ def test_kohyas_keys_merged_as_the_format_says(kind: str, adapter: Any, tmp_path
     folder = tiny.saved(kind, tmp_path / kind)
     model = trained(joint(folder), adapter)
     model.save(tmp_path / "saved")
-    _adapter_formats.write(model, "kohya", tmp_path / "out")
+    adapter_formats.write(model, "kohya", tmp_path / "out")
     held = load_file(tmp_path / "out" / f"{adapter.adapter_name}.safetensors")
     pipeline, used = tiny.opened(tmp_path / "saved"), set()
     parts = {"lora_unet_": pipeline.unet, **{p: getattr(pipeline, name) for name, p in KOHYA[kind].items()}}
@@ -129,7 +130,7 @@ def test_kohyas_keys_merged_as_the_format_says(kind: str, adapter: Any, tmp_path
     same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
     if not isinstance(adapter, Dora):
         with pytest.raises(UserError, match="diffusers does not load"):
-            _adapter_formats.write(model, "diffusers", tmp_path / "other")
+            adapter_formats.write(model, "diffusers", tmp_path / "other")
 
 
 def test_tokens_and_several_adapters_are_files_of_their_own(tmp_path: Path) -> None:
@@ -137,12 +138,12 @@ def test_tokens_and_several_adapters_are_files_of_their_own(tmp_path: Path) -> N
     model = trained(built(folder), TextualInversion(tokens={"<cat>": "c"}, vectors=2))
     trained(model, Lora(rank=2, modules=["to_q"]))
     trained(model, Lora(rank=3, modules=["to_q", "to_k"], adapter_name="second"))
-    _adapter_formats.write(model, "kohya", tmp_path / "kohya")
+    adapter_formats.write(model, "kohya", tmp_path / "kohya")
     assert sorted(path.name for path in (tmp_path / "kohya").iterdir()) == \
         ["cat.safetensors", "lora.safetensors", "second.safetensors"]
     assert {name: len(rows) for name, rows in load_file(tmp_path / "kohya" / "cat.safetensors").items()} == \
         {"clip_l": 2, "clip_g": 2}
-    _adapter_formats.write(model, "diffusers", tmp_path / "diffusers")
+    adapter_formats.write(model, "diffusers", tmp_path / "diffusers")
     model.save(tmp_path / "saved")
     pipeline = tiny.opened(tmp_path / "saved")
     for name in ("lora", "second"):
@@ -165,10 +166,10 @@ def test_what_a_format_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
     ):
         model = trained(built(tiny.saved(kind, tmp_path / kind)), lora, steps=1)
         with pytest.raises(UserError, match=said):
-            _adapter_formats.write(model, form, tmp_path / "out")
+            adapter_formats.write(model, form, tmp_path / "out")
     model = built(tiny.saved("sd15", tmp_path / "sd15"))
     with pytest.raises(UserError, match="no adapters"):
-        _adapter_formats.write(model, "kohya", tmp_path / "none")
+        adapter_formats.write(model, "kohya", tmp_path / "none")
     trained(trained(model, lora, steps=1), Dora(rank=2, modules=["to_q"]), steps=1)
     with pytest.raises(UserError, match="a DoRA and another adapter"):
-        _adapter_formats.write(model, "kohya", tmp_path / "both")
+        adapter_formats.write(model, "kohya", tmp_path / "both")

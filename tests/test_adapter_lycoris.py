@@ -18,7 +18,7 @@ from upturn.adapters.dora import Dora
 from upturn.adapters.loha import Loha
 from upturn.adapters.lokr import Lokr
 from upturn.adapters.lora import Lora
-from upturn.models import _adapter_formats
+from upturn.export import adapter_formats
 from upturn.models._sgm_names import sgm
 
 ADAPTERS = {
@@ -56,7 +56,7 @@ def test_lycoris_reads_every_layer_and_draws_the_same(kind: str, name: str, tmp_
     adapter: Any = ADAPTERS[name]
     model = trained(joint(tiny.saved(kind, tmp_path / kind)), adapter)
     model.save(tmp_path / "saved")
-    _adapter_formats.write(model, "kohya", tmp_path / "out")
+    adapter_formats.write(model, "kohya", tmp_path / "out")
     file = tmp_path / "out" / f"{adapter.adapter_name}.safetensors"
     pipeline = tiny.opened(tmp_path / "saved")
     before = theirs(kind, pipeline, TEXTS, model.frame.shape)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from small import POINTS, small
 from test_models_text import GPT2, LLAMA, NEOX, built, worked
-from upturn import loop, merging, seeds, trainer
+from upturn import loop, seeds, trainer
 from upturn.adapters import _ranks, _targets
 from upturn.adapters._entry import AtEntry
 from upturn.adapters.adalora import Adalora
@@ -31,13 +31,15 @@ from upturn.adapters.lora import Lora
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
+from upturn.export import run as exports
+from upturn.export import weights as merging
 from upturn.feeds import FixedFeed
 from upturn.models import _adapters
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.models.pixels import Pixels
 from upturn.models.points import Points
 from upturn.objectives.likelihood import Likelihood
-from upturn.store import exports, weights
+from upturn.store import weights
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Prompt, Samples, real_samples
 

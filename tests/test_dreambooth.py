@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import loop, merging, seeds
+from upturn import loop, seeds
 from upturn.config.recipe import load, parse
 from upturn.data.mixer import Mixer
 from upturn.errors import UserError
+from upturn.export import weights
 from upturn.models.text_to_image import TextToImage
 from upturn.objectives.likelihood import Likelihood
 from upturn.store import tables
@@ -72,7 +73,7 @@ def test_class_pictures_are_the_bases_own_and_weigh_what_the_recipe_says(kind, a
     made = TextToImage(folder=str(folder), size=16)
     made.load(last)
     if adapter != "full":
-        merging.write_adapters(run, "rounds/001", tmp_path / "out", "diffusers")
+        weights.write_adapters(run, "rounds/001", tmp_path / "out", "diffusers")
         tiny.opened(last).load_lora_weights(str(tmp_path / "out" / "lora"))
 
 

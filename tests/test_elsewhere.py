@@ -10,10 +10,11 @@ import torch
 
 from small import small
 from test_loop_kinds import TEXT
-from upturn import loop, merging
+from upturn import loop
 from upturn.data.groups import by_reward
+from upturn.export import weights
+from upturn.export.run import export
 from upturn.store import tables
-from upturn.store.exports import export
 from upturn.store.run import Run
 
 
@@ -67,7 +68,7 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
         base = AutoModelForCausalLM.from_pretrained(unit / "model")
         plain = base(batch["tokens"][:, :-1]).logits.log_softmax(-1)
         adapted = PeftModel.from_pretrained(base, str(unit / "model" / "adapters" / "preferences")).eval()
-        merging.write(run, "rounds/001", tmp_path / "merged")
+        weights.write(run, "rounds/001", tmp_path / "merged")
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
         for model in (adapted, merged):
             found = model(batch["tokens"][:, :-1]).logits.log_softmax(-1)

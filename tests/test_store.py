@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from upturn.errors import RunError, UserError
-from upturn.store import checkpoints, exports, files, png, tables
+from upturn.export import run as exports
+from upturn.store import checkpoints, files, png, tables
 from upturn.store.columns import read_table
 from upturn.store.run import Run
 from upturn.types import Mixture, Prompt, Samples, Scores, Selection, objects, real_samples, synthetic_samples

@@ -14,10 +14,11 @@ from upturn.annotation.statistics.aggregation import by_majority
 from upturn.data.sources.preferences import Preferences
 from upturn.data.voted import votes_of_groups
 from upturn.errors import UserError
-from upturn.store import exports, vote_files
+from upturn.export import run as exports
+from upturn.export import votes as vote_files
+from upturn.export.preferences_voted import votes_so_far, write_voted
+from upturn.export.votes import read_votes, write_votes
 from upturn.store.run import Run
-from upturn.store.vote_files import read_votes, write_votes
-from upturn.store.voted import votes_so_far, write_voted
 from upturn.types import Samples, Votes, concatenate
 from voters import votes_of as made_votes
 from voting import made_run, picture_samples, text_samples

@@ -42,13 +42,13 @@ def export(
     runs: Runs = RUNS,
 ) -> None:
     """A run's samples, votes, preferences, model or adapters in the formats that others read."""
-    from upturn import merging
-    from upturn.store import exports
+    from upturn.export import run as exports
+    from upturn.export import weights
 
     if form is not None and what != "adapters":
         raise UserError(f"'{what}' has one format", where="--format", fix="It is for '--what adapters'.")
-    alone = partial(merging.write_adapters, form=cast(merging.Format, form or "peft"))
-    write = alone if what == "adapters" else merging.write
+    alone = partial(weights.write_adapters, form=cast(weights.Format, form or "peft"))
+    write = alone if what == "adapters" else weights.write
     done = exports.export(open_run(run, runs), cast(exports.What, what), to, write)
     print(f"{done.folder}: {', '.join(f'{count} {name}' for name, count in done.counts.items())}")
     for why, count in done.left_out.items():

@@ -14,12 +14,12 @@ from pydantic import Field
 
 from upturn.annotation.db import annotators, columns, polls
 from upturn.annotation.db.validation import MODES, Person, Refused, Role
+from upturn.export.votes import plain_rows
 from upturn.feedback.access import Admin, AdminWriter, TheBooth, Voter, checked
 from upturn.feedback.answers import Name, Strict, Words
 from upturn.feedback.booth import Booth
 from upturn.feedback.pages import page
 from upturn.feedback.sessions import Session
-from upturn.store.vote_files import plain_rows
 
 router = APIRouter()
 _Said = Annotated[Words, Field(max_length=200)]

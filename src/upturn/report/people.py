@@ -15,9 +15,9 @@ from upturn.annotation.statistics.careless import checks
 from upturn.annotation.statistics.gold import Record, Weights, on_gold, on_repeats, weights
 from upturn.annotation.statistics.influence import Shares, leave_out, shares
 from upturn.annotation.statistics.ranking import Ranking, ranking
+from upturn.export.preferences_voted import sources_of, votes_so_far
 from upturn.report import svg, words
 from upturn.report.facts import Facts
-from upturn.store.voted import sources_of, votes_so_far
 from upturn.types import Array, Measurement, Votes
 
 _SHOWN = 30  # people in the table, those who decide most first

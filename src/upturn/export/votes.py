@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.export.card import Exported, write_card, write_lines
+from upturn.export.preferences_voted import candidates_of, votes_so_far
 from upturn.store import files
-from upturn.store.card import Exported, write_card, write_lines
 from upturn.store.columns import read_table, with_notes, write_table
 from upturn.store.run import Run
-from upturn.store.voted import candidates_of, votes_so_far
 from upturn.types import Array, Sample, Votes, objects
 
 _NUMBERS = ("strength", "seconds", "moment")

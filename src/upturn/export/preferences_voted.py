@@ -12,7 +12,7 @@ import yaml
 from upturn.annotation.statistics.aggregation import ALL_BAD, TIED, Outcomes, by_majority
 from upturn.annotation.statistics.gold import weights
 from upturn.errors import UserError
-from upturn.store.card import Exported, write_card, write_lines
+from upturn.export.card import Exported, write_card, write_lines
 from upturn.store.columns import content_column, read_table, with_notes, write_table
 from upturn.store.run import Run
 from upturn.store.tables import EVALUATION, SAMPLES, read_samples

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.store.card import Exported, write_card, write_lines
+from upturn.export.card import Exported, write_card, write_lines
 from upturn.store.columns import content_column, with_notes, write_table
 from upturn.store.run import Run
 from upturn.store.tables import SAMPLES, SCORES, read_samples, read_scores

@@ -52,14 +52,14 @@ def write_adapters(run: Run, unit: str, folder: Path, form: Format) -> None:
         for name in beside:
             shutil.copytree(source / name, folder / name)
         return
-    from upturn.models import _adapter_formats
+    from upturn.export import adapter_formats
 
     policy = _loaded(run, unit, source)
     if not hasattr(policy, "pipeline"):
         raise UserError(
             f"the format of {form} is for text-to-image models", where="--format", fix="Take '--format peft'."
         )
-    _adapter_formats.write(policy, form, folder)
+    adapter_formats.write(policy, form, folder)
 
 
 def _loaded(run: Run, unit: str, source: Path) -> Any:
