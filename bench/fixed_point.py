@@ -10,7 +10,7 @@ import numpy as np
 from upturn import theory
 from upturn.assemble import assemble
 from upturn.config import recipe
-from upturn.features._forward import forwarded
+from upturn.embeddings.inference import forwarded
 from upturn.stages.work import Work
 from upturn.store import tables
 from upturn.store.run import Run

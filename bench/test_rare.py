@@ -16,7 +16,7 @@ from upturn import seeds
 from upturn.anew import trained
 from upturn.assemble import assemble
 from upturn.config import recipe
-from upturn.features._forward import forwarded
+from upturn.embeddings.inference import forwarded
 from upturn.status import RunStatus
 from upturn.store import tables
 from upturn.store.run import Run

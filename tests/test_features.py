@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from upturn.config import components
+from upturn.embeddings.images import coloured, prepared
 from upturn.errors import UserError
 from upturn.features._local_encoder import preparation
-from upturn.features._pictures import coloured, prepared
 from upturn.models.classifier import Classifier
 from upturn.types import Array, Prompt, Samples, real_samples
 

@@ -17,8 +17,8 @@ from upturn.config.schema import Training
 from upturn.data import search
 from upturn.data.captioning import captioned
 from upturn.data.search import Hit
+from upturn.embeddings.dual_encoder import DualEncoder
 from upturn.errors import UserError
-from upturn.features._dual import DualEncoder
 from upturn.protocols import Source
 from upturn.store import files
 from upturn.types import Array, Prompt, Samples, concatenate, content_id

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from upturn.embeddings.dual_encoder import DualEncoder
 from upturn.errors import UserError
-from upturn.features._dual import DualEncoder
 from upturn.store import files
 from upturn.types import Array, Samples, content_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from upturn.features._forward import forwarded
+from upturn.embeddings.inference import forwarded
 from upturn.protocols import Tools
 from upturn.types import Array, Samples
 

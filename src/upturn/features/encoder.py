@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from upturn.embeddings.images import prepared
 from upturn.errors import UserError
 from upturn.features._local_encoder import load, preparation
-from upturn.features._pictures import prepared
 from upturn.types import Array, Samples
 
 _LONGEST = 512  # tokens, where neither the tokenizer nor the config has a limit (BERT's)

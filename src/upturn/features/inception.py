@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from upturn.embeddings.images import coloured, prepared
 from upturn.errors import UserError
-from upturn.features._pictures import coloured, prepared
 from upturn.types import Array, Samples
 
 _SIDE = 299  # pixels, Szegedy et al. 2016

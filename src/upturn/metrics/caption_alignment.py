@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn.features._dual import DualEncoder, Encoded
+from upturn.embeddings.dual_encoder import DualEncoder, Encoded
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
-from upturn.features._forward import forwarded
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
 from upturn.protocols import Evidence, Tools

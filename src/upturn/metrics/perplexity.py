@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
-from upturn.features._forward import log_likelihoods
 from upturn.metrics._embedded import metric_key, spread_rows
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence

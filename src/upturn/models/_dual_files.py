@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from upturn.embeddings.images import RGB, coloured
 from upturn.errors import UserError
-from upturn.features._pictures import RGB, coloured
 from upturn.models._opened import located, quiet, without_dropout
 from upturn.types import Array
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
-from upturn.features._forward import forwarded
 from upturn.protocols import Tools
 from upturn.types import Array, Samples, Scores, objects
 

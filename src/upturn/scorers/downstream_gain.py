@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
-from upturn.features._forward import forwarded
 from upturn.protocols import Tools
 from upturn.scorers._contributions import spread_out
 from upturn.types import Array, Samples, Scores

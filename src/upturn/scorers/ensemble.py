@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from upturn.embeddings.rewards import rewarded
 from upturn.errors import UserError
 from upturn.protocols import Tools
-from upturn.scorers._rewarded import rewarded
 from upturn.seeds import generator, key
 from upturn.types import Array, Samples, Scores, objects
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from upturn.embeddings.rewards import rewarded
 from upturn.protocols import Tools
-from upturn.scorers._rewarded import rewarded
 from upturn.types import Samples, Scores
 
 

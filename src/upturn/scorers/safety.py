@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from upturn.embeddings.dual_encoder import need_pictures
 from upturn.errors import UserError
-from upturn.features._dual import need_pictures
 from upturn.protocols import Tools
 from upturn.scorers._picture_classes import PictureClasses, read
 from upturn.scorers._verdict_words import check_threshold, verdicts

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from upturn.data.groups import RANK, SCORE, from_fields
+from upturn.embeddings.rewards import rewarded
 from upturn.errors import UserError
 from upturn.protocols import Trainable
-from upturn.scorers._rewarded import rewarded
 from upturn.seeds import key as keyed
 from upturn.statistics.calibration import calibration_error, reliability
 from upturn.statistics.intervals import bootstrap_mean
@@ -97,7 +97,7 @@ def _attributes(model: Trainable, held_out: Samples) -> dict[str, dict[str, floa
     names = [name for name in getattr(model, "attributes", {}) if name in held_out.fields]
     if not names or not len(held_out):
         return {}
-    from upturn.features._forward import forwarded
+    from upturn.embeddings.inference import forwarded
 
     said = forwarded(model, "reward", held_out, "logits").astype(np.float64)
     out: dict[str, dict[str, float | int | None]] = {}

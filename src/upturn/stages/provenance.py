@@ -11,8 +11,8 @@ import numpy as np
 from upturn.assemble import assemble
 from upturn.config import components, recipe
 from upturn.config.schema import Provenance
+from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
-from upturn.features._forward import log_likelihoods
 from upturn.protocols import Source
 from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.statistics.contamination import Contamination, contamination

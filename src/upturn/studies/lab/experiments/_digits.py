@@ -54,7 +54,7 @@ class Gallery:
         self.shares = np.bincount(shown, minlength=CLASSES) / len(shown)
 
     def _forward(self, name: str, samples: Samples, column: Any) -> Array:
-        from upturn.features._forward import forwarded
+        from upturn.embeddings.inference import forwarded
 
         return forwarded(self._models[name], name, samples, column)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from upturn.features._forward import forwarded
+from upturn.embeddings.inference import forwarded
 from upturn.protocols import Trainable
 from upturn.types import Array, Samples
 
