@@ -8,9 +8,9 @@ import time
 from common import RUNS, say
 
 from upturn import report
-from upturn.studies.lab import conduct
-from upturn.studies.lab.experiments import _claims
-from upturn.studies.lab.experiments import digits as lab
+from upturn.lab import runner
+from upturn.lab.experiments import _claims
+from upturn.lab.experiments import digits as lab
 
 # LAB_SEEDS=2 LAB_ROUNDS=4 for a first look on a busy machine; seeds 7 and 0 were looked at while settings were chosen
 SETTINGS = {"seed": 1} | {
@@ -22,7 +22,7 @@ SETTINGS = {"seed": 1} | {
 def test_the_claims_of_the_slides() -> None:
     folder = RUNS / "lab-digits"
     began = time.perf_counter()
-    found = conduct.conduct("digits", SETTINGS, folder)
+    found = runner.conduct("digits", SETTINGS, folder)
     took = time.perf_counter() - began
     page = report.write_lab(folder)
     say("lab digits, page", page.name)

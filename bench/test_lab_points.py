@@ -19,10 +19,10 @@ from upturn import seeds, trainer
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.feeds import FixedFeed
+from upturn.lab import runner
+from upturn.lab.experiments import _shapes as shapes
+from upturn.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop
 from upturn.models.points import Points as Model
-from upturn.studies.lab import conduct
-from upturn.studies.lab.experiments import _shapes as shapes
-from upturn.studies.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop
 from upturn.types import Batch, Prompt, real_samples
 
 WHOLE = os.environ.get("BENCH_POINTS") == "whole"
@@ -99,7 +99,7 @@ def test_twenty_retrainings() -> None:
     if not WHOLE:
         shutil.rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
-    found = conduct.conduct("points", small, folder, workers=2)
+    found = runner.conduct("points", small, folder, workers=2)
     say("points: wall seconds of this call", f"{time.perf_counter() - began:.0f}")
     say("points: seconds of all stacks, halved for two processes", f"{found['seconds'] / 2:.0f}")
     last = found["settings"]["rounds"]

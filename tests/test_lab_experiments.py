@@ -11,8 +11,8 @@ import pytest
 
 from labs import failed, lab, path
 from upturn import seeds, theory
-from upturn.studies.lab.experiments import _curated_exact as exact
-from upturn.studies.lab.experiments import _guided as guided
+from upturn.lab.experiments import _curated_exact as exact
+from upturn.lab.experiments import _guided as guided
 
 SMALL: dict[str, dict[str, Any]] = {
     "categorical": {"rounds": 10, "replicas": 500},
@@ -89,7 +89,7 @@ def test_guidance_of_one_gives_the_classes_back_and_more_parts_them() -> None:
 
 def test_two_classes_are_chosen_as_single_candidates_are() -> None:
     """One round of the grouped draws against drawing every candidate: mean and variance over 4,000 replicas."""
-    from upturn.studies.lab.experiments import _curated_samples as samples
+    from upturn.lab.experiments import _curated_samples as samples
 
     rng, k, n, gap = seeds.generator(seeds.key("test classes")), 4, 50, 1.0
     row = next(iter(samples.favoured(rng, 0, k, math.inf, gap, n, 4000, 1)))

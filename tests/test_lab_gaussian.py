@@ -17,8 +17,8 @@ from scipy import stats
 from labs import failed, lab, path
 from upturn import seeds, theory
 from upturn.errors import UserError
-from upturn.studies.lab.experiments import _gaussians as gaussians
-from upturn.studies.lab.rows import BOUND
+from upturn.lab.experiments import _gaussians as gaussians
+from upturn.lab.rows import BOUND
 
 STEPPERS = {
     "replace": gaussians.replace, "accumulate": gaussians.accumulate, "accumulate_subsample": gaussians.subsample,

@@ -18,9 +18,9 @@ from upturn.averaging import Average
 from upturn.config.schema import Training
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import denoised
-from upturn.studies.lab import conduct, stacked
-from upturn.studies.lab.experiments import _shapes as shapes
-from upturn.studies.lab.stacked import Pool, Stack
+from upturn.lab import runner, stacked_diffusion
+from upturn.lab.experiments import _shapes as shapes
+from upturn.lab.stacked_diffusion import Pool, Stack
 
 SPEC = Training(steps=5, batch_size=16, learning_rate=1e-2, ema=0.9, clip=0.05)  # a norm that is reached
 KEYS, NETWORK = [3, 4], {"name": "mlp", "width": 8, "depth": 1}
@@ -29,7 +29,7 @@ KEYS, NETWORK = [3, 4], {"name": "mlp", "width": 8, "depth": 1}
 def pool(lam: float, n: int = 40) -> Pool:
     source = seeds.generator(seeds.key("test points"))
     points = source.standard_normal((2, 2 * n, 2), dtype=np.float32) * 3 + 1
-    return Pool(torch.from_numpy(points), n, stacked.levels([lam, lam]))
+    return Pool(torch.from_numpy(points), n, stacked_diffusion.levels([lam, lam]))
 
 
 @pytest.mark.parametrize("formulation", ["edm", "flow", "epsilon"])
@@ -45,7 +45,7 @@ def test_a_stack_trains_and_samples_as_each_of_its_models_alone(formulation: str
         parameters = list(module.parameters())
         optimizer, average = torch.optim.AdamW(parameters, weight_decay=0.0), Average(parameters, SPEC.ema)
         points = (data.points[i] - of.mean[i]) / of.scale[i]
-        draw = stacked._Draws(key, data, float(data.share[i]), SPEC.batch_size).block()
+        draw = stacked_diffusion._Draws(key, data, float(data.share[i]), SPEC.batch_size).block()
         picked, u, noise = (torch.from_numpy(part) for part in draw)
         label = torch.full((SPEC.batch_size,), -1)
         for step in range(5):
@@ -81,7 +81,7 @@ def test_a_model_does_not_know_what_stands_beside_it() -> None:
 @pytest.mark.parametrize(("lam", "share"), [(0.0, 1.0), (0.25, 0.8), (1.0, 0.5), (math.inf, 0.0)])
 def test_real_samples_are_drawn_by_their_share(lam: float, share: float) -> None:
     data = pool(lam)
-    picked = stacked._Draws(5, data, float(data.share[0]), 256).block()[0]
+    picked = stacked_diffusion._Draws(5, data, float(data.share[0]), 256).block()[0]
     tolerance = 4 * math.sqrt(share * (1 - share) / picked.size)
     assert (picked < data.real).mean() == pytest.approx(share, abs=tolerance)
     assert picked.min() >= 0 and picked.max() < data.points.shape[1]
@@ -93,7 +93,7 @@ def test_coupling_is_the_best_assignment() -> None:
     """Five points: against all 120 orders."""
     source = seeds.generator(seeds.key("test coupling"))
     x, noise = (torch.from_numpy(source.standard_normal((2, 5, 2), dtype=np.float32)) for _ in range(2))
-    found = stacked.coupled(x, noise)
+    found = stacked_diffusion.coupled(x, noise)
     for i in range(2):
         costs = [float((x[i] - noise[i][list(order)]).square().sum()) for order in itertools.permutations(range(5))]
         assert float((x[i] - found[i]).square().sum()) == pytest.approx(min(costs), rel=1e-5)
@@ -154,7 +154,7 @@ def test_points_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     whole = lab(tmp_path / "whole", "points", **few)
     for _ in range(2):  # stopped after each of the first two chunks
         with pytest.raises(Stop):
-            conduct.conduct("points", few, tmp_path / "cut", Until(), workers=1)
+            runner.conduct("points", few, tmp_path / "cut", Until(), workers=1)
     again = lab(tmp_path / "cut", "points", **few)
     assert again["checks"] == whole["checks"]
     table = [(tmp_path / part / "table.parquet").read_bytes() for part in ("whole", "cut")]

@@ -122,12 +122,12 @@ def _text(value: Any) -> str:
 def _run(name: str, settings: dict[str, Any], to: Path | None, workers: int | None, as_json: bool) -> None:
     from upturn import report
     from upturn.cli import progress, tables
-    from upturn.studies.lab import conduct
+    from upturn.lab import runner
     from upturn.watch import Watch
 
     folder = to or Path("labs") / name.rpartition(":")[2]
     watch = Watch() if as_json else progress.Lines()
-    found = conduct.conduct(name, settings, folder, watch, workers)
+    found = runner.conduct(name, settings, folder, watch, workers)
     page = report.write_lab(folder)
     if as_json:
         print(json.dumps({**found, "page": str(page)}, indent=1))

@@ -28,7 +28,7 @@ FOLDERS: Mapping[str, str] = {
     "scorer": "upturn.scorers",
     "curator": "upturn.curators",
     "metric": "upturn.metrics",
-    "experiment": "upturn.studies.lab.experiments",
+    "experiment": "upturn.lab.experiments",
 }
 
 

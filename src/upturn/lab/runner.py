@@ -13,11 +13,11 @@ from typing import Any
 
 from upturn.config import components
 from upturn.errors import RunError, UserError
+from upturn.lab import results
+from upturn.lab.experiment import Experiment
+from upturn.lab.shards import Shard
 from upturn.store import files
 from upturn.store.lock import Lock
-from upturn.studies.lab import results
-from upturn.studies.lab.experiment import Experiment
-from upturn.studies.lab.shards import Shard
 from upturn.watch import Watch
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -11,10 +11,10 @@ import numpy as np
 
 from upturn import seeds, theory
 from upturn.config import components
-from upturn.studies.lab.experiments import _em
-from upturn.studies.lab.experiments._em import Mixtures
-from upturn.studies.lab.experiments._policies import real_weight
-from upturn.studies.lab.rows import Row, measured
+from upturn.lab.experiments import _em
+from upturn.lab.experiments._em import Mixtures
+from upturn.lab.experiments._policies import real_weight
+from upturn.lab.rows import Row, measured
 from upturn.types import Array
 
 FAVOURED, REWARD, GROWTH, VARIANCE = "share of the favoured class", "mean reward", "E[e^r]", "Var[e^r]"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from upturn.errors import RunError
+from upturn.lab.experiment import Cell, Chunk, Cloud, Experiment, State
+from upturn.lab.rows import record
 from upturn.store import columns, files
 from upturn.store.commit import STAGES, commit, read_record, record_path
-from upturn.studies.lab.experiment import Cell, Chunk, Cloud, Experiment, State
-from upturn.studies.lab.rows import record
 from upturn.types import content_id
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell
-from upturn.studies.lab.rows import Formula
+from upturn.lab.experiment import Cell
+from upturn.lab.rows import Formula
 from upturn.theory import Division, Moments
 from upturn.types import Array
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.rows import Row, exact
+from upturn.lab.rows import Row, exact
 from upturn.types import Array
 
 BROKEN, MARGIN, ENUMERATED = "broken bounds", "least margin", "quadrature against enumeration"

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from upturn import seeds, theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
-from upturn.studies.lab.experiments import _passages as passages
-from upturn.studies.lab.experiments._policies import ABOUT_LAMBDA, resolved, rounds, told
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
+from upturn.lab.experiments import _passages as passages
+from upturn.lab.experiments._policies import ABOUT_LAMBDA, resolved, rounds, told
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 Policy = Literal["replace", "accumulate", "accumulate_subsample", "fixed_real"]
@@ -146,7 +146,7 @@ class _Loop:
         if self.t <= self.kept:
             return None
         from upturn.config.schema import Training
-        from upturn.studies.lab.writers import Size, Writers
+        from upturn.lab.stacked_language import Size, Writers
 
         of, words = self.of, self.read.words
         size = Size(words.size, passages.LENGTH, of.width, of.width // passages.HEAD, of.layers)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Cloud, Experiment, State, setting
-from upturn.studies.lab.experiments import _shapes as shapes
-from upturn.studies.lab.rows import Formula, Row, exact, measured
+from upturn.lab.experiment import Cell, Chart, Chunk, Cloud, Experiment, State, setting
+from upturn.lab.experiments import _shapes as shapes
+from upturn.lab.rows import Formula, Row, exact, measured
 from upturn.types import Array
 
 LOST, LOST_AT_ALL, OFF = "modes lost", "modes lost, all seeds together", "samples off the data"
@@ -145,7 +145,7 @@ class _Loop:
 
     def __init__(self, of: Points, cells: Sequence[Cell]) -> None:
         from upturn.config.schema import Training
-        from upturn.studies.lab import stacked
+        from upturn.lab import stacked_diffusion
 
         self.of, self.cells = of, cells
         name, kind = cells[0]["shape"], cells[0]["model"]
@@ -153,9 +153,9 @@ class _Loop:
         pairs = [shapes.data(name, of.std, of.n, of.seed * 1000 + seed) for seed in range(of.seeds)]
         self.real, self.held_out = (np.concatenate([np.stack(part)] * len(cells)) for part in zip(*pairs, strict=True))
         self.seeds = [of.seed * 1000 + seed for _ in cells for seed in range(of.seeds)]
-        self.real_share = stacked.levels([cell["lam"] for cell in cells for _ in range(of.seeds)])
+        self.real_share = stacked_diffusion.levels([cell["lam"] for cell in cells for _ in range(of.seeds)])
         formulation, coupling, self.sampler, self.sampling_steps = _MODELS[kind]
-        self.models = stacked.Stack(
+        self.models = stacked_diffusion.Stack(
             shapes.keys("weights", self.seeds, 0), 2, network={"name": "mlp", "width": of.width},
             formulation=formulation, coupling=coupling,
         )
@@ -174,7 +174,7 @@ class _Loop:
         """Train and sample; returns the mean share of samples off the data."""
         import torch
 
-        from upturn.studies.lab.stacked import Pool
+        from upturn.lab.stacked_diffusion import Pool
 
         if self.of.start == "cold" and t > 0:
             self.models.fresh(shapes.keys("weights", self.seeds, t))

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 MEAN, ACCURACY, WON = "squared error of a class's mean", "accuracy", "accuracy won by made data"

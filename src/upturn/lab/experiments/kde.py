@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.studies.lab.experiments._policies import (
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
+from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
     OF_MOMENTS,
@@ -24,7 +24,7 @@ from upturn.studies.lab.experiments._policies import (
     rounds,
     told,
 )
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, Row, measured
 from upturn.theory import Moments
 from upturn.types import Array
 

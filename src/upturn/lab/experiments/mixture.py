@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, shown, source
-from upturn.studies.lab.experiments import _em
-from upturn.studies.lab.experiments._em import Mixtures
-from upturn.studies.lab.experiments._policies import (
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, shown, source
+from upturn.lab.experiments import _em
+from upturn.lab.experiments._em import Mixtures
+from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
     OF_MOMENTS,
@@ -29,7 +29,7 @@ from upturn.studies.lab.experiments._policies import (
     rounds,
     told,
 )
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, Row, measured
 
 VARIANCE, DRIFT, WITHIN = "variance, all modes together", "drift of the mean, squared", "variance within modes"
 DIVERSITY, LOST = "diversity of the weights", "modes lost"

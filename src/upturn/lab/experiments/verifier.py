@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
-from upturn.studies.lab.experiments._policies import real_weight
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
+from upturn.lab.experiments._policies import real_weight
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 GOOD, SETTLED = "share of good samples", "settled share of good samples"

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
-from upturn.studies.lab.experiments import _digits as digits
-from upturn.studies.lab.experiments._claims import BEYOND, claims, told
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
+from upturn.lab.experiments import _digits as digits
+from upturn.lab.experiments._claims import BEYOND, claims, told
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 REWARD, ENTROPY, LARGEST = "reward", "entropy of the classes", "largest share"
@@ -84,7 +84,7 @@ class Digits(Experiment):
         return [[cell for cell in self.cells() if cell["reward"] == name] for name in dict.fromkeys(self.reward)]
 
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
-        from upturn.studies.lab.experiments._picked import Loop
+        from upturn.lab.experiments._picked import Loop
 
         loop = Loop(self, cells, state)
         for t in range(after, self.rounds + 1):

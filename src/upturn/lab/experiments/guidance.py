@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting
-from upturn.studies.lab.experiments import _shapes as shapes
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting
+from upturn.lab.experiments import _shapes as shapes
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 Bad = Literal["spoiled", "early", "twin"]
@@ -123,7 +123,7 @@ class _Models:
     def __init__(self, of: Guidance, name: str) -> None:
         import torch
 
-        from upturn.studies.lab.stacked import Stack
+        from upturn.lab.stacked_diffusion import Stack
 
         self.of, self.shape = of, shapes.shape(name, of.std)
         self.seeds = [of.seed * 1000 + seed for seed in range(of.seeds)]
@@ -154,7 +154,7 @@ class _Models:
         import torch
 
         from upturn.config.schema import Training
-        from upturn.studies.lab.stacked import Pool
+        from upturn.lab.stacked_diffusion import Pool
 
         spec = Training.model_validate(
             {"steps": steps, "batch_size": _BATCH, "learning_rate": self.of.learning_rate, "ema": _EMA}
@@ -164,7 +164,7 @@ class _Models:
 
     def samples(self, bad: str, scale: float) -> Array:
         """(M, n, 2): the same noise whatever leads, and how far."""
-        from upturn.studies.lab.led import Led
+        from upturn.lab.guided_stack import Led
 
         models = self.good if scale == 1 else Led(self.good, self.bad[bad], scale)
         keys = shapes.keys("guided sampling", self.seeds, 0)

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.studies.lab.experiments import _gaussians as gaussians
-from upturn.studies.lab.experiments._gaussians import Setup, State
-from upturn.studies.lab.experiments._policies import (
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
+from upturn.lab.experiments import _gaussians as gaussians
+from upturn.lab.experiments._gaussians import Setup, State
+from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
     OF_MOMENTS,
@@ -24,7 +24,7 @@ from upturn.studies.lab.experiments._policies import (
     resolved,
     told,
 )
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 Divide = Literal["n", "n-1", ""]

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from upturn.lab.experiment import Experiment
+from upturn.lab.rows import BOUND, Formula
+from upturn.lab.shards import Shard, told
 from upturn.store import columns, files
-from upturn.studies.lab.experiment import Experiment
-from upturn.studies.lab.rows import BOUND, Formula
-from upturn.studies.lab.shards import Shard, told
 
 if TYPE_CHECKING:
     import pyarrow as pa

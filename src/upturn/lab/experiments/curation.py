@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, source
-from upturn.studies.lab.experiments import _curated_exact as exact
-from upturn.studies.lab.experiments import _curated_samples as samples
-from upturn.studies.lab.experiments._curated_samples import Reward
-from upturn.studies.lab.experiments._em import Mixtures
-from upturn.studies.lab.rows import Formula, Row
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, source
+from upturn.lab.experiments import _curated_exact as exact
+from upturn.lab.experiments import _curated_samples as samples
+from upturn.lab.experiments._curated_samples import Reward
+from upturn.lab.experiments._em import Mixtures
+from upturn.lab.rows import Formula, Row
 
 Part = Literal["bounds", "limit", "classes", "sampled"]
 

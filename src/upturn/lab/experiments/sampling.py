@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
-from upturn.studies.lab.experiments import _gaussians as gaussians
-from upturn.studies.lab.experiments import _guided as guided
-from upturn.studies.lab.rows import Formula, Row, exact, measured
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
+from upturn.lab.experiments import _gaussians as gaussians
+from upturn.lab.experiments import _guided as guided
+from upturn.lab.rows import Formula, Row, exact, measured
 from upturn.types import Array
 
 VARIANCE, DIVERSITY, WITHIN, APART = "variance", "diversity", "variance within classes", "distance of the classes"

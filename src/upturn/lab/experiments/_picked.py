@@ -10,9 +10,9 @@ import torch
 
 from upturn import seeds
 from upturn.config.schema import Training
-from upturn.studies.lab.experiment import Cell, State
-from upturn.studies.lab.experiments import _digits as digits
-from upturn.studies.lab.stacked import Pool, Stack, levels
+from upturn.lab.experiment import Cell, State
+from upturn.lab.experiments import _digits as digits
+from upturn.lab.stacked_diffusion import Pool, Stack, levels
 from upturn.types import Array
 
 _EMA, _LATER_EMA = 0.999, 0.998  # of recipes/digits-curated-only.yaml

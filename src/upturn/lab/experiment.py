@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import seeds
-from upturn.studies.lab.rows import Formula, Row
+from upturn.lab.rows import Formula, Row
 from upturn.types import Array
 
 Cell = Mapping[str, Any]  # one point of the grid: a value of each setting that is a list

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.studies.lab.experiments._policies import (
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
+from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
     BLENDS,
@@ -26,7 +26,7 @@ from upturn.studies.lab.experiments._policies import (
     resolved,
     told,
 )
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 DIVERSITY, LOST, ENTROPY = "diversity", "modes lost", "entropy kept"

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.studies.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.studies.lab.experiments._gaussians import bartlett, square
-from upturn.studies.lab.experiments._policies import (
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
+from upturn.lab.experiments._gaussians import bartlett, square
+from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
     BLENDS,
@@ -24,7 +24,7 @@ from upturn.studies.lab.experiments._policies import (
     resolved,
     told,
 )
-from upturn.studies.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
 RISK = "excess risk"

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from upturn import seeds
 from upturn.config.schema import Training
-from upturn.studies.lab.stacked import clip
+from upturn.lab.stacked_diffusion import clip
 from upturn.trainer import learning_rate
 from upturn.types import Array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from upturn.diffusion.guidance import guided
-from upturn.studies.lab.stacked import Stack
+from upturn.lab.stacked_diffusion import Stack
 
 if TYPE_CHECKING:
     from torch import Tensor
