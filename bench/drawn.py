@@ -15,12 +15,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from upturn import seeds
-from upturn.assemble import Assembly, assemble
 from upturn.config import recipe
 from upturn.data.mixer import Mixer
 from upturn.errors import UserError
+from upturn.loop.assemble import Assembly, assemble
+from upturn.loop.stages.context import prompt_keys
 from upturn.models.gaussian import Gaussian, GaussianSampling
-from upturn.stages.work import prompt_keys
 from upturn.types import Array, Samples, Splits, synthetic_samples
 
 CATEGORICAL = "drawn:Categorical"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from common import ROOT, RUNS
 
-from upturn.assemble import assemble
 from upturn.cli.progress import Lines
 from upturn.config import recipe
+from upturn.loop.assemble import assemble
+from upturn.loop.stages.context import Work
 from upturn.metrics._classified import classes_of
-from upturn.stages.work import Work
 from upturn.store.run import Run
 from upturn.studies import conduct, study
 from upturn.watch import Watch

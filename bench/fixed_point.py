@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn import theory
-from upturn.assemble import assemble
 from upturn.config import recipe
 from upturn.embeddings.inference import forwarded
-from upturn.stages.work import Work
+from upturn.loop.assemble import assemble
+from upturn.loop.stages.context import Work
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Array, Samples

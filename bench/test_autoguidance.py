@@ -19,10 +19,10 @@ from common import run, say
 from emoji import EMOJI, run_of
 
 from upturn import seeds
-from upturn.assemble import assemble
 from upturn.config import components, recipe
 from upturn.data.sources._variants import group_names
-from upturn.stages.work import Work, prompt_keys
+from upturn.loop.assemble import assemble
+from upturn.loop.stages.context import Work, prompt_keys
 from upturn.statistics.intervals import subsample_masks
 from upturn.store.run import Run
 from upturn.types import Array, Samples

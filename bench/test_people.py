@@ -47,13 +47,13 @@ def arm(seed: int, name: str, base: Run) -> Run:
     fork = (base.folder, 0) if new else None
     if name == "people":
         return run_through(asked, RUNS, Lines(), fork)
-    from upturn import loop
+    from upturn.loop import loop
 
     return loop.run(asked, RUNS, Lines(), fork)
 
 
 def base_of(seed: int) -> Run:
-    from upturn import loop
+    from upturn.loop import loop
 
     asked = recipe.load(
         ROOT / "recipes" / "digits-people.yaml", [f"name=people-base-{seed}", f"seed={seed}", *SMALL, "rounds.count=0"]

@@ -14,9 +14,9 @@ from scipy import stats
 
 from upturn import seeds
 from upturn.anew import trained
-from upturn.assemble import assemble
 from upturn.config import recipe
 from upturn.embeddings.inference import forwarded
+from upturn.loop.assemble import assemble
 from upturn.status import RunStatus
 from upturn.store import tables
 from upturn.store.run import Run

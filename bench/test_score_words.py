@@ -11,10 +11,10 @@ from common import run, say
 from emoji import EMOJI
 
 from upturn import seeds
-from upturn.assemble import assemble
 from upturn.config import recipe
 from upturn.data.score_words import asking
-from upturn.stages.work import Work, prompt_keys
+from upturn.loop.assemble import assemble
+from upturn.loop.stages.context import Work, prompt_keys
 from upturn.watch import Watch
 
 WORDS = ("dark", "middling", "bright")

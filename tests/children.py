@@ -10,7 +10,7 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = [
-    "upturn.loop", "upturn.trainer", "upturn.store.catalog", "upturn.store.tables", "pyarrow.parquet",
+    "upturn.loop.loop", "upturn.trainer", "upturn.store.catalog", "upturn.store.tables", "pyarrow.parquet",
     "sklearn.datasets",
 ]
 _CONTEXT.set_forkserver_preload(_MODULES)
@@ -26,8 +26,8 @@ def _run(text: str, runs: str, fault: str) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
-    from upturn import loop
     from upturn.config import recipe
+    from upturn.loop import loop
 
     loop.run(recipe.parse(text, "child.yaml"), Path(runs))
     sys.exit(0)

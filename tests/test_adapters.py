@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from small import POINTS, small
 from test_models_text import GPT2, LLAMA, NEOX, built, worked
-from upturn import loop, seeds, trainer
+from upturn import seeds, trainer
 from upturn.adapters import _ranks, _targets
 from upturn.adapters._entry import AtEntry
 from upturn.adapters.adalora import Adalora
@@ -34,6 +34,7 @@ from upturn.errors import UserError
 from upturn.export import run as exports
 from upturn.export import weights as merging
 from upturn.feeds import FixedFeed
+from upturn.loop import loop
 from upturn.models import _adapters
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.models.pixels import Pixels

@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import loop, plan, seeds, trainer
-from upturn.assemble import assemble
+from upturn import plan, seeds, trainer
 from upturn.config import components
 from upturn.config.recipe import Recipe, parse
 from upturn.config.schema import Training
 from upturn.data.sources._buckets import Buckets, lost
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
+from upturn.loop import loop
+from upturn.loop.assemble import assemble
 from upturn.models.text_to_image import TextToImage
 from upturn.store import png, tables
 from upturn.store.checkpoints import tree_hash

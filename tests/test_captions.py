@@ -333,7 +333,7 @@ evaluate: {prompts: 4, metrics: [coverage]}
 
 
 def test_captions_that_nothing_reads_are_refused() -> None:
-    from upturn.assemble import assemble
+    from upturn.loop.assemble import assemble
 
     with pytest.raises(UserError, match="'pixels' reads no text"):
         assemble(recipe.parse(RECIPE, "r", ["captions=empty"]))
@@ -348,8 +348,8 @@ def test_captions_that_nothing_reads_are_refused() -> None:
 
 
 def test_several_strategies_are_refused_by_a_run_and_survive_the_yaml() -> None:
-    from upturn.assemble import assemble
-    from upturn.captioning import caption_strategies
+    from upturn.loop.assemble import assemble
+    from upturn.loop.checks.captions import caption_strategies
 
     policy = "models.policy={name: text_to_image, config: {}}"
     asked = recipe.parse(RECIPE, "r", ["captions=[empty, {name: fixed, text: x}]", policy])

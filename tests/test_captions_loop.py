@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upturn import loop
-from upturn.assemble import assemble
 from upturn.config import recipe
 from upturn.errors import RunError, UserError
+from upturn.loop import loop
+from upturn.loop.assemble import assemble
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Samples

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from small import GAUSSIAN, POINTS, small
-from upturn import loop
+from upturn.loop import loop
 from upturn.report.certificate import certificates as shown
 from upturn.report.facts import Facts
 from upturn.report.page import render

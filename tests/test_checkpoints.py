@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from small import POINTS, small
-from upturn import loop, plan, status
+from upturn import plan, status
 from upturn.errors import UserError
+from upturn.loop import loop
+from upturn.loop.stages.evaluate import read_measured
 from upturn.report import epochs, write
 from upturn.report.facts import Facts
-from upturn.stages.evaluate import read_measured
 from upturn.store import files, tables
 from upturn.store.animation import animated
 from upturn.store.checkpoints import tree_hash
@@ -130,7 +131,7 @@ class Killed(BaseException):
 def test_killed_while_a_checkpoint_is_measured_it_goes_on_to_the_same_bytes(
     done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage: Any = importlib.import_module("upturn.stages.checkpoints")
+    stage: Any = importlib.import_module("upturn.loop.stages.checkpoints")
     recipe, real, calls = small(POINTS, *FLAT, LISTED), stage.measure, []
 
     def once(*args: Any, **more: Any) -> None:

@@ -12,9 +12,9 @@ import torch
 
 from shown import Tools, made, normal, real
 from upturn import seeds
-from upturn.assemble import assemble
 from upturn.config import recipe
 from upturn.errors import UserError
+from upturn.loop.assemble import assemble
 from upturn.metrics.downstream_accuracy import DownstreamAccuracy, filling
 from upturn.statistics.intervals import stratified_mean
 from upturn.types import Batch, Outputs, Samples
@@ -193,7 +193,8 @@ grid: {prompts: 2, per_prompt: 1}
 
 
 def test_a_run_asks_for_the_rare_class_and_trains_the_recipes_own_classifier_anew(tmp_path: Any) -> None:
-    from upturn import loop, status
+    from upturn import status
+    from upturn.loop import loop
     from upturn.store import tables
 
     asked = recipe.parse(RECIPE, "rare.yaml")
@@ -231,7 +232,8 @@ def test_a_plan_counts_the_trainings_and_does_not_do_them() -> None:
 def test_a_where_of_an_evaluation_that_fits_nothing_is_refused_before_anything_is_trained(
     tmp_path: Any, setting: str, words: str, remedy: str
 ) -> None:
-    from upturn import loop, plan
+    from upturn import plan
+    from upturn.loop import loop
 
     asked = recipe.parse(RECIPE, "rare.yaml", [setting, "rounds.sample.where={}"])
     for attempt in (lambda: loop.run(asked, tmp_path), lambda: plan.plan(asked)):

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import loop, seeds
+from upturn import seeds
 from upturn.config.recipe import load, parse
 from upturn.data.mixer import Mixer
 from upturn.errors import UserError
 from upturn.export import weights
+from upturn.loop import loop
 from upturn.models.text_to_image import TextToImage
 from upturn.objectives.likelihood import Likelihood
 from upturn.store import tables

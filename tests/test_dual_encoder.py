@@ -15,9 +15,9 @@ from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
+from upturn.loop.stages.train import encode_examples
 from upturn.models.dual_encoder import DualEncoder
 from upturn.objectives.contrastive import Contrastive
-from upturn.stages.train import encode_examples
 from upturn.types import Batch, Mixture, Outputs, Prompt, Samples
 
 EMOJI = Path(__file__).parents[2] / "shared" / "data" / "emoji"

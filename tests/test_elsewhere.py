@@ -10,10 +10,10 @@ import torch
 
 from small import small
 from test_loop_kinds import TEXT
-from upturn import loop
 from upturn.data.groups import by_reward
 from upturn.export import weights
 from upturn.export.run import export
+from upturn.loop import loop
 from upturn.store import tables
 from upturn.store.run import Run
 
@@ -55,7 +55,7 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from upturn.assemble import assemble, load_model
+    from upturn.loop.assemble import assemble, load_model
 
     unit = run.unit("rounds/001")
     samples = tables.read_samples(unit / "samples.parquet").take(range(12))
@@ -80,7 +80,7 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
 
 def test_pain_7_rows_of_a_batch_do_not_see_each_other(run: Run) -> None:
     """The gradient of a bucketed, padded batch is the sum of the gradients of its rows alone."""
-    from upturn.assemble import assemble, load_model
+    from upturn.loop.assemble import assemble, load_model
 
     model = load_model(assemble(small(TEXT)), "policy", run.unit("rounds/000/pretrain") / "model", "x")
     model.module.double().train()

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from small import GAUSSIAN, small
-from upturn import loop, theory
+from upturn import theory
 from upturn.errors import UserError
+from upturn.loop import loop
 from upturn.statistics.curvature import curvature
 from upturn.theory import estimates
 

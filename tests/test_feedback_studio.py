@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from small import GAUSSIAN, small
-from upturn import loop
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.tasks import Question
 from upturn.feedback import pictures
 from upturn.feedback.server import running
 from upturn.feedback.studio import Studio
+from upturn.loop import loop
 from upturn.store import png
 from upturn.store.run import Run
 from voting import Caller, booth_over

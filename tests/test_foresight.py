@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from small import GAUSSIAN, small
-from upturn import loop, plan, theory
+from upturn import plan, theory
+from upturn.loop import loop
 from upturn.theory import Normal, Shares
 from upturn.theory.case import Case
 from upturn.theory.foresight import chosen, foreseen, parts

@@ -9,8 +9,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from upturn import gate
 from upturn.errors import UserError
+from upturn.loop import gate
 from upturn.types import Measurement
 
 BETTER = {"reward": "higher", "loss": "lower", "shares": "neither", "frechet": "lower", "coverage": "higher"}

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from upturn import loop, seeds
-from upturn.assemble import assemble, load_model
+from upturn import seeds
 from upturn.config import recipe
 from upturn.errors import UserError
+from upturn.loop import loop
+from upturn.loop.assemble import assemble, load_model
 from upturn.models.pixels import Pixels
 from upturn.models.text_to_image import TextToImage
 from upturn.store import lineage, tables
@@ -197,7 +198,7 @@ def test_rounds_may_be_guided_by_any_stage_before_them() -> None:
 
 
 def test_weights_that_are_not_there_do_not_guide(done: Run) -> None:
-    from upturn.guiding import Version
+    from upturn.loop.guides import Version
 
     with pytest.raises(UserError, match="no weights of rounds/001 after epoch 3"):
         Version("rounds/001", 3).folder(done)

@@ -200,7 +200,7 @@ def test_a_good_house_passes(tmp_path: Path) -> None:
     ("file", "text", "complaint"),
     [
         ("errors.py", "from upturn.types import X", "errors:1 imports types: a row below"),
-        ("types.py", "import upturn.loop", "types:1 imports loop: a row below"),
+        ("types.py", "import upturn.loop.loop", "types:1 imports loop: a row below"),
         ("types.py", "def f():\n    from upturn import loop", "types:2 imports loop: a row"),
         ("types.py", "try:\n    from . import loop\nexcept ImportError:\n    pass", "types:2 imports loop"),
         ("types.py", f"{TYPES}:\n    from .loop import x", "types:3 imports loop: a row below"),
@@ -209,7 +209,7 @@ def test_a_good_house_passes(tmp_path: Path) -> None:
         ("curators/best.py", "from . import choice", "curators.best:1 imports curators.choice: another plug-in"),
         ("curators/_helpers.py", "from .choice import x", "curators._helpers:1 imports curators.choice"),
         ("metrics/reward.py", "from upturn.curators import choice", "metrics.reward:1 imports curators.choice"),
-        ("metrics/reward.py", "from upturn.loop import x", "metrics.reward:1 imports loop: the loop"),
+        ("metrics/reward.py", "from upturn.loop.loop import x", "metrics.reward:1 imports loop: the loop"),
         ("feedback/page.py", "from upturn.studies import x", "feedback.page:1 imports studies: another leaf"),
         ("report/page.py", "from upturn.trainer import x", "report.page:1 imports trainer: a report is made from"),
         ("report/parts.py", "from upturn.report import page", "a circle: report.page -> report.parts -> report.page"),

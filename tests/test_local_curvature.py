@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from small import GAUSSIAN, POINTS, small
-from upturn import loop
+from upturn.loop import loop
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.studies.estimate import estimate

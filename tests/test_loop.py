@@ -13,8 +13,9 @@ import pytest
 import children
 import upturn
 from small import GAUSSIAN, POINTS, small
-from upturn import loop, status
+from upturn import status
 from upturn.errors import RunError, UserError
+from upturn.loop import loop
 from upturn.store import faults, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
@@ -45,7 +46,7 @@ def test_a_run_leaves_what_the_store_promises(done: Run) -> None:
 
 def test_the_mixture_is_what_was_trained_on(done: Run) -> None:
     """The Gaussian's mean is the weighted mean of the mixture on disk."""
-    from upturn.assemble import assemble, load_model
+    from upturn.loop.assemble import assemble, load_model
 
     parts = assemble(small(GAUSSIAN))
     for number in range(1, 4):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from small import GAUSSIAN, POINTS, small
-from upturn import loop, status
+from upturn import status
+from upturn.loop import loop
 from upturn.store import tables
 
 PIXELS = """

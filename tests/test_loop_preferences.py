@@ -10,8 +10,9 @@ import pytest
 
 import children
 from small import small
-from upturn import loop, status
+from upturn import status
 from upturn.errors import RunError, UserError
+from upturn.loop import loop
 from upturn.report import write
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash

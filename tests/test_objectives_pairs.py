@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from small import POINTS, small
-from upturn.assemble import assemble
 from upturn.errors import UserError
+from upturn.loop.assemble import assemble
 from upturn.objectives.dpo import Dpo
 from upturn.objectives.hinge import Hinge
 from upturn.objectives.ipo import Ipo

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 import browsers
 from small import small
 from test_people_loop import VOTED
-from upturn import cli, loop
+from upturn import cli
 from upturn.annotation.db.used_votes import votes_of
 from upturn.errors import UserError
+from upturn.loop import loop
 from upturn.store.run import Run
 from voting import Caller, made_run, picture_samples
 

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 import children
 from small import small
-from upturn import cli, loop, status
+from upturn import cli, status
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.db.used_votes import votes_of
 from upturn.annotation.db.validation import Answer, Refused
 from upturn.config.recipe import to_yaml
 from upturn.errors import UserError
 from upturn.feedback.stand_in import answer, run_through
+from upturn.loop import loop
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
@@ -264,7 +265,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("settings", "said"), MISTAKES, ids=lambda v: v if isinstance(v, str) else "")
 def test_what_does_not_fit_is_refused_before_anything_is_spent(settings: list[str], said: str) -> None:
-    from upturn.assemble import assemble
+    from upturn.loop.assemble import assemble
 
     with pytest.raises(UserError, match=said):
         assemble(small(VOTED, *settings))
@@ -291,7 +292,7 @@ def test_the_plan_counts_votes_and_hours() -> None:
 
 def test_people_who_were_simulated_once_can_be_again(waiting: Run, tmp_path: Path) -> None:
     """Some answers by a person, the rest by simulated people: the record tells them apart."""
-    from upturn.assemble import assemble
+    from upturn.loop.assemble import assemble
 
     run = copied(waiting, tmp_path)
     recipe = small(VOTED)

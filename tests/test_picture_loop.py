@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 import dual
 from test_search import folder_of_colours
-from upturn import loop
 from upturn import plan as planning
 from upturn.config import recipe
+from upturn.loop import loop
 from upturn.store.columns import read_table
 
 RECIPE = """

@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from small import GAUSSIAN, POINTS, small
-from upturn import loop, plan
-from upturn.assemble import assemble
+from upturn import plan
 from upturn.config.recipe import Recipe
 from upturn.data.mixer import Mixer
 from upturn.feeds import FixedFeed
+from upturn.loop import loop
+from upturn.loop.assemble import assemble
 from upturn.plan import expected, timing
 from upturn.plan.planner import Planner
 from upturn.plan.timing import Line

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upturn import loop, plan
-from upturn.assemble import assemble
+from upturn import plan
 from upturn.config.recipe import Recipe, parse
 from upturn.data.captions.generated import Generated
 from upturn.errors import UserError
+from upturn.loop import loop
+from upturn.loop.assemble import assemble
 from upturn.models._t2i_latents import Latents
 from upturn.plan import before, expected, timing
 from upturn.plan.planner import Planner

@@ -14,7 +14,8 @@ import torch
 
 from small import small
 from test_plan import ONLINE, SAMPLED, TEXT
-from upturn import loop, plan, trainer
+from upturn import plan, trainer
+from upturn.loop import loop
 from upturn.models.causal_lm import CausalLm
 from upturn.plan import passes, planner, timing
 from upturn.plan.passes import Passes

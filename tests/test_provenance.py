@@ -9,12 +9,12 @@ import pytest
 from safetensors.numpy import load_file
 from scipy import stats
 
-from upturn import loop
 from upturn.config import recipe
 from upturn.config.schema import Provenance
 from upturn.errors import UserError
+from upturn.loop import loop
+from upturn.loop.stages.provenance import _likelihood
 from upturn.report.page import render
-from upturn.stages.provenance import _likelihood
 from upturn.store import tables
 from upturn.store.run import Run
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from upturn.assemble import assemble
 from upturn.config import recipe
 from upturn.errors import UserError
+from upturn.loop.assemble import assemble
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -22,12 +22,12 @@ from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
+from upturn.loop.stages.reward_model_quality import assess
 from upturn.models import _reward_weights
 from upturn.models.causal_lm import CausalLm
 from upturn.models.reward_image import RewardImage
 from upturn.models.reward_text import RewardText
 from upturn.models.text_classifier import TextClassifier
-from upturn.stages.assess import assess
 from upturn.statistics import preference
 from upturn.statistics.calibration import calibration_error, reliability
 from upturn.types import Batch, Kind, Outputs, Prompt, Samples, real_samples

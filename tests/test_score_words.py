@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upturn import loop
 from upturn import plan as planning
-from upturn.assemble import assemble
 from upturn.config import recipe
 from upturn.data import score_words as words
 from upturn.data.captions._common import CAPTIONS
 from upturn.errors import RunError, UserError
+from upturn.loop import loop
+from upturn.loop.assemble import assemble
 from upturn.report.page import render
 from upturn.store import tables
 from upturn.store.run import Run

@@ -17,8 +17,8 @@ from small import GAUSSIAN
 from upturn import report, status
 from upturn.curators.subset import Subset
 from upturn.errors import RunError, UserError
+from upturn.loop.stages.evaluate import read_measured
 from upturn.plan import plan
-from upturn.stages.evaluate import read_measured
 from upturn.store.run import Run
 from upturn.studies import foresight, results, study
 from upturn.studies.conduct import conduct

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import loop, seeds, trainer
+from upturn import seeds, trainer
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.config import components
 from upturn.config.recipe import parse
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
+from upturn.loop import loop
 from upturn.models._t2i_family import Family
 from upturn.models._t2i_latents import Latents
 from upturn.models.text_to_image import TextToImage

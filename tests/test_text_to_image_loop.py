@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import loop, seeds, trainer
+from upturn import seeds, trainer
 from upturn.config import components
 from upturn.config.recipe import parse
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.export import weights as merging
 from upturn.feeds import FixedFeed
+from upturn.loop import loop
 from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash
 from upturn.types import Batch, Prompt, real_samples

@@ -236,8 +236,8 @@ def test_answers_that_are_not_understood_are_refused(
 
 def assembled(place: str) -> Any:
     """The parts of a shipped recipe of texts with the sampler named at ``place``."""
-    from upturn.assemble import assemble
     from upturn.config import recipe as recipes
+    from upturn.loop.assemble import assemble
 
     path = Path(__file__).parents[1] / "recipes" / "equations.yaml"
     return assemble(recipes.load(path, [f"{place}.sampler=vllm"]))

@@ -19,8 +19,9 @@ def run(
 
     ``settings`` are ``a.b=value``. Raises ``upturn.errors.UserError`` for bad input, ``RunError`` for a failed run.
     """
-    from upturn import loop, status
+    from upturn import status
     from upturn.config import recipe as recipes
+    from upturn.loop import loop
 
     asked = recipes.load(Path(recipe), settings)
     if name is not None:

@@ -10,12 +10,12 @@ import numpy as np
 import yaml
 
 from upturn import seeds
-from upturn.assemble import Assembly, assemble
-from upturn.captioning import reads_text
 from upturn.config import components
 from upturn.config import recipe as recipes
 from upturn.errors import UserError
-from upturn.stages.work import Work, prompt_keys
+from upturn.loop.assemble import Assembly, assemble
+from upturn.loop.checks.captions import reads_text
+from upturn.loop.stages.context import Work, prompt_keys
 from upturn.store.run import Run
 from upturn.types import Prompt, Samples
 from upturn.watch import Watch

@@ -187,7 +187,7 @@ def _worded(where: Place, samples: Samples) -> Samples:
 def _train(samples: Samples, into: Path, say: Say) -> None:
     from upturn import trainer
     from upturn.feeds import FixedFeed
-    from upturn.stages.train import encode_examples
+    from upturn.loop.stages.train import encode_examples
     from upturn.types import Mixture
 
     key = seeds.key("search")

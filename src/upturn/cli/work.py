@@ -62,9 +62,9 @@ def run(
     simulate: Annotated[bool, typer.Option("--simulate", help="The recipe's simulated people vote.")] = False,
 ) -> None:
     """Run a recipe; run it again and it goes on from what was finished."""
-    from upturn import loop
     from upturn.cli import progress, tables
     from upturn.config import recipe as recipes
+    from upturn.loop import loop
 
     if (source is None) != (after is None):
         raise UserError("--from and --round go together", fix="Name the run and the round to go on after.")

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from upturn import loop
 from upturn.annotation.content import Shelf
 from upturn.annotation.poll import box_of, unanswered
-from upturn.assemble import Assembly, assemble
 from upturn.config.recipe import Recipe
 from upturn.config.schema import People
 from upturn.errors import RunError, UserError
 from upturn.feedback.booth import Booth
 from upturn.feedback.simulate import Voter, crowd, simulate
-from upturn.stages.work import Work
+from upturn.loop import loop
+from upturn.loop.assemble import Assembly, assemble
+from upturn.loop.stages.context import Work
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.watch import Watch

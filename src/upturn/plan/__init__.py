@@ -23,7 +23,7 @@ def plan(recipe: Recipe) -> Plan:
     with ahead.loading(source) as data, _without_collections():
         import torch
 
-        from upturn.assemble import assemble
+        from upturn.loop.assemble import assemble
         from upturn.plan.before import worded
         from upturn.plan.outlook import disk_bytes, theory
         from upturn.plan.planner import Planner

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from upturn.assemble import Assembly
 from upturn.data.captioning import captioned, texts
+from upturn.loop.assemble import Assembly
+from upturn.loop.stages.load import caption_key
+from upturn.loop.tools import Toolbox
 from upturn.plan import expected, timing
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.protocols import Caption
-from upturn.stages.load import caption_key
-from upturn.toolbox import Toolbox
 from upturn.types import Array, Samples, Splits, concatenate
 
 if TYPE_CHECKING:

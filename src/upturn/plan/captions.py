@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from upturn import seeds
-from upturn.assemble import assemble
-from upturn.captioning import caption_strategies, refuse_captions
 from upturn.config.recipe import Recipe
 from upturn.data.captioning import captioned
 from upturn.data.captions._common import place
 from upturn.data.captions._statistics import Reader, Statistics, all_captions, statistics
 from upturn.errors import UserError
-from upturn.stages.load import SHARED, caption_key
+from upturn.loop.assemble import assemble
+from upturn.loop.checks.captions import caption_strategies, refuse_captions
+from upturn.loop.stages.load import SHARED, caption_key
 from upturn.types import Array, Splits
 
 PLAIN = "the data's own"  # the name of what stands for captions where the recipe asks for none

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from upturn.assemble import Assembly, models_named, reward_bounds
+from upturn.loop.assemble import Assembly, models_named, reward_bounds
+from upturn.loop.tools import where
 from upturn.plan import expected
 from upturn.plan.planner import Planner
 from upturn.theory import Division, Normal, Shares, Verdict, verdict
 from upturn.theory.case import NOT_BY_REWARD
-from upturn.toolbox import where
 from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
 _ROW_BYTES = 200  # of ids, prompt and key in a table, about

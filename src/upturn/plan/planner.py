@@ -14,18 +14,18 @@ import numpy as np
 import torch
 
 from upturn import seeds
-from upturn.assemble import Assembly, Evaluator
-from upturn.captioning import prompt_for
 from upturn.config.schema import Training
 from upturn.feeds import Feed, FixedFeed
+from upturn.loop.assemble import Assembly, Evaluator
+from upturn.loop.checks.captions import prompt_for
+from upturn.loop.stages.evaluate import Shown
+from upturn.loop.stages.train import encode_examples
+from upturn.loop.tools import Toolbox, where
 from upturn.plan import before, passes, sizes, timing
 from upturn.plan.passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
 from upturn.protocols import ClosedForm, Metric, Trainable
-from upturn.stages.evaluate import Shown
-from upturn.stages.train import encode_examples
-from upturn.toolbox import Toolbox, where
 from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
 
 _HELD_OUT = 512  # samples in a held-out loss of the training curve

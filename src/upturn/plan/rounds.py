@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import torch
 
-from upturn.captioning import prompt_for
 from upturn.config.schema import Rounds, Sampling, Turn
 from upturn.data.groups import by_reward, encode_groups
 from upturn.data.mixer import expected_real_fraction
 from upturn.feeds import OnlineFeed
+from upturn.loop.checks.captions import prompt_for
+from upturn.loop.tools import where
 from upturn.plan import expected, timing
 from upturn.plan.planner import Draw, Planner, Timed
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.plan.timing import Sampled
-from upturn.toolbox import where
 from upturn.types import Batch, Rollout, Samples
 
 _ENDLESS = 10**9  # passes

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from upturn import seeds, trainer
-from upturn.assemble import Assembly
 from upturn.config.schema import Training
 from upturn.feeds import Feed
+from upturn.loop.assemble import Assembly
 from upturn.protocols import Policy, Trainable
 from upturn.types import Array, Batch, Prompt, Samples
 

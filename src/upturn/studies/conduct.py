@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from upturn import loop
-from upturn.assemble import assemble
 from upturn.config import recipe as recipes
 from upturn.config.recipe import Recipe, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.fingerprint import fingerprint
+from upturn.loop import loop
+from upturn.loop.assemble import assemble
 from upturn.store import files
 from upturn.store.creation import new_folder, take_along
 from upturn.store.run import Run

@@ -14,10 +14,10 @@ from scipy.linalg import LinAlgError, eigh
 from torch import Tensor
 from torch.func import functional_call
 
-from upturn.assemble import assemble
 from upturn.config import recipe as recipes
+from upturn.loop.assemble import assemble
+from upturn.loop.stages.context import Work
 from upturn.protocols import Policy
-from upturn.stages.work import Work
 from upturn.statistics import curvature
 from upturn.store import tables
 from upturn.store.run import Run

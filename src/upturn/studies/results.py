@@ -13,7 +13,7 @@ import numpy as np
 from upturn import status
 from upturn.config import components
 from upturn.config.recipe import Recipe
-from upturn.stages.evaluate import read_measured
+from upturn.loop.stages.evaluate import read_measured
 from upturn.status import RunStatus
 from upturn.store import files, tables
 from upturn.store.run import Run

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from upturn import status
-from upturn.assemble import assemble
 from upturn.config import recipe as recipes
 from upturn.errors import UserError
-from upturn.stages.work import Work
+from upturn.loop.assemble import assemble
+from upturn.loop.stages.context import Work
 from upturn.statistics.consistency import consistency
 from upturn.store import tables
 from upturn.store.run import Run

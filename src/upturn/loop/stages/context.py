@@ -13,15 +13,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from upturn import guiding, seeds
-from upturn.assemble import Assembly, Evaluator, load_model, models_named
+from upturn import seeds
 from upturn.data.score_words import asking
 from upturn.errors import UserError
+from upturn.loop import guides
+from upturn.loop.assemble import Assembly, Evaluator, load_model, models_named
+from upturn.loop.tools import Toolbox, fitting
 from upturn.protocols import Policy, Scorer, Trainable
 from upturn.store import tables
 from upturn.store.commit import Draft
 from upturn.store.run import Run
-from upturn.toolbox import Toolbox, fitting
 from upturn.types import Array, Prompt, Samples, Scores, objects
 from upturn.watch import Watch
 
@@ -208,7 +209,7 @@ class Work:
 
     def _guide(self, name: str) -> Policy:
         """A model of the recipe, or an earlier version of the policy, read once."""
-        version = guiding.version(self.parts.recipe, name, "settings.guide")
+        version = guides.version(self.parts.recipe, name, "settings.guide")
         if version is None:
             found: Any = self.tools.model(name)
             return cast(Policy, found)

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from upturn.captioning import prompt_for
 from upturn.config import components
 from upturn.config.schema import Online
 from upturn.data.groups import by_reward, encode_groups
 from upturn.errors import RunError
+from upturn.loop.checks.captions import prompt_for
+from upturn.loop.stages.context import Work, prompt_keys
+from upturn.loop.stages.sample import round_prompts
+from upturn.loop.stages.score import without_spread
+from upturn.loop.tools import where
 from upturn.protocols import Objective
-from upturn.stages.sample import round_prompts
-from upturn.stages.score import without_spread
-from upturn.stages.work import Work, prompt_keys
 from upturn.store import tables
 from upturn.store.commit import Draft
-from upturn.toolbox import where
 from upturn.types import Array, Batch, Mixture, Samples, Scores, concatenate
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from upturn.assemble import Evaluator
-from upturn.captioning import prompt_for, reads_text
+from upturn.loop.assemble import Evaluator
+from upturn.loop.checks.captions import prompt_for, reads_text
+from upturn.loop.stages.context import Done, Outcome, Work, prompt_keys
+from upturn.loop.tools import Toolbox
 from upturn.protocols import Policy
-from upturn.stages.work import Done, Outcome, Work, prompt_keys
 from upturn.store import tables
 from upturn.store.values import read_values, write_values
-from upturn.toolbox import Toolbox
 from upturn.types import Array, Measurement, Prompt, Samples
 
 

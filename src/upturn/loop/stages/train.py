@@ -13,21 +13,21 @@ import numpy as np
 import torch
 
 from upturn import seeds
-from upturn.assemble import load_model
 from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
 from upturn.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
+from upturn.loop.assemble import load_model
+from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.loop.stages.online import Draws, keep_draws
+from upturn.loop.stages.reward_model_quality import assess
+from upturn.loop.stages.score_words import as_told, with_words
+from upturn.loop.stages.warnings import told
+from upturn.loop.tools import where
 from upturn.protocols import ClosedForm, Objective, Trainable
-from upturn.stages.assess import assess
-from upturn.stages.loud import told
-from upturn.stages.online import Draws, keep_draws
-from upturn.stages.score_words import as_told, with_words
-from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.store import tables
 from upturn.store.checkpoints import tree_hash
-from upturn.toolbox import where
 from upturn.tracking import tracking
 from upturn.types import Batch, Mixture, Samples
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from upturn.errors import RunError
-from upturn.stages.curate import chosen
-from upturn.stages.work import DATA, Done, Outcome, Work
+from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.loop.stages.curate import chosen
 from upturn.store import tables
 
 _SAID = 3  # reasons that the note counts

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from upturn import seeds
-from upturn.assemble import load_model
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.stages.evaluate import measure, read_measured
-from upturn.stages.work import Done, Outcome, Work
+from upturn.loop.assemble import load_model
+from upturn.loop.stages.context import Done, Outcome, Work
+from upturn.loop.stages.evaluate import measure, read_measured
 from upturn.statistics.consistency import consistency
 from upturn.statistics.plateau import plateau
 from upturn.store import files, tables

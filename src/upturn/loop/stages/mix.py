@@ -12,15 +12,15 @@ from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
 from upturn.errors import RunError
+from upturn.loop.stages.context import DATA, Done, Outcome, Work, round_unit
+from upturn.loop.stages.curate import kept_rows
+from upturn.loop.stages.score import rewards_of
+from upturn.loop.stages.score_words import with_words
+from upturn.loop.stages.vote import EDITED, edits_of, votes_used
+from upturn.loop.tools import where
 from upturn.protocols import Objective
-from upturn.stages.curate import kept_rows
-from upturn.stages.score import rewards_of
-from upturn.stages.score_words import with_words
-from upturn.stages.vote import EDITED, edits_of, votes_used
-from upturn.stages.work import DATA, Done, Outcome, Work, round_unit
 from upturn.store import tables
 from upturn.store.commit import Draft
-from upturn.toolbox import where
 from upturn.types import REAL, Array, Groups, Mixture, Samples, concatenate
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from upturn.assemble import assemble
 from upturn.config import components, recipe
 from upturn.config.schema import Provenance
 from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
+from upturn.loop.assemble import assemble
+from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.protocols import Source
-from upturn.stages.work import DATA, Done, Outcome, Work
 from upturn.statistics.contamination import Contamination, contamination
 from upturn.store import tables
 from upturn.store.run import Run

@@ -8,7 +8,7 @@ import numpy as np
 
 from upturn.data import score_words as words
 from upturn.errors import RunError
-from upturn.stages.work import DATA, Done, Outcome, Work
+from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.store.columns import read_table, write_table
 from upturn.types import REAL, Samples, concatenate, objects
 

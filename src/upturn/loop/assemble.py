@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upturn import guiding, sizing
-from upturn.captioning import caption_of, reads_text, refuse_captions
-from upturn.choosing import AMONG_CANDIDATES, BY_REWARD, PICKED, refuse_choices
 from upturn.config import components
 from upturn.config.recipe import Recipe
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.gate import guard
+from upturn.loop import guides
+from upturn.loop.checks import image_sizes
+from upturn.loop.checks.captions import caption_of, reads_text, refuse_captions
+from upturn.loop.checks.curation import AMONG_CANDIDATES, BY_REWARD, PICKED, refuse_choices
+from upturn.loop.gate import guard
 from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
@@ -275,7 +276,7 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
             raise UserError(f"the metric '{name}' stands twice", where=f"{at}.metrics.{i}", fix="Give one an 'as:'.")
         metrics[shown] = metric
     settings = _sampling(policy, asked.settings, f"{at}.settings")
-    guiding.check(recipe, settings, f"{at}.settings", measures=True)
+    guides.check(recipe, settings, f"{at}.settings", measures=True)
     captions = None if asked.captions is None else components.make("caption", asked.captions, f"{at}.captions")
     return Evaluator(
         asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints, asked.where
@@ -287,12 +288,12 @@ def _round_sampling(policy: Policy, recipe: Recipe) -> Any:
         return None
     if recipe.rounds.sample is not None:
         made = _sampling(policy, recipe.rounds.sample.settings, "rounds.sample.settings", keyed=False)
-        guiding.check(recipe, made, "rounds.sample.settings", measures=False)
+        guides.check(recipe, made, "rounds.sample.settings", measures=False)
         return made
     online = recipe.rounds.train[0].online
     assert online is not None
     made = _sampling(policy, online.settings, "rounds.train.online.settings")
-    guiding.check(recipe, made, "rounds.train.online.settings", measures=False)
+    guides.check(recipe, made, "rounds.train.online.settings", measures=False)
     objective: Objective = components.make("objective", recipe.rounds.train[0].objective, "rounds.train.objective")
     guide: str = getattr(made, "guide", "")
     if objective.example == "rollout" and guide:
@@ -373,10 +374,10 @@ def _check_models_named(recipe: Recipe, parts: Assembly) -> None:
 def _check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
     """Raises UserError where pictures have several sizes and a part takes those of one."""
     settings = [(f"evaluate.{i}.settings", e.settings) for i, e in enumerate(parts.evaluators)]
-    why = sizing.several(parts.source, str(recipe.data["name"]), [*settings, ("rounds", parts.sampling)])
+    why = image_sizes.several(parts.source, str(recipe.data["name"]), [*settings, ("rounds", parts.sampling)])
     if not why:
         return
-    live: list[sizing.Named] = [(f"models.{name}", model.name, policy if name == "policy" else _fresh(recipe, name))
+    live: list[image_sizes.Named] = [(f"models.{name}", model.name, policy if name == "policy" else _fresh(recipe, name))
                                 for name, model in recipe.models.items()]
     live += [("rounds.score", name, scorer) for name, (scorer, _) in parts.scorers.items()]
     live += [("rounds.curate", name, curator) for name, curator in parts.curators.items()]
@@ -388,9 +389,9 @@ def _check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
     if recipe.provenance is not None:  # it compares pictures as a whole, by the recipe's features or by their bytes
         live.append(("provenance", "provenance", None))
     metrics = [("evaluate", name, metric) for e in parts.evaluators for name, metric in e.metrics.items()]
-    sizing.refuse(why, live, metrics, ("features", str(recipe.features["name"]), parts.features))
+    image_sizes.refuse(why, live, metrics, ("features", str(recipe.features["name"]), parts.features))
     trainings = [*recipe.stages, *(recipe.rounds.train if recipe.rounds else ())]
-    sizing.refuse_unrelated(why, [("objective", str(t.objective["name"]), parts.objective(t)) for t in trainings])
+    image_sizes.refuse_unrelated(why, [("objective", str(t.objective["name"]), parts.objective(t)) for t in trainings])
 
 
 def _check_gate(recipe: Recipe, parts: Assembly) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from upturn.stages.work import Done, Outcome, Work
+from upturn.loop.stages.context import Done, Outcome, Work
 
 
 def prune(work: Work) -> Outcome:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from upturn.annotation.to_groups import said_of
+from upturn.loop.stages.context import Done, Outcome, Work
+from upturn.loop.stages.score import rewards_of
+from upturn.loop.stages.vote import votes_used
 from upturn.protocols import Curator
-from upturn.stages.score import rewards_of
-from upturn.stages.vote import votes_used
-from upturn.stages.work import Done, Outcome, Work
 from upturn.store import tables
 from upturn.types import Array, Samples, Selection, objects
 

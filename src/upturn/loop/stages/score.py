@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from upturn.stages.work import Done, Outcome, Work
+from upturn.loop.stages.context import Done, Outcome, Work
 from upturn.store import tables
 from upturn.types import Array, Samples
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from upturn.stages.curate import kept_rows
-from upturn.stages.score import rewards_of
-from upturn.stages.work import Work
+from upturn.loop.stages.context import Work
+from upturn.loop.stages.curate import kept_rows
+from upturn.loop.stages.score import rewards_of
 from upturn.store import tables
 from upturn.theory import verdict
 from upturn.types import Array

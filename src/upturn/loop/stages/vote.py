@@ -9,7 +9,7 @@ from upturn.annotation.db.used_votes import VOTES, votes_of, write_votes
 from upturn.annotation.poll import box_of, missing, publish, settled
 from upturn.annotation.to_groups import corrected
 from upturn.config.schema import People
-from upturn.stages.work import Done, Outcome, Waiting, Work
+from upturn.loop.stages.context import Done, Outcome, Waiting, Work
 from upturn.store import tables
 from upturn.types import Samples, Votes
 

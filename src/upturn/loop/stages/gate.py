@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from upturn.gate import decide, spend
-from upturn.stages.certify import certificate
-from upturn.stages.evaluate import read_measured
-from upturn.stages.foresee import foreseen
-from upturn.stages.work import Done, Outcome, Work, round_unit
+from upturn.loop.gate import decide, spend
+from upturn.loop.stages.certificate import certificate
+from upturn.loop.stages.context import Done, Outcome, Work, round_unit
+from upturn.loop.stages.evaluate import read_measured
+from upturn.loop.stages.forecast import foreseen
 from upturn.store import tables
 from upturn.types import Array
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from upturn.assemble import models_named, reward_bounds
 from upturn.config.recipe import Recipe
 from upturn.config.schema import Rounds
+from upturn.loop.assemble import models_named, reward_bounds
+from upturn.loop.stages.context import Work, round_unit
+from upturn.loop.stages.curate import kept_rows
+from upturn.loop.stages.evaluate import evaluation_file, read_measured
+from upturn.loop.stages.score import rewards_of
 from upturn.protocols import Policy
-from upturn.stages.curate import kept_rows
-from upturn.stages.evaluate import evaluation_file, read_measured
-from upturn.stages.score import rewards_of
-from upturn.stages.work import Work, round_unit
 from upturn.store import tables
 from upturn.theory import certificates, kl_bound
 from upturn.theory.certificates import Check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from upturn.stages.work import Done, Outcome, Work, round_unit
+from upturn.loop.stages.context import Done, Outcome, Work, round_unit
 
 
 def base(work: Work, last: str) -> Outcome:

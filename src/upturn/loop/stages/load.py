@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from upturn import seeds
-from upturn.assemble import Assembly
 from upturn.data.captioning import captioned, texts
 from upturn.data.split import check_leakage, example_keys
 from upturn.errors import UserError
-from upturn.stages.work import DATA, Done, Outcome, Work
+from upturn.loop.assemble import Assembly
+from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.loop.tools import fitting
 from upturn.store import tables
-from upturn.toolbox import fitting
 from upturn.types import Splits, concatenate, objects
 
 CAPTIONS = "captions"  # of a run's folder: what a captioning model wrote

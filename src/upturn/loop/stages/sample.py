@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 
 from upturn import seeds
-from upturn.captioning import prompt_for
 from upturn.config.schema import Rounds, Sampling
-from upturn.stages.work import Done, Outcome, Work, prompt_keys
+from upturn.loop.checks.captions import prompt_for
+from upturn.loop.stages.context import Done, Outcome, Work, prompt_keys
+from upturn.loop.tools import where
 from upturn.store import tables
-from upturn.toolbox import where
 from upturn.types import Prompt, Samples, concatenate
 
 

@@ -11,9 +11,9 @@ from upturn import seeds
 from upturn.annotation.to_groups import groups_for
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.errors import RunError
-from upturn.stages.train import assessed, finish, fitted
-from upturn.stages.vote import votes_used
-from upturn.stages.work import Done, Outcome, Work, round_unit
+from upturn.loop.stages.context import Done, Outcome, Work, round_unit
+from upturn.loop.stages.train import assessed, finish, fitted
+from upturn.loop.stages.vote import votes_used
 from upturn.store import tables
 from upturn.types import Mixture, Samples, concatenate
 

@@ -1,0 +1,25 @@
+"""The steps of the loop: plain functions from what is stored to what is stored, each committed whole or not at all."""
+
+from upturn.loop.stages.checkpoints import checkpoints
+from upturn.loop.stages.context import Done, Outcome, Waiting, Work
+from upturn.loop.stages.curate import curate
+from upturn.loop.stages.evaluate import evaluate
+from upturn.loop.stages.filter_real import filter_real
+from upturn.loop.stages.gate import gate
+from upturn.loop.stages.load import load
+from upturn.loop.stages.mix import mix_real, mix_round
+from upturn.loop.stages.provenance import provenance
+from upturn.loop.stages.prune import prune
+from upturn.loop.stages.refit import judge, refit
+from upturn.loop.stages.round_zero import base
+from upturn.loop.stages.sample import sample
+from upturn.loop.stages.score import score
+from upturn.loop.stages.score_words import score_words
+from upturn.loop.stages.train import fit, train
+from upturn.loop.stages.vote import edited, vote
+
+__all__ = [
+    "Done", "Outcome", "Waiting", "Work", "base", "checkpoints", "curate", "edited", "evaluate", "filter_real", "fit",
+    "gate", "judge", "load", "mix_real", "mix_round", "provenance", "prune", "refit", "sample", "score", "score_words",
+    "train", "vote",
+]
