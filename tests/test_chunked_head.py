@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from upturn.models import _chunked_head, _plain_head
-from upturn.models._chunked_head import head_log_probs
+from upturn.models._language import chunked_head, plain_head
+from upturn.models._language.chunked_head import head_log_probs
 from upturn.models.causal_lm import CausalLm
 from upturn.types import Batch, Outputs
 
@@ -45,8 +45,8 @@ def plainly(hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor,
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four rows of the vocabulary of 50 at once, and the chunked path whatever the size."""
-    monkeypatch.setattr(_chunked_head, "_CHUNK", 200)
-    monkeypatch.setattr(_chunked_head, "_PAYS_FROM", 0)
+    monkeypatch.setattr(chunked_head, "_CHUNK", 200)
+    monkeypatch.setattr(chunked_head, "_PAYS_FROM", 0)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -121,7 +121,7 @@ def batch_of(rows: int = 4, width: int = 9) -> Batch:
 
 def trained_once(model: CausalLm, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> tuple[Outputs, dict[str, Tensor]]:
     """One pass and its gradients; the path is checked, not supposed."""
-    monkeypatch.setattr(_chunked_head, "_PAYS_FROM", 0 if chunked else 1 << 60)
+    monkeypatch.setattr(chunked_head, "_PAYS_FROM", 0 if chunked else 1 << 60)
     asked = []
     monkeypatch.setattr("upturn.models.causal_lm.head_log_probs", lambda *a: asked.append(1) or head_log_probs(*a))
     model.module.zero_grad()
@@ -179,7 +179,7 @@ def test_the_same_bits_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model.module.train()
     runs = []
     for _ in range(2):
-        _plain_head._known.clear()  # what is tried once must not take from the stream that dropout draws from
+        plain_head._known.clear()  # what is tried once must not take from the stream that dropout draws from
         torch.manual_seed(9)
         out, gradients = trained_once(model, monkeypatch, True)
         runs.append((out.log_probs, gradients, torch.rand(3)))
@@ -195,7 +195,7 @@ def test_the_same_bits_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_logits_that_are_bent_or_scaled_are_made_whole(config: dict[str, Any]) -> None:
     model = model_of(config)
     out = model.forward(batch_of(), None)
-    assert _plain_head.plain_head(model.module) is None
+    assert plain_head.plain_head(model.module) is None
     logits = model.module(input_ids=batch_of()["tokens"][:, :-1]).logits
     close(out.log_probs, logits.log_softmax(-1).gather(2, batch_of()["tokens"][:, 1:, None])[..., 0])
 
@@ -203,7 +203,7 @@ def test_logits_that_are_bent_or_scaled_are_made_whole(config: dict[str, Any]) -
 def test_a_cap_is_seen_even_where_all_logits_are_zero() -> None:
     model = model_of(GEMMA2)
     torch.nn.init.zeros_(model.module.get_output_embeddings().weight)
-    assert _plain_head.plain_head(model.module) is None
+    assert plain_head.plain_head(model.module) is None
 
 
 def test_a_head_with_an_adapter_or_a_hook_is_not_plain() -> None:
@@ -212,12 +212,12 @@ def test_a_head_with_an_adapter_or_a_hook_is_not_plain() -> None:
     from upturn.models import _adapters
 
     hooked = model_of(LLAMA)
-    assert _plain_head.plain_head(hooked.module) is hooked.module.lm_head
+    assert plain_head.plain_head(hooked.module) is hooked.module.lm_head
     hooked.module.lm_head.register_forward_hook(lambda *_: None)
-    assert _plain_head.plain_head(hooked.module) is None
+    assert plain_head.plain_head(hooked.module) is None
     adapted = model_of(LLAMA)
     _adapters.inject(adapted.module, "a", LoraConfig(r=2, target_modules=["lm_head"]))
-    assert _plain_head.plain_head(adapted.module) is None
+    assert plain_head.plain_head(adapted.module) is None
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -235,8 +235,8 @@ def test_bfloat16_by_autocast() -> None:
 
 
 def test_the_rule_counts_bytes_of_logits() -> None:
-    assert _chunked_head.pays(8 * 256, 32_000) and not _chunked_head.pays(8 * 256, 64)
-    assert _chunked_head.pays(1 << 14, 1 << 10) and not _chunked_head.pays((1 << 14) - 1, 1 << 10)
+    assert chunked_head.pays(8 * 256, 32_000) and not chunked_head.pays(8 * 256, 64)
+    assert chunked_head.pays(1 << 14, 1 << 10) and not chunked_head.pays((1 << 14) - 1, 1 << 10)
 
 
 MEMORY = """

@@ -285,7 +285,7 @@ def test_pictures_of_other_shapes(shape: tuple[int, int, int]) -> None:
 
 
 def test_hashed_pieces_stay_within_their_text() -> None:
-    from upturn.models._classifier_input import pieces
+    from upturn.models._heads.inputs import pieces
 
     texts = ["2+2=4", "", "é", "2+2=4", "a" * 50]
     together = pieces(texts)

@@ -14,8 +14,8 @@ from upturn import beforehand, seeds, trainer
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.feeds import OnlineFeed
-from upturn.models import _decode, _llama_step
-from upturn.models._decode import Choice, decode
+from upturn.models._language import generate, llama_decode
+from upturn.models._language.generate import Choice, decode
 from upturn.types import Prompt, objects, real_samples
 
 _SIZE: dict[str, Any] = {
@@ -31,7 +31,7 @@ def _module(kind: str, **more: Any) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-def _decoded(module: Any) -> _decode.Decoded:
+def _decoded(module: Any) -> generate.Decoded:
     """Uneven prompts, three candidates each: padding on the left, shared reading, rows that end and leave."""
     prompts = [np.random.default_rng(i).integers(3, 50, 3 + 4 * i).tolist() for i in range(3)]
     return decode(
@@ -44,7 +44,7 @@ def _decoded(module: Any) -> _decode.Decoded:
     ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
     ("qwen2", {"num_key_value_heads": 2}), ("mistral", {"sliding_window": None, "num_key_value_heads": 1}),
 ])
-@pytest.mark.parametrize("joined", [0, _llama_step._JOINED], ids=["apart", "joined"])
+@pytest.mark.parametrize("joined", [0, llama_decode._JOINED], ids=["apart", "joined"])
 def test_the_quick_step_says_what_the_forward_pass_says(
     kind: str, more: dict[str, Any], joined: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,10 +52,10 @@ def test_the_quick_step_says_what_the_forward_pass_says(
     for parameter in module.parameters():  # norms and biases away from where they begin
         chance = torch.Generator().manual_seed(parameter.numel())
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=chance)
-    assert _llama_step.fits(module)
-    monkeypatch.setattr(_llama_step, "_JOINED", joined)
+    assert llama_decode.fits(module)
+    monkeypatch.setattr(llama_decode, "_JOINED", joined)
     quick = _decoded(module)
-    monkeypatch.setattr(_llama_step, "fits", lambda _: False)
+    monkeypatch.setattr(llama_decode, "fits", lambda _: False)
     plain = _decoded(module)
     assert (quick.tokens == plain.tokens).all()
     assert quick.stopped.any() and not quick.stopped.all()  # some rows left early
@@ -63,9 +63,9 @@ def test_the_quick_step_says_what_the_forward_pass_says(
 
 
 def test_what_the_quick_step_cannot_do_is_left_to_the_model() -> None:
-    assert not _llama_step.fits(_module("mistral", sliding_window=8))
-    assert not _llama_step.fits(_module("gpt2"))
-    assert not _llama_step.fits(_module("llama").to(torch.bfloat16))
+    assert not llama_decode.fits(_module("mistral", sliding_window=8))
+    assert not llama_decode.fits(_module("gpt2"))
+    assert not llama_decode.fits(_module("llama").to(torch.bfloat16))
 
 
 def test_a_set_drawn_for_one_step_is_passed_once_and_learned_from_alike(monkeypatch: pytest.MonkeyPatch) -> None:

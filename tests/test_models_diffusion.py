@@ -109,7 +109,7 @@ def test_log_probs_are_the_weighted_squared_error(formulation):
     assert out.dims == 2 and (out.mask == 1).all()
     scale, mean = model.frame.scale, torch.tensor(model.frame.mean)
     settings = model.Sampling()
-    from upturn.models._diffusion_sampling import denoiser
+    from upturn.models._diffusion.sampling import denoiser
 
     for row, time in ((0, 0), (5, 2), (11, 1)):
         x0 = (torch.from_numpy(points(12).content[row]) - mean) / scale
@@ -264,7 +264,7 @@ def test_autoguidance_by_a_model_of_another_scale():
     model.build(points(), key=1)
     guide = Points(network=SMALL, formulation={"name": "edm", "sigma_data": 0.5})
     guide.build(points(), key=1)
-    from upturn.models._diffusion_frame import Frame
+    from upturn.models._diffusion.normalization import Frame
 
     # both networks are zero, so D(x) = c_skip x shrinks towards the mean: the same function if scale / sigma_data agree
     guide.frame = Frame((2,), model.frame.mean, model.frame.scale * 2, 0.5)

@@ -14,9 +14,9 @@ import torch
 import contract_models as contract
 from upturn import seeds
 from upturn.errors import UserError
-from upturn.models import _tokenizer
-from upturn.models._decode import Choice, choose
-from upturn.models._token_log_probs import token_log_probs
+from upturn.models._language import tokenizer as _tokenizer
+from upturn.models._language.generate import Choice, choose
+from upturn.models._language.log_probs import token_log_probs
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.types import Batch, Prompt, Samples, real_samples
 
@@ -218,7 +218,7 @@ def test_token_log_probs_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, tokens = torch.randn(4, 7, 11), torch.randint(0, 11, (4, 7))
     whole = logits.clone().requires_grad_()
     token_log_probs(whole, tokens).sum().backward()
-    monkeypatch.setattr("upturn.models._token_log_probs._BLOCK", 33)
+    monkeypatch.setattr("upturn.models._language.log_probs._BLOCK", 33)
     parts = logits.clone().requires_grad_()
     token_log_probs(parts, tokens).sum().backward()
     assert whole.grad is not None

@@ -18,7 +18,7 @@ from upturn.data.captions.generated import Generated
 from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
-from upturn.models._t2i_latents import Latents
+from upturn.models._text_to_image.latents import Latents
 from upturn.plan import before, expected, timing
 from upturn.plan.planner import Planner
 from upturn.scorers.ink import Ink

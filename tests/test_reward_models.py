@@ -23,7 +23,7 @@ from upturn.data.groups import encode_groups, from_fields
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.loop.stages.reward_model_quality import assess
-from upturn.models import _reward_weights
+from upturn.models._language import headed_checkpoints
 from upturn.models.causal_lm import CausalLm
 from upturn.models.reward_image import RewardImage
 from upturn.models.reward_text import RewardText
@@ -421,7 +421,7 @@ def test_truncation_is_counted_and_wrong_fields_are_refused() -> None:
     elsewhere = torch.nn.Linear(1, 1)  # as BERT has it: a head of another name, read at the first token
     elsewhere.save_pretrained, elsewhere.config = print, SimpleNamespace(model_type="bert")  # type: ignore[assignment]
     with pytest.raises(UserError, match="'bert' is not read at the last token"):
-        _reward_weights._headed(elsewhere, model.codec, "model")
+        headed_checkpoints._headed(elsewhere, model.codec, "model")
 
 
 def pictures(count: int, wide: int = 2, seed: int = 0, side: int = 8, classes: int = 0) -> Samples:

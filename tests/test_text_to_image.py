@@ -15,7 +15,7 @@ import tiny_pipelines as tiny
 from upturn import seeds
 from upturn.config import components
 from upturn.errors import UserError
-from upturn.models._diffusion_sampling import denoiser
+from upturn.models._diffusion.sampling import denoiser
 from upturn.models.text_to_image import TextToImage
 from upturn.types import Batch, Prompt, objects, real_samples
 

@@ -24,8 +24,8 @@ from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.feeds import FixedFeed
 from upturn.loop import loop
-from upturn.models._t2i_family import Family
-from upturn.models._t2i_latents import Latents
+from upturn.models._text_to_image.architectures.base import Family
+from upturn.models._text_to_image.latents import Latents
 from upturn.models.text_to_image import TextToImage
 from upturn.store import shards
 from upturn.store.checkpoints import tree_hash

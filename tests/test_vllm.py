@@ -20,7 +20,8 @@ from test_models_text import trained, worked
 from upturn import seeds
 from upturn.config import components
 from upturn.errors import RunError, UserError
-from upturn.models import _adapters, _vllm
+from upturn.models import _adapters
+from upturn.models._language import vllm as _vllm
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.store import tables
 from upturn.types import Batch, Prompt, Ragged

@@ -17,7 +17,7 @@ from upturn.adapters import _targets
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
 from upturn.models import _adapters as adapters
-from upturn.models._heads import trained_whole
+from upturn.models._language.heads import trained_whole
 from upturn.protocols import Trainable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

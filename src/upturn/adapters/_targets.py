@@ -12,7 +12,7 @@ from torch import nn
 
 from upturn.errors import UserError
 from upturn.models import _adapters as adapters
-from upturn.models._heads import trained_whole
+from upturn.models._language.heads import trained_whole
 
 ALL = "all-linear"
 WHERE = "adapter.modules"

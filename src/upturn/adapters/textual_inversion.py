@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
 from upturn.models import _adapters as adapters
-from upturn.models import _t2i_words
-from upturn.models._t2i_words import Word
+from upturn.models._text_to_image import textual_inversion
+from upturn.models._text_to_image.textual_inversion import Word
 from upturn.protocols import Trainable
 
 
@@ -38,7 +38,7 @@ class TextualInversion:
         for token, word in self.tokens.items():
             if not token or token.split() != [token] or not word.strip():
                 raise ValueError(f"'{token}: {word}': a token has no space in it, and begins as some word")
-        odd = _t2i_words.clashes(list(self.tokens))
+        odd = textual_inversion.clashes(list(self.tokens))
         if odd:
             raise ValueError(f"tokens: {odd}; they would be taken for each other")
 
@@ -63,8 +63,8 @@ class TextualInversion:
             there = next((word for word in of.words if word.token == token), None)
             if there is None:
                 others = [word.token for word in of.words]
-                self._check(of, token, _t2i_words.clashes([*others, token]))
-                _t2i_words.add(of, Word(token, self.vectors), _t2i_words.began(of, begin, self.vectors))
+                self._check(of, token, textual_inversion.clashes([*others, token]))
+                textual_inversion.add(of, Word(token, self.vectors), textual_inversion.began(of, begin, self.vectors))
             elif there.vectors != self.vectors:
                 raise UserError(
                     f"the model's {token} has {there.vectors} vectors, and this stage asks for {self.vectors}",
@@ -105,7 +105,7 @@ class TextualInversion:
 
     def parameters(self, model: Trainable) -> Iterable[nn.Parameter]:
         of: Any = model
-        return [row for word in self._words(of) for row in _t2i_words.rows(of, word).values()]
+        return [row for word in self._words(of) for row in textual_inversion.rows(of, word).values()]
 
     def regulariser(self, model: Trainable) -> torch.Tensor | None:
         return None
@@ -117,7 +117,7 @@ class TextualInversion:
         """Tokens and adapters of the model into its base."""
         of: Any = model
         adapters.merge(adapters.inner(model.module))
-        _t2i_words.merge(of)
+        textual_inversion.merge(of)
 
 
 @dataclass(frozen=True)

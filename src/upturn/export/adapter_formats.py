@@ -18,9 +18,9 @@ from torch import Tensor
 from upturn.diffusion.denoiser import bare
 from upturn.errors import UserError
 from upturn.models import _adapters as adapters
-from upturn.models import _t2i_words
-from upturn.models._sgm_names import sgm
-from upturn.models._t2i_module import Joint
+from upturn.models._text_to_image import textual_inversion
+from upturn.models._text_to_image.denoiser import Joint
+from upturn.models._text_to_image.sgm_names import sgm
 
 _FIX = "Export '--what model', where adapters are folded into the weights."
 _KOHYA = {"StableDiffusionPipeline": ("lora_te", ""), "StableDiffusionXLPipeline": ("lora_te1", "lora_te2")}
@@ -100,7 +100,7 @@ def write(model: Any, form: str, folder: Path) -> None:
         else:
             _kohya(model, found, folder / f"{name}.safetensors")
     if form == "diffusers":
-        _t2i_words.save(model, folder)
+        textual_inversion.save(model, folder)
         return
     for word in model.words:
         _embedding(model, word, folder / f"{word.folder}.safetensors")
@@ -192,7 +192,7 @@ def _embedding(model: Any, word: Any, path: Path) -> None:
     """A token's vectors: under its name, or where there are two encoders under theirs."""
     from safetensors.torch import save_file
 
-    held = _t2i_words.rows(model, word)
+    held = textual_inversion.rows(model, word)
     named = {_CLIPS[name] if len(held) > 1 else word.token: row for name, row in held.items()}
     save_file({name: _kept(row) for name, row in named.items()}, path, metadata={"format": "pt"})
 

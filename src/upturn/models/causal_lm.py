@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from upturn.errors import UserError
-from upturn.models import _pretrained, _template, _vllm
-from upturn.models._chunked_head import head_log_probs, pays
-from upturn.models._decode import Choice, Decoded, decode
-from upturn.models._plain_head import aside, plain_head
-from upturn.models._text_model import TextModel
-from upturn.models._token_log_probs import token_log_probs
-from upturn.models._tokenizer import Codec
+from upturn.models._language import checkpoints, template, vllm
+from upturn.models._language.base import TextModel
+from upturn.models._language.chunked_head import head_log_probs, pays
+from upturn.models._language.generate import Choice, Decoded, decode
+from upturn.models._language.log_probs import token_log_probs
+from upturn.models._language.plain_head import aside, plain_head
+from upturn.models._language.tokenizer import Codec
 from upturn.types import (
     Array,
     Batch,
@@ -66,7 +66,7 @@ class TextSampling:
     def require(self, where: str) -> None:
         """UserError where the sampler cannot run on this machine."""
         if self.sampler == "vllm":
-            _vllm.require(f"{where}.sampler")
+            vllm.require(f"{where}.sampler")
 
 
 @dataclass(eq=False)
@@ -89,13 +89,13 @@ class CausalLm(TextModel):
     Sampling: ClassVar[type] = TextSampling
 
     def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
-        return _pretrained.from_config(config, codec)
+        return checkpoints.from_config(config, codec)
 
     def _from_files(self) -> tuple[torch.nn.Module, Codec]:
-        return _pretrained.from_files(self.folder, self.hub)
+        return checkpoints.from_files(self.folder, self.hub)
 
     def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
-        return _pretrained.load(folder)
+        return checkpoints.load(folder)
 
     def _stated(self) -> str:
         return json.dumps(self.config)
@@ -152,8 +152,8 @@ class CausalLm(TextModel):
     ) -> tuple[Decoded, list[list[int]]]:
         if not keys.size:
             raise UserError("there are no prompts to sample from", where="sampling", fix="Give at least one.")
-        texts, which = _template.distinct([prompt.text for prompt in prompts])
-        read = _template.prompt_tokens(self.codec, texts)
+        texts, which = template.distinct([prompt.text for prompt in prompts])
+        read = template.prompt_tokens(self.codec, texts)
         limit, longest = self._positions(), max(map(len, read))
         room = limit - longest
         wanted = room if settings.max_tokens is None else settings.max_tokens
@@ -168,7 +168,7 @@ class CausalLm(TextModel):
         self.module.eval()
         try:
             if settings.sampler == "vllm":
-                decoded = _vllm.decode(
+                decoded = vllm.decode(
                     self.module, read, which, keys, stop=self.codec.eos, max_tokens=wanted, positions=limit,
                     choice=choice,
                 )

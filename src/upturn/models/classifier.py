@@ -10,8 +10,8 @@ import torch
 
 from upturn import seeds
 from upturn.errors import UserError
-from upturn.models import _classifier_input as inputs
-from upturn.models import _network_files
+from upturn.models._heads import files as _network_files
+from upturn.models._heads import inputs
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
 

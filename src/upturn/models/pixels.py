@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from upturn.errors import UserError
-from upturn.models._diffusion_classes import ClassDiffusion
-from upturn.models._diffusion_frame import Frame
+from upturn.models._diffusion.class_conditional import ClassDiffusion
+from upturn.models._diffusion.normalization import Frame
 from upturn.types import Array, Kind
 
 _HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as diffusers has them

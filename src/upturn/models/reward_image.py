@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from upturn import seeds
 from upturn.errors import UserError
-from upturn.models import _classifier_input as inputs
-from upturn.models import _network_files, _reward_attributes
-from upturn.models._classifier_networks import Network
+from upturn.models._heads import attributes as _reward_attributes
+from upturn.models._heads import files as _network_files
+from upturn.models._heads import inputs
+from upturn.models._heads.networks import Network
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
 

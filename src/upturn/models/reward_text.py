@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from upturn.models import _reward_attributes
-from upturn.models._reward_text import HeadedText
+from upturn.models._heads import attributes as _reward_attributes
+from upturn.models._language.headed import HeadedText
 from upturn.types import Batch, Draw, Likelihood, Outputs, Samples
 
 

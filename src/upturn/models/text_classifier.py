@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 
 from upturn.errors import UserError
-from upturn.models._classifier_input import label_array
-from upturn.models._reward_text import HeadedText
+from upturn.models._heads.inputs import label_array
+from upturn.models._language.headed import HeadedText
 from upturn.types import Batch, Draw, Likelihood, Outputs, Prompt, Samples
 
 

@@ -14,17 +14,18 @@ from upturn import seeds
 from upturn.config import components
 from upturn.diffusion.denoiser import Condition, Formulation
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _t2i_files, _t2i_small, _t2i_words
-from upturn.models import _t2i_sizes as sizes
-from upturn.models._diffusion import Diffusion
-from upturn.models._t2i_cache import Cache
-from upturn.models._t2i_captions import NONE, Captions
-from upturn.models._t2i_latents import Latents
-from upturn.models._t2i_live import settle
-from upturn.models._t2i_module import CAPTION
-from upturn.models._t2i_pipeline import Pipeline, cached, family_of, from_folder, hub_folder
-from upturn.models._t2i_sampling import TextToImageSampling
-from upturn.models._t2i_unet import StableDiffusionXl
+from upturn.models import _adapter_files
+from upturn.models._diffusion.base import Diffusion
+from upturn.models._text_to_image import files, sizes, textual_inversion
+from upturn.models._text_to_image import small as _t2i_small
+from upturn.models._text_to_image.architectures.unet import StableDiffusionXl
+from upturn.models._text_to_image.build import settle
+from upturn.models._text_to_image.cache import Cache
+from upturn.models._text_to_image.captions import NONE, Captions
+from upturn.models._text_to_image.denoiser import CAPTION
+from upturn.models._text_to_image.latents import Latents
+from upturn.models._text_to_image.pipeline import Pipeline, cached, family_of, from_folder, hub_folder
+from upturn.models._text_to_image.sampling import TextToImageSampling
 from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, content_id
 
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
@@ -62,7 +63,7 @@ class TextToImage(Diffusion):
     cache: bool | str = True  # latents and frozen text once, not in each forward pass; a folder: kept there
     gradient_checkpointing: bool = False  # less memory, more time
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: captions that were cut, counted
-    words: tuple[_t2i_words.Word, ...] = field(default=(), init=False)  # new tokens beside the base, as they came
+    words: tuple[textual_inversion.Word, ...] = field(default=(), init=False)  # new tokens beside the base, as they came
     inverts: tuple[str, ...] | None = field(default=None, init=False, repr=False)  # encoders that can learn tokens
     pipeline_class: str = field(default="", init=False, repr=False)
     pipeline: Pipeline = field(init=False, repr=False)
@@ -149,14 +150,14 @@ class TextToImage(Diffusion):
 
     def save(self, folder: Path) -> None:
         """A pipeline folder that ``DiffusionPipeline.from_pretrained`` opens, model.json, adapters/, and tokens/."""
-        _t2i_files.save(self, folder)
+        files.save(self, folder)
 
     def load(self, folder: Path) -> None:
         """What was saved. Raises UserError where this instance contradicts it, or a file is missing or damaged."""
-        pipeline, said = _t2i_files.load(self, folder)
+        pipeline, said = files.load(self, folder)
         settle(self, pipeline, int(said["size"]))
         _adapter_files.load(self.module, folder)
-        _t2i_words.load(self, folder)
+        textual_inversion.load(self, folder)
 
     # Examples.
 

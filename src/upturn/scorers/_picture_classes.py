@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.models._dual_files import Reader
-from upturn.models._opened import located, quiet
+from upturn.models._dual_encoder.pretrained import Reader
+from upturn.models._hub import located, quiet
 from upturn.types import Array
 
 _CHUNK = 64  # pictures in one pass

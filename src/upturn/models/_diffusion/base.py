@@ -1,0 +1,242 @@
+"""What every diffusion model shares: :class:`Diffusion` is a Policy but for what its content and its condition are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from upturn import seeds
+from upturn.diffusion.denoiser import Caller, Condition, Formulation, denoised, spread
+from upturn.errors import UserError
+from upturn.models._diffusion import sampling
+from upturn.models._diffusion.normalization import Frame
+from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Prompt, Rollout, Samples, synthetic_samples
+
+_SIGMA, _NOISE, _DROP = 0, 1, 2  # streams of a training key
+
+
+@dataclass(eq=False)
+class Diffusion(ABC):
+    """The part of a diffusion model that depends neither on its content nor on what it is asked for.
+
+    Log-probs are surrogates: ``-(1/2) w(sigma) |D(x0 + sigma noise; sigma) - x0|^2``, (N, draws), summed over the d
+    dimensions of a row; up to the factor d/2 their gradient is that of the formulation's textbook loss.
+    """
+
+    draws: int = field(default=1, kw_only=True)  # noise levels an example in one forward pass
+    id: str = field(default="", init=False)
+    module: torch.nn.Module = field(init=False, repr=False)
+    frame: Frame = field(init=False, repr=False)
+    caller: Caller = field(init=False, repr=False)
+    form: Formulation = field(init=False, repr=False)
+    _operations: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    likelihood: ClassVar[Likelihood] = "surrogate"
+    Sampling: ClassVar[type] = sampling.DiffusionSampling
+    asks: ClassVar[tuple[str, ...]]  # the names of a condition's columns
+    counted: ClassVar[int] = 64  # rows over which floating-point operations are counted
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    # What a subclass adds: its content, its condition, and the network's coordinates.
+
+    @property
+    @abstractmethod
+    def conditional(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def dropout(self) -> float:
+        """The share of examples that lose their condition in training."""
+
+    @abstractmethod
+    def condition(self, prompts: Sequence[Prompt]) -> Condition:
+        """What is asked for, N rows. Raises UserError for what the model does not have."""
+
+    @abstractmethod
+    def without(self, condition: Condition, settings: Any) -> Condition:
+        """As many rows that ask for nothing, or for what the settings want to get away from."""
+
+    def prepared(self, condition: Condition) -> Condition:
+        """The same with whatever need be found out only once, when many calls of the network follow."""
+        return condition
+
+    @abstractmethod
+    def unguidable(self) -> str:
+        """Why this model cannot be guided by itself without its condition; empty where it can."""
+
+    @abstractmethod
+    def content(self, made: Tensor) -> Array:
+        """The content of what :meth:`generate` gives."""
+
+    @abstractmethod
+    def clean(self, batch: Batch, draw: Draw) -> Tensor:
+        """x0: (N, *shape) float32 of the examples as the network sees them."""
+
+    @abstractmethod
+    def asked(self, batch: Batch, draw: Draw) -> Condition:
+        """The condition of each row of a training batch, dropped where ``draw.drop`` says so."""
+
+    def row_shape(self, batch: Batch) -> tuple[int, ...]:
+        """Of the rows of a taken batch, as the network sees them."""
+        return self.frame.shape
+
+    def drawn_shape(self, settings: Any) -> tuple[int, ...]:
+        """Of what these settings ask for."""
+        return self.frame.shape
+
+    def form_of(self, shape: tuple[int, ...]) -> Formulation:
+        """The formulation in sampling rows of a shape, where it depends on that."""
+        return self.form
+
+    # Training.
+
+    def _check_kind(self, samples: Samples) -> None:
+        if samples.kind != self.kind:
+            raise UserError(f"the model '{self.name}' takes {self.kind}, got {samples.kind}", where="model")
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Of the squared error of D at these noise levels: the formulation's textbook loss."""
+        return self.form.weight(sigma)
+
+    def draw(self, batch: Batch, key: int, start: int) -> Draw:
+        """sigma (N, draws), noise (N, draws, *shape), drop (N,): one chance an example, shared by its candidates."""
+        stop, shape = start + len(batch), self.row_shape(batch)
+        u = seeds.table_uniform(key, start, stop, (self.draws,), stream=_SIGMA)
+        noise = seeds.table_normal(key, start, stop, (self.draws, *shape), stream=_NOISE)
+        drop = None
+        if self.conditional and self.dropout:
+            drop = seeds.table_uniform(key, start, stop, stream=_DROP) < self.dropout
+        sigma = self.form.training_sigma(u)
+        if batch.candidates > 1:
+            sigma, noise = (part.repeat_interleave(batch.candidates, dim=0) for part in (sigma, noise))
+            drop = None if drop is None else drop.repeat_interleave(batch.candidates)
+        return Draw(sigma, noise, drop)
+
+    def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
+        """Surrogate log-probs (N, draws): see the class."""
+        if draw is None:
+            raise ValueError("a diffusion model needs a draw of noise levels and noise")
+        x0, condition = self.clean(batch, draw), self.asked(batch, draw)
+        sigma, noise = draw.sigma.to(x0.device), draw.noise.to(x0.device)
+        rows, times = sigma.shape
+        if times > 1:
+            x0, condition = x0.repeat_interleave(times, dim=0), _repeated(condition, times)
+        sigma, noise = sigma.reshape(-1), noise.reshape(x0.shape)
+        x = torch.addcmul(x0, spread(sigma, x0), noise)
+        error = denoised(self.caller, self.module, self.form, x, sigma, condition) - x0
+        log_probs = (-0.5 * self.weight(sigma) * error.square().flatten(1).sum(dim=1)).reshape(rows, times)
+        return Outputs(log_probs, torch.ones_like(log_probs), dims=x0[0].numel())
+
+    # Sampling.
+
+    def generate(
+        self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}
+    ) -> Tensor:
+        """(N, *shape) float32 in the data's units, not rounded, for N prompts and N keys."""
+        run, sigmas = settings.run(), sampling.noise_levels(self, settings)
+        parts = [torch.zeros((0, *self.drawn_shape(settings)), device=self.device)]
+        with sampling.evaluating([self.module, *(guide.module for guide in guides.values())]):
+            for asked, condition, start, noise in sampling.chunks(self, prompts, keys, settings):
+                denoise = sampling.denoiser(self, condition, settings, guides, asked)
+                parts.append(run(denoise, start * sigmas[0], sigmas, noise))
+            return self.frame.back(torch.cat(parts))
+
+    def sample(
+        self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}
+    ) -> Samples:
+        """P * K rows, prompt-major, for ``keys`` (P, K); the noise of row i depends on key i alone."""
+        flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]
+        made = self.generate(flat, keys.reshape(-1), settings, guides)
+        return synthetic_samples(self.kind, self.content(made), prompts, keys, self.id)
+
+    def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Rollout:
+        """Ancestral sampling with all that is needed to replay it; T = steps - 1, the last step has no noise.
+
+        actions    (N, T + 1, *shape) latents from the start to the last before the noiseless step
+        log_probs  (N, T) nats of each Gaussian transition, summed over dimensions
+        state      "sigmas" (N, T + 1), the condition's columns (N, …), "guidance" (N, 3): scale, low, high
+        """
+        if settings.steps < 2 or settings.guide or settings.sampler != "ancestral":
+            raise UserError(
+                "a rollout needs the sampler 'ancestral', at least 2 steps and no 'guide'", where="settings",
+                fix="Only Gaussian transitions of this model itself have log-probs.",
+            )
+        flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]
+        sigmas, parts = sampling.noise_levels(self, settings), []
+        with sampling.evaluating([self.module]):
+            for _, condition, start, noise in sampling.chunks(self, flat, keys.reshape(-1), settings):
+                denoise = sampling.denoiser(self, condition, settings, {})
+                parts.append(sampling.trajectory(denoise, start * sigmas[0], sigmas, noise))
+        latents, log_probs, made = (torch.cat(column) for column in zip(*parts, strict=True))
+        samples = synthetic_samples(self.kind, self.content(self.frame.back(made)), prompts, keys, self.id)
+        guidance = torch.tensor([settings.guidance, settings.guidance_low, settings.high], device=self.device)
+        state = {
+            "sigmas": sigmas[:-1].repeat(len(samples), 1), "guidance": guidance.repeat(len(samples), 1),
+            **sampling.moved(self.condition(flat), self.device),
+        }
+        return Rollout(samples, latents, log_probs, torch.ones_like(log_probs), state)
+
+    def replay(self, rollout: Rollout) -> Batch:
+        """Columns "actions" and the state of the rollout, and "behaviour" (N, T), its log-probs."""
+        columns = {"actions": rollout.actions, **rollout.state, "behaviour": rollout.log_probs}
+        return Batch({name: column.clone() for name, column in columns.items()})  # gradients cannot pass what was made
+
+    def act(self, batch: Batch) -> Outputs:
+        """(N, T) log-probs of the denoising steps of a replayed rollout: exact Gaussian transitions (DDPO)."""
+        said = self.transition_log_probs(batch["actions"], {name: batch[name] for name in batch.columns})
+        return Outputs(said, torch.ones_like(said), dims=batch["actions"][0, 0].numel())
+
+    def transition_log_probs(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """(N, S) nats with gradient: how likely this model makes the S transitions between S + 1 latents.
+
+        ``actions`` (N, S + 1, *shape) and ``state["sigmas"]`` (N, S + 1) may be any slice of rows and of steps of a
+        rollout; the condition and "guidance" are of the rows. All rows have one guidance.
+        """
+        rows, steps = actions.shape[0], actions.shape[1] - 1
+        scale, low, high = state["guidance"][0].tolist()
+        settings = self.Sampling(guidance=scale, guidance_low=low, guidance_high=high)
+        condition = {name: state[name] for name in self.asks}
+        denoise = sampling.denoiser(self, _repeated(condition, steps), settings, {})
+        now, later = state["sigmas"][:, :-1].reshape(-1), state["sigmas"][:, 1:].reshape(-1)
+        x, after = actions[:, :-1].flatten(0, 1), actions[:, 1:].flatten(0, 1)
+        return sampling.replay(denoise, x, after, now, later).reshape(rows, steps)
+
+    # Cost.
+
+    def flops(self, batch: Batch) -> float:
+        """Matrix products and convolutions of one forward pass; what works element by element is left out."""
+        return self._counted("each", self.row_shape(batch)) * batch.rows * self.draws
+
+    def sampling_flops(self, settings: Any) -> float:
+        """The same, for one sample."""
+        return self._counted("one", self.drawn_shape(settings)) * float(settings.passes)
+
+    def _counted(self, what: str, shape: tuple[int, ...]) -> float:
+        """Of one row of a shape, where ``each`` row has a noise level, or ``one`` is for all."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        name = f"{what} {shape}"
+        if name not in self._operations:
+            x = torch.zeros((self.counted, *shape), device=self.device)
+            sigma = torch.ones(self.counted, device=self.device)
+            condition = sampling.moved(self.condition([Prompt()] * self.counted), self.device)
+            with torch.no_grad():
+                rows = condition if what == "each" else self.prepared(condition)
+                with FlopCounterMode(display=False) as counter:
+                    denoised(self.caller, self.module, self.form, x, sigma if what == "each" else sigma[0], rows)
+            self._operations[name] = counter.get_total_flops() / self.counted
+        return self._operations[name]
+
+
+def _repeated(condition: Condition, times: int) -> Condition:
+    return {name: column.repeat_interleave(times, dim=0) for name, column in condition.items()}

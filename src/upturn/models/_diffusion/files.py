@@ -1,0 +1,85 @@
+"""A diffusion model as a folder: model.json, the network and the scheduler as ``diffusers`` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from upturn.diffusion.denoiser import bare
+from upturn.diffusion.files import load_network, save_network
+from upturn.errors import UserError
+from upturn.models import _adapter_files, _adapters
+from upturn.models._diffusion.normalization import Frame
+from upturn.store.files import read_json, to_json
+
+if TYPE_CHECKING:
+    from upturn.models._diffusion.class_conditional import ClassDiffusion
+
+_SETTINGS, _SCHEDULER, _PIPELINE = "model.json", "scheduler", "model_index.json"
+_OF_TRAINING = {"label_dropout", "draws"}  # may differ from what the saved model was trained with
+
+
+def save(model: ClassDiffusion, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    inner = bare(model.module)
+    with _adapters.plain(inner):
+        save_network(model.net, inner, folder / model.net.folder)
+    _adapter_files.save(inner, folder)
+    scheduler = dict(model.form.scheduler())
+    (folder / _SCHEDULER).mkdir(exist_ok=True)
+    (folder / _SCHEDULER / "scheduler_config.json").write_text(to_json(scheduler), encoding="utf-8")
+    if model.net.folder == "unet" and scheduler["_class_name"] == "DDPMScheduler" and not model.conditional:
+        index = {
+            "_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"],
+            "unet": ["diffusers", "UNet2DModel"],
+        }
+        (folder / _PIPELINE).write_text(to_json(index), encoding="utf-8")
+    (folder / _SETTINGS).write_text(to_json(_settings(model)), encoding="utf-8")
+
+
+def _settings(model: ClassDiffusion) -> dict[str, Any]:
+    own = {f.name: getattr(model, f.name) for f in fields(model) if f.init}
+    network: Any = model.net  # both are dataclasses, as every component is
+    formulation: Any = model.form
+    own["network"] = {"name": _name(model.network), **asdict(network)}
+    own["formulation"] = {"name": _name(model.formulation), **asdict(formulation)}
+    return {"model": model.name, "fields": own, "frame": asdict(model.frame)}
+
+
+def load(model: ClassDiffusion, folder: Path) -> None:
+    """Fields, frame and weights of the folder into a model whose own fields must not disagree."""
+    path = folder / _SETTINGS
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not {"model", "fields", "frame"} <= saved.keys():
+        raise UserError("this is not the description of a diffusion model", where=str(path), fix="It is damaged.")
+    if saved["model"] != model.name:
+        raise UserError(f"a model '{saved['model']}' is saved here, not '{model.name}'", where=str(path))
+    for entry in fields(model):
+        if not entry.init or entry.name in _OF_TRAINING:
+            continue
+        given, stored = getattr(model, entry.name), saved["fields"][entry.name]
+        if given != entry.default and not _agrees(given, stored):
+            raise UserError(
+                f"{entry.name} is {stored!r} in the saved model, but {given!r} was asked for", where=str(path),
+                fix=f"Change '{entry.name}:' of the model, or train it anew.",
+            )
+        setattr(model, entry.name, stored)
+    at = saved["frame"]
+    model.frame = Frame(tuple(at["shape"]), tuple(at["mean"]), at["scale"], at["rms"])
+    model.parts()
+    model.module = load_network(model.net, folder / model.net.folder)
+    _adapter_files.load(model.module, folder)
+
+
+def _name(spec: str | Mapping[str, Any]) -> str:
+    return spec if isinstance(spec, str) else str(spec["name"])
+
+
+def _agrees(given: Any, stored: Any) -> bool:
+    """Whether every field that was asked for is the saved one (a component's other fields are its defaults)."""
+    if isinstance(stored, Mapping):
+        asked = {"name": given} if isinstance(given, str) else given
+        return all(stored.get(name) == value for name, value in asked.items())
+    return bool(given == stored)

@@ -1,0 +1,187 @@
+"""How a diffusion model makes samples, and the Gaussian transitions of its stochastic sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from upturn import seeds
+from upturn.diffusion import samplers
+from upturn.diffusion.denoiser import Condition, Denoise, denoised, spread
+from upturn.diffusion.guidance import guided
+from upturn.errors import UserError
+from upturn.models._diffusion.normalization import carried
+from upturn.types import Array, Prompt
+
+if TYPE_CHECKING:
+    from upturn.models._diffusion.base import Diffusion
+
+Run = Callable[..., Tensor]
+_AVERAGING, _FARTHEST = frozenset({"heun", "churn"}), 1e5  # a table of cosine betas ends at 2 * 10^4
+
+
+@dataclass(frozen=True)
+class DiffusionSampling:
+    """``guidance`` 1 is none; ``batch`` rows are made at once, which changes nothing but speed and memory."""
+
+    steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions.md
+    sampler: Literal["euler", "heun", "dpmpp_2m", "ancestral", "churn"] = "dpmpp_2m"
+    guidance: float = 1.0
+    guidance_low: float = 0.0  # noise levels between which guidance acts; None: no upper end
+    guidance_high: float | None = None
+    guide: str = ""  # a worse model: of 'models:', 'round 0', a stage, 'STAGE@EPOCH'; empty: without the condition
+    s_churn: float = 40.0  # of the sampler churn: Karras et al. 2022, table 5, ImageNet-64
+    s_min: float = 0.05
+    s_max: float = 50.0
+    s_noise: float = 1.003
+    batch: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+        if not math.isfinite(self.guidance) or not 0 <= self.guidance_low <= self.high:
+            raise ValueError("guidance must be finite, and 0 <= guidance_low <= guidance_high")
+        if self.guide and self.guidance == 1.0:
+            raise ValueError(f"guide '{self.guide}' does nothing at guidance 1; give guidance, for instance 1.5")
+        if self.s_churn < 0 or self.s_noise <= 0:
+            raise ValueError("s_churn must not be below 0, s_noise must be above it")
+
+    @property
+    def high(self) -> float:
+        return math.inf if self.guidance_high is None else self.guidance_high
+
+    @property
+    def passes(self) -> int:
+        """How often a sample goes through a network."""
+        return samplers.evaluations(self.sampler, self.steps) * (2 if self.guidance != 1.0 else 1)
+
+    def run(self) -> Run:
+        """The function of :mod:`upturn.diffusion.samplers`, its constants filled in."""
+        known: dict[str, Run] = {
+            "euler": samplers.euler, "heun": samplers.heun, "dpmpp_2m": samplers.dpmpp_2m,
+            "ancestral": samplers.ancestral,
+            "churn": partial(
+                samplers.churn, s_churn=self.s_churn, s_min=self.s_min, s_max=self.s_max, s_noise=self.s_noise
+            ),
+        }
+        return known[self.sampler]
+
+
+def denoiser(
+    model: Diffusion, condition: Condition, settings: DiffusionSampling, guides: Mapping[str, Any],
+    prompts: Sequence[Prompt] = (),
+) -> Denoise:
+    """D for N rows of condition, with the guidance of the settings, in the model's coordinates.
+
+    ``prompts`` are those of the rows: a guide makes its own condition of them.
+    """
+
+    def plain(of: Diffusion, asked: Condition) -> Denoise:
+        rows = of.prepared(asked)
+        return lambda x, sigma: denoised(of.caller, of.module, of.form_of(tuple(x.shape[1:])), x, sigma, rows)
+
+    _check_guidance(model, settings, guides)
+    own = plain(model, condition)
+    if settings.guidance == 1.0:
+        return own
+    if settings.guide:
+        other = guides[settings.guide]
+        other.module.to(model.device)
+        weaker = carried(plain(other, moved(other.condition(prompts), model.device)), other.frame, model.frame)
+    else:
+        weaker = plain(model, model.without(condition, settings))
+    return guided(own, weaker, settings.guidance, settings.guidance_low, settings.high)
+
+
+def moved(condition: Condition, device: torch.device) -> Condition:
+    return {name: column.to(device) for name, column in condition.items()}
+
+
+def _check_guidance(model: Diffusion, settings: DiffusionSampling, guides: Mapping[str, Any]) -> None:
+    where, fix = "settings.guidance", "Set guidance to 1, or name a 'guide:'."
+    if settings.guide and settings.guide not in guides:
+        raise UserError(
+            f"there is no model '{settings.guide}' to guide with", where="settings.guide",
+            fix=f"There: {', '.join(guides) or 'none'}.",
+        )
+    if settings.guidance == 1.0 or settings.guide:
+        return
+    obstacle = model.unguidable()
+    if obstacle:
+        raise UserError(obstacle, where=where, fix=fix)
+
+
+def noise_levels(model: Diffusion, settings: DiffusionSampling) -> Tensor:
+    """(steps + 1,) on the model's device."""
+    try:
+        levels = model.form_of(model.drawn_shape(settings)).sigmas(settings.steps)
+    except ValueError as error:
+        raise UserError(str(error), where="settings.steps") from error
+    if settings.sampler in _AVERAGING and float(levels[0]) > _FARTHEST:
+        raise UserError(
+            f"the sampler '{settings.sampler}' averages two slopes, and this model begins at pure noise, where a step "
+            "is without bound", where="settings.sampler", fix="Use euler, dpmpp_2m or ancestral.",
+        )
+    return levels.to(model.device)
+
+
+def chunks(
+    model: Diffusion, prompts: Sequence[Prompt], keys: Array, settings: DiffusionSampling
+) -> Iterator[tuple[Sequence[Prompt], Condition, Tensor, samplers.Noise]]:
+    """Of every ``batch`` rows: prompts, condition, the start's unit noise, noise of step i (streams 0 and i + 1)."""
+    condition, shape = moved(model.condition(prompts), model.device), model.drawn_shape(settings)
+    for start in range(0, len(prompts), settings.batch):
+        rows = slice(start, start + settings.batch)
+        part = keys[rows]
+
+        def noise(step: int, part: Array = part) -> Tensor:
+            return seeds.normal(part, shape, stream=step + 1).to(model.device)
+
+        yield prompts[rows], {name: column[rows] for name, column in condition.items()}, noise(-1), noise
+
+
+@contextmanager
+def evaluating(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Without gradients and dropout; afterwards each module is as it was."""
+    every = list(modules)
+    before = [module.training for module in every]
+    for module in every:
+        module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in zip(every, before, strict=True):
+            module.train(training)
+
+
+def trajectory(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, noise: samplers.Noise
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ancestral sampling that keeps its path: latents (N, T + 1, ...), log-probs (N, T), the finished rows (N, ...)."""
+    path, said = [x], []
+    for i in range(len(sigmas) - 2):
+        mean, std = samplers.posterior(x, denoise(x, sigmas[i]), sigmas[i], sigmas[i + 1])
+        x = mean + std * noise(i)
+        path.append(x)
+        said.append(normal_log_density(x, mean, std))
+    return torch.stack(path, dim=1), torch.stack(said, dim=1), denoise(x, sigmas[-2])
+
+
+def replay(denoise: Denoise, x: Tensor, after: Tensor, now: Tensor, later: Tensor) -> Tensor:
+    """(N,) nats of the transitions from ``x`` at sigma ``now`` (N,) to ``after`` at ``later`` (N,), with gradient."""
+    mean, std = samplers.posterior(x, denoise(x, now), spread(now, x), spread(later, x))
+    return normal_log_density(after, mean, std)
+
+
+def normal_log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(N,) nats: log N(x; mean, std^2) summed over all but the first dimension; ``std`` broadcasts over x."""
+    terms = ((x - mean) / std).square() + 2 * std.log() + math.log(2 * math.pi)
+    return -0.5 * terms.flatten(1).sum(dim=1)

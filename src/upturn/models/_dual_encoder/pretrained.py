@@ -1,0 +1,155 @@
+"""Dual encoders of ``transformers``: any that AutoModel opens and that gives features of pictures and of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from upturn.embeddings.images import RGB, coloured
+from upturn.errors import UserError
+from upturn.models._hub import located, quiet, without_dropout
+from upturn.types import Array
+
+_FIXED = frozenset({"siglip", "siglip2"})  # trained on texts padded to their full length: the library's docs ask for it
+_LONGEST = 77  # tokens, where nothing says how many it reads (CLIP's)
+_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
+_EVERYTHING = "100TB"  # one file of weights whatever its size
+_FIX = "It needs config.json, model.safetensors, a tokenizer and an image processor's config: CLIP, SigLIP, AltCLIP, …"
+
+
+class Pretrained(nn.Module):
+    """The library's model, asked as ours is: unit vectors of both sides and the scale of their cosines."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @property
+    def scale(self) -> Tensor:
+        found = getattr(self.inner, "logit_scale", None)
+        return torch.ones(()) if found is None else found.reshape(()).exp()
+
+    def picture(self, pixels: Tensor) -> Tensor:
+        return _unit(self.inner.get_image_features(pixel_values=pixels))
+
+    def text(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        return _unit(self.inner.get_text_features(input_ids=ids, attention_mask=mask))
+
+    def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        return self.picture(pixels), self.text(ids, mask), self.scale
+
+
+def _unit(out: Any) -> Tensor:
+    features = out if isinstance(out, Tensor) else out.pooler_output
+    return nn.functional.normalize(features.float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How pictures and texts are made ready: by what the model's own processors say.
+
+    Pictures are resized with antialiasing as tensors, many at once; the library's own processor rounds to whole
+    levels in between, so that values differ by about 1/255.
+    """
+
+    tokenizer: Any
+    processor: Any  # the image processor
+    length: int
+    fixed: bool  # every text is padded to ``length``, and nothing is masked
+
+    def pixels(self, content: Array | Tensor) -> Tensor:
+        """(N, 3, h, w) float32 of (N, H, W, C) uint8."""
+        images = coloured(np.asarray(content)).float()
+        size = _size(self.processor)
+        if tuple(images.shape[2:]) != size:
+            mode = _RESAMPLE.get(int(getattr(self.processor, "resample", 3) or 0), "bicubic")
+            smooth: dict[str, Any] = {} if mode == "nearest" else {"antialias": True, "align_corners": False}
+            images = nn.functional.interpolate(images, size, mode=mode, **smooth).clamp(0, 255)
+        if getattr(self.processor, "do_rescale", True):
+            images = images * getattr(self.processor, "rescale_factor", 1 / 255)
+        if not getattr(self.processor, "do_normalize", True):
+            return images
+        mean, std = (torch.tensor(v).view(1, RGB, 1, 1) for v in (self.processor.image_mean, self.processor.image_std))
+        return (images - mean) / std
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, int]:
+        """(N, L) ids, (N, L) mask, and how many texts were cut."""
+        found = self.tokenizer(
+            list(texts), padding="max_length" if self.fixed else True, truncation=True, max_length=self.length,
+            return_tensors="pt", return_attention_mask=True,
+        )
+        full = [text for text, row in zip(texts, found["attention_mask"], strict=True) if int(row.sum()) >= self.length]
+        whole = self.tokenizer(full, verbose=False)["input_ids"] if full else []
+        return found["input_ids"], found["attention_mask"], sum(len(row) > self.length for row in whole)
+
+
+def _size(processor: Any) -> tuple[int, int]:
+    """What a square picture becomes: the crop where there is one."""
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+    asked: dict[str, Any] = dict(crop or processor.size)
+    edge: Any = asked.get("shortest_edge", asked.get("longest_edge"))
+    return int(asked.get("height", edge)), int(asked.get("width", edge))
+
+
+def read(folder: str | None, hub: str | None) -> tuple[Pretrained, Reader]:
+    """UserError where it is no dual encoder, a file is missing, or weights would have been random."""
+    return located(folder, hub, _read)
+
+
+def _read(name: str, where: str, local: bool) -> tuple[Pretrained, Reader]:
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+
+    plain: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(name, **plain)
+            without_dropout(config, {})
+            for part in ("text_config", "vision_config"):
+                if hasattr(getattr(config, part, None), "to_dict"):
+                    without_dropout(getattr(config, part), {})
+            inner, report = AutoModel.from_pretrained(
+                name, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **plain
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, **plain)
+            processor = AutoImageProcessor.from_pretrained(name, **plain)
+    except Exception as error:  # the readers of weights, JSON and tokenizers raise whatever they like
+        said = str(error).strip().splitlines()
+        raise UserError(f"'{name}' cannot be read as a dual encoder: {said[0] if said else repr(error)}", where=where,
+                        fix=_FIX) from error
+    if not (hasattr(inner, "get_image_features") and hasattr(inner, "get_text_features")):
+        raise UserError(f"a '{config.model_type}' gives no features of pictures and of texts", where=where, fix=_FIX)
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",
+                        where=where, fix="Give a whole dual encoder.")
+    return Pretrained(inner.eval()), Reader(
+        tokenizer, processor, _length(tokenizer, config), config.model_type in _FIXED
+    )
+
+
+def _length(tokenizer: Any, config: Any) -> int:
+    """Tokens of a text at most."""
+    text = getattr(config, "text_config", config)
+    places = getattr(text, "max_position_embeddings", None) or _LONGEST
+    if "roberta" in str(getattr(text, "model_type", "")) or getattr(text, "type_vocab_size", 0) == 1:
+        places -= 1 + (getattr(text, "pad_token_id", None) or 0)  # positions are counted from behind the padding's
+    return min(int(places), int(tokenizer.model_max_length))
+
+
+def save(module: Pretrained, reader: Reader, folder: Path) -> None:
+    """What ``read`` opens, without paths; equal weights give equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inner: Any = module.inner
+    inner.config._name_or_path = ""
+    inner.name_or_path = ""
+    with quiet():
+        inner.save_pretrained(str(folder), max_shard_size=_EVERYTHING)
+        reader.tokenizer.name_or_path = ""
+        reader.tokenizer.save_pretrained(str(folder))
+        reader.processor.save_pretrained(str(folder))

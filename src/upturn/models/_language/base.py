@@ -1,0 +1,161 @@
+"""What all models of text have in common: the fields, the template, the limit, the tokenizer, the files, the cost."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from upturn import seeds
+from upturn.errors import UserError
+from upturn.models._language import checkpoints, template
+from upturn.models._language import tokenizer as _tokenizer
+from upturn.models._language.tokenizer import Codec
+from upturn.store import files
+from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
+
+_SETTINGS = "upturn.json"
+
+
+@dataclass(eq=False)
+class TextModel(ABC):
+    """A causal language model of `transformers`, whatever is read from it. Subclasses say which in the ``_`` methods.
+
+    Exactly one of ``config`` (keys of ``AutoConfig.for_model``, with model_type; random weights), ``folder`` (local)
+    and ``hub`` (a name; the local cache first) says where it comes from.
+    """
+
+    config: dict[str, Any] | None = None
+    folder: str | None = None
+    hub: str | None = None
+    tokenizer: dict[str, Any] = field(default_factory=lambda: {"kind": "characters"})
+    max_length: int | None = None
+    truncated_at_most: float = 0.0  # the share of completions that may be cut; none, unless it is allowed
+    id: str = field(default="", init=False)
+    notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: what was cut or unknown, counted
+    module: torch.nn.Module = field(init=False, repr=False)
+
+    kind: ClassVar[Kind] = "text"
+    name: ClassVar[str]
+    unread: ClassVar[int] = 0  # tokens at the end of a row that are only predicted: they cost nothing
+    indent: ClassVar[int] = 1  # of upturn.json, whose bytes name a saved model
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
+            raise ValueError(f"{self.name} needs exactly one of config, folder and hub")
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
+            raise ValueError("config needs a model_type, such as llama or gpt2")
+        if self.max_length is not None and self.max_length < 2:
+            raise ValueError("max_length is at least 2: BOS, and one token after it")
+        if not 0 <= self.truncated_at_most <= 1:
+            raise ValueError("truncated_at_most is a share between 0 and 1")
+        _tokenizer.check(self.tokenizer)
+
+    @abstractmethod
+    def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
+        """Random weights from torch's stream."""
+
+    @abstractmethod
+    def _from_files(self) -> tuple[torch.nn.Module, Codec]:
+        """What ``folder`` or ``hub`` names."""
+
+    @abstractmethod
+    def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
+        """What ``save`` wrote, adapters on; ``settings`` are upturn.json."""
+
+    def _stated(self) -> str:
+        """What makes the id of a new model, beside key and files."""
+        return json.dumps([self.config, self._settings()], sort_keys=True)
+
+    def _settings(self) -> dict[str, Any]:
+        """JSON-ready: what ``load`` must know beside the weights."""
+        return {}
+
+    def build(self, examples: Samples, key: int) -> None:
+        """Weights (and tokenizer) for these training samples; UserError where the model cannot be had."""
+        self._need_text(examples)
+        seeds.seed_torch(key)
+        if self.config is not None:
+            texts = template.distinct([p.text for p in examples.prompts])[0] + [str(c) for c in examples.content]
+            self.codec, _ = _tokenizer.settle(_tokenizer.train(self.tokenizer, texts), "model.tokenizer")
+            self.module = self._from_config(self.config, self.codec)
+        else:
+            self.module, self.codec = self._from_files()
+        self.id = content_id(self.name, key, self._stated(), self.folder, self.hub)
+        self._positions()
+
+    def _need_text(self, samples: Samples) -> None:
+        if samples.kind != "text":
+            raise UserError(f"{self.name} reads text, and these samples are {samples.kind}", where="model")
+
+    @property
+    def _bare(self) -> Any:
+        return checkpoints.bare(self.module)
+
+    def _positions(self) -> int:
+        """Tokens in a row at most: ``max_length``, or the model's own number of positions."""
+        own = getattr(self._bare.config.get_text_config(), "max_position_embeddings", None)
+        if self.max_length is None and own is None:
+            raise UserError(
+                "this model has no limit of its own", where="model.max_length", fix="State max_length in tokens."
+            )
+        if self.max_length is not None and own is not None and self.max_length > own:
+            raise UserError(
+                f"max_length is {self.max_length}, and the model has only {own} positions", where="model.max_length",
+                fix="Lower max_length, or give the config more positions.",
+            )
+        return int(own if self.max_length is None else self.max_length)  # type: ignore[arg-type]
+
+    def encode(self, samples: Samples) -> Batch:
+        """Ragged "tokens" and "mask" (1 where a token is learned); see ``notes`` for what was cut."""
+        self._need_text(samples)
+        batch, self.notes = template.encode(self.codec, samples, self._positions(), self.truncated_at_most)
+        return batch
+
+    def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
+        return None
+
+    def save(self, folder: Path) -> None:
+        """What the library's own classes and ``AutoTokenizer`` open, adapters, ``upturn.json``; no paths, no times."""
+        checkpoints.save(self.module, folder)
+        self.codec.save(folder)
+        settings = {"model": self.name, "template": template.NAME, **self._settings()}
+        said = json.dumps(settings, indent=self.indent, sort_keys=True, ensure_ascii=False)
+        (folder / _SETTINGS).write_text(said + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """The weights, adapters, heads and tokenizer of ``save``; UserError where they cannot be read."""
+        at = folder / _SETTINGS
+        settings = files.read_json(at)
+        if not isinstance(settings, dict) or settings.get("model") != self.name:
+            raise UserError(f"is not the config of a {self.name}", where=str(at), fix="Use another checkpoint.")
+        if settings.get("template") != template.NAME:
+            raise UserError(
+                f"was trained with the template {settings.get('template')!r}, not {template.NAME!r}", where=str(at)
+            )
+        self.module, self.codec = self._from_saved(folder, settings)
+        self.id = files.tree_hash(folder)[:16]
+
+    def _work(self) -> tuple[float, float]:
+        """Multiplications and additions a token, without attention; and those of one query with one key."""
+        module = self._bare
+        config = module.config.get_text_config()
+        read, written = module.get_input_embeddings(), module.get_output_embeddings()
+        matrices = sum(p.numel() for p in module.parameters() if p.dim() > 1)
+        if written is None or written.weight is not read.weight:
+            matrices -= read.weight.numel()  # looked up, not multiplied; where it is tied it stands for the head
+        return 2.0 * matrices, 4.0 * config.num_hidden_layers * config.hidden_size
+
+    def flops(self, batch: Batch) -> float:
+        """2 a weight and token, and 4 a layer, width and pair of tokens (Kaplan et al. 2020, table 1)."""
+        column = batch.columns["tokens"]
+        if isinstance(column, Ragged):
+            lengths = column.lengths.double() - self.unread
+        else:
+            lengths = torch.full((batch.rows,), float(batch["tokens"].shape[1] - self.unread), dtype=torch.float64)
+        token, pair = self._work()
+        return float((token * lengths + pair * lengths**2).sum())

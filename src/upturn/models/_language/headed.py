@@ -1,0 +1,57 @@
+"""What text models with a head share: [BOS] prompt completion [EOS] in, A numbers out, read at the last token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upturn.models._language import headed_checkpoints
+from upturn.models._language.base import TextModel
+from upturn.models._language.tokenizer import Codec
+from upturn.types import Batch
+
+
+@dataclass(eq=False)
+class HeadedText(TextModel):
+    """A causal language model of `transformers` with a linear head on the state of the last token, EOS.
+
+    Exactly one of ``config`` (random weights), ``folder`` and ``hub`` says which, as in causal_lm; a folder may be that
+    of a causal_lm of an earlier stage or run (the head is then new) or of a model with such a head (it is kept).
+    Padding stands on the right and nothing attends to it: a score is the same in any batch.
+    ``AutoModelForSequenceClassification`` opens what is saved.
+    """
+
+    @property
+    def _outputs(self) -> int:
+        return 1
+
+    def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
+        return headed_checkpoints.from_config(config, codec, self._outputs)
+
+    def _from_files(self) -> tuple[torch.nn.Module, Codec]:
+        return headed_checkpoints.from_files(self.folder, self.hub, self._outputs)[:2]
+
+    def _settle(self, settings: dict[str, Any]) -> None:
+        """Take over what ``_settings`` wrote."""
+
+    def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
+        self._settle(settings)
+        return headed_checkpoints.load(folder, self._outputs)
+
+    def _read(self, batch: Batch) -> Tensor:
+        """(N, A) what the head says, at least float32.
+
+        The library reads it at the last token that is not padding: so whatever a batch was padded with becomes that.
+        (Where the padding token is the tokenizer's unknown one and a *cut* completion ends in it, it is read earlier,
+        in any batch alike, as the library does with the saved model.)
+        """
+        tokens, mask = batch["tokens"], batch["mask"] > 0
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        last = torch.where(mask, places, 0).amax(dim=1, keepdim=True)
+        tokens = torch.where(places > last, self.codec.pad, tokens)
+        said: Tensor = self.module(input_ids=tokens, use_cache=False).logits
+        return said.float() if said.dtype in (torch.bfloat16, torch.float16) else said

@@ -1,0 +1,83 @@
+"""Causal language models with a head read at the last token: what ``AutoModelForSequenceClassification`` opens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upturn.errors import UserError
+from upturn.models import _adapter_files, _adapters, _hub
+from upturn.models._language import checkpoints
+from upturn.models._language.tokenizer import Codec
+
+_HEAD = "score"  # what transformers calls the head of every causal model of this kind
+
+
+def from_config(spec: Mapping[str, Any], codec: Codec, outputs: int) -> torch.nn.Module:
+    """Random weights from torch's stream; the config is checked as that of a language model is."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
+
+    with torch.device("meta"):  # the config alone: nothing is allocated, nothing drawn
+        config = checkpoints.bare(checkpoints.from_config(spec, codec)).config
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise UserError(
+            f"transformers has no '{config.model_type}' with a head of its own", where="model.config.model_type",
+            fix="Use llama, gpt2, gpt_neox, qwen2, …",
+        )
+    config.num_labels = outputs
+    config.use_cache = False
+    module: torch.nn.Module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    return _headed(module, codec, "model.config")
+
+
+def from_files(folder: str | None, hub: str | None, outputs: int) -> tuple[torch.nn.Module, Codec, bool]:
+    """Weights, tokenizer, and whether the head is there or was drawn anew, as it is on a plain language model.
+
+    Adapters of a folder of ours are merged: what was learned in them is in the weights that this begins with.
+    """
+    found = _hub.located(
+        folder, hub, lambda name, where, local: _read(name, outputs, where, local=local, dropout=False)
+    )
+    if folder is not None:
+        _adapter_files.load(found[0], Path(folder))
+        _adapters.merge(found[0])
+    return found
+
+
+def load(folder: Path, outputs: int) -> tuple[torch.nn.Module, Codec]:
+    """What ``_pretrained.save`` wrote of such a module, adapters on."""
+    module, codec, headed = _read(str(folder), outputs, str(folder), local=True, dropout=True)
+    if not headed:
+        raise UserError("the head is missing, and would have been random", where=str(folder),
+                        fix="Use another checkpoint.")
+    _adapter_files.load(module, folder)
+    return module, codec
+
+
+def _read(
+    name: str, outputs: int, where: str, *, local: bool, dropout: bool
+) -> tuple[torch.nn.Module, Codec, bool]:
+    form = _hub.Form(
+        "AutoModelForSequenceClassification", unfit=f" with a head of {outputs}", anew=_HEAD,
+        needs="It needs config.json, model.safetensors and tokenizer.json, all whole, of a causal "
+              "language model, with the same number of outputs if it has a head.",
+        whole="Give a causal language model.", config={"num_labels": outputs, "use_cache": False},
+    )
+    module, codec, headed = _hub.read(form, name, where, local=local, dropout=dropout)
+    return _headed(module, codec, where), codec, headed
+
+
+def _headed(module: torch.nn.Module, codec: Codec, where: str) -> torch.nn.Module:
+    """The module, its padding that of ``codec``: by it the library finds the last token."""
+    inner = checkpoints.bare(module)
+    if not isinstance(getattr(inner, _HEAD, None), torch.nn.Linear):
+        raise UserError(
+            f"the head of a '{inner.config.model_type}' is not read at the last token", where=where,
+            fix="Use a causal language model: llama, gpt2, gpt_neox, qwen2, …",
+        )
+    inner.config.pad_token_id = codec.pad
+    inner.config.get_text_config().pad_token_id = codec.pad
+    return module

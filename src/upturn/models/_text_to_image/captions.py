@@ -1,0 +1,210 @@
+"""The captions a model has met, by key: their tokens, and what frozen text encoders make of them, once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from upturn import seeds
+from upturn.models._language.new_tokens import rows_of
+from upturn.models._text_to_image.architectures.base import Family, Read
+from upturn.models._text_to_image.cache import Cache
+from upturn.types import Stacks
+
+NONE = 0  # the key of no caption at all, which is what guidance leads away from
+
+
+@dataclass(eq=False)
+class Captions:
+    """Rows of text for the denoiser. A batch holds keys of captions, never their embeddings: those stand here once.
+
+    A key is the same in every model, so a batch that meets a model which has never read its captions is an error.
+
+    Encoders in ``frozen`` are read once a caption where ``cache`` says so, each caption alone, so that what it is read
+    as never depends on its neighbours; else at every call. ``trained`` names encoders that the denoiser's module holds:
+    of them only tokens are kept. What is cached is made anew, and ``notes`` says so, when an encoder's weights changed.
+    Captions with a token that a frozen encoder is learning are read at every call, with the gradient of its rows. With
+    a ``shelf`` what encoders say is kept on the disk, and read from there; captions with new tokens never are.
+    """
+
+    family: Family
+    tokenizers: dict[str, Any]  # by the name of the encoder that reads the tokens
+    frozen: Mapping[str, nn.Module]
+    trained: frozenset[str]
+    silent: Mapping[str, Tensor]  # (1, …) in the place of encoders that the pipeline has not
+    cache: bool = True
+    shelf: Cache | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._row: dict[int, int] = {}  # of each key, in the tables below
+        self._texts: list[str] = []  # of each row
+        self._first: Mapping[str, int] = {}  # the first id that is a new token, by encoder
+        self._learned = torch.zeros(0, dtype=torch.bool)  # rows with a new token
+        self._sorted = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)  # keys, and their rows
+        self._tokens: dict[str, dict[str, Tensor]] = {}
+        self._read: dict[str, Stacks] = {}
+        self._stamp = self._weights()
+        self.cut: set[str] = set()  # captions longer than an encoder reads
+        self.keys([None])
+
+    def keys(self, texts: Sequence[str | None]) -> Tensor:
+        """(N,) int64; None is no caption. Captions that were never met are read."""
+        every = {text: NONE if text is None else seeds.key("caption", text) for text in dict.fromkeys(texts)}
+        fresh = {key: text or "" for text, key in every.items() if key not in self._row}
+        if fresh:
+            with torch.inference_mode(False), torch.no_grad():  # sampling may ask first, and training reads them later
+                self._add(list(fresh.values()))
+                self._row |= {key: len(self._row) + i for i, key in enumerate(fresh)}
+                known = torch.tensor(list(self._row), dtype=torch.int64)
+                self._sorted = known.sort()
+        return torch.tensor([every[text] for text in texts], dtype=torch.int64)
+
+    def _rows(self, keys: Tensor) -> Tensor:
+        known, rows = self._sorted
+        place = torch.searchsorted(known, keys).clamp(max=len(known) - 1)
+        if not torch.equal(known[place], keys):
+            raise KeyError("a batch with captions that this model has never read: encode it with this model")
+        return rows[place]
+
+    def reread(self, tokenizers: dict[str, Any], first: Mapping[str, int]) -> None:
+        """All captions again, by tokenizers with new tokens; ``first`` is the first new id of each that has some."""
+        texts, self.tokenizers, self._first = self._texts, tokenizers, first
+        self._texts, self._tokens, self._read, self._learned = [], {}, {}, self._learned[:0]
+        with torch.inference_mode(False), torch.no_grad():
+            self._add(texts)
+        self._stamp = self._weights()
+
+    def silent_about(self, token: str) -> bool:
+        """Whether there are captions, and none has this in it."""
+        return len(self._texts) > 1 and not any(token in text for text in self._texts)
+
+    def _add(self, texts: Sequence[str]) -> None:
+        start, learned = len(self._texts), torch.zeros(len(texts), dtype=torch.bool)
+        self._texts = [*self._texts, *texts]
+        for name, tokenizer in self.tokenizers.items():
+            spelled = _spelled(tokenizer, texts)
+            found = self.family.tokens(name, tokenizer, spelled)
+            self._mark(tokenizer, spelled, found["ids"].shape[1])
+            if name in self._first:
+                learned |= (found["ids"] >= self._first[name]).any(dim=1)
+            held = self._tokens.setdefault(name, {})
+            for key, value in found.items():
+                held[key] = torch.cat([held[key], value]) if key in held else value
+        self._learned = torch.cat([self._learned, learned])
+        if self.cache:
+            _append(self._read, self._reads(torch.arange(start, start + len(texts))))
+
+    def _mark(self, tokenizer: Any, texts: Sequence[str], room: int) -> None:
+        raw = tokenizer.backend_tokenizer
+        raw.no_truncation()
+        raw.no_padding()
+        lengths = [len(found.ids) for found in raw.encode_batch(list(texts))]
+        self.cut |= {text for text, length in zip(texts, lengths, strict=True) if length > room}
+
+    def _reads(self, rows: Tensor) -> dict[str, Stacks]:
+        """What the frozen encoders say of these rows, one at a time."""
+        new = self._learned[rows]
+        if self.shelf is None or bool(new.all()):
+            return self._read_here(rows)
+        found: dict[str, Stacks] = {}
+        back = torch.cat([(~new).nonzero()[:, 0], new.nonzero()[:, 0]]).argsort()
+        kept, own = rows[~new], self._read_here(rows[new])
+        for name, encoder in self.frozen.items():
+            tokens = {key: value[kept] for key, value in self._tokens[name].items()}
+            for key, value in self.shelf.readings(self.family, name, encoder, tokens).items():
+                found[key] = Stacks.joined([value, own[key]] if key in own else [value], back)
+        return found
+
+    def _read_here(self, rows: Tensor) -> dict[str, Stacks]:
+        each = [self._read_rows(rows[i : i + 1], torch.device("cpu")) for i in range(len(rows))]
+        return {key: Stacks.of(torch.cat([said[key] for said in each])) for key in (each[0] if each else ())}
+
+    def _read_rows(
+        self, rows: Tensor, device: torch.device, names: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
+        """By the frozen encoders (of these ``names``), wherever they are; what they say is moved to ``device``."""
+        said: dict[str, Tensor] = {}
+        for name, encoder in self.frozen.items():
+            if names is not None and name not in names:
+                continue
+            at = next(encoder.parameters()).device
+            out = self.family.read(name, encoder, {k: v[rows].to(at) for k, v in self._tokens[name].items()})
+            said |= {key: value.to(device) for key, value in out.items()}
+        return said
+
+    def _weights(self) -> tuple[int, int]:
+        """Changes with every change of a frozen encoder's weights, those that are being learned left out."""
+        still = [p._version for e in self.frozen.values() for p in e.parameters() if not p.requires_grad]
+        return len(still), sum(still)
+
+    @property
+    def learning(self) -> list[Tensor]:
+        """The rows of new tokens that are being learned in frozen encoders."""
+        return [row for row in rows_of(self.frozen.values()) if row.requires_grad]
+
+    def _now(self, said: dict[str, Tensor], at: Tensor, rows: list[Tensor], device: torch.device) -> dict[str, Tensor]:
+        """What was cached, but captions with new tokens as they are read at this moment, with a gradient."""
+        nothing = torch.stack([row.sum() for row in rows]).sum().to(device) * 0.0  # where none asks: a gradient of zero
+        some = self._learned[at].nonzero()[:, 0]
+        if not len(some):
+            return {key: value + nothing for key, value in said.items()}
+        which, back = torch.unique(at[some], return_inverse=True)
+        now, place = self._read_rows(which, device, self._first), some.to(device)
+        return {
+            key: value.index_copy(0, place, now[key][back.to(device)]) if key in now else value
+            for key, value in said.items()
+        }
+
+    def rows(self, keys: Tensor) -> tuple[Read, Mapping[str, Read]]:
+        """N rows of what frozen encoders say, and of the tokens for each trained one, on the device of ``keys``."""
+        device, at = keys.device, self._rows(keys.cpu())
+        if self.cache and self._stamp != self._weights():
+            self._stamp = self._weights()
+            with torch.inference_mode(False), torch.no_grad():
+                self._read = self._reads(torch.arange(len(self._row)))
+            self.notes.append(f"{len(self._row)} captions were read anew: the text encoder's weights had changed")
+        learning = self.learning
+        if self.cache:
+            said = {key: value[at].to(device) for key, value in self._read.items()}
+            said = self._now(said, at, learning, device) if learning else said
+        elif learning:
+            said = self._read_rows(at, device)
+        else:
+            with torch.no_grad():
+                said = self._read_rows(at, device)
+        for value_name, value in self.silent.items():
+            said[value_name] = value.to(device).expand(len(at), *value.shape[1:])
+        tokens = {
+            name: {key: value[at].to(device) for key, value in self._tokens[name].items()}
+            for name in sorted(self.trained)
+        }
+        return self.quiet(said, keys), tokens
+
+    def quiet(self, said: Read, keys: Tensor) -> dict[str, Tensor]:
+        """Zeros where there is no caption, in a pipeline that wants it so."""
+        if not self.family.zeroed:
+            return dict(said)
+        spoken = (keys != NONE).to(torch.float32)
+        return {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in said.items()}
+
+
+def _spelled(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """Texts with each token of several vectors written out, ``<cat>`` as ``<cat> <cat>_1``, as diffusers does."""
+    added = tokenizer.get_added_vocab()
+    found = list(texts)
+    for token in added:
+        if f"{token}_1" in added:
+            count = next(i for i in range(1, len(added) + 1) if f"{token}_{i}" not in added)
+            whole = " ".join([token, *(f"{token}_{i}" for i in range(1, count))])
+            found = [text.replace(token, whole) for text in found]
+    return found
+
+
+def _append(held: dict[str, Stacks], more: Mapping[str, Stacks]) -> None:
+    for key, value in more.items():
+        held[key] = Stacks.joined([held[key], value]) if key in held else value

@@ -1,0 +1,147 @@
+"""A text-to-image model as a folder: a pipeline that plain ``diffusers`` opens, model.json, and adapters beside it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from upturn.diffusion.denoiser import bare
+from upturn.diffusion.files import save_network
+from upturn.errors import UserError
+from upturn.models import _adapter_files, _adapters
+from upturn.models._language.new_tokens import without
+from upturn.models._text_to_image import textual_inversion
+from upturn.models._text_to_image.denoiser import Joint, denoiser_of
+from upturn.models._text_to_image.pipeline import INDEX, SCHEDULER, Pipeline, from_folder, quiet, tokenizer_of
+from upturn.store.files import read_json, to_json
+from upturn.store.weights import linked
+
+_SETTINGS, _WEIGHTS = "model.json", "model.safetensors"
+_EVERYTHING = "100TB"  # one file whatever the size
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # not read, so not kept
+_TRANSIENT = ("is_local", "local_files_only", "name_or_path", "_commit_hash")  # where it was read, not what it is
+
+
+class _Part:
+    """A part of a pipeline for ``save_network``."""
+
+    def config(self, module: nn.Module) -> Mapping[str, Any]:
+        """What its class is made of; some classes note more in their config than they take."""
+        inner: Any = bare(module)
+        taken = inspect.signature(type(inner).__init__).parameters
+        kept = {name: value for name, value in dict(inner.config).items() if name in taken}
+        return {"_class_name": type(inner).__name__, **kept}
+
+
+def save(model: Any, folder: Path) -> None:
+    """A ``TextToImage``; parts that have not changed since they were loaded from a folder of ours are linked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline, inner = model.pipeline, bare(model.module)
+    denoiser = pipeline.family.denoiser
+    with without(pipeline.encoders.values()), _adapters.plain(inner), quiet():
+        save_network(_Part(), denoiser_of(inner), folder / denoiser)  # type: ignore[arg-type]
+        trained = inner.trained() if isinstance(inner, Joint) else {}
+        for name, encoder in trained.items():
+            _encoder(encoder, folder / name)
+        _frozen(pipeline, trained, folder)
+    _adapter_files.save(inner, folder)
+    textual_inversion.save(model, folder)
+    index = {name: value for name, value in pipeline.index.items() if name != "_name_or_path"}
+    for name in _UNUSED:
+        if name in index:
+            index[name] = [None, None]
+    if "requires_safety_checker" in index:
+        index["requires_safety_checker"] = False
+    (folder / INDEX).write_text(to_json(index), encoding="utf-8")
+    (folder / SCHEDULER).mkdir(exist_ok=True)
+    (folder / SCHEDULER / "scheduler_config.json").write_text(to_json(pipeline.scheduler), encoding="utf-8")
+    small = None if model.small is None else asdict(model.small)
+    said = {"model": model.name, "size": model.pixels, "train_text": bool(trained), "config": small}
+    (folder / _SETTINGS).write_text(to_json({**said, "frame": asdict(model.frame)}), encoding="utf-8")
+
+
+def _frozen(pipeline: Pipeline, trained: Iterable[str], folder: Path) -> None:
+    frozen = [name for name in pipeline.encoders if name not in trained]
+    for name in ("vae", *frozen, *map(tokenizer_of, pipeline.tokenizers)):
+        if pipeline.origin is not None:
+            _link(pipeline.origin / name, folder / name)
+        elif name == "vae":
+            save_network(_Part(), pipeline.vae, folder / name)  # type: ignore[arg-type]
+        elif name in frozen:
+            _encoder(pipeline.encoders[name], folder / name)
+    if pipeline.origin is None:
+        for name, tokenizer in pipeline.tokenizers.items():
+            _tokenizer(tokenizer, folder / tokenizer_of(name))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        (target / path.name).unlink(missing_ok=True)
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copyfile(path, target / path.name)
+
+
+def _encoder(encoder: Any, folder: Path) -> None:
+    encoder.config._name_or_path = ""
+    encoder.name_or_path = ""
+    folder.mkdir(parents=True, exist_ok=True)
+    source: Path | None = getattr(encoder, "base_file", None)
+    if linked(source, folder / _WEIGHTS, encoder.state_dict()):
+        assert source is not None
+        shutil.copyfile(source.parent / "config.json", folder / "config.json")
+        return
+    encoder.save_pretrained(str(folder), max_shard_size=_EVERYTHING)
+
+
+def _tokenizer(tokenizer: Any, folder: Path) -> None:
+    """The same bytes wherever it was read and whatever it was used for."""
+    raw = tokenizer.backend_tokenizer
+    raw.no_padding()
+    raw.no_truncation()
+    tokenizer.save_pretrained(str(folder))
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    for transient in _TRANSIENT:
+        said.pop(transient, None)
+    path.write_text(to_json(said), encoding="utf-8")
+
+
+def load(model: Any, folder: Path) -> tuple[Pipeline, dict[str, Any]]:
+    """The pipeline of ``save`` and what model.json says, which the model's own fields must not contradict."""
+    path = folder / _SETTINGS
+    said = read_json(path)
+    if not isinstance(said, dict) or not {"model", "size", "train_text", "config"} <= said.keys():
+        raise UserError("this is not the description of a text-to-image model", where=str(path), fix="It is damaged.")
+    if said["model"] != model.name:
+        raise UserError(f"a model '{said['model']}' is saved here, not '{model.name}'", where=str(path))
+    if model.size not in (None, said["size"]):
+        raise UserError(
+            f"size is {said['size']} in the saved model, but {model.size} was asked for", where=str(path),
+            fix="Change 'size:' of the model, or train it anew.",
+        )
+    for key, value in (model.config or {}).items():
+        if said["config"] is not None and said["config"].get(key) != value:
+            raise UserError(
+                f"config.{key} is {said['config'].get(key)!r} in the saved model, but {value!r} was asked for",
+                where=str(path), fix=f"Change '{key}:' of the config, or train it anew.",
+            )
+    if (folder / _adapter_files.FOLDER).is_dir() and said["train_text"] != model.trains_text:
+        raise UserError(
+            f"its adapters were trained with train_text: {str(said['train_text']).lower()}", where=str(path),
+            fix="Ask for the same.",
+        )
+    pipeline = from_folder(folder, str(folder), own=True)
+    for name, encoder in pipeline.encoders.items():
+        encoder.base_file = folder / name / _WEIGHTS  # type: ignore[assignment]
+    return pipeline, said
