@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import tiny_pipelines as tiny
 from test_textual_inversion import TEXTS, built, drawn, fresh, pictures, same, theirs, trained
+from upturn.adapter_layers import injection
 from upturn.adapters.adalora import Adalora
 from upturn.adapters.dora import Dora
 from upturn.adapters.full import Full
@@ -20,7 +21,6 @@ from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.errors import UserError
 from upturn.export import adapter_formats
-from upturn.models import _adapters
 from upturn.models._text_to_image.sgm_names import sgm
 
 LINEAR = ["to_q", "to_v", "q_proj", "fc1"]
@@ -74,7 +74,7 @@ def test_kohyas_keys_of_a_lora_are_read_by_diffusers_own_converter(kind: str, tm
     adapter_formats.write(model, "kohya", tmp_path / "out")
     held = load_file(tmp_path / "out" / "lora.safetensors")
     assert all(name.split(".", 1)[1] in ("lora_down.weight", "lora_up.weight", "alpha") for name in held)
-    assert len(held) == 3 * len(_adapters.layers(model.module))
+    assert len(held) == 3 * len(injection.layers(model.module))
     pipeline = tiny.opened(tmp_path / "saved")
     pipeline.load_lora_weights(str(tmp_path / "out"), weight_name="lora.safetensors")
     same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))

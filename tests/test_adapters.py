@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from small import POINTS, small
 from test_models_text import GPT2, LLAMA, NEOX, built, worked
 from upturn import seeds, trainer
+from upturn.adapter_layers import injection
 from upturn.adapters import _ranks, _targets
 from upturn.adapters._entry import AtEntry
 from upturn.adapters.adalora import Adalora
@@ -35,7 +36,6 @@ from upturn.export import run as exports
 from upturn.export import weights as merging
 from upturn.feeds import FixedFeed
 from upturn.loop import loop
-from upturn.models import _adapters
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.models.pixels import Pixels
 from upturn.models.points import Points
@@ -130,7 +130,7 @@ def loaded(kind: str, folder: Path) -> Any:
 
 
 def base_of(model: Any) -> dict[str, torch.Tensor]:
-    with _adapters.plain(model.module):
+    with injection.plain(model.module):
         return {name: value.clone() for name, value in model.module.state_dict().items()}
 
 
@@ -180,12 +180,12 @@ def test_a_stage(name: str, kind: str, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     check_in_plain_peft(model, kind, name, tmp_path / "model", after)
     again = loaded(kind, tmp_path / "model")
-    assert _adapters.names(again.module) == [name]
+    assert injection.names(again.module) == [name]
     torch.testing.assert_close(said(again, kind), after, atol=1e-5, rtol=1e-5)
     again.save(tmp_path / "again")
     assert tree_hash(tmp_path / "model") == tree_hash(tmp_path / "again")
     adapter.merge(again)
-    assert not _adapters.names(again.module)
+    assert not injection.names(again.module)
     torch.testing.assert_close(said(again, kind), after, atol=1e-5, rtol=1e-5)
     again.save(tmp_path / "merged")
     assert not (tmp_path / "merged" / "adapters").exists()
@@ -209,7 +209,7 @@ def test_the_same_key_gives_the_same_adapter() -> None:
         model = made("llama")
         torch.manual_seed(key * 100 + len(held))
         Lora(rank=2).attach(model, 5, key)
-        held.append(torch.cat([p.flatten() for p in _adapters.tensors(model.module, "lora").values()]))
+        held.append(torch.cat([p.flatten() for p in injection.tensors(model.module, "lora").values()]))
     assert torch.equal(held[0], held[1]) and not torch.equal(held[0], held[2])
 
 
@@ -265,23 +265,23 @@ def test_a_chain_keeps_every_adapter(chain: tuple[str, ...], kind: str, tmp_path
         adapter.attach(model, 4, number)
         reference = adapter.reference(model)
         earlier = {
-            key: value.clone() for other in _adapters.names(model.module) if other != name
-            for key, value in _adapters.tensors(model.module, other).items()
+            key: value.clone() for other in injection.names(model.module) if other != name
+            for key, value in injection.tensors(model.module, other).items()
         }
         list(fit(model, kind, adapter, 4, attach=False))
         torch.testing.assert_close(said(reference, kind), before, atol=2e-6, rtol=2e-6)
         assert (said(model, kind) - before).abs().max() > MOVED
-        now = {k: v for o in _adapters.names(model.module) if o != name
-               for k, v in _adapters.tensors(model.module, o).items()}
+        now = {k: v for o in injection.names(model.module) if o != name
+               for k, v in injection.tensors(model.module, o).items()}
         assert all(torch.equal(now[key], value) for key, value in earlier.items())
         after = said(model, kind)
         model.save(tmp_path / str(number))
         model = loaded(kind, tmp_path / str(number))
         torch.testing.assert_close(said(model, kind), after, atol=1e-5, rtol=1e-5)
-    assert _adapters.names(model.module) == list(chain)
+    assert injection.names(model.module) == list(chain)
     assert json.loads((tmp_path / str(number) / "adapters" / "order.json").read_text()) == list(chain)
     assert all(torch.equal(value, base[key]) for key, value in base_of(model).items())
-    _adapters.merge(model.module)
+    injection.merge(model.module)
     torch.testing.assert_close(said(model, kind), after, atol=1e-5, rtol=1e-5)
 
 
@@ -326,7 +326,7 @@ def test_a_stage_goes_on_with_an_adapter(name: str, tmp_path: Path) -> None:
     for _ in fit(model, "llama", adapter, attach=False):
         torch.testing.assert_close(said(reference, "llama"), before, atol=1e-6, rtol=1e-6)
     after = said(model, "llama")
-    assert (after - before).abs().max() > 1e-3 and len(_adapters.names(model.module)) == 2
+    assert (after - before).abs().max() > 1e-3 and len(injection.names(model.module)) == 2
     model.save(tmp_path / "next")
     assert sorted(p.name for p in (tmp_path / "next" / "adapters").iterdir() if p.is_dir()) == \
         sorted([name, other.adapter_name])
@@ -342,7 +342,7 @@ def test_an_adapter_of_the_same_name_must_be_the_same() -> None:
     with pytest.raises(UserError, match=r"asks otherwise"):
         Lora(rank=3, modules=["q_proj"]).attach(model, 1, 1)
     Lora(rank=4, adapter_name="second").attach(model, 1, 1)
-    assert _adapters.names(model.module) == ["lora", "second"]
+    assert injection.names(model.module) == ["lora", "second"]
 
 
 def test_full_training_keeps_adapters_apart(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_full_training_keeps_adapters_apart(tmp_path: Path) -> None:
     assert any(not torch.equal(value, base[key]) for key, value in base_of(model).items())
     torch.testing.assert_close(said(reference, "llama"), before)
     model.save(tmp_path)
-    assert _adapters.names(loaded("llama", tmp_path).module) == ["lora"]
+    assert injection.names(loaded("llama", tmp_path).module) == ["lora"]
     torch.testing.assert_close(said(loaded("llama", tmp_path), "llama"), said(model, "llama"), atol=1e-6, rtol=1e-6)
 
 
@@ -397,7 +397,7 @@ def test_adalora_agrees_with_peft_on_the_same_gradients() -> None:
     config = model.module.peft_config["adalora"]
     theirs = RankAllocator(model.module, config, "adalora")
     layers = [layer for _, layer in _ranks.ranked(model.module, "adalora")]
-    own = list(_adapters.tensors(model.module, "adalora").values())
+    own = list(injection.tensors(model.module, "adalora").values())
     draw = torch.Generator().manual_seed(4)
     for step in range(1, 16):
         values = [torch.randn(p.shape, generator=draw) for p in own]
@@ -680,9 +680,9 @@ def test_peft_is_told_exactly_these_layers(part: str, tmp_path: Path) -> None:
     wanted = [part] if "\\" not in part else f"model.{part}"
     paths = _targets.targets(model.module, wanted, Lora().kinds())
     Lora(rank=2, modules=wanted).attach(model, 1, 1)
-    assert [path for path, _ in _adapters.layers(model.module)] == paths
+    assert [path for path, _ in injection.layers(model.module)] == paths
     model.save(tmp_path)
-    assert [path for path, _ in _adapters.layers(loaded(kind, tmp_path).module)] == paths
+    assert [path for path, _ in injection.layers(loaded(kind, tmp_path).module)] == paths
 
 
 def test_narrow_layers_have_no_decomposition_of_a_higher_rank() -> None:
@@ -741,7 +741,7 @@ def test_wrapped_modules_are_seen_through() -> None:
     wrapper = torch.nn.Module()
     wrapper.module = bare
     model.module = wrapper
-    assert _adapters.inner(model.module) is bare and model._bare is bare
+    assert injection.inner(model.module) is bare and model._bare is bare
     assert Adalora(rank=2).regulariser(model) is not None
     assert AtEntry(bare, [], []).train().training is False
 

@@ -157,10 +157,10 @@ def test_a_model_learns_the_same(config: dict[str, Any], dtype: torch.dtype, mon
 def test_under_lora_the_frozen_head_needs_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     from peft import LoraConfig
 
-    from upturn.models import _adapters
+    from upturn.adapter_layers import injection
 
     model = model_of(LLAMA)
-    _adapters.inject(model.module, "a", LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    injection.inject(model.module, "a", LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
     model.module.requires_grad_(False)
     for name, parameter in model.module.named_parameters():
         parameter.requires_grad_("lora_" in name)
@@ -209,14 +209,14 @@ def test_a_cap_is_seen_even_where_all_logits_are_zero() -> None:
 def test_a_head_with_an_adapter_or_a_hook_is_not_plain() -> None:
     from peft import LoraConfig
 
-    from upturn.models import _adapters
+    from upturn.adapter_layers import injection
 
     hooked = model_of(LLAMA)
     assert plain_head.plain_head(hooked.module) is hooked.module.lm_head
     hooked.module.lm_head.register_forward_hook(lambda *_: None)
     assert plain_head.plain_head(hooked.module) is None
     adapted = model_of(LLAMA)
-    _adapters.inject(adapted.module, "a", LoraConfig(r=2, target_modules=["lm_head"]))
+    injection.inject(adapted.module, "a", LoraConfig(r=2, target_modules=["lm_head"]))
     assert plain_head.plain_head(adapted.module) is None
 
 

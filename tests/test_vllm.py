@@ -18,9 +18,9 @@ import torch
 
 from test_models_text import trained, worked
 from upturn import seeds
+from upturn.adapter_layers import injection
 from upturn.config import components
 from upturn.errors import RunError, UserError
-from upturn.models import _adapters
 from upturn.models._language import vllm as _vllm
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.store import tables
@@ -189,7 +189,7 @@ def test_adapters_are_merged_for_it_and_untouched_here(vllm: type[Engine], dora:
     plain = {name: value.clone() for name, value in model.module.state_dict().items()}
     for name in ("first", "second"):
         seeds.seed_torch(3)
-        _adapters.inject(model.module, name, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], use_dora=dora))
+        injection.inject(model.module, name, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], use_dora=dora))
     for name, parameter in model.module.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)

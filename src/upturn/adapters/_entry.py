@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from upturn.models import _adapters as adapters
+from upturn.adapter_layers import injection as adapters
 
 
 class AtEntry(nn.Module):

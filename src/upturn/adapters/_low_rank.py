@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from upturn import seeds
+from upturn.adapter_layers import injection as adapters
 from upturn.adapters import _targets
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
-from upturn.models import _adapters as adapters
 from upturn.models._language.heads import trained_whole
 from upturn.protocols import Trainable
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from upturn.models import _adapters as adapters
+from upturn.adapter_layers import injection as adapters
 
 _BETA = 0.85  # of both averages, as in the paper (section 4)
 _PARTS = ("E", "A", "B")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from upturn.adapter_layers import injection as adapters
 from upturn.errors import UserError
-from upturn.models import _adapters as adapters
 from upturn.models._language.heads import trained_whole
 
 ALL = "all-linear"

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from upturn.adapter_layers import injection as adapters
 from upturn.adapters import _ranks
 from upturn.adapters._low_rank import LowRank
 from upturn.adapters._targets import linear_kinds
-from upturn.models import _adapters as adapters
 from upturn.protocols import Trainable
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from upturn.adapter_layers import injection as adapters
 from upturn.adapters._low_rank import LowRank
 from upturn.adapters._targets import linear_kinds
 from upturn.errors import UserError
-from upturn.models import _adapters as adapters
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from upturn.models import _adapters as adapters
+from upturn.adapter_layers import injection as adapters
 from upturn.protocols import Trainable
 
 

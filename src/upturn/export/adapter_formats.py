@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upturn.adapter_layers import injection as adapters
 from upturn.diffusion.denoiser import bare
 from upturn.errors import UserError
-from upturn.models import _adapters as adapters
 from upturn.models._text_to_image import textual_inversion
 from upturn.models._text_to_image.denoiser import Joint
 from upturn.models._text_to_image.sgm_names import sgm

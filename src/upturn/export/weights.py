@@ -24,11 +24,11 @@ def write(run: Run, unit: str, folder: Path) -> None:
     if not any((source / name).is_dir() for name in _BESIDE):
         shutil.copytree(source, folder)
         return
-    from upturn.models import _adapters
+    from upturn.adapter_layers import injection
     from upturn.models._text_to_image import textual_inversion
 
     policy = _loaded(run, unit, source)
-    _adapters.merge(policy.module)
+    injection.merge(policy.module)
     if getattr(policy, "words", ()):
         textual_inversion.merge(policy)
     policy.save(folder)

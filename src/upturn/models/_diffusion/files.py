@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from upturn.adapter_layers import files, injection
 from upturn.diffusion.denoiser import bare
 from upturn.diffusion.files import load_network, save_network
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _adapters
 from upturn.models._diffusion.normalization import Frame
 from upturn.store.files import read_json, to_json
 
@@ -24,9 +24,9 @@ _OF_TRAINING = {"label_dropout", "draws"}  # may differ from what the saved mode
 def save(model: ClassDiffusion, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     inner = bare(model.module)
-    with _adapters.plain(inner):
+    with injection.plain(inner):
         save_network(model.net, inner, folder / model.net.folder)
-    _adapter_files.save(inner, folder)
+    files.save(inner, folder)
     scheduler = dict(model.form.scheduler())
     (folder / _SCHEDULER).mkdir(exist_ok=True)
     (folder / _SCHEDULER / "scheduler_config.json").write_text(to_json(scheduler), encoding="utf-8")
@@ -70,7 +70,7 @@ def load(model: ClassDiffusion, folder: Path) -> None:
     model.frame = Frame(tuple(at["shape"]), tuple(at["mean"]), at["scale"], at["rms"])
     model.parts()
     model.module = load_network(model.net, folder / model.net.folder)
-    _adapter_files.load(model.module, folder)
+    files.load(model.module, folder)
 
 
 def _name(spec: str | Mapping[str, Any]) -> str:

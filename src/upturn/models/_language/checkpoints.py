@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from upturn.adapter_layers import files, injection
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _adapters
 from upturn.models._hub import Form, located, quiet, read, without_dropout
 from upturn.models._language import heads
 from upturn.models._language.tokenizer import Codec
@@ -96,7 +96,7 @@ def load(folder: Path) -> tuple[torch.nn.Module, Codec]:
     inner: Any = module
     inner.base_file = folder / _WEIGHTS
     heads.load(inner, folder)
-    _adapter_files.load(inner, folder)
+    files.load(inner, folder)
     return module, codec
 
 
@@ -110,7 +110,7 @@ def save(module: torch.nn.Module, folder: Path) -> None:
     inner.name_or_path = ""
     folder.mkdir(parents=True, exist_ok=True)
     source: Path | None = getattr(inner, "base_file", None)
-    with quiet(), _adapters.plain(inner):
+    with quiet(), injection.plain(inner):
         if source is not None and linked(source, folder / _WEIGHTS, inner.state_dict()):
             for name in _CONFIGS:
                 if (source.parent / name).is_file():
@@ -118,4 +118,4 @@ def save(module: torch.nn.Module, folder: Path) -> None:
         else:
             inner.save_pretrained(str(folder), max_shard_size=_EVERYTHING)
     heads.save(inner, folder)
-    _adapter_files.save(inner, folder)
+    files.save(inner, folder)

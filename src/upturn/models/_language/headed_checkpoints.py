@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from upturn.adapter_layers import files, injection
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _adapters, _hub
+from upturn.models import _hub
 from upturn.models._language import checkpoints
 from upturn.models._language.tokenizer import Codec
 
@@ -42,8 +43,8 @@ def from_files(folder: str | None, hub: str | None, outputs: int) -> tuple[torch
         folder, hub, lambda name, where, local: _read(name, outputs, where, local=local, dropout=False)
     )
     if folder is not None:
-        _adapter_files.load(found[0], Path(folder))
-        _adapters.merge(found[0])
+        files.load(found[0], Path(folder))
+        injection.merge(found[0])
     return found
 
 
@@ -53,7 +54,7 @@ def load(folder: Path, outputs: int) -> tuple[torch.nn.Module, Codec]:
     if not headed:
         raise UserError("the head is missing, and would have been random", where=str(folder),
                         fix="Use another checkpoint.")
-    _adapter_files.load(module, folder)
+    files.load(module, folder)
     return module, codec
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from upturn.adapter_layers import injection
 from upturn.errors import RunError, UserError
-from upturn.models import _adapters
 from upturn.models._hub import quiet
 from upturn.models._language.checkpoints import bare
 from upturn.models._language.generate import Choice, Decoded
@@ -113,7 +113,7 @@ def _decoded(found: Sequence[Any], stop: int, choice: Choice) -> Decoded:
 
 def _engine(inner: Any, positions: int) -> Any:
     """The engine of these weights: that of the last call if not one of them has been written since."""
-    state = (positions, *_adapters.names(inner), *((p.data_ptr(), p._version) for p in inner.parameters()))
+    state = (positions, *injection.names(inner), *((p.data_ptr(), p._version) for p in inner.parameters()))
     if _held and _held[0].module() is inner and _held[0].state == state:
         return _held[0].engine
     _held.clear()  # before the next is made: its memory is needed
@@ -124,7 +124,7 @@ def _engine(inner: Any, positions: int) -> Any:
 def _made(inner: Any, positions: int) -> Any:
     vllm: Any = importlib.import_module("vllm")
     with tempfile.TemporaryDirectory(prefix="upturn-vllm-") as folder:
-        with quiet(), _adapters.merged(inner), _adapters.plain(inner):
+        with quiet(), injection.merged(inner), injection.plain(inner):
             inner.save_pretrained(folder)
         return vllm.LLM(
             model=folder, skip_tokenizer_init=True, generation_config="vllm", trust_remote_code=False,

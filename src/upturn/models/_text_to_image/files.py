@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
+from upturn.adapter_layers import files, injection
 from upturn.diffusion.denoiser import bare
 from upturn.diffusion.files import save_network
 from upturn.errors import UserError
-from upturn.models import _adapter_files, _adapters
 from upturn.models._language.new_tokens import without
 from upturn.models._text_to_image import textual_inversion
 from upturn.models._text_to_image.denoiser import Joint, denoiser_of
@@ -46,13 +46,13 @@ def save(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pipeline, inner = model.pipeline, bare(model.module)
     denoiser = pipeline.family.denoiser
-    with without(pipeline.encoders.values()), _adapters.plain(inner), quiet():
+    with without(pipeline.encoders.values()), injection.plain(inner), quiet():
         save_network(_Part(), denoiser_of(inner), folder / denoiser)  # type: ignore[arg-type]
         trained = inner.trained() if isinstance(inner, Joint) else {}
         for name, encoder in trained.items():
             _encoder(encoder, folder / name)
         _frozen(pipeline, trained, folder)
-    _adapter_files.save(inner, folder)
+    files.save(inner, folder)
     textual_inversion.save(model, folder)
     index = {name: value for name, value in pipeline.index.items() if name != "_name_or_path"}
     for name in _UNUSED:
@@ -136,7 +136,7 @@ def load(model: Any, folder: Path) -> tuple[Pipeline, dict[str, Any]]:
                 f"config.{key} is {said['config'].get(key)!r} in the saved model, but {value!r} was asked for",
                 where=str(path), fix=f"Change '{key}:' of the config, or train it anew.",
             )
-    if (folder / _adapter_files.FOLDER).is_dir() and said["train_text"] != model.trains_text:
+    if (folder / files.FOLDER).is_dir() and said["train_text"] != model.trains_text:
         raise UserError(
             f"its adapters were trained with train_text: {str(said['train_text']).lower()}", where=str(path),
             fix="Ask for the same.",

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from upturn.adapter_layers import injection as adapters
 from upturn.errors import UserError
-from upturn.models import _adapters as adapters
 from upturn.store.files import read_json, to_json
 
 FOLDER = "adapters"
