@@ -22,7 +22,7 @@ import numpy as np
 from common import say
 from drawn import draw, opened, outcome
 
-from upturn.plan.outlook import foresee
+from upturn.plan.disk_and_theory import foresee
 from upturn.theory import kind_of
 
 TUNING, FRESH = 0, 1_000_000  # the first seeds

@@ -283,7 +283,7 @@ def test_the_recipe_comes_back_from_its_yaml() -> None:
 
 
 def test_the_plan_counts_votes_and_hours() -> None:
-    from upturn.plan.expected import kept, votes
+    from upturn.plan.expected_counts import kept, votes
 
     rounds = small(VOTED, "rounds.people.overlap=3", "rounds.people.seconds=60").rounds
     assert rounds is not None and kept(rounds) == 10

@@ -22,7 +22,7 @@ from upturn.data.mixer import Mixer
 from upturn.feeds import FixedFeed
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
-from upturn.plan import expected, timing
+from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Planner
 from upturn.plan.timing import Line
 from upturn.store import tables
@@ -110,7 +110,7 @@ def test_a_mixture_has_as_many_rows_as_foreseen(policy: Any, share: str, number:
     assert recipe.rounds is not None
     mixer = Mixer(policy=policy, lambda_=recipe.rounds.mix.lambda_, rounds=3)
     made = mixer.mix(parts[0], parts[1:], key=1, round=number)
-    assert expected.mixed(recipe.rounds.mix, sizes, 3) == len(made.samples)
+    assert expected_counts.mixed(recipe.rounds.mix, sizes, 3) == len(made.samples)
 
 
 def _points(count: int, place: int) -> Samples:

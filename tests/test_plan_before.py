@@ -19,7 +19,7 @@ from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.models._text_to_image.latents import Latents
-from upturn.plan import before, expected, timing
+from upturn.plan import expected_counts, preprocessing, timing
 from upturn.plan.planner import Planner
 from upturn.scorers.ink import Ink
 from upturn.store import tables
@@ -94,7 +94,7 @@ def test_a_caption_that_a_run_would_refuse_is_refused(data: Path) -> None:
         recipe = asked(data, f"{place}={{name: template, template: 'a ${{colour}}'}}")
         parts = assemble(recipe)
         with pytest.raises(UserError, match="no such field"):
-            before.worded(parts, parts.source.load())
+            preprocessing.worded(parts, parts.source.load())
 
 
 @pytest.mark.parametrize("around", [False, True])
@@ -113,7 +113,7 @@ def test_captions_of_a_model_are_timed_on_a_few(
     if around:
         strategy = f"{{name: quality, of: {strategy}, by: sort, words: {{k0: fine}}}}"
     parts = assemble(asked(data, f"captions={strategy}", "evaluate.captions={name: generated, folder: other}"))
-    splits, rows = before.worded(parts, parts.source.load())
+    splits, rows = preprocessing.worded(parts, parts.source.load())
     assert [(row.unit, row.step, row.samples) for row in rows] == [
         ("data", "captions", COUNT), ("data/main", "captions", COUNT // 4)]
     assert [row.seconds for row in rows] == pytest.approx([5.0 + 0.5 * COUNT, 5.0 + 0.5 * COUNT / 4])
@@ -128,10 +128,10 @@ def test_the_filter_costs_what_its_scorers_do(
         return Scores("ink", np.zeros(len(samples)), objects([""] * len(samples)))
 
     monkeypatch.setattr(Ink, "score", score)
-    monkeypatch.setattr(before, "_FILTERED", 12)
+    monkeypatch.setattr(preprocessing, "_FILTERED", 12)
     parts = assemble(asked(data))
     planner = Planner(parts, parts.source.load(), 0.0)
-    kept, row, notes = before.filtered(parts, planner.splits, planner.tools)
+    kept, row, notes = preprocessing.filtered(parts, planner.splits, planner.tools)
     assert row.samples == 24 and row.seconds == pytest.approx(0.125 * 24, abs=0.05) and not notes
     assert len(kept) == 17 and len(set(kept.ids)) == 17
 
@@ -142,7 +142,7 @@ def test_the_filter_costs_what_its_scorers_do(
 ])
 def test_what_a_filter_is_expected_to_keep(curate: str, kept: int, data: Path) -> None:
     found = asked(data, f"filter.curate={curate}").filter
-    assert found is not None and expected.after_filter(found, 100) == kept
+    assert found is not None and expected_counts.after_filter(found, 100) == kept
 
 
 COUNTED = [(20, None), (30, None), (34, 4), (38, 4)]  # samples of each training, and how many of them a round made
@@ -154,7 +154,7 @@ COUNTED = [(20, None), (30, None), (34, 4), (38, 4)]  # samples of each training
 def test_a_cache_on_the_disk_asks_about_each_real_picture_once(
     kept: bool, dear: bool, wanted: Sequence[int], clock: SimpleNamespace
 ) -> None:
-    encoding, model, costs = before.Encoding(kept), SimpleNamespace(id="m", dear=dear), [10.0, 0.0, 0.0, 0.0]
+    encoding, model, costs = preprocessing.Encoding(kept), SimpleNamespace(id="m", dear=dear), [10.0, 0.0, 0.0, 0.0]
     rows = []
     for count, made in COUNTED:
         encoding.timed(model, 5, lambda: setattr(clock, "seconds", clock.seconds + costs.pop(0)))

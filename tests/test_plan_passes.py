@@ -17,8 +17,8 @@ from test_plan import ONLINE, SAMPLED, TEXT
 from upturn import plan, trainer
 from upturn.loop import loop
 from upturn.models.causal_lm import CausalLm
-from upturn.plan import passes, planner, timing
-from upturn.plan.passes import Passes
+from upturn.plan import forward_passes, planner, timing
+from upturn.plan.forward_passes import Passes
 
 # 20 pairs in batches of 5: no batch is smaller than the others, whichever come first
 FIXED = TEXT + SAMPLED.replace("    - {epochs: 2, batch_size: 16}\n", "").replace("batch_size: 8", "batch_size: 5")
@@ -30,7 +30,7 @@ def foreseen(found: list[Passes]) -> Iterator[None]:
     """What the plan works out for each training, in the order of the run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("of_a_fixed_set", "of_draws"):
-            own = getattr(passes, name)
+            own = getattr(forward_passes, name)
 
             def noted(*args: Any, own: Any = own) -> Passes:
                 made: Passes = own(*args)

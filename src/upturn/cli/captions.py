@@ -15,7 +15,7 @@ from upturn.cli.work import RecipePath, Settings
 
 if TYPE_CHECKING:
     from upturn.data.captions._statistics import Span
-    from upturn.plan.captions import Preview
+    from upturn.plan.caption_preview import Preview
 
 
 def captions(
@@ -27,7 +27,7 @@ def captions(
 ) -> None:
     """Twenty pictures with their captions, and statistics, by each strategy of a recipe."""
     from upturn.config import recipe as recipes
-    from upturn.plan.captions import previews
+    from upturn.plan.caption_preview import previews
 
     asked = recipes.load(recipe, settings)
     notes, found = previews(asked, runs)

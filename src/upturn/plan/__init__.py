@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
-from upturn.plan import ahead
+from upturn.plan import prefetch
 from upturn.plan.result import Plan, Row
 
 __all__ = ["Plan", "Row", "plan"]
@@ -20,13 +20,13 @@ def plan(recipe: Recipe) -> Plan:
     Raises UserError for whatever ``upturn run`` would refuse.
     """
     source = components.make("source", recipe.data, "data")
-    with ahead.loading(source) as data, _without_collections():
+    with prefetch.loading(source) as data, _without_collections():
         import torch
 
         from upturn.loop.assemble import assemble
-        from upturn.plan.before import worded
-        from upturn.plan.outlook import disk_bytes, theory
+        from upturn.plan.disk_and_theory import disk_bytes, theory
         from upturn.plan.planner import Planner
+        from upturn.plan.preprocessing import worded
         from upturn.plan.rounds import add_rounds
 
         parts = assemble(recipe)

@@ -21,8 +21,9 @@ from upturn.loop.checks.captions import prompt_for
 from upturn.loop.stages.evaluate import Shown
 from upturn.loop.stages.train import encode_examples
 from upturn.loop.tools import Toolbox, where
-from upturn.plan import before, passes, sizes, timing
-from upturn.plan.passes import Passes
+from upturn.plan import forward_passes as passes
+from upturn.plan import preprocessing, sizes, timing
+from upturn.plan.forward_passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
 from upturn.protocols import ClosedForm, Metric, Trainable
@@ -68,7 +69,7 @@ class Planner:
         self._epochs: dict[str, float] = {}  # of the training of a unit
         self._sampled_before = False
         self._words: Line | None = None
-        self._encoding = before.Encoding(isinstance(self.recipe.models["policy"].spec.get("cache"), str))
+        self._encoding = preprocessing.Encoding(isinstance(self.recipe.models["policy"].spec.get("cache"), str))
         self.policy: Any = self._built("policy")
         self.tools = Toolbox(
             splits.train, splits.held_out, splits.classes, parts.features, loader=self._built,
@@ -100,7 +101,7 @@ class Planner:
                 chosen = where(own, model.fit.where, f"models.{name}.fit")
                 self.train_on(f"models/{name}", "fit", self.tools.model(name), model.fit, chosen, len(chosen))
         if self.recipe.filter is not None:
-            kept, row, notes = before.filtered(self.parts, self.splits, self.tools)
+            kept, row, notes = preprocessing.filtered(self.parts, self.splits, self.tools)
             self.splits = replace(self.splits, train=kept)
             self.tools.train = kept
             self.rows.append(row)
@@ -117,7 +118,7 @@ class Planner:
     def words(self, count: int) -> float:
         """Seconds to find the score words of so many pictures."""
         if self._words is None:
-            self._words = before.spoken(self.parts, self.splits, self.tools)
+            self._words = preprocessing.spoken(self.parts, self.splits, self.tools)
         return self._words(count)
 
     def train_on(

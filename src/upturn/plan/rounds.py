@@ -12,7 +12,7 @@ from upturn.data.mixer import expected_real_fraction
 from upturn.feeds import OnlineFeed
 from upturn.loop.checks.captions import prompt_for
 from upturn.loop.tools import where
-from upturn.plan import expected, timing
+from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Draw, Planner, Timed
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.plan.timing import Sampled
@@ -24,7 +24,7 @@ _FITTED = 0.9  # of the judged groups; the others tell what the reward model is 
 
 def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
     """Adds the rows of all rounds; the real fraction of what makes each round's model, from round 0."""
-    planner.notes += [*expected.guesses(rounds), *expected.votes(rounds)]
+    planner.notes += [*expected_counts.guesses(rounds), *expected_counts.votes(rounds)]
     if rounds.sample is None:
         return _online_rounds(planner, rounds, rounds.train[0])
     return _sampled_rounds(planner, rounds, rounds.sample)
@@ -35,7 +35,7 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
     real = where(planner.splits.train, rounds.mix.where, "rounds.mix")
     settings = planner.parts.sampling
     seen = planner.sampled(pool, asked.candidates, settings, asked.prompts)
-    scoring, count = planner.scoring(seen, asked.prompts), expected.sampled(rounds)
+    scoring, count = planner.scoring(seen, asked.prompts), expected_counts.sampled(rounds)
     flops, fractions = count * planner.policy.sampling_flops(settings), [1.0]
     for number in range(1, rounds.count + 1):
         unit = f"rounds/{number:03d}"
@@ -47,7 +47,7 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 groups = _as_groups(seen, None)
                 planner.train_on(f"{unit}/{name}", "fit", planner.tools.model(name), model.refit, groups, rows)
         planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(asked.prompts) + 2 * COMMIT))
-        sizes = [len(real), *[expected.kept(rounds)] * number]
+        sizes = [len(real), *[expected_counts.kept(rounds)] * number]
         fraction = 1.0
         for turn in rounds.train:
             into = unit if turn is rounds.train[-1] else f"{unit}/{turn.label}"
@@ -57,7 +57,7 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 rows, fraction = len(like) * asked.prompts // seen.prompts, 0.0
                 made = rows
             else:
-                like, rows, made = real, expected.mixed(rounds.mix, sizes, rounds.count), expected.kept(rounds)
+                like, rows, made = real, expected_counts.mixed(rounds.mix, sizes, rounds.count), expected_counts.kept(rounds)
                 if planner.recipe.score_words is not None:
                     planner.rows.append(Row(into, "score_words", made, 0, 0.0, planner.words(made)))
                 fraction = expected_real_fraction(rounds.mix.policy, rounds.mix.lambda_, number, sizes)

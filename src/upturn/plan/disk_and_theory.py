@@ -7,7 +7,7 @@ import torch
 
 from upturn.loop.assemble import Assembly, models_named, reward_bounds
 from upturn.loop.tools import where
-from upturn.plan import expected
+from upturn.plan import expected_counts
 from upturn.plan.planner import Planner
 from upturn.theory import Division, Normal, Shares, Verdict, verdict
 from upturn.theory.case import NOT_BY_REWARD
@@ -59,9 +59,9 @@ def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
     bounded = bool(parts.scorers) and bool(np.isfinite(reward_bounds(parts.scorers)).all())
     count = rounds.mix.real or (len(real) // (rounds.count + 1) if rounds.mix.policy == "fresh" else len(real))
     return verdict(
-        rounds.mix.policy, synthetic=expected.kept(rounds), real=count, rounds=rounds.count,
+        rounds.mix.policy, synthetic=expected_counts.kept(rounds), real=count, rounds=rounds.count,
         lam=rounds.mix.lambda_, curator=curators[-1] if curators else "", candidates=rounds.sample.candidates,
-        kept=expected.share_kept(rounds), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
+        kept=expected_counts.share_kept(rounds), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
         guidance=float(getattr(settings, "guidance", 1.0) or 1.0), modes=max(2, len(splits.classes) or 10),
         size=rounds.mix.size, bounds=reward_bounds(parts.scorers) if bounded else None,
         start=_start(parts, real, policy),

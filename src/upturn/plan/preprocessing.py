@@ -11,7 +11,7 @@ from upturn.data.captioning import captioned, texts
 from upturn.loop.assemble import Assembly
 from upturn.loop.stages.load import caption_key
 from upturn.loop.tools import Toolbox
-from upturn.plan import expected, timing
+from upturn.plan import expected_counts, timing
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.protocols import Caption
 from upturn.types import Array, Samples, Splits, concatenate
@@ -72,7 +72,7 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
         return [curator.curate(some, stand_in(count), tools, 0) for curator in filtering.curators.values()]
 
     line = _scoring(measure, len(train), tools)
-    kept = expected.after_filter(asked, len(train))
+    kept = expected_counts.after_filter(asked, len(train))
     rows: Array = np.linspace(0, len(train) - 1, kept).astype(np.int64)
     return train.take(rows), Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT), _guesses(asked)
 
@@ -96,7 +96,7 @@ def _scoring(measure: Callable[[int], object], count: int, tools: Toolbox) -> ti
 
 def _guesses(asked: Any) -> list[str]:
     names = {spec["name"] for spec in asked.curate}
-    found = [f"the filter's threshold is taken to keep {expected.UNKNOWN_KEPT:.0%} of what it sees"]
+    found = [f"the filter's threshold is taken to keep {expected_counts.UNKNOWN_KEPT:.0%} of what it sees"]
     return found if "threshold" in names else []
 
 
