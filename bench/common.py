@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from upturn import status
 from upturn.cli.progress import Lines
 from upturn.config import recipe
 from upturn.loop import loop
-from upturn.status import RunStatus
+from upturn.runs import status
+from upturn.runs.status import RunStatus
 from upturn.store.run import Run
 from upturn.store.values import read_values
 

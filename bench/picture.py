@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from upturn import status
+from upturn.runs import status
 from upturn.store import tables
 from upturn.store.run import Run
 

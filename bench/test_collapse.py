@@ -6,7 +6,7 @@ import numpy as np
 from common import run, say
 from fixed_point import settled
 
-from upturn.status import RunStatus
+from upturn.runs.status import RunStatus
 
 
 def shares(seen: RunStatus, number: int) -> np.ndarray:

@@ -9,8 +9,8 @@ from common import RUNS, say
 from scipy import stats
 
 from small import GAUSSIAN, small
-from upturn import status
 from upturn.loop import loop
+from upturn.runs import status
 
 # nothing is curated by what the gate measures: the reward of a sample is noise that no model can learn
 NULL = (

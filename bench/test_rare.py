@@ -17,7 +17,7 @@ from upturn.anew import trained
 from upturn.config import recipe
 from upturn.embeddings.inference import forwarded
 from upturn.loop.assemble import assemble
-from upturn.status import RunStatus
+from upturn.runs.status import RunStatus
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Array, Samples, concatenate

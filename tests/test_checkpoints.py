@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from small import POINTS, small
-from upturn import plan, status
+from upturn import plan
 from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.loop.stages.evaluate import read_measured
 from upturn.report import epochs, write
 from upturn.report.facts import Facts
+from upturn.runs import status
 from upturn.store import files, tables
 from upturn.store.animation import animated
 from upturn.store.checkpoints import tree_hash

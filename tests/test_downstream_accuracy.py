@@ -193,8 +193,8 @@ grid: {prompts: 2, per_prompt: 1}
 
 
 def test_a_run_asks_for_the_rare_class_and_trains_the_recipes_own_classifier_anew(tmp_path: Any) -> None:
-    from upturn import status
     from upturn.loop import loop
+    from upturn.runs import status
     from upturn.store import tables
 
     asked = recipe.parse(RECIPE, "rare.yaml")

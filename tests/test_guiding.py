@@ -149,10 +149,10 @@ def test_a_sample_of_a_stored_model_may_be_guided_by_any_version(done: Run, tmp_
     """Also by a later round, as SIMS does with a model trained on samples; by itself it is not guided at all."""
     from PIL import Image
 
-    from upturn import sampling
+    from upturn.runs import sample
 
     def made(name: str, *settings: str) -> Array:
-        files = sampling.to_files(done, "rounds/000", ["3"], 2, 0, tmp_path / name, settings)
+        files = sample.to_files(done, "rounds/000", ["3"], 2, 0, tmp_path / name, settings)
         return np.stack([np.asarray(Image.open(file)).astype(int) for file in files])
 
     alone = made("alone", "guidance=1.0", "guide=''")

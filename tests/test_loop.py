@@ -13,9 +13,9 @@ import pytest
 import children
 import upturn
 from small import GAUSSIAN, POINTS, small
-from upturn import status
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
+from upturn.runs import status
 from upturn.store import faults, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from small import GAUSSIAN, POINTS, small
-from upturn import status
 from upturn.loop import loop
+from upturn.runs import status
 from upturn.store import tables
 
 PIXELS = """

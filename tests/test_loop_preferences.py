@@ -10,10 +10,10 @@ import pytest
 
 import children
 from small import small
-from upturn import status
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.report import write
+from upturn.runs import status
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import children
 from small import small
-from upturn import cli, status
+from upturn import cli
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.db.used_votes import votes_of
 from upturn.annotation.db.validation import Answer, Refused
@@ -21,6 +21,7 @@ from upturn.config.recipe import to_yaml
 from upturn.errors import UserError
 from upturn.feedback.stand_in import answer, run_through
 from upturn.loop import loop
+from upturn.runs import status
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dual import COLOURS, Colours, coloured, pictures, tiny_clip
-from upturn import searching
 from upturn.cli import app
 from upturn.data import search
 from upturn.data.search import Index
 from upturn.errors import UserError
+from upturn.runs import search as searching
 from upturn.types import Prompt
 
 

@@ -14,11 +14,12 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from small import GAUSSIAN
-from upturn import report, status
+from upturn import report
 from upturn.curators.subset import Subset
 from upturn.errors import RunError, UserError
 from upturn.loop.stages.evaluate import read_measured
 from upturn.plan import plan
+from upturn.runs import status
 from upturn.store.run import Run
 from upturn.studies import foresight, results, study
 from upturn.studies.conduct import conduct

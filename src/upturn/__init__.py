@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from upturn.status import RunStatus
+    from upturn.runs.status import RunStatus
 
 __all__ = ["open_run", "run"]
 
@@ -19,9 +19,9 @@ def run(
 
     ``settings`` are ``a.b=value``. Raises ``upturn.errors.UserError`` for bad input, ``RunError`` for a failed run.
     """
-    from upturn import status
     from upturn.config import recipe as recipes
     from upturn.loop import loop
+    from upturn.runs import status
 
     asked = recipes.load(Path(recipe), settings)
     if name is not None:
@@ -31,7 +31,7 @@ def run(
 
 def open_run(folder: str | Path) -> RunStatus:
     """What came of a run that exists."""
-    from upturn import status
+    from upturn.runs import status
     from upturn.store.run import Run
 
     return status.read(Run.open(Path(folder)))

@@ -38,7 +38,7 @@ def open_run(name: str, runs: Path) -> Run:
 
 def round_unit(run: Run, number: int | None) -> str:
     """The unit of a round that has a model; without a number the newest promoted one."""
-    from upturn import status
+    from upturn.runs import status
 
     seen = status.read(run)
     if number is None:

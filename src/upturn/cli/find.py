@@ -11,7 +11,7 @@ import typer
 from upturn.cli.common import RUNS, AsJson, Runs
 
 if TYPE_CHECKING:
-    from upturn.searching import Found
+    from upturn.runs.search import Found
 
 
 def search(
@@ -33,7 +33,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Pictures by words ("french cat") or by a picture, near-duplicates hidden."""
-    from upturn import searching
+    from upturn.runs import search as searching
 
     near = searching.NEAR if near is None else near
     where = searching.place(source, size)

@@ -14,8 +14,8 @@ from upturn.cli.common import RUNS, AsJson, RunName, Runs, open_run
 
 def status(run: RunName, runs: Runs = RUNS, as_json: AsJson = False) -> None:
     """Rounds, metrics, decisions and cost of a run."""
-    from upturn import status as statuses
     from upturn.cli import tables
+    from upturn.runs import status as statuses
 
     found = open_run(run, runs)
     if as_json:
@@ -38,8 +38,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Two runs side by side: what their recipes differ in, and each metric round by round."""
-    from upturn import status as statuses
     from upturn.cli import tables
+    from upturn.runs import status as statuses
 
     one, two = statuses.read(open_run(a, runs)), statuses.read(open_run(b, runs))
     found = statuses.compare(one, two)

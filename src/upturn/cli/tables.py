@@ -25,7 +25,7 @@ def print_run(run: Run) -> None:
     """One row a round: decision, metrics with intervals, real fraction, seconds."""
     from rich.table import Table
 
-    from upturn import status
+    from upturn.runs import status
 
     seen = status.read(run)
     names = list(seen.rounds[0].metrics)[:_MOST_METRICS] or seen.recipe.metric_names()[:_MOST_METRICS]

@@ -27,7 +27,7 @@ def sample(
     runs: Runs = RUNS,
 ) -> None:
     """New samples from a round's model, as files."""
-    from upturn import sampling
+    from upturn.runs import sample as sampling
 
     found = open_run(run, runs)
     files = sampling.to_files(found, round_unit(found, number), prompt, n, seed, to, settings)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from upturn import status as statuses
+from upturn.runs import status as statuses
+from upturn.runs.status import RunStatus
 from upturn.seeds import key
 from upturn.statistics.intervals import bootstrap_mean
-from upturn.status import RunStatus
 from upturn.store import files, tables
 from upturn.store.columns import read_table, to_samples
 from upturn.store.commit import Record

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from upturn import status
 from upturn.errors import UserError
+from upturn.runs import status
 from upturn.store import tables
 from upturn.store.columns import read_table
 from upturn.store.run import Run

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from upturn import status
 from upturn.config import components
 from upturn.config.recipe import Recipe
 from upturn.loop.stages.evaluate import read_measured
-from upturn.status import RunStatus
+from upturn.runs import status
+from upturn.runs.status import RunStatus
 from upturn.store import files, tables
 from upturn.store.run import Run
 from upturn.studies.differences import Arm, differences, marks, over_seeds

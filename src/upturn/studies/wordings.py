@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from upturn import status
 from upturn.config import recipe as recipes
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
+from upturn.runs import status
 from upturn.statistics.consistency import consistency
 from upturn.store import tables
 from upturn.store.run import Run
