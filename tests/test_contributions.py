@@ -18,8 +18,8 @@ from upturn.models.classifier import Classifier
 from upturn.scorers.coverage_gain import CoverageGain
 from upturn.scorers.downstream_gain import DownstreamGain
 from upturn.scorers.fld_gain import FldGain, halves
-from upturn.statistics import kernel_mixture, neighbours, remembered
-from upturn.statistics.kernel_mixture import KernelMixture
+from upturn.statistics import kde, memo, neighbours
+from upturn.statistics.kde import KernelMixture
 from upturn.statistics.scaling import Scale
 from upturn.types import Samples
 
@@ -82,7 +82,7 @@ def test_coverage_gain_is_the_shapley_value_over_all_orders() -> None:
 @pytest.mark.parametrize("cells", [2**24, 300])
 def test_coverage_gains_sum_to_the_metric_whatever_the_blocks(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "_CELLS", cells)
-    remembered._known.clear()
+    memo._known.clear()
     train, points = normal(90, 3, 5), normal(60, 3, 6, 0.8, 0.3)
     shown = evidence(made(points), train, normal(9, 3, 7))
     found = CoverageGain().score(made(points), tools(train)).values
@@ -132,15 +132,15 @@ def test_the_fit_of_widths_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch
     centres, data = normal(70, 4, 13), normal(90, 4, 14)
     kept = KernelMixture.fitted(centres, data)
     held: list[int] = []
-    plain = kernel_mixture._measured
+    plain = kde._measured
 
     def watched(block: Any) -> Any:
         held.append(block.lower.numel())
         return plain(block)
 
-    monkeypatch.setattr(kernel_mixture, "_KEPT", 100)
+    monkeypatch.setattr(kde, "_KEPT", 100)
     monkeypatch.setattr(neighbours, "_CELLS", 700)
-    monkeypatch.setattr(kernel_mixture, "_measured", watched)
+    monkeypatch.setattr(kde, "_measured", watched)
     again = KernelMixture.fitted(centres, data)
     # sums round otherwise, and the fit ends where a step gains 1e-6 nats: the likelihood is what agrees
     assert again.log_density(data).mean() == pytest.approx(kept.log_density(data).mean(), abs=1e-4)

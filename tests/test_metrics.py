@@ -191,13 +191,13 @@ def test_precision_recall_density_coverage_are_brute_force(k, shift):
 
 
 def test_blocks_do_not_change_neighbours(monkeypatch):
-    from upturn.statistics import neighbours, remembered
+    from upturn.statistics import memo, neighbours
 
     shown = evidence(made(normal(90, 3, 1)), normal(70, 3, 2), normal(60, 3, 3))
     names = ["precision", "recall", "density", "coverage", "nearest_real"]
     whole = [(m.value, m.low, m.high) for m in (measure(name, shown) for name in names)]
     monkeypatch.setattr(neighbours, "_CELLS", 500)
-    remembered._known.clear()
+    memo._known.clear()
     assert whole == [(m.value, m.low, m.high) for m in (measure(name, shown) for name in names)]
 
 

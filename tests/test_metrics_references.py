@@ -59,12 +59,12 @@ def test_kid_is_torchmetrics():
 
 def test_kid_in_blocks_is_the_same(monkeypatch):
     from upturn.metrics import kid
-    from upturn.statistics import remembered
+    from upturn.statistics import memo
 
     shown = evidence(made(mixed(90, 6, 1)), mixed(50, 6, 2), mixed(70, 6, 3))
     whole = measure("kid", shown)
     monkeypatch.setattr(kid, "_CELLS", 700)
-    remembered._known.clear()
+    memo._known.clear()
     parts = measure("kid", shown)
     assert [parts.value, parts.low, parts.high] == pytest.approx([whole.value, whole.low, whole.high], rel=1e-4)
     assert parts.details == pytest.approx(whole.details, rel=1e-3)

@@ -11,8 +11,8 @@ from scipy.spatial.distance import cdist
 
 from upturn.metrics import _balls
 from upturn.metrics._balls import round_made, round_real
+from upturn.statistics import memo as memory
 from upturn.statistics import neighbours as module
-from upturn.statistics import remembered as memory
 from upturn.statistics.neighbours import Ground, nearest, neighbours, radii
 
 

@@ -28,7 +28,7 @@ from upturn.models.causal_lm import CausalLm
 from upturn.models.reward_image import RewardImage
 from upturn.models.reward_text import RewardText
 from upturn.models.text_classifier import TextClassifier
-from upturn.statistics import preference
+from upturn.statistics import preference_models
 from upturn.statistics.calibration import calibration_error, reliability
 from upturn.types import Batch, Kind, Outputs, Prompt, Samples, real_samples
 
@@ -252,8 +252,8 @@ def test_thresholds_that_make_no_sense_are_refused() -> None:
     one, yes = torch.zeros(1), torch.tensor([True])
     for wrong in (-0.1, 0.0):
         with pytest.raises(ValueError, match="threshold"):
-            preference.rao_kupper(one, one, yes, wrong)
-    assert float(preference.rao_kupper(one, one, ~yes, 0.0)) == pytest.approx(math.log(0.5))
+            preference_models.rao_kupper(one, one, yes, wrong)
+    assert float(preference_models.rao_kupper(one, one, ~yes, 0.0)) == pytest.approx(math.log(0.5))
     for name, field in (("davidson", {"nu": 0}), ("graded", {"sure": 0.5}), ("bradley_terry", {"margin": -1})):
         with pytest.raises(UserError, match=next(iter(field))):
             objective(name, **field)

@@ -11,7 +11,7 @@ import torch
 
 from upturn.statistics.intervals import bootstrap_mean, jackknife, share, subsample, subsample_masks
 from upturn.statistics.paired import paired_test
-from upturn.statistics.preference import bradley_terry, davidson, plackett_luce, winner_only
+from upturn.statistics.preference_models import bradley_terry, davidson, plackett_luce, winner_only
 
 REPLICAS = 500
 # 4 standard errors of a share of 0.95 over the replicas, and 2 points that the methods may be off

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from upturn.statistics.memo import remembered
 from upturn.statistics.neighbours import Block, Ground, balls, joined, neighbours
-from upturn.statistics.remembered import remembered
 from upturn.types import Array
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.metrics._embedded import strips
-from upturn.statistics.remembered import remembered
+from upturn.statistics.memo import remembered
 from upturn.types import Array
 
 

@@ -11,8 +11,8 @@ from upturn.metrics._embedded import made_features, metric_key, real_features, s
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
+from upturn.statistics.memo import remembered
 from upturn.statistics.neighbours import nearest
-from upturn.statistics.remembered import remembered
 from upturn.types import Array, Measurement
 
 _CLUSTERED = 10_000  # training rows that the cells are made from

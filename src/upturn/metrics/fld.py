@@ -12,8 +12,8 @@ from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import subsample_masks
-from upturn.statistics.kernel_mixture import KernelMixture
-from upturn.statistics.remembered import remembered
+from upturn.statistics.kde import KernelMixture
+from upturn.statistics.memo import remembered
 from upturn.statistics.scaling import Scale
 from upturn.types import Array, Measurement
 

@@ -13,7 +13,7 @@ from upturn.metrics._embedded import Real, made_features, metric_key, real_featu
 from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
-from upturn.statistics.remembered import remembered
+from upturn.statistics.memo import remembered
 from upturn.types import Array, Measurement
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from upturn.errors import UserError
 from upturn.objectives._rows import present
-from upturn.statistics.preference import plackett_luce, winner_only
+from upturn.statistics.preference_models import plackett_luce, winner_only
 from upturn.types import Batch
 
 _MOST_TIED = 12  # candidates: statistics.preference sums over 2^12 sets at most

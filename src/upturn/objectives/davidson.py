@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from upturn.objectives._reward_heads import RewardPairs
-from upturn.statistics.preference import davidson
+from upturn.statistics.preference_models import davidson
 
 
 @dataclass(frozen=True, kw_only=True)

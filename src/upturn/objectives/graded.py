@@ -9,7 +9,7 @@ from torch import Tensor
 
 from upturn.errors import UserError
 from upturn.objectives._reward_heads import RewardPairs
-from upturn.statistics.preference import bradley_terry
+from upturn.statistics.preference_models import bradley_terry
 from upturn.types import Batch
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from upturn.objectives._reward_heads import RewardPairs
-from upturn.statistics.preference import vague
+from upturn.statistics.preference_models import vague
 
 
 @dataclass(frozen=True, kw_only=True)

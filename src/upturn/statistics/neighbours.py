@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from upturn.statistics.remembered import remembered
+from upturn.statistics.memo import remembered
 from upturn.types import Array
 
 if TYPE_CHECKING:
