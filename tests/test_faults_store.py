@@ -14,7 +14,7 @@ import pytest
 
 import upturn.store
 from upturn.errors import UserError
-from upturn.store import checkpoints, faults, files, shards
+from upturn.store import checkpoints, crash_points, files, shards
 from upturn.store.run import Run
 
 STEPS = [("data", "load"), *((f"rounds/{n:03d}", s) for n in range(2) for s in ("sample", "train", "gate"))]
@@ -130,7 +130,7 @@ def undisturbed(child: Child, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 # boundaries of a commit are reached in every step: also in the middle of the run, not only in its first step
-CASES = [*faults.BOUNDARIES, "commit:file-moved:9", "commit:before-record:4", "commit:after-record:4",
+CASES = [*crash_points.BOUNDARIES, "commit:file-moved:9", "commit:before-record:4", "commit:after-record:4",
          "state:before-rename:3"]
 
 
@@ -175,15 +175,15 @@ def test_killed_again_and_again_it_still_ends_the_same(
 
 def test_every_boundary_in_the_code_is_listed_and_the_other_way_round() -> None:
     source = "".join(path.read_text() for path in Path(upturn.store.__path__[0]).glob("*.py"))
-    assert set(re.findall(r'reach\("([^"]+)"\)', source)) == set(faults.BOUNDARIES)
+    assert set(re.findall(r'reach\("([^"]+)"\)', source)) == set(crash_points.BOUNDARIES)
 
 
 def test_a_fault_that_is_none_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(faults.VARIABLE, "commit:lunch:2")
+    monkeypatch.setenv(crash_points.VARIABLE, "commit:lunch:2")
     with pytest.raises(UserError, match="'commit:lunch' is no boundary"):
-        faults.reach("commit:begin")
-    monkeypatch.setenv(faults.VARIABLE, "commit:begin:1000000")
-    faults.reach("commit:begin")
+        crash_points.reach("commit:begin")
+    monkeypatch.setenv(crash_points.VARIABLE, "commit:begin:1000000")
+    crash_points.reach("commit:begin")
 
 
 def test_a_checkpoint_cut_off_is_told_from_a_whole_one(tmp_path: Path) -> None:

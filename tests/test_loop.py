@@ -16,7 +16,7 @@ from small import GAUSSIAN, POINTS, small
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.runs import status
-from upturn.store import faults, tables
+from upturn.store import crash_points, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 from upturn.watch import Watch
@@ -171,7 +171,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return models(folder / "points")
 
 
-@pytest.mark.parametrize("boundary", faults.BOUNDARIES)
+@pytest.mark.parametrize("boundary", crash_points.BOUNDARIES)
 def test_killed_at_a_boundary_it_resumes_to_the_same_bytes(
     boundary: str, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from upturn.config.recipe import Recipe, differences, parse, to_yaml
 from upturn.errors import RunError, UserError
-from upturn.fingerprint import changes, fingerprint
 from upturn.loop import stages
 from upturn.loop.assemble import Assembly, assemble
 from upturn.loop.stages.context import Waiting, Work, round_unit, stage_unit
+from upturn.store.fingerprint import changes, fingerprint
 from upturn.store.run import Run
 from upturn.watch import Watch
 

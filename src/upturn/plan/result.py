@@ -7,8 +7,8 @@ from typing import Any
 
 from upturn import seeds
 from upturn.config.recipe import Recipe, to_yaml
-from upturn.fingerprint import fingerprint
 from upturn.store.files import plain
+from upturn.store.fingerprint import fingerprint
 from upturn.theory import Verdict
 from upturn.types import Array
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from upturn.errors import UserError
 from upturn.store import files
-from upturn.store.faults import reach
+from upturn.store.crash_points import reach
 from upturn.store.files import tree_hash
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any
 
 from upturn.errors import RunError, UserError
 from upturn.store import files
-from upturn.store.faults import reach
+from upturn.store.crash_points import reach
 
 STAGES = "stages"
 _STEP = re.compile(r"[a-z][a-z0-9_-]*")

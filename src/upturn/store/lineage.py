@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from upturn.errors import UserError
-from upturn.store.ancestry import Index, Model
 from upturn.store.columns import read_table
+from upturn.store.lineage_db import Index, Model
 from upturn.types import REAL
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from upturn.errors import UserError
 from upturn.store import files
 from upturn.store.commit import Record
-from upturn.store.faults import reach
+from upturn.store.crash_points import reach
 from upturn.store.units import unit_round
 
 DELETIONS = "deletions.jsonl"

@@ -19,9 +19,9 @@ from upturn.errors import UserError
 from upturn.store import commit as commits
 from upturn.store import files, retention, units
 from upturn.store.commit import STAGES, Draft, Record
-from upturn.store.creation import FINGERPRINT, IDENTITY, RECIPE, new_folder, take_along
-from upturn.store.faults import reach
+from upturn.store.crash_points import reach
 from upturn.store.lock import Lock
+from upturn.store.new_run import FINGERPRINT, IDENTITY, RECIPE, new_folder, take_along
 from upturn.store.units import unit_round
 
 if TYPE_CHECKING:

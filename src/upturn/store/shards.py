@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from upturn.errors import RunError
 from upturn.store import files
-from upturn.store.faults import reach
+from upturn.store.crash_points import reach
 from upturn.types import Stacks, content_id
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from pathlib import Path
 from upturn.config import recipe as recipes
 from upturn.config.recipe import Recipe, to_yaml
 from upturn.errors import RunError, UserError
-from upturn.fingerprint import fingerprint
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.store import files
-from upturn.store.creation import new_folder, take_along
+from upturn.store.fingerprint import fingerprint
+from upturn.store.new_run import new_folder, take_along
 from upturn.store.run import Run
 from upturn.studies.results import RESULTS, results
 from upturn.studies.study import Job, Study, Variant

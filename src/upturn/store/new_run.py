@@ -14,7 +14,7 @@ from typing import Any
 from upturn.errors import UserError
 from upturn.store import files
 from upturn.store.commit import STAGES, Record
-from upturn.store.faults import reach
+from upturn.store.crash_points import reach
 from upturn.store.retention import DELETIONS, Deletion
 from upturn.types import content_id
 
