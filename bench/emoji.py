@@ -16,7 +16,7 @@ from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
 from upturn.metrics._classified import classes_of
 from upturn.store.run import Run
-from upturn.studies import conduct, study
+from upturn.studies import runner, study
 from upturn.watch import Watch
 
 EMOJI = ROOT.parent / "shared" / "data" / "emoji"
@@ -26,7 +26,7 @@ def found(file: str, *only: str) -> Mapping[str, Any]:
     """results.json of a shipped study on the emoji, of all variants or of some; done before, it is only read."""
     asked = study.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}", f"threads={cores()}"])
     asked = asked.only(only) if only else asked
-    folder = conduct.conduct(asked, RUNS, Lines())
+    folder = runner.conduct(asked, RUNS, Lines())
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
 

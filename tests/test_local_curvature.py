@@ -14,8 +14,8 @@ from small import GAUSSIAN, POINTS, small
 from upturn.loop import loop
 from upturn.store import tables
 from upturn.store.run import Run
-from upturn.studies.estimate import estimate
-from upturn.studies.local import local_curvature
+from upturn.studies.curvature import local_curvature
+from upturn.studies.loop_estimates import estimate
 
 
 def _loss(theta: np.ndarray, points: np.ndarray) -> float:

@@ -21,8 +21,8 @@ from upturn.loop.stages.evaluate import read_measured
 from upturn.plan import plan
 from upturn.runs import status
 from upturn.store.run import Run
-from upturn.studies import foresight, results, study
-from upturn.studies.conduct import conduct
+from upturn.studies import cost, results, study
+from upturn.studies.runner import conduct
 from upturn.types import Prompt, objects, real_samples
 from upturn.watch import Watch
 
@@ -264,7 +264,7 @@ def test_all_recipes_are_checked_before_anything_is_spent(tmp_path: Path) -> Non
 
 def test_a_plan_adds_up_and_counts_lent_judges_once(tmp_path: Path) -> None:
     asked = study.load(write(tmp_path, DIGITS))
-    found = foresight.foresee(asked)
+    found = cost.foresee(asked)
     assert [row["variant"] for row in found["variants"]] == ["few", "more", "bare"]
     for key in ("seconds", "usd", "disk_bytes"):
         assert found["total"][key] == pytest.approx(sum(row[key] for row in found["variants"]))

@@ -22,7 +22,7 @@ def estimate(
 ) -> None:
     """Effective K and λ, selection strength, curvature and (with a twin) contraction of a run, with intervals."""
     from upturn.cli import tables
-    from upturn.studies.estimate import estimate as estimated
+    from upturn.studies.loop_estimates import estimate as estimated
 
     found = estimated(open_run(run, runs), open_run(twin, runs) if twin is not None else None)
     if as_json:

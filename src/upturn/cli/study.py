@@ -26,7 +26,7 @@ def study(
     from upturn import report
     from upturn.cli import progress, tables
     from upturn.errors import RunError
-    from upturn.studies import conduct, foresight
+    from upturn.studies import cost, runner
     from upturn.studies import study as studies
     from upturn.studies.results import RESULTS
 
@@ -34,7 +34,7 @@ def study(
     if only:
         asked = asked.only(only)
     if plan:
-        foreseen = foresight.foresee(asked)
+        foreseen = cost.foresee(asked)
         if as_json:
             print(json.dumps(foreseen, indent=1))
         else:
@@ -43,7 +43,7 @@ def study(
     watch = progress.watch_for(as_json)
     failure: RunError | None = None
     try:
-        conduct.conduct(asked, folder, watch, after=report.write)
+        runner.conduct(asked, folder, watch, after=report.write)
     except RunError as error:
         failure = error
     finally:

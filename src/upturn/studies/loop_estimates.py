@@ -13,7 +13,7 @@ from upturn.runs import status
 from upturn.store import tables
 from upturn.store.columns import read_table
 from upturn.store.run import Run
-from upturn.studies.local import local_curvature
+from upturn.studies.curvature import local_curvature
 from upturn.theory import estimates
 from upturn.types import REAL, Array, Samples
 
