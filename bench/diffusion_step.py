@@ -91,15 +91,15 @@ def model_of(folder: Path, cache: bool) -> tuple[Any, Any]:
 
 
 def feed_of(model: Any, samples: Any) -> Any:
-    from upturn.feeds import FixedFeed
+    from upturn.training.feeds import FixedFeed
 
     return FixedFeed(model.encode(samples), BATCH, 1)
 
 
 def ours(folder: Path, cache: bool) -> Trained:
-    from upturn import trainer
     from upturn.config import components
     from upturn.config.schema import Training
+    from upturn.training import trainer
 
     model, samples = model_of(folder, cache)
     found = Trained()

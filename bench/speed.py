@@ -64,11 +64,12 @@ def reward_of(text: str) -> float:
 def ours(task: str, size: str, folder: Path) -> tuple[list[float], Memory]:
     import torch
 
-    from upturn import seeds, trainer
+    from upturn import seeds
     from upturn.config import components
     from upturn.config.schema import Training
     from upturn.data.groups import encode_groups, from_fields
-    from upturn.feeds import Feed, FixedFeed, OnlineFeed
+    from upturn.training import trainer
+    from upturn.training.feeds import Feed, FixedFeed, OnlineFeed
     from upturn.types import Batch, Prompt, objects, real_samples
 
     kind = "reward_text" if task == "reward" else "causal_lm"

@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from common import RUNS, say
 
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
-from upturn.feeds import FixedFeed
 from upturn.lab import runner
 from upturn.lab.experiments import _shapes as shapes
 from upturn.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop
 from upturn.models.points import Points as Model
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Prompt, real_samples
 
 WHOLE = os.environ.get("BENCH_POINTS") == "whole"

@@ -13,13 +13,13 @@ from common import ROOT, run, say
 from scipy import stats
 
 from upturn import seeds
-from upturn.anew import trained
 from upturn.config import recipe
 from upturn.embeddings.inference import forwarded
 from upturn.loop.assemble import assemble
 from upturn.runs.status import RunStatus
 from upturn.store import tables
 from upturn.store.run import Run
+from upturn.training.standalone import trained
 from upturn.types import Array, Samples, concatenate
 
 SEEDS = [0, 1]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from small import POINTS, small
 from test_models_text import GPT2, LLAMA, NEOX, built, worked
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.adapter_layers import injection
 from upturn.adapters import _ranks, _targets
 from upturn.adapters._entry import AtEntry
@@ -34,7 +34,6 @@ from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.export import run as exports
 from upturn.export import weights as merging
-from upturn.feeds import FixedFeed
 from upturn.loop import loop
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.models.pixels import Pixels
@@ -42,6 +41,8 @@ from upturn.models.points import Points
 from upturn.objectives.likelihood import Likelihood
 from upturn.store import weights
 from upturn.store.checkpoints import tree_hash
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Prompt, Samples, real_samples
 
 UNET = {"name": "unet", "channels": [8, 16], "groups": 4}

@@ -14,18 +14,19 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import plan, seeds, trainer
+from upturn import plan, seeds
 from upturn.config import components
 from upturn.config.recipe import Recipe, parse
 from upturn.config.schema import Training
 from upturn.data.sources._buckets import Buckets, lost
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.models.text_to_image import TextToImage
 from upturn.store import png, tables
 from upturn.store.checkpoints import tree_hash
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Prompt, Samples, Stacks, by_size, concatenate, pictures, real_samples
 from upturn.watch import Watch
 

@@ -391,9 +391,9 @@ def test_a_label_that_the_classifier_does_not_know() -> None:
 
 
 def test_the_ordinary_trainer_and_likelihood_train_it(tmp_path: Path) -> None:
-    trainer = pytest.importorskip("upturn.trainer")
+    trainer = pytest.importorskip("upturn.training.trainer")
     from upturn.config.schema import Training
-    from upturn.feeds import FixedFeed
+    from upturn.training.feeds import FixedFeed
 
     model, samples = Classifier(hidden=16), plane()
     model.build(samples, key=1)

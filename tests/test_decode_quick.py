@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from upturn import beforehand, seeds, trainer
+from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
-from upturn.feeds import OnlineFeed
 from upturn.models._language import generate, llama_decode
 from upturn.models._language.generate import Choice, decode
+from upturn.training import precompute, trainer
+from upturn.training.feeds import OnlineFeed
 from upturn.types import Prompt, objects, real_samples
 
 _SIZE: dict[str, Any] = {
@@ -75,7 +76,7 @@ def test_a_set_drawn_for_one_step_is_passed_once_and_learned_from_alike(monkeypa
         asked = [Prompt(f"{i}+{i}=") for i in range(4)]
         model.build(real_samples("text", objects([str(2 * i) for i in range(4)]), asked, "test"), 0)
         if not single:
-            monkeypatch.setattr(beforehand, "one_pass", lambda *_: False)
+            monkeypatch.setattr(precompute, "one_pass", lambda *_: False)
         passes = 0
         act = model.act
 

@@ -244,8 +244,8 @@ def test_a_where_of_an_evaluation_that_fits_nothing_is_refused_before_anything_i
 
 
 def test_another_model_of_the_recipe_is_a_function_of_samples_and_key(tmp_path: Any) -> None:
-    from upturn.anew import trained
     from upturn.embeddings.inference import forwarded
+    from upturn.training.standalone import trained
 
     asked = recipe.parse(RECIPE, "rare.yaml")
     parts, spec = assemble(asked), asked.models["student"].fit

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from dual import COLOURS, coloured, pictures, tiny_clip, tiny_siglip
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
 from upturn.loop.stages.train import encode_examples
 from upturn.models.dual_encoder import DualEncoder
 from upturn.objectives.contrastive import Contrastive
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Mixture, Outputs, Prompt, Samples
 
 EMOJI = Path(__file__).parents[2] / "shared" / "data" / "emoji"

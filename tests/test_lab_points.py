@@ -13,14 +13,15 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from labs import lab, path
-from upturn import seeds, theory, trainer
-from upturn.averaging import Average
+from upturn import seeds, theory
 from upturn.config.schema import Training
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import denoised
 from upturn.lab import runner, stacked_diffusion
 from upturn.lab.experiments import _shapes as shapes
 from upturn.lab.stacked_diffusion import Pool, Stack
+from upturn.training import trainer
+from upturn.training.ema import Average
 
 SPEC = Training(steps=5, batch_size=16, learning_rate=1e-2, ema=0.9, clip=0.05)  # a norm that is reached
 KEYS, NETWORK = [3, 4], {"name": "mlp", "width": 8, "depth": 1}

@@ -211,7 +211,7 @@ def test_a_good_house_passes(tmp_path: Path) -> None:
         ("metrics/reward.py", "from upturn.curators import choice", "metrics.reward:1 imports curators.choice"),
         ("metrics/reward.py", "from upturn.loop.loop import x", "metrics.reward:1 imports loop: the loop"),
         ("feedback/page.py", "from upturn.studies import x", "feedback.page:1 imports studies: another leaf"),
-        ("report/page.py", "from upturn.trainer import x", "report.page:1 imports trainer: a report is made from"),
+        ("report/page.py", "from upturn.training.trainer import x", "report.page:1 imports trainer: a report is made from"),
         ("report/parts.py", "from upturn.report import page", "a circle: report.page -> report.parts -> report.page"),
         ("report/parts.py", "def f():\n    from .page import x", "a circle: report.page -> report.parts"),
         ("misc.py", "", "misc: has no row"),

@@ -261,11 +261,11 @@ def test_idle_steps_apart_from_each_other_do_not_end_a_stage() -> None:
     import torch
 
     from toy import Line, examples
-    from upturn import trainer
     from upturn.adapters.full import Full
     from upturn.config.schema import Training
-    from upturn.feeds import OnlineFeed
     from upturn.objectives.kto import Kto
+    from upturn.training import trainer
+    from upturn.training.feeds import OnlineFeed
 
     def draw(number: int) -> Batch:
         label = 0 if number % 2 else 1

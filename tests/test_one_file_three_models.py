@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.adapters.full import Full
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.data.groups import by_reward, encode_groups
-from upturn.feeds import FixedFeed, OnlineFeed
 from upturn.objectives.likelihood import Likelihood
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed, OnlineFeed
 from upturn.types import Array, Batch, Prompt, Samples, objects, real_samples
 
 _PROMPTS, _CANDIDATES, _MEASURED = 48, 8, 400

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from toy import Line, examples
-from upturn import optimiser, trainer
 from upturn.adapters.full import Full
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
 from upturn.objectives.likelihood import Likelihood
+from upturn.training import optimizers, trainer
+from upturn.training.feeds import FixedFeed
 
 library = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None,
@@ -51,10 +51,10 @@ def trained(spec: Training, progress: Path | None = None, stop: int = 0) -> tupl
 def moments(name: str) -> int:
     """Bytes of the two moments of the large matrix after a step."""
     parameter = torch.nn.Parameter(torch.randn(128, 128))
-    made = optimiser.optimiser(SPEC.model_copy(update={"optimizer": name}), [parameter])
+    made = optimizers.optimiser(SPEC.model_copy(update={"optimizer": name}), [parameter])
     parameter.square().sum().backward()
     made.step()
-    return sum(v.numel() * v.element_size() for v in optimiser.tensors(made, [parameter]).values())
+    return sum(v.numel() * v.element_size() for v in optimizers.tensors(made, [parameter]).values())
 
 
 @library

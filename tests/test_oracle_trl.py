@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.adapters.full import Full
 from upturn.config.schema import Training
-from upturn.feeds import FixedFeed
 from upturn.models.causal_lm import CausalLm
 from upturn.objectives.dpo import Dpo
 from upturn.objectives.hinge import Hinge
@@ -22,6 +21,8 @@ from upturn.objectives.kto import Kto
 from upturn.objectives.likelihood import Likelihood
 from upturn.objectives.orpo import Orpo
 from upturn.objectives.simpo import Simpo
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Loss, Prompt, Samples, real_samples
 
 LLAMA = {

@@ -19,13 +19,13 @@ from small import GAUSSIAN, POINTS, small
 from upturn import plan
 from upturn.config.recipe import Recipe
 from upturn.data.mixer import Mixer
-from upturn.feeds import FixedFeed
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Planner
 from upturn.plan.timing import Line
 from upturn.store import tables
+from upturn.training.feeds import FixedFeed
 from upturn.types import Array, Mixture, Prompt, Samples, real_samples, synthetic_samples
 
 TEXT = """

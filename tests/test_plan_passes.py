@@ -14,11 +14,12 @@ import torch
 
 from small import small
 from test_plan import ONLINE, SAMPLED, TEXT
-from upturn import plan, trainer
+from upturn import plan
 from upturn.loop import loop
 from upturn.models.causal_lm import CausalLm
 from upturn.plan import forward_passes, planner, timing
 from upturn.plan.forward_passes import Passes
+from upturn.training import trainer
 
 # 20 pairs in batches of 5: no batch is smaller than the others, whichever come first
 FIXED = TEXT + SAMPLED.replace("    - {epochs: 2, batch_size: 16}\n", "").replace("batch_size: 8", "batch_size: 5")

@@ -15,13 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from upturn import trainer
 from upturn.adapters.full import Full
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
 from upturn.loop.stages.reward_model_quality import assess
 from upturn.models._language import headed_checkpoints
 from upturn.models.causal_lm import CausalLm
@@ -30,6 +28,8 @@ from upturn.models.reward_text import RewardText
 from upturn.models.text_classifier import TextClassifier
 from upturn.statistics import preference_models
 from upturn.statistics.calibration import calibration_error, reliability
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Kind, Outputs, Prompt, Samples, real_samples
 
 LLAMA = {

@@ -16,13 +16,12 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.config import components
 from upturn.config.recipe import parse
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
 from upturn.loop import loop
 from upturn.models._text_to_image.architectures.base import Family
 from upturn.models._text_to_image.latents import Latents
@@ -30,6 +29,8 @@ from upturn.models.text_to_image import TextToImage
 from upturn.store import shards
 from upturn.store.checkpoints import tree_hash
 from upturn.store.shards import Shards
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Prompt, Samples, Stacks, real_samples
 
 SIZE = 16

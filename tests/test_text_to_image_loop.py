@@ -11,16 +11,17 @@ import torch
 from PIL import Image
 
 import tiny_pipelines as tiny
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.config import components
 from upturn.config.recipe import parse
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.export import weights as merging
-from upturn.feeds import FixedFeed
 from upturn.loop import loop
 from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Prompt, real_samples
 
 COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}

@@ -11,17 +11,18 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_pipelines as tiny
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.adapters.full import Full
 from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
 from upturn.models._text_to_image import textual_inversion
 from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Prompt, Samples, real_samples
 
 SIZE = 16

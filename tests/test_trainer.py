@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from toy import Line, examples
-from upturn import trainer
 from upturn.adapters.full import Full
-from upturn.averaging import Average
 from upturn.config.schema import Training
 from upturn.errors import RunError
-from upturn.feeds import FixedFeed
 from upturn.objectives.dpo import Dpo
 from upturn.objectives.likelihood import Likelihood
+from upturn.training import trainer
+from upturn.training.ema import Average
+from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Ragged
 
 
@@ -224,7 +224,7 @@ def test_uneven_texts_are_bucketed_by_length() -> None:
 
 def test_what_is_computed_beforehand_fits_every_part_of_a_draw() -> None:
     """Rows of uneven length, a draw taken in halves: columns "before_…" have the places of the tokens."""
-    from upturn.feeds import OnlineFeed
+    from upturn.training.feeds import OnlineFeed
 
     def draw(number: int) -> Batch:
         offsets = torch.tensor([0, 3, 5, 12, 14])

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from upturn import seeds
-from upturn.averaging import Average
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import Condition, Formulation, Network, denoised
-from upturn.trainer import learning_rate
+from upturn.training.ema import Average
+from upturn.training.trainer import learning_rate
 from upturn.types import Array
 
 _BLOCK = 32  # steps whose noise is drawn at once

@@ -15,7 +15,6 @@ import torch
 
 from upturn import seeds
 from upturn.config.schema import Training
-from upturn.feeds import Feed, FixedFeed
 from upturn.loop.assemble import Assembly, Evaluator
 from upturn.loop.checks.captions import prompt_for
 from upturn.loop.stages.evaluate import Shown
@@ -27,6 +26,7 @@ from upturn.plan.forward_passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
 from upturn.protocols import ClosedForm, Metric, Trainable
+from upturn.training.feeds import Feed, FixedFeed
 from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
 
 _HELD_OUT = 512  # samples in a held-out loss of the training curve

@@ -9,13 +9,13 @@ import torch
 from upturn.config.schema import Rounds, Sampling, Turn
 from upturn.data.groups import by_reward, encode_groups
 from upturn.data.mixer import expected_real_fraction
-from upturn.feeds import OnlineFeed
 from upturn.loop.checks.captions import prompt_for
 from upturn.loop.tools import where
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Draw, Planner, Timed
 from upturn.plan.result import COMMIT, Row, stand_in
 from upturn.plan.timing import Sampled
+from upturn.training.feeds import OnlineFeed
 from upturn.types import Batch, Rollout, Samples
 
 _ENDLESS = 10**9  # passes

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from upturn import seeds, trainer
+from upturn import seeds
 from upturn.config.schema import Training
-from upturn.feeds import Feed
 from upturn.loop.assemble import Assembly
 from upturn.protocols import Policy, Trainable
+from upturn.training import trainer
+from upturn.training.feeds import Feed
 from upturn.types import Array, Batch, Prompt, Samples
 
 _STEPS, _WARM = 30, 4  # timed steps, and those before that are not counted (first allocations)

@@ -185,8 +185,8 @@ def _worded(where: Place, samples: Samples) -> Samples:
 
 
 def _train(samples: Samples, into: Path, say: Say) -> None:
-    from upturn import trainer
-    from upturn.feeds import FixedFeed
+    from upturn.training import trainer
+    from upturn.training.feeds import FixedFeed
     from upturn.loop.stages.train import encode_examples
     from upturn.types import Mixture
 

@@ -102,8 +102,8 @@ def gallery(seed: int, temperature: float) -> Gallery:
 
 def _fitted(name: str, samples: Samples, seed: int) -> Any:
     """A classifier of the house, by the house's trainer."""
-    from upturn.anew import trained
     from upturn.config.schema import Training
+    from upturn.training.standalone import trained
 
     spec = Training.model_validate({"epochs": _EPOCHS[name], "learning_rate": _RATE, "batch_size": _BATCH})
     build, key = (seeds.key(f"lab digits {what}", name, seed) for what in ("build", "train"))

@@ -154,7 +154,7 @@ class Work:
         if model is None or model.fit is None or model.ready:
             raise UserError(f"the recipe does not say how '{name}' is trained", where="models",
                             fix=f"Write 'models.{name}.fit: {{…}}'.")
-        from upturn.anew import trained
+        from upturn.training.standalone import trained
 
         return trained(self.parts.model(name), samples, model.fit, seeds.key(key, "build"), key, f"another '{name}'")
 

@@ -17,7 +17,6 @@ from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
-from upturn.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
 from upturn.loop.assemble import load_model
 from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.loop.stages.online import Draws, keep_draws
@@ -28,11 +27,12 @@ from upturn.loop.tools import where
 from upturn.protocols import ClosedForm, Objective, Trainable
 from upturn.store import tables
 from upturn.store.checkpoints import tree_hash
-from upturn.tracking import tracking
+from upturn.training.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
+from upturn.training.tracking import tracking
 from upturn.types import Batch, Mixture, Samples
 
 if TYPE_CHECKING:
-    from upturn.trainer import History
+    from upturn.training.trainer import History
 
 _HEAD = 2**62 + 1  # the number that stands for a value head's own chance among the steps' keys
 _HELD_OUT = 512  # samples in the held-out loss of the training curve: its noise there is below what a plateau shows
@@ -71,7 +71,7 @@ def _taken(work: Work, unit: str, name: str) -> Outcome:
     if work.follower:
         work.wait_for(unit, "fit")
         return Done()
-    from upturn.trainer import History
+    from upturn.training.trainer import History
 
     with work.committing(unit, "fit") as out:
         nothing = work.tools.train.take([])
@@ -143,7 +143,7 @@ def fitted(
 
     Without a mixture the policy learns from what it draws itself.
     """
-    from upturn import trainer
+    from upturn.training import trainer
 
     objective = work.parts.objective(spec)
     if mixture is not None and isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":

@@ -18,13 +18,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from upturn import beforehand, optimiser, seeds
-from upturn.averaging import Average
+from upturn import seeds
 from upturn.config.schema import Training
 from upturn.errors import RunError, UserError
-from upturn.feeds import REFERENCE, Feed, FixedFeed
 from upturn.protocols import Adapter, Objective, Trainable
 from upturn.store import checkpoints
+from upturn.training import optimizers, precompute
+from upturn.training.ema import Average
+from upturn.training.feeds import REFERENCE, Feed, FixedFeed
 from upturn.types import Batch, Outputs
 
 _WEIGHT, _LOSS = " weight", " loss"  # among the sums of a step; no metric is called so
@@ -119,17 +120,17 @@ class _Session:
         self.reference: Any = None
         self._refer()
         self.parameters = list(plan.adapter.parameters(model))
-        self.optimizer = optimiser.optimiser(plan.spec, self.parameters)
+        self.optimizer = optimizers.optimiser(plan.spec, self.parameters)
         self.average = Average(self.parameters, plan.spec.ema) if plan.spec.ema else None
         self.history = History()
         self.once = (self.accelerator.num_processes == 1 and self._acting
-                     and beforehand.one_pass(self.feed, plan.spec.micro_batch, model.module))
+                     and precompute.one_pass(self.feed, plan.spec.micro_batch, model.module))
         self.live: Outputs | None = None  # the pass of this step that was made beforehand
 
     def _refer(self) -> None:
         """The model at the entry: its log-probs of a fixed set once, where they never change; else at hand."""
         plan, model = self.plan, self.model
-        if "ref_log_probs" not in plan.objective.inputs | beforehand.asked(plan.objective):
+        if "ref_log_probs" not in plan.objective.inputs | precompute.asked(plan.objective):
             return
         feed = plan.feed
         # where a forward pass draws noise, nothing of it can be kept; a short stage would not use all of it
@@ -236,7 +237,7 @@ class _Session:
 
     def _ready(self, batch: Batch, key: int) -> Batch:
         """A global batch with all that ``prepare`` asks for: log-probs before the step, what is adapted."""
-        wanted = beforehand.asked(self.plan.objective)
+        wanted = precompute.asked(self.plan.objective)
         if wanted:
             batch = batch.with_columns(**self._before(batch, wanted, key))
         if self.history.steering:
@@ -253,8 +254,8 @@ class _Session:
         was_training = module.training
         once = "log_probs" in wanted and self.once
         module.eval()
-        found = beforehand.columns(
-            wanted - beforehand.OWN if once else wanted, batch, self.spec.micro_batch or len(batch),
+        found = precompute.columns(
+            wanted - precompute.OWN if once else wanted, batch, self.spec.micro_batch or len(batch),
             ask=lambda part, at: self._quietly(self.model, part, key, at),
             ask_reference=lambda part, at: self._quietly(self.reference, part, key, at),
         )
@@ -263,7 +264,7 @@ class _Session:
         if once:  # after the reference: its graph need not stand while another model is asked
             with self.accelerator.autocast():
                 self.live = self._asked(self.model, batch.to(self.accelerator.device), None)
-            found |= beforehand.live_columns(self.live, wanted)
+            found |= precompute.live_columns(self.live, wanted)
         return found
 
     @property
@@ -295,7 +296,7 @@ class _Session:
     def _outputs(self, model: Any, micro: Batch, key: int, start: int) -> tuple[Outputs, Batch]:
         micro = micro.to(self.accelerator.device)
         draw = None if self._acting else model.draw(micro, key, start)
-        out = beforehand.taken_along(micro, self.live)
+        out = precompute.taken_along(micro, self.live)
         if out is None:
             with self.accelerator.autocast():
                 out = self._asked(model, micro, draw)
@@ -374,7 +375,7 @@ class _Session:
         bare = self.accelerator.unwrap_model(self.model.module)
         frozen = {name for name, parameter in bare.named_parameters() if not parameter.requires_grad}
         tensors = {f"model.{name}": value for name, value in bare.state_dict().items() if name not in frozen}
-        state = optimiser.tensors(self.optimizer, self.parameters)
+        state = optimizers.tensors(self.optimizer, self.parameters)
         tensors |= {f"{_OPTIMIZER}{name}": value for name, value in state.items()}
         if self.average is not None:
             tensors |= {f"average.{i}": value for i, value in enumerate(self.average.values)}
@@ -397,7 +398,7 @@ class _Session:
         if unknown or set(left) - frozen:
             raise RunError("the saved state is of another model", where=str(newest), fix="Remove it and run again.")
         state = {n.removeprefix(_OPTIMIZER): v for n, v in tensors.items() if n.startswith(_OPTIMIZER)}
-        optimiser.restore(self.optimizer, self.parameters, state)
+        optimizers.restore(self.optimizer, self.parameters, state)
         if self.average is not None:
             self.average.values = [
                 tensors[f"average.{i}"].to(p.device) for i, p in enumerate(self.parameters)

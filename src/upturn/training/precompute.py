@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from upturn.feeds import REFERENCE, Feed, OnlineFeed
 from upturn.protocols import Objective
+from upturn.training.feeds import REFERENCE, Feed, OnlineFeed
 from upturn.types import Batch, Outputs
 
 OWN = frozenset({"log_probs", "values"})  # what the policy itself is asked

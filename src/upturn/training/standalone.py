@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from upturn import trainer
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.feeds import FixedFeed
 from upturn.protocols import Objective, Trainable
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
 from upturn.types import Samples
 
 M = TypeVar("M", bound=Trainable)
