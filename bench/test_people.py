@@ -15,9 +15,9 @@ from scipy import stats
 from upturn.annotation.db.used_votes import votes_of
 from upturn.cli.progress import Lines
 from upturn.config import recipe
-from upturn.feedback.stand_in import run_through
 from upturn.store.run import Run
 from upturn.store.values import read_values
+from upturn.web.simulated_run import run_through
 
 SEEDS = 5
 LEAST = 0.8  # of the true reward's gain

@@ -8,8 +8,8 @@ from pathlib import Path
 from common import ROOT  # it puts tests/ on the path
 
 from upturn.annotation.tasks import Question
-from upturn.feedback import server
 from upturn.store.run import Run
+from upturn.web import server
 from voting import FREE, booth_over
 
 assert ROOT.is_dir()

@@ -6,8 +6,8 @@ import warnings
 from collections import Counter
 from typing import Any
 
-from upturn.feedback.app import create
-from upturn.feedback.booth import Booth
+from upturn.web.app import create
+from upturn.web.state import Booth
 
 
 def fuzz(booth: Booth, token: str | None, examples: int, seed: int) -> Counter[int]:

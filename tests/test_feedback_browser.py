@@ -11,9 +11,9 @@ import pytest
 
 import browsers
 from upturn.annotation.tasks import Question
-from upturn.feedback.booth import Booth
-from upturn.feedback.server import running
 from upturn.types import Prompt, synthetic_samples
+from upturn.web.server import running
+from upturn.web.state import Booth
 from voting import EVIL, booth_over, keys, made_run, picture_samples, text_samples
 
 pytestmark = pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())

@@ -16,12 +16,12 @@ import pytest
 
 from upturn.annotation.content import Shelf
 from upturn.annotation.tasks import Question, tasks_of
-from upturn.feedback.booth import Booth
-from upturn.feedback.server import running
-from upturn.feedback.sessions import Rate, Rates
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Prompt, synthetic_samples
+from upturn.web.server import running
+from upturn.web.sessions import Rate, Rates
+from upturn.web.state import Booth
 from voting import EVIL, FREE, Caller, booth_over, keys, made_run, picture_samples, text_samples
 
 MODES = (
@@ -206,7 +206,7 @@ def test_what_a_model_wrote_is_text(booth: Booth, address: str) -> None:
 
 
 def test_markdown_is_cleaned(run: Run) -> None:
-    from upturn.feedback.markup import rendered
+    from upturn.web.markup import rendered
 
     html = str(rendered(
         "**bold** [a](javascript:alert(1)) [b](https://x.example) ![p](https://x.example/p.png)\n\n"

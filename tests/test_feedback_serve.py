@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from upturn import cli
 from upturn.annotation.db.ballots import open_box
 from upturn.errors import UserError
-from upturn.feedback import installed
-from upturn.feedback.people_file import people_in
-from upturn.feedback.server import bound, hosts_for, is_loopback
 from upturn.store.run import Run
+from upturn.web import installed
+from upturn.web.annotators_file import people_in
+from upturn.web.server import bound, hosts_for, is_loopback
 from voting import Caller, made_run, picture_samples
 
 RUNNER = CliRunner()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from upturn.annotation.tasks import Question
-from upturn.feedback.booth import Booth
-from upturn.feedback.simulate import LEFT, RANDOM, Simulated, Voter, crowd, felt, simulate
 from upturn.scorers.simulated_people import SimulatedPeople
 from upturn.store import tables
 from upturn.types import Array, Samples, Votes
+from upturn.web.simulated_annotators import LEFT, RANDOM, Simulated, Voter, crowd, felt, simulate
+from upturn.web.state import Booth
 from voting import booth_over, made_run, text_samples
 
 

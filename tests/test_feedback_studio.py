@@ -16,12 +16,12 @@ from PIL import Image
 from small import GAUSSIAN, small
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.tasks import Question
-from upturn.feedback import pictures
-from upturn.feedback.server import running
-from upturn.feedback.studio import Studio
 from upturn.loop import loop
 from upturn.store import png
 from upturn.store.run import Run
+from upturn.web import images
+from upturn.web.server import running
+from upturn.web.studio_worker import Studio
 from voting import Caller, booth_over
 
 LONG = 240  # seconds: the worker imports everything anew, and the machine may be busy
@@ -81,14 +81,14 @@ def test_a_model_that_is_gone_is_said(run: Run, tmp_path: Path) -> None:
 
 def test_enlarged() -> None:
     small_one = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1) * 3
-    large = Image.open(io.BytesIO(pictures.enlarged(png.encode(small_one)[0])))
+    large = Image.open(io.BytesIO(images.enlarged(png.encode(small_one)[0])))
     assert large.size == (1024, 1024)
     back = np.asarray(large.convert("L").resize((8, 8), Image.Resampling.BOX), dtype=float)
     assert np.abs(back - small_one[0, :, :, 0]).max() < 12, "enlarged is the same picture"
     huge = np.zeros((1, 4, 2000, 3), dtype=np.uint8)
-    assert Image.open(io.BytesIO(pictures.enlarged(png.encode(huge)[0]))).size == (2000, 4)
-    assert pictures.size(png.encode(huge)[0]) == (2000, 4)
-    assert pictures.crisp(png.encode(small_one)[0]) and not pictures.crisp(png.encode(huge)[0])
+    assert Image.open(io.BytesIO(images.enlarged(png.encode(huge)[0]))).size == (2000, 4)
+    assert images.size(png.encode(huge)[0]) == (2000, 4)
+    assert images.crisp(png.encode(small_one)[0]) and not images.crisp(png.encode(huge)[0])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_enlarged() -> None:
      ([2.0], (232, 180))],
 )
 def test_points_are_drawn_where_they_are(point: list[float], at: tuple[int, int]) -> None:
-    image = np.asarray(Image.open(io.BytesIO(pictures.drawn(json.dumps(point).encode(), 6.0))), dtype=int)
+    image = np.asarray(Image.open(io.BytesIO(images.drawn(json.dumps(point).encode(), 6.0))), dtype=int)
     dark = np.argwhere((np.abs(image - [0x1B, 0x6E, 0x8C]) < 30).all(axis=2))
     assert np.abs(dark.mean(axis=0)[::-1] - at).max() < 2

@@ -19,12 +19,12 @@ from upturn.annotation.db.used_votes import votes_of
 from upturn.annotation.db.validation import Answer, Refused
 from upturn.config.recipe import to_yaml
 from upturn.errors import UserError
-from upturn.feedback.stand_in import answer, run_through
 from upturn.loop import loop
 from upturn.runs import status
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
+from upturn.web.simulated_run import answer, run_through
 
 RUNNER = CliRunner()
 FITTED = """

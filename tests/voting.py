@@ -16,11 +16,11 @@ import numpy as np
 from upturn.annotation.content import Shelf
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.tasks import Question, tasks_of
-from upturn.feedback.booth import Booth
-from upturn.feedback.sessions import Limits, Rate, Rates
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, synthetic_samples
+from upturn.web.sessions import Limits, Rate, Rates
+from upturn.web.state import Booth
 
 RECIPE = "name: voted\n"
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> & more"

@@ -63,16 +63,16 @@ def serve(
     runs: Runs = RUNS,
 ) -> None:
     """The voting page: people pick, compare, rate, rank or edit what a run has made."""
-    from upturn.feedback import installed
+    from upturn.web import installed
 
     installed()
     from upturn.annotation.content import Shelf
     from upturn.annotation.db.ballots import open_box
     from upturn.annotation.tasks import Question
-    from upturn.feedback import server
-    from upturn.feedback.booth import Booth
-    from upturn.feedback.onward import Onward
-    from upturn.feedback.studio import Studio
+    from upturn.web import server
+    from upturn.web.continue_run import Onward
+    from upturn.web.state import Booth
+    from upturn.web.studio_worker import Studio
 
     found = open_run(run, runs)
     people_asked = _asked_by(found)
@@ -133,7 +133,7 @@ def _ask(box: BallotBox, run: Run, shelf: Shelf, question: Question, gold: Path 
 
 def _links(box: BallotBox, path: Path | None, renewed: list[str], public: bool, host: str) -> list[tuple[str, str]]:
     """Names and new tokens. UserError for a public address where nobody has one."""
-    from upturn.feedback.people_file import people_in
+    from upturn.web.annotators_file import people_in
 
     fresh = [(person.name, token) for person, token in box.add_people(people_in(path))] if path is not None else []
     there = {person.name: person.id for person in box.people()}

@@ -98,9 +98,9 @@ def run(
 
 
 def _simulated(asked: Recipe, runs: Path, watch: Watch, fork: tuple[Path, int] | None) -> Run:
-    from upturn.feedback import installed
+    from upturn.web import installed
 
     installed()
-    from upturn.feedback.stand_in import run_through
+    from upturn.web.simulated_run import run_through
 
     return run_through(asked, runs, watch, fork)

@@ -20,10 +20,10 @@ import numpy as np
 from upturn.annotation.db.validation import STRENGTHS
 from upturn.annotation.simulated_votes import uniforms
 from upturn.errors import RunError
-from upturn.feedback.booth import Booth
-from upturn.feedback.server import running
-from upturn.feedback.sessions import Limits, Rate, Rates
 from upturn.types import Array, content_id
+from upturn.web.server import running
+from upturn.web.sessions import Limits, Rate, Rates
+from upturn.web.state import Booth
 
 Reward = Callable[[str], float]
 UNLIMITED = Rates(*(Rate(1e9, 1e9),) * 4)

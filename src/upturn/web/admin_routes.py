@@ -15,11 +15,11 @@ from pydantic import Field
 from upturn.annotation.db import annotators, columns, polls
 from upturn.annotation.db.validation import MODES, Person, Refused, Role
 from upturn.export.votes import plain_rows
-from upturn.feedback.access import Admin, AdminWriter, TheBooth, Voter, checked
-from upturn.feedback.answers import Name, Strict, Words
-from upturn.feedback.booth import Booth
-from upturn.feedback.pages import page
-from upturn.feedback.sessions import Session
+from upturn.web.dependencies import Admin, AdminWriter, TheBooth, Voter, checked
+from upturn.web.schemas import Name, Strict, Words
+from upturn.web.sessions import Session
+from upturn.web.state import Booth
+from upturn.web.templates import page
 
 router = APIRouter()
 _Said = Annotated[Words, Field(max_length=200)]

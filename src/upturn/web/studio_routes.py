@@ -14,14 +14,14 @@ from upturn.annotation.db import studio
 from upturn.annotation.db.studio import LONGEST_PROMPT
 from upturn.annotation.db.studio import Request as Asked
 from upturn.annotation.db.validation import Refused
-from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
-from upturn.feedback.answers import Name, OwnId, Strict, Words, client_of
-from upturn.feedback.booth import Booth
-from upturn.feedback.pages import page
-from upturn.feedback.pictures import drawn, enlarged
-from upturn.feedback.studio import Studio
-from upturn.feedback.views import candidate
-from upturn.feedback.vote import REACH, png_answer
+from upturn.web.dependencies import TheBooth, Voter, Writer, checked, slow_down
+from upturn.web.images import drawn, enlarged
+from upturn.web.schemas import Name, OwnId, Strict, Words, client_of
+from upturn.web.state import Booth
+from upturn.web.studio_worker import Studio
+from upturn.web.templates import page
+from upturn.web.views import candidate
+from upturn.web.vote_routes import REACH, png_answer
 
 router = APIRouter()
 _Prompt = Annotated[Words, Field(max_length=LONGEST_PROMPT)]

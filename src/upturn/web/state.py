@@ -18,10 +18,10 @@ from upturn.annotation.db.progress import Progress
 from upturn.annotation.db.validation import Assigned, Person, Showing
 from upturn.annotation.statistics.agreement import Agreement, agreement
 from upturn.errors import UserError
-from upturn.feedback.markup import Style
-from upturn.feedback.onward import Onward
-from upturn.feedback.sessions import Limits, Session, Signing
-from upturn.feedback.studio import Studio
+from upturn.web.continue_run import Onward
+from upturn.web.markup import Style
+from upturn.web.sessions import Limits, Session, Signing
+from upturn.web.studio_worker import Studio
 
 T = TypeVar("T")
 _FRESH = 2.0  # seconds that what was read of people and progress may be old; whoever is paused is refused at once

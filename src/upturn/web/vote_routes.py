@@ -11,13 +11,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from upturn.annotation.db import columns
 from upturn.annotation.db.validation import MODES, Assigned, Refused
 from upturn.export.votes import plain_rows
-from upturn.feedback.access import TheBooth, Voter, Writer, checked, slow_down
-from upturn.feedback.answers import Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
-from upturn.feedback.booth import Booth
-from upturn.feedback.pages import page
-from upturn.feedback.pictures import drawn
-from upturn.feedback.sessions import Session
-from upturn.feedback.views import plain, view
+from upturn.web.dependencies import TheBooth, Voter, Writer, checked, slow_down
+from upturn.web.images import drawn
+from upturn.web.schemas import Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
+from upturn.web.sessions import Session
+from upturn.web.state import Booth
+from upturn.web.templates import page
+from upturn.web.views import plain, view
 
 router = APIRouter()
 NOTES = {

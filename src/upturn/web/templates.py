@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import HTMLResponse
 
-from upturn.feedback.booth import Booth
-from upturn.feedback.sessions import Session
+from upturn.web.sessions import Session
+from upturn.web.state import Booth
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,7 +23,7 @@ STATIC = {"people.css": "text/css", "people.js": "text/javascript", "icon.svg": 
 def static(name: str) -> bytes:
     """One of the three files in ``static``; KeyError for any other name."""
     STATIC[name]
-    return resources("upturn.feedback").joinpath("static", name).read_bytes()
+    return resources("upturn.web").joinpath("static", name).read_bytes()
 
 
 @cache
@@ -37,7 +37,7 @@ def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("upturn.feedback", "templates"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("upturn.web", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )
     made.globals.update(version=version, fresh_id=fresh_id)

@@ -11,14 +11,14 @@ from upturn.annotation.poll import box_of, unanswered
 from upturn.config.recipe import Recipe
 from upturn.config.schema import People
 from upturn.errors import RunError, UserError
-from upturn.feedback.booth import Booth
-from upturn.feedback.simulate import Voter, crowd, simulate
 from upturn.loop import loop
 from upturn.loop.assemble import Assembly, assemble
 from upturn.loop.stages.context import Work
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.watch import Watch
+from upturn.web.simulated_annotators import Voter, crowd, simulate
+from upturn.web.state import Booth
 
 
 def run_through(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path, int] | None = None) -> Run:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header, HTTPException, Request
 
-from upturn.feedback.booth import Booth
-from upturn.feedback.sessions import COOKIE, Session, same
+from upturn.web.sessions import COOKIE, Session, same
+from upturn.web.state import Booth
 
 
 class SignIn(Exception):

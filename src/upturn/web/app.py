@@ -12,15 +12,15 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from upturn.annotation.db.validation import Refused
 from upturn.errors import UserError
-from upturn.feedback import admin, door, made, vote
-from upturn.feedback.access import SignIn
-from upturn.feedback.booth import Booth
-from upturn.feedback.guard import Guard
-from upturn.feedback.pages import STATIC, page, static
+from upturn.web import admin_routes, auth, studio_routes, vote_routes
+from upturn.web.dependencies import SignIn
+from upturn.web.middleware import Guard
+from upturn.web.state import Booth
+from upturn.web.templates import STATIC, page, static
 
 _STATUS = {"unknown": 404, "paused": 403, "answered": 409, "conflict": 409, "wrong": 422}
 _YEAR = 31_536_000  # seconds
-_log = logging.getLogger("upturn.feedback")
+_log = logging.getLogger("upturn.web")
 
 
 def create(booth: Booth) -> FastAPI:
@@ -30,7 +30,7 @@ def create(booth: Booth) -> FastAPI:
         description="Sign in with POST /api/session; send X-CSRF-Token with everything that changes something.",
     )
     app.state.booth = booth
-    for router in (door.router, vote.router, made.router, admin.router):
+    for router in (auth.router, vote_routes.router, studio_routes.router, admin_routes.router):
         app.include_router(router)
     app.add_api_route("/static/{name}", _static, include_in_schema=False)
     app.add_exception_handler(SignIn, _to_the_door)

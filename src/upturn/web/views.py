@@ -10,9 +10,9 @@ from markupsafe import Markup
 from upturn.annotation.content import Content
 from upturn.annotation.conversations import Turn, after, side
 from upturn.annotation.db.validation import Showing
-from upturn.feedback.booth import Booth
-from upturn.feedback.markup import Style, rendered
-from upturn.feedback.pictures import crisp, size
+from upturn.web.images import crisp, size
+from upturn.web.markup import Style, rendered
+from upturn.web.state import Booth
 
 
 @dataclass(frozen=True)
