@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from upturn.errors import UserError
-from upturn.scorers._sandbox import Limits, opened
+from upturn.sandbox.bubblewrap import Limits, opened
 from upturn.scorers.programs import Programs
 from upturn.types import Prompt, Samples, real_samples
 

@@ -17,8 +17,8 @@ import pytest
 
 from sandboxed import attempt, judged, printed, sandboxed
 from upturn.errors import UserError
-from upturn.scorers import _sandbox
-from upturn.scorers._sandbox import opened
+from upturn.sandbox import bubblewrap
+from upturn.sandbox.bubblewrap import opened
 from upturn.scorers.programs import Programs
 
 
@@ -120,7 +120,7 @@ def test_somebody_who_is_not_root_gets_the_same_promises() -> None:
     """Through a namespace of users, by the machine's own Python."""
     held = attempt("while True:", "    if os.fork() == 0: time.sleep(9)", "    print('forked')")
     program = (
-        "from upturn.scorers._sandbox import Limits, opened\n"
+        "from upturn.sandbox.bubblewrap import Limits, opened\n"
         "s = opened(None)\nprint(s.as_root)\n"
         f"held = {held!r}\n"
         "print(s.run(held, Limits(processes=3)).stdout.split())\n"
@@ -128,7 +128,7 @@ def test_somebody_who_is_not_root_gets_the_same_promises() -> None:
         "print(s.run('while 1: pass', Limits(cpu_seconds=1)).code)\n"
         "print(s.run('f()', Limits(), [('assert 1', True), ('assert 0', True)]).errors)\n"
     )
-    source = str(Path(_sandbox.__file__).parents[2])
+    source = str(Path(bubblewrap.__file__).parents[2])
     ended = subprocess.run(
         ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-B", "-c", program],
         env={"PYTHONPATH": source, "PATH": "/usr/bin"}, capture_output=True, text=True, check=False, cwd="/",

@@ -12,7 +12,7 @@ import pytest
 
 from sandboxed import ADD, TWICE, judged, printed, samples, sandboxed
 from upturn.errors import UserError
-from upturn.scorers import _sandbox
+from upturn.sandbox import bubblewrap
 from upturn.scorers._program_tests import NoTests, read_tests, same_output
 from upturn.scorers.programs import Programs
 
@@ -118,8 +118,8 @@ def test_one_slow_program_does_not_hold_up_the_others_and_order_is_kept() -> Non
 @sandboxed
 def test_the_same_program_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     count = threading.Semaphore(0)
-    run = _sandbox.Sandbox.run
-    monkeypatch.setattr(_sandbox.Sandbox, "run", lambda *a, **k: (count.release(), run(*a, **k))[1])
+    run = bubblewrap.Sandbox.run
+    monkeypatch.setattr(bubblewrap.Sandbox, "run", lambda *a, **k: (count.release(), run(*a, **k))[1])
     values = Programs().score(samples(["def add(a, b):\n    return a + b"] * 50, ADD)).values
     assert (values == 1.0).all() and count._value == 1
 

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from upturn.protocols import Tools
+from upturn.sandbox.bubblewrap import Limits, Sandbox, opened
+from upturn.sandbox.output import Ended
 from upturn.scorers._fences import last_fenced
-from upturn.scorers._pipes import Ended
 from upturn.scorers._program_tests import NoTests, Tests, read_tests, same_output
-from upturn.scorers._sandbox import Limits, Sandbox, opened
 from upturn.scorers._verdicts import Verdict, check_text, shown, unscored
 from upturn.types import Samples, Scores, objects
 

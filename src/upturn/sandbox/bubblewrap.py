@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upturn.errors import RunError, UserError
-from upturn.scorers._pipes import Ended, follow, sealed
+from upturn.sandbox.output import Ended, follow, sealed
 
 _WHERE = "scorer 'programs'"
 _MB = 1 << 20
