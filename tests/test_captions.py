@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from upturn.config import components, recipe
+from upturn.data.caption_fields import alike
+from upturn.data.caption_statistics import Reader, all_captions, statistics
 from upturn.data.captioning import captioned
-from upturn.data.captions._common import alike
-from upturn.data.captions._statistics import Reader, all_captions, statistics
 from upturn.data.mixer import Mixer
 from upturn.errors import UserError
 from upturn.store import tables

@@ -12,7 +12,7 @@ from PIL import Image
 from upturn import plan as planning
 from upturn.config import recipe
 from upturn.data import score_words as words
-from upturn.data.captions._common import CAPTIONS
+from upturn.data.caption_fields import CAPTIONS
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble

@@ -14,7 +14,7 @@ from upturn.cli.common import RUNS, AsJson, Runs
 from upturn.cli.work import RecipePath, Settings
 
 if TYPE_CHECKING:
-    from upturn.data.captions._statistics import Span
+    from upturn.data.caption_statistics import Span
     from upturn.plan.caption_preview import Preview
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from upturn.data.captions._common import silent_note
+from upturn.data.caption_fields import silent_note
 from upturn.protocols import Caption
 from upturn.types import Samples, Splits, concatenate
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from upturn import seeds
-from upturn.data.captions._common import alike
+from upturn.data.caption_fields import alike
 from upturn.errors import RunError, UserError
 from upturn.types import REAL, SYNTHETIC, Array, Mixture, Samples, concatenate
 

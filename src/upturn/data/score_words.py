@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from upturn.data.captions._common import CAPTIONS, with_captions
+from upturn.data.caption_fields import CAPTIONS, with_captions
 from upturn.types import REAL, Array, Prompt, Samples, objects
 
 FIELD = "score_words"  # of the samples of a mixture: what each has earned

@@ -11,9 +11,9 @@ import numpy as np
 
 from upturn import seeds
 from upturn.config.recipe import Recipe
+from upturn.data.caption_fields import place
+from upturn.data.caption_statistics import Reader, Statistics, all_captions, statistics
 from upturn.data.captioning import captioned
-from upturn.data.captions._common import place
-from upturn.data.captions._statistics import Reader, Statistics, all_captions, statistics
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.checks.captions import caption_strategies, refuse_captions

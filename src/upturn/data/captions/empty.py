@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from upturn.data.captions._common import with_captions
+from upturn.data.caption_fields import with_captions
 from upturn.types import Samples
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from upturn.data.captions._common import FILE, with_captions
+from upturn.data.caption_fields import FILE, with_captions
 from upturn.data.lines import records
 from upturn.errors import UserError
 from upturn.types import Samples

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from upturn.data.captions._common import with_captions
+from upturn.data.caption_fields import with_captions
 from upturn.types import Samples
 
 

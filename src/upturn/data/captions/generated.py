@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from upturn.data.caption_fields import with_captions
 from upturn.data.captions import _captioner as captioner
-from upturn.data.captions._common import with_captions
 from upturn.data.captions._store import Store
 from upturn.types import Samples, content_id, objects
 

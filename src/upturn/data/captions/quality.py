@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from upturn.config import components
-from upturn.data.captions._common import CAPTIONS, known_fields, lacks, silent_note, with_captions
+from upturn.data.caption_fields import CAPTIONS, known_fields, lacks, silent_note, with_captions
 from upturn.errors import UserError
 from upturn.types import Samples
 

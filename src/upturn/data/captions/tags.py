@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from upturn import seeds
-from upturn.data.captions._common import lacks, with_captions
+from upturn.data.caption_fields import lacks, with_captions
 from upturn.types import Array, Samples
 
 _ORDER, _DROP = 0, 1  # streams of a picture's key, two for each block of tags

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from upturn.data.captions._common import known_fields, lacks, silent_note, with_captions
+from upturn.data.caption_fields import known_fields, lacks, silent_note, with_captions
 from upturn.types import Samples
 
 

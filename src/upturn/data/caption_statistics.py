@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upturn.data.captions._common import CAPTIONS
+from upturn.data.caption_fields import CAPTIONS
 from upturn.types import Samples
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
