@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from upturn import report
-from upturn.report import choices, pictures, svg, text, words
+from upturn.report import choices, pictures, svg, text
+from upturn.report import titles as words
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.store.values import write_values

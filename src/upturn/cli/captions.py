@@ -48,7 +48,7 @@ def _plain(preview: Preview) -> dict[str, object]:
 
 
 def _show(notes: list[str], found: list[Preview]) -> None:
-    from upturn.report.words import visible
+    from upturn.report.titles import visible
 
     for note in notes:
         print(f"note: {visible(note)}")
@@ -67,7 +67,7 @@ def _show(notes: list[str], found: list[Preview]) -> None:
 
 
 def _one_line(text: str) -> str:
-    from upturn.report.words import visible
+    from upturn.report.titles import visible
 
     return visible(" ".join(text.split())) or "(no caption)"
 

@@ -62,7 +62,7 @@ def _plain(found: Found) -> dict[str, object]:
 
 
 def _show(asked: str, near: float, found: Found) -> None:
-    from upturn.report.words import visible
+    from upturn.report.titles import visible
 
     for note in found.notes:
         print(f"note: {visible(note)}")

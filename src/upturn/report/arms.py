@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from upturn.report import svg, words
+from upturn.report import svg, titles
 from upturn.report.svg import BOTTOM, HEIGHT, RIGHT, TOP, WIDTH, Axis, element
 
 _ROW, _TEXT = 24, 11.0  # height of a variant's row; where its name stands above its line
@@ -46,17 +46,17 @@ def by_variant(name: str, values: Mapping[str, Mapping[str, Any]], said: Mapping
         y = TOP + _ROW * (place + 0.5)
         fits = int(left / _LETTER) - 1
         shown = variant if len(variant) <= fits else variant[: fits - 1] + "…"
-        body.append(element("text", words.visible(shown), x=left - 8, y=y + 4, class_="tick end"))
+        body.append(element("text", titles.visible(shown), x=left - 8, y=y + 4, class_="tick end"))
         if variant in known:
             body.append(_dot(variant, known[variant], x, y, said.get(variant, "")))
-    label = f"{name} by variant: " + "; ".join(f"{v}: {words.interval(m)}" for v, m in known.items())
+    label = f"{name} by variant: " + "; ".join(f"{v}: {titles.interval(m)}" for v, m in known.items())
     return svg.figure(svg.join(body), label, height=int(height))
 
 
 def _dot(variant: str, measured: Mapping[str, Any], x: Axis, y: float, said: str) -> Markup:
     at = x(measured["value"])
     note = {"best": ", the best", "worse": ", worse than the best beyond chance"}.get(said, "")
-    parts = [element("title", f"{variant}: {words.interval(measured)}{note}")]
+    parts = [element("title", f"{variant}: {titles.interval(measured)}{note}")]
     if measured.get("low") is not None and measured.get("high") is not None:
         parts.append(element("line", x1=x(measured["low"]), x2=x(measured["high"]), y1=y, y2=y, class_="interval"))
     if said == "best":
@@ -84,7 +84,7 @@ def by_epoch(name: str, series: Sequence[Series]) -> Markup | None:
         points = [(place[epoch], y(value)) for epoch, value, _, _ in s.points]
         parts = [element("title", s.name), svg.path(points, "line")]
         for (at, _), (epoch, value, low, high) in zip(points, s.points, strict=True):
-            title = element("title", f"{s.name}, epoch {epoch:g}: {words.number(value)}")
+            title = element("title", f"{s.name}, epoch {epoch:g}: {titles.number(value)}")
             if low is not None and high is not None:
                 parts.append(element("line", x1=at, x2=at, y1=y(low), y2=y(high), class_="interval"))
             parts.append(element("circle", title, cx=at, cy=y(value), r=3.2, class_="dot"))

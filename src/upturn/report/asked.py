@@ -9,7 +9,7 @@ from typing import Any
 from upturn.config.recipe import Recipe
 from upturn.config.schema import People, Rounds, Training, Turn
 from upturn.report.facts import Facts
-from upturn.report.words import listed, plural, share
+from upturn.report.titles import listed, plural, share
 
 _MOST_FIELDS = 6  # of a component that are named in a sentence; the folded recipe has all
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from upturn.report import words
+from upturn.report import titles
 from upturn.report.facts import DATA, Column, Facts
 
 _COLOURS = 10  # of the page; further classes take them again
@@ -43,7 +43,7 @@ def class_shares(facts: Facts) -> Bars | None:
         shown = [(c, shares) for c, shares in shown if shares]
         if shown:
             classes = list(dict.fromkeys(label for _, shares in shown for label in shares))
-            legend = tuple((f"c{i % _COLOURS}", words.visible(label)) for i, label in enumerate(classes))
+            legend = tuple((f"c{i % _COLOURS}", titles.visible(label)) for i, label in enumerate(classes))
             bars = tuple(Bar(c.title, _decision(c), _segments(shares, classes)) for c, shares in shown)
             return Bars(legend, bars)
     return None
@@ -60,7 +60,7 @@ def _shares(measured: Mapping[str, object]) -> dict[str, tuple[float, str]]:
         measured = entry if isinstance(entry, Mapping) else {"value": entry}
         value = measured.get("value")
         if isinstance(value, (int, float)):
-            out[str(label)] = (float(value), words.interval(measured))
+            out[str(label)] = (float(value), titles.interval(measured))
     return out
 
 
@@ -68,7 +68,7 @@ def _segments(shares: Mapping[str, tuple[float, str]], classes: Sequence[str]) -
     out = []
     for i, label in enumerate(classes):
         value, shown = shares.get(label, (0.0, ""))
-        short = words.visible(label) if value >= _LABEL[0] + _LABEL[1] * len(label) else ""
+        short = titles.visible(label) if value >= _LABEL[0] + _LABEL[1] * len(label) else ""
         out.append(Segment(value, f"c{i % _COLOURS}", short, f"{label}: {shown}"))
     return tuple(out)
 
@@ -87,9 +87,9 @@ def real_fraction(facts: Facts) -> Bars | None:
         real, made = counts.get("real", 0), counts.get("synthetic", 0)
         parts = _real(facts, fraction, real)
         if fraction < 1:
-            parts.append((1 - fraction, "made", f"synthetic {words.share(1 - fraction)}", f"{made} synthetic samples"))
+            parts.append((1 - fraction, "made", f"synthetic {titles.share(1 - fraction)}", f"{made} synthetic samples"))
         segments = tuple(Segment(s, colour, label if s > 0.2 else "", title) for s, colour, label, title in parts)
-        end = f"{words.number(real, 0)} + {words.number(made, 0)}" if counts else ""
+        end = f"{titles.number(real, 0)} + {titles.number(made, 0)}" if counts else ""
         bars.append(Bar(training.title, "", segments, end))
     legend = (("real", "real"), *((("unsure", "real or not"),) if facts.synthetic_in_real else ()),
               ("made", "synthetic"))
@@ -98,11 +98,11 @@ def real_fraction(facts: Facts) -> Bars | None:
 
 def _real(facts: Facts, fraction: float, count: int) -> list[tuple[float, str, str, str]]:
     """(share, colour, label, title) of what claims to be real; where it was looked into, of what is sure and unsure."""
-    title = words.plural(count, "real sample")
+    title = titles.plural(count, "real sample")
     if facts.synthetic_in_real is None:
-        return [(fraction, "real", f"real {words.share(fraction)}", title)]
+        return [(fraction, "real", f"real {titles.share(fraction)}", title)]
     ends = [fraction * (1 - share) for share in reversed(facts.synthetic_in_real)]
-    shown = f"real {words.share(ends[0])} to {words.share(ends[1])}"
+    shown = f"real {titles.share(ends[0])} to {titles.share(ends[1])}"
     found = [(ends[0], "real", shown if ends[0] >= ends[1] - ends[0] else "", title),
              (ends[1] - ends[0], "unsure", "" if ends[0] >= ends[1] - ends[0] else shown, f"{shown}, of {title}")]
     hidden = fraction - ends[1]
@@ -126,20 +126,20 @@ def times(facts: Facts) -> Bars | None:
     colours = {step: f"c{_STEPS.index(step)}" for step in _STEPS}
     bars = tuple(
         Bar(title, "", tuple(
-            Segment(seconds[step] / longest, colours[step], "", f"{words.STEPS[step]}: {words.duration(seconds[step])}")
+            Segment(seconds[step] / longest, colours[step], "", f"{titles.STEPS[step]}: {titles.duration(seconds[step])}")
             for step in used if seconds.get(step, 0) > 0
-        ), words.duration(sum(seconds.values())))
+        ), titles.duration(sum(seconds.values())))
         for title, seconds in rows
     )
-    return Bars(tuple((colours[step], words.STEPS[step]) for step in used), bars, _cost(facts, rows))
+    return Bars(tuple((colours[step], titles.STEPS[step]) for step in used), bars, _cost(facts, rows))
 
 
 def _cost(facts: Facts, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     total = sum(sum(seconds.values()) for _, seconds in rows)
-    text = f"In all {words.duration(total)}"
+    text = f"In all {titles.duration(total)}"
     price = facts.recipe.usd_per_hour
     if price:
-        return f"{text}, {words.usd(total / 3600 * price)} at {words.usd(price)} an hour."
+        return f"{text}, {titles.usd(total / 3600 * price)} at {titles.usd(price)} an hour."
     return f"{text}. No price an hour was stated (usd_per_hour in the recipe)."
 
 
@@ -148,6 +148,6 @@ def data_counts(facts: Facts) -> str:
     if not counts:
         return ""
     return (
-        f"{words.plural(counts.get('train', 0), 'real sample')} to train on, "
-        f"{words.number(counts.get('held_out', 0), 0)} held out that no training sees."
+        f"{titles.plural(counts.get('train', 0), 'real sample')} to train on, "
+        f"{titles.number(counts.get('held_out', 0), 0)} held out that no training sees."
     )

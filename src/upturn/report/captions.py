@@ -8,7 +8,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from upturn.report import pictures
-from upturn.report.words import visible
+from upturn.report.titles import visible
 from upturn.store import files
 from upturn.types import Array
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from upturn.report import words
+from upturn.report import titles
 from upturn.report.facts import Facts
 from upturn.store import files
 
@@ -47,7 +47,7 @@ class Certificates:
         if not self.broken:
             return ""
         what = f"Round {self.broken[0]} is" if len(self.broken) == 1 else (
-            f"Rounds {words.listed([str(n) for n in self.broken])} are"
+            f"Rounds {titles.listed([str(n) for n in self.broken])} are"
         )
         return f"{what} inconsistent with an ideal learner, beyond chance: see Certificates."
 
@@ -85,17 +85,17 @@ def _foreseen(found: Mapping[str, Any] | None, facts: Facts) -> str:
     if not found or rounds is None:
         return ""
     kept = found["kept"]
-    left = f"about {words.share(kept)} of round 0's diversity left" if kept <= 1 else (
-        f"{words.number(kept)} times round 0's diversity"
+    left = f"about {titles.share(kept)} of round 0's diversity left" if kept <= 1 else (
+        f"{titles.number(kept)} times round 0's diversity"
     )
     return (
-        f"After {words.plural(found['after'], 'round')}, theory foresees of all {rounds.count}: {found['word']}, with "
+        f"After {titles.plural(found['after'], 'round')}, theory foresees of all {rounds.count}: {found['word']}, with "
         f"{left}. Assuming: {found['assumption'][:1].lower()}{found['assumption'][1:]}"
     )
 
 
 def _line(title: str, check: Mapping[str, Any]) -> Line:
-    places = words.decimals((check["high"] - check["low"]) / 2)
+    places = titles.decimals((check["high"] - check["low"]) / 2)
     value, low, high = (f"{check[part]:.{places}f}" for part in ("value", "low", "high"))
     bound = f"at {check['side']} {check['bound']:.{max(places, 3)}f}"
     word = str(check["word"])

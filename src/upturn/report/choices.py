@@ -13,7 +13,7 @@ from upturn.report import pictures
 from upturn.report.facts import DATA, Facts
 from upturn.report.samples import prompt_label
 from upturn.report.text import shortened
-from upturn.report.words import number, visible
+from upturn.report.titles import number, visible
 from upturn.store import tables
 from upturn.store.columns import read_table, to_samples
 from upturn.types import Array, Sample, Samples, Selection

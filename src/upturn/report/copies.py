@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from upturn.report import words
+from upturn.report import titles
 
 _METRIC = "memorisation"
 
@@ -17,9 +17,9 @@ def warning(metrics: Mapping[str, Mapping[str, Any]], specs: Mapping[str, str], 
         details = found.get("details") or {}
         if details.get("flagged"):
             return (
-                f"{what} copies training data: {words.interval(found)} of its samples lie nearer to one than unseen "
-                f"real data nearly ever does (by chance {words.number(details['baseline'])}); "
-                f"{words.plural(details['copied'], 'training sample')} are copied."
+                f"{what} copies training data: {titles.interval(found)} of its samples lie nearer to one than unseen "
+                f"real data nearly ever does (by chance {titles.number(details['baseline'])}); "
+                f"{titles.plural(details['copied'], 'training sample')} are copied."
             )
     return None
 

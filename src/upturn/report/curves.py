@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from upturn.report import svg, words
+from upturn.report import svg, titles
 from upturn.report.facts import Column
 from upturn.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, element
 
@@ -52,7 +52,7 @@ def metric(name: str, columns: Sequence[Column], kept: Column | None, lines: Seq
     body = [svg.y_grid(y), _labels(columns, xs, slot)]
     for line in near:
         at = y(line.value)
-        title = element("title", f"{line.label}: {words.number(line.value)}")
+        title = element("title", f"{line.label}: {titles.number(line.value)}")
         body.append(element("line", title, x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_=line.kind))
     body += [_path(marks, y), *(_drawn(m, y, kept) for m in marks)]
     return svg.figure(svg.join(body), f"{name} by model: " + "; ".join(m.title for m in marks))
@@ -60,7 +60,7 @@ def metric(name: str, columns: Sequence[Column], kept: Column | None, lines: Seq
 
 def _mark(name: str, column: Column, x: float) -> _Mark:
     measured = column.metrics[name]
-    title = f"{column.full_title}: {words.interval(measured)}, n = {measured.get('n')}"
+    title = f"{column.full_title}: {titles.interval(measured)}, n = {measured.get('n')}"
     if column.decision == "rejected":
         title += ", rejected"
     return _Mark(name, column, x, measured["value"], measured.get("low"), measured.get("high"), title)
@@ -99,7 +99,7 @@ def _drawn(mark: _Mark, y: Axis, kept: Column | None) -> Markup:
 
 def _value(mark: _Mark, y: Axis) -> Markup:
     """The kept model's number, above its interval or, where there is no room, below."""
-    text = words.interval(mark.column.metrics[mark.name]).partition(" ")[0]
+    text = titles.interval(mark.column.metrics[mark.name]).partition(" ")[0]
     above = min(y(mark.value) - 7.0, y(mark.high if mark.high is not None else mark.value)) - 5.0
     below = max(y(mark.value) + 7.0, y(mark.low if mark.low is not None else mark.value)) + 13.0
     x = min(mark.x, WIDTH - len(text) * _CHARACTER / 2 - 2)
@@ -143,6 +143,6 @@ def loss(points: Sequence[Mapping[str, float]], label: str) -> Markup | None:
     if held:
         body.append(svg.path([(x(s), y(v)) for s, v in held], "loss-held"))
         best = min(held, key=lambda point: point[1])
-        title = element("title", f"lowest held-out loss {words.number(best[1])} at step {best[0]:.0f}")
+        title = element("title", f"lowest held-out loss {titles.number(best[1])} at step {best[0]:.0f}")
         body.append(element("circle", title, cx=x(best[0]), cy=y(best[1]), r=3.5, class_="dot"))
     return svg.figure(svg.join(body), label)

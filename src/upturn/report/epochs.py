@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from upturn.report import curves, words
+from upturn.report import curves, titles
 from upturn.report.facts import Column, Facts
 from upturn.report.rounds import Card
 from upturn.store import files
@@ -44,8 +44,8 @@ class Cost:
     def until(self, epoch: float) -> str:
         """Time and price of training up to an epoch."""
         seconds = self.per_epoch * epoch
-        price = f", {words.usd(seconds / 3600 * self.usd_per_hour)}" if self.usd_per_hour else ""
-        return f"{words.duration(seconds)}{price}"
+        price = f", {titles.usd(seconds / 3600 * self.usd_per_hour)}" if self.usd_per_hour else ""
+        return f"{titles.duration(seconds)}{price}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def progress(facts: Facts, title: str, unit: str) -> Progress | None:
     names = [name for name in facts.recipe.metric_names() if any(name in column.metrics for column in columns)]
     spent = cost(facts, unit)
     steady = tuple(
-        (f"{row['from']:g} → {row['to']:g}", words.interval(_ratio(row)), words.share(row["flipped"]))
+        (f"{row['from']:g} → {row['to']:g}", titles.interval(_ratio(row)), titles.share(row["flipped"]))
         for row in said["consistency"] or ()
     )
     return Progress(
@@ -105,9 +105,9 @@ def _ratio(row: Mapping[str, Any]) -> dict[str, Any]:
 def _row(
     name: str, columns: Sequence[Column], said: Mapping[str, Any] | None, facts: Facts
 ) -> tuple[str, tuple[str, ...], str]:
-    title = words.term(name, facts.specs.get(name)).title
+    title = titles.term(name, facts.specs.get(name)).title
     where = "–" if said is None else f"{said['plateau']:g}"
-    return title, tuple(words.interval(column.metrics.get(name)) for column in columns), where
+    return title, tuple(titles.interval(column.metrics.get(name)) for column in columns), where
 
 
 def _cards(
@@ -115,7 +115,7 @@ def _cards(
 ) -> list[Card]:
     cards = []
     for name in names:
-        term = words.term(name, facts.specs.get(name))
+        term = titles.term(name, facts.specs.get(name))
         found = said["plateau"].get(name)
         ring = next((c for c in columns if found is not None and c.short == f"{found['plateau']:g}"), None)
         figure = curves.metric(name, columns, ring, [])
@@ -141,27 +141,27 @@ def _sentences(facts: Facts, said: Mapping[str, Any], spent: Cost | None) -> lis
     out = []
     if name is not None:
         found, last = said["plateau"][name], said["epochs"][-1]["epoch"]
-        term = words.term(name, facts.specs.get(name)).title
+        term = titles.term(name, facts.specs.get(name)).title
         known = [(row["epoch"], row["metrics"].get(name)) for row in said["epochs"]]
-        values = {epoch: words.interval(measured) for epoch, measured in known}
+        values = {epoch: titles.interval(measured) for epoch, measured in known}
         out.append(
             f"{term}: the cheapest checkpoint within noise of the best is epoch {found['plateau']:g} "
             f"({values[found['plateau']]}); " + _best(found, values, last)
         )
         if spent is not None and found["plateau"] < last:
-            share = f"{words.share(found['plateau'] / last)} of it" if last else ""
+            share = f"{titles.share(found['plateau'] / last)} of it" if last else ""
             to_there, to_the_end = spent.until(found["plateau"]), spent.until(last)
             out.append(f"Training to there costs {to_there}, to the end {to_the_end}: {share}.")
         worse = [
-            words.term(other, facts.specs.get(other)).title for other, row in said["plateau"].items()
+            titles.term(other, facts.specs.get(other)).title for other, row in said["plateau"].items()
             if other != name and found["plateau"] not in row["within"]
         ]
         if worse:
-            out.append(f"There, {words.listed(worse)} {'is' if len(worse) == 1 else 'are'} worse than at "
+            out.append(f"There, {titles.listed(worse)} {'is' if len(worse) == 1 else 'are'} worse than at "
                        f"{'its' if len(worse) == 1 else 'their'} own best, beyond chance.")
     if spent is not None:
-        price = f" and {words.usd(spent.usd / spent.epochs)}" if spent.usd_per_hour else ""
-        out.append(f"An epoch takes {words.duration(spent.per_epoch)}{price}, at {words.number(spent.rate)} samples a "
+        price = f" and {titles.usd(spent.usd / spent.epochs)}" if spent.usd_per_hour else ""
+        out.append(f"An epoch takes {titles.duration(spent.per_epoch)}{price}, at {titles.number(spent.rate)} samples a "
                    f"second; all {spent.epochs:g} of them {spent.until(spent.epochs)}.")
     return out
 
@@ -170,7 +170,7 @@ def _best(found: Mapping[str, Any], values: Mapping[float, str], last: float) ->
     if found["plateau"] == found["best"]:
         return "it is the best itself." if found["best"] < last else "it is the last: training longer may still help."
     loss = found["loss"]
-    gap = words.interval({"value": abs(loss["value"]), "low": None, "high": None})
+    gap = titles.interval({"value": abs(loss["value"]), "low": None, "high": None})
     ends = [abs(end) for end in (loss["low"], loss["high"]) if end is not None]
-    most = f", at most {words.number(max(ends))} with 97.5% confidence" if ends else ""
+    most = f", at most {titles.number(max(ends))} with 97.5% confidence" if ends else ""
     return f"the best is epoch {found['best']:g} ({values[found['best']]}), a difference of {gap}{most}."

@@ -11,7 +11,8 @@ from typing import Any
 from markupsafe import Markup
 
 from upturn.errors import UserError
-from upturn.report import lines, page, points, words
+from upturn.report import lines, page, points
+from upturn.report import titles as words
 from upturn.report.lines import Dot, Series
 from upturn.report.rounds import Card
 from upturn.store import files

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from upturn.report import svg, words
+from upturn.report import svg, titles
 from upturn.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, element
 
 _COLOURS = 10  # of the page; further series take them again
@@ -127,7 +127,7 @@ def _theory(series: Series, x: Axis, y: Axis) -> Markup:
 def _out_of_frame(series: Series, below: bool, least: float, most: float) -> Markup:
     """A bound that is too far from what was measured to be drawn is said, a line for each colour."""
     where = (HEIGHT - BOTTOM - 5.0 - 13.0 * series.colour) if below else TOP + 10.0 + 13.0 * series.colour
-    ends = words.number(most) if least == most else f"{words.number(least)} to {words.number(most)}"
+    ends = titles.number(most) if least == most else f"{titles.number(least)} to {titles.number(most)}"
     text = f"{series.name}, bound {'below' if below else 'above'}: {ends}"
     return element("text", text, x=WIDTH - RIGHT, y=where, class_="tick end")
 
@@ -138,9 +138,9 @@ def _dots(series: Series, x: Axis, y: Axis) -> Markup:
         parts.append(svg.path([(x(d.x), y(d.value)) for d in series.dots], "line thin"))
     for dot in series.dots:
         at, height = x(dot.x), y(dot.value)
-        said = [words.number(dot.value)]
+        said = [titles.number(dot.value)]
         if dot.low is not None and dot.high is not None:
-            said.append(f"[{words.number(dot.low)}, {words.number(dot.high)}]")
+            said.append(f"[{titles.number(dot.low)}, {titles.number(dot.high)}]")
             low, high = (y(max(v, y.low) if y.log else v) for v in (dot.low, dot.high))
             parts.append(element("line", x1=at, x2=at, y1=low, y2=high, class_="interval"))
         title = element("title", f"{series.name} at {dot.x:g}: {' '.join(said)}{', leaves theory' * dot.wrong}")

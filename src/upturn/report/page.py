@@ -20,7 +20,7 @@ from upturn.report import (
     proxy,
     rounds,
     samples,
-    words,
+    titles,
 )
 from upturn.report.facts import DATA, Facts
 from upturn.report.verdict import verdict
@@ -64,7 +64,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "created": str(identity.get("created", ""))[:16].replace("T", " "),
         "verdict": verdict(facts, [*warnings, *_copies(facts)]), "certified": certified, "origins": origins,
         "asked": asked.summary(facts), "against": against,
-        "recipe": words.visible(run_text), "data": bars.data_counts(facts),
+        "recipe": titles.visible(run_text), "data": bars.data_counts(facts),
         "notes": [str(note) for note in facts.info(DATA, "load").get("notes", ())],
         "gallery": gallery, "epochs": epochs.by_epoch(facts), "metrics": rounds.metric_cards(facts),
         "columns": facts.columns, "kept": facts.kept,
@@ -72,7 +72,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "fractions": bars.real_fraction(facts), "choices": choices.choices(facts), "losses": policy_losses,
         "people": people.of_run(facts),
         "judge_losses": judge_losses, "times": bars.times(facts), "lineage": rounds.lineage(facts),
-        "pairs": pairs, "pairs_of": pairs_of, "fingerprint": facts.run.fingerprint, "number": words.number,
+        "pairs": pairs, "pairs_of": pairs_of, "fingerprint": facts.run.fingerprint, "number": titles.number,
         "script": script, "style": resource("report.css"), "script_hash": hash_of(script),
     }
 

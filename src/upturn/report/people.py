@@ -16,7 +16,8 @@ from upturn.annotation.statistics.gold import Record, Weights, on_gold, on_repea
 from upturn.annotation.statistics.influence import Shares, leave_out, shares
 from upturn.annotation.statistics.ranking import Ranking, ranking
 from upturn.export.preferences_voted import sources_of, votes_so_far
-from upturn.report import svg, words
+from upturn.report import svg
+from upturn.report import titles as words
 from upturn.report.facts import Facts
 from upturn.types import Array, Measurement, Votes
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from upturn.report import words
+from upturn.report import titles
 from upturn.report.facts import DATA, Facts
 
 _SIGNS = {
@@ -33,10 +33,10 @@ def provenance(facts: Facts) -> Provenance | None:
         return None
     counts = facts.counts(DATA, "provenance")
     known = (("trusted", "trusted real sample", ""), ("own", "sample", " of earlier runs"))
-    against = words.listed([words.plural(counts[name], what) + end for name, what, end in known if counts.get(name)])
-    lead = f"{_said(found)} ({words.plural(counts.get('looked_at', 0), 'sample')} against {against})."
+    against = titles.listed([titles.plural(counts[name], what) + end for name, what, end in known if counts.get(name)])
+    lead = f"{_said(found)} ({titles.plural(counts.get('looked_at', 0), 'sample')} against {against})."
     signs = tuple(
-        (_SIGNS[name], words.number(sign["value"]), "" if sign["p"] is None else words.number(sign["p"]))
+        (_SIGNS[name], titles.number(sign["value"]), "" if sign["p"] is None else titles.number(sign["p"]))
         for name, sign in found["signs"].items() if name in _SIGNS
     )
     return Provenance(lead, signs, str(found["note"]), f"{_said(found)}." if found["low"] > 0 else "")
@@ -45,6 +45,6 @@ def provenance(facts: Facts) -> Provenance | None:
 def _said(found: Mapping[str, Any]) -> str:
     if found["how"] == "nothing":
         return "Nothing can be said of how much of the data that claims to be real is synthetic"
-    ends = f"{words.share(found['low'])} to {words.share(found['high'])}"
-    shown = ends if found["high"] < 1 else f"At least {words.share(found['low'])}"
+    ends = f"{titles.share(found['low'])} to {titles.share(found['high'])}"
+    shown = ends if found["high"] < 1 else f"At least {titles.share(found['low'])}"
     return f"{shown} of the data that claims to be real is synthetic"

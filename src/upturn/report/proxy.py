@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from upturn.report import scatter, words
+from upturn.report import scatter, titles
 from upturn.report.facts import Column, Difference, Facts
 
 _GOLD, _PROXY = "gold_reward", "reward"
@@ -52,7 +52,7 @@ def against(facts: Facts) -> list[Against]:
         figure = scatter.figure(points, facts.kept, "proxy reward", "gold reward")
         if figure is not None:
             without = [c.title for c, point in zip(facts.columns, points, strict=True) if point is None]
-            title = words.term(gold, facts.specs.get(gold)).title
+            title = titles.term(gold, facts.specs.get(gold)).title
             hacked = _said(_hacked(facts, gold, beside[0])) if beside else ""
             found.append(Against(title, figure, hacked, tuple(_notes(facts, beside, without))))
     return found
@@ -126,7 +126,7 @@ def _said(found: Sequence[_Hacked]) -> str:
     if len(found) <= _NAMED:
         return f"{head}: {'; '.join(_one(h) for h in found)}."
     most = max(found, key=lambda h: h.proxy.value)
-    rounds = words.listed([str(h.newer.round) for h in found])
+    rounds = titles.listed([str(h.newer.round) for h in found])
     return f"{head} in rounds {rounds}: the proxy reward rises, the gold reward does not. The most: {_one(most)}."
 
 
@@ -140,13 +140,13 @@ def _one(h: _Hacked) -> str:
 
 
 def _interval(change: Difference) -> str:
-    places = words.decimals((change.high - change.low) / 2)
-    value, low, high = (words.signed(v, places) for v in (change.value, change.low, change.high))
+    places = titles.decimals((change.high - change.low) / 2)
+    value, low, high = (titles.signed(v, places) for v in (change.value, change.low, change.high))
     return f"{value} [{low}, {high}]"
 
 
 def _notes(facts: Facts, beside: Sequence[str], without: list[str]) -> list[str]:
-    notes = [f"Not drawn, because one of the two was not measured: {words.listed(without)}."] if without else []
+    notes = [f"Not drawn, because one of the two was not measured: {titles.listed(without)}."] if without else []
     if not beside:
         notes.append("The proxy has no interval here, and nothing is tested: measure 'reward' as well.")
     rounds = facts.recipe.rounds

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from upturn.report import curves, words
+from upturn.report import curves, titles
 from upturn.report.choices import Example, look
 from upturn.report.facts import DATA, Column, Facts
 
@@ -59,7 +59,7 @@ def metric_cards(facts: Facts) -> list[Card]:
     names = sorted(facts.metric_names, key=lambda n: watched.index(n) if n in watched else len(watched))
     cards = []
     for name in names:
-        term = words.term(name, facts.specs.get(name))
+        term = titles.term(name, facts.specs.get(name))
         lines, notes = _lines(facts, name, term)
         figure = curves.metric(name, facts.columns, facts.kept, lines)
         notes += _notes(facts, name)
@@ -72,7 +72,7 @@ def metric_cards(facts: Facts) -> list[Card]:
     return cards
 
 
-def _lines(facts: Facts, name: str, term: words.Term) -> tuple[list[curves.Line], list[str]]:
+def _lines(facts: Facts, name: str, term: titles.Term) -> tuple[list[curves.Line], list[str]]:
     lines: list[curves.Line] = []
     notes: list[str] = []
     newest = [c.metrics[name].get("details") or {} for c in facts.columns if name in c.metrics]
@@ -80,11 +80,11 @@ def _lines(facts: Facts, name: str, term: words.Term) -> tuple[list[curves.Line]
         value = newest[-1].get(term.reference[0])
         if isinstance(value, (int, float)):
             lines.append(curves.Line(float(value), term.reference[1], "reference"))
-            notes.append(f"Dotted: {term.reference[1]} ({words.number(float(value))}).")
+            notes.append(f"Dotted: {term.reference[1]} ({titles.number(float(value))}).")
     limits = _limits(facts, name)
     if limits:
         lines += [curves.Line(limit, "the gate's limit", "limit") for limit in limits]
-        notes.append(f"Red: the gate's limit ({words.listed([words.number(limit) for limit in limits])}).")
+        notes.append(f"Red: the gate's limit ({titles.listed([titles.number(limit) for limit in limits])}).")
     return lines, notes
 
 
@@ -102,12 +102,12 @@ def _notes(facts: Facts, name: str) -> list[str]:
         if note:
             said.setdefault(note, []).append(column.title)
     everywhere = len(facts.columns)
-    return [note if len(who) == everywhere else f"{words.listed(who)}: {note}" for note, who in said.items()]
+    return [note if len(who) == everywhere else f"{titles.listed(who)}: {note}" for note, who in said.items()]
 
 
 def figures(facts: Facts) -> list[tuple[str, list[str]]]:
     """Metric -> ``value [low, high]`` of each column, as in metrics.json but rounded."""
-    return [(n, [words.interval(c.metrics.get(n)) for c in facts.columns]) for n in facts.metric_names]
+    return [(n, [titles.interval(c.metrics.get(n)) for c in facts.columns]) for n in facts.metric_names]
 
 
 def verdicts(facts: Facts) -> list[Verdict]:
@@ -129,15 +129,15 @@ def _test(gate: Mapping[str, Any]) -> str:
     if gate.get("difference") is None or gate.get("metric") is None:
         return ""
     low, high = gate.get("low"), gate.get("high")
-    places = words.decimals((high - low) / 2) if low is not None and high is not None else 3
+    places = titles.decimals((high - low) / 2) if low is not None and high is not None else 3
     against = _model_name(str(gate.get("incumbent", "")))
-    change = words.signed(gate["difference"], places)
+    change = titles.signed(gate["difference"], places)
     text = f"Tested against {against or 'the model before'}: {gate['metric']} {change}"
     if low is not None and high is not None:
-        text += f" ({words.signed(low, places)} to {words.signed(high, places)})"
+        text += f" ({titles.signed(low, places)} to {titles.signed(high, places)})"
     if gate.get("p") is not None and gate.get("alpha") is not None:
-        text += f". p, the chance of such a gain by luck, is {words.number(gate['p'])}"
-        text += f"; {words.number(gate['alpha'])} or less was needed"
+        text += f". p, the chance of such a gain by luck, is {titles.number(gate['p'])}"
+        text += f"; {titles.number(gate['alpha'])} or less was needed"
     return f"{text}."
 
 
@@ -161,7 +161,7 @@ def _losses(facts: Facts, units: list[tuple[str, str]], step: str) -> list[Card]
         if figure is None:
             continue
         held = [p["held_out"] for p in points if p.get("held_out") is not None]
-        end = f"ends at {words.number(points[-1]['loss'])}" + (f", held out {words.number(held[-1])}" if held else "")
+        end = f"ends at {titles.number(points[-1]['loss'])}" + (f", held out {titles.number(held[-1])}" if held else "")
         stopped = facts.info(unit, step).get("stopped")
         cards.append(Card(title, end, "", figure, (f"Stopped early: {stopped}.",) if stopped else ()))
     return cards
@@ -178,8 +178,8 @@ def lineage(facts: Facts) -> list[Origin]:
             continue
         found.append(Origin(
             training.title, str(info.get("model", "")), str(info.get("parent") or "nothing (new weights)"),
-            words.number(counts.get("real"), 0), words.number(counts.get("synthetic"), 0),
-            words.share(facts.real_fraction(unit)), words.number(info.get("steps"), 0), unit in removed,
+            titles.number(counts.get("real"), 0), titles.number(counts.get("synthetic"), 0),
+            titles.share(facts.real_fraction(unit)), titles.number(info.get("steps"), 0), unit in removed,
         ))
     return found
 
@@ -194,7 +194,7 @@ def nearest_pairs(facts: Facts) -> tuple[str, list[tuple[Example, Example, str]]
     made = facts.some(kept.unit, "evaluation.parquet", [str(p["sample"]) for p in pairs])
     real = facts.some(DATA, "samples.parquet", [str(p["real"]) for p in pairs])
     shown = [
-        (look(made[p["sample"]], classes), look(real[p["real"]], classes), words.number(float(p["distance"])))
+        (look(made[p["sample"]], classes), look(real[p["real"]], classes), titles.number(float(p["distance"])))
         for p in pairs if p["sample"] in made and p["real"] in real
     ]
     return kept.full_title, shown

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from upturn.report import pictures, text
 from upturn.report import points as clouds
 from upturn.report.facts import DATA, Column, Facts
-from upturn.report.words import visible
+from upturn.report.titles import visible
 from upturn.types import Array, Kind, Prompt, Samples
 
 _WIDE = 10  # pictures in a row of a flip-book's frame

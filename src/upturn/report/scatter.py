@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from upturn.report import svg, words
+from upturn.report import svg, titles
 from upturn.report.facts import Column
 from upturn.report.svg import HEIGHT, LEFT, RIGHT, WIDTH, Axis, element
 
@@ -73,7 +73,7 @@ def _path(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
 
 
 def _title(point: Point, across: str, up: str) -> str:
-    said = f"{point.column.full_title}: {across} {words.interval(point.across)}, {up} {words.interval(point.up)}"
+    said = f"{point.column.full_title}: {across} {titles.interval(point.across)}, {up} {titles.interval(point.up)}"
     return f"{said}, rejected" if point.column.decision == "rejected" else said
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from upturn.report import pictures
 from upturn.report.page import template
-from upturn.report.words import visible
+from upturn.report.titles import visible
 from upturn.store import files
 from upturn.types import Array
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.report import arms, epochs, page, pictures, rounds, samples, words
+from upturn.report import arms, epochs, page, pictures, rounds, samples, titles
 from upturn.report.facts import DATA, Facts
 from upturn.report.rounds import Card
 from upturn.store import files
@@ -79,7 +79,7 @@ def _context(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "series": [s for arm in shown if (s := _series(found, arm)) is not None],
         "by_epoch": _by_epoch(found, every),
         "legend": [(i % 10, arm.name) for i, arm in enumerate(every) if _trained(arm) is not None],
-        "plateaus": _plateaus(every), "pairs": _pairs(every), "words": words,
+        "plateaus": _plateaus(every), "pairs": _pairs(every), "words": titles,
         "script": script, "style": page.resource("report.css"), "script_hash": page.hash_of(script),
     }
 
@@ -90,8 +90,8 @@ def _arm(said: Mapping[str, Any], folder: Path) -> Arm:
     return Arm(said["name"], said, facts, facts.samples(unit, "grid.parquet"))
 
 
-def _term(metric: Mapping[str, Any]) -> words.Term:
-    return words.term(metric["name"], {"name": metric["component"]})
+def _term(metric: Mapping[str, Any]) -> titles.Term:
+    return titles.term(metric["name"], {"name": metric["component"]})
 
 
 def lead(found: Mapping[str, Any]) -> str:
@@ -104,9 +104,9 @@ def lead(found: Mapping[str, Any]) -> str:
         values = {v["name"]: v["metrics"].get(name) for v in found["variants"]}
         worse = [v for v, mark in marks.items() if mark == "worse"]
         alike = [v for v, mark in marks.items() if mark == "alike"]
-        text = f"{_term(metric).title}: {best} is best with {words.interval(values[best])}; beyond chance it beats "
-        text += words.listed([f"{v} ({words.interval(values[v])})" for v in worse])
-        return f"{text}, but not {words.listed(alike)}." if alike else f"{text}."
+        text = f"{_term(metric).title}: {best} is best with {titles.interval(values[best])}; beyond chance it beats "
+        text += titles.listed([f"{v} ({titles.interval(values[v])})" for v in worse])
+        return f"{text}, but not {titles.listed(alike)}." if alike else f"{text}."
     return "No variant can be told from the others." if len(found["variants"]) > 1 else "One variant, by epoch."
 
 
@@ -129,7 +129,7 @@ def _table(found: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, str
     for metric in found["metrics"]:
         cells = []
         for v in found["variants"]:
-            value, _, ends = words.interval(v["metrics"].get(metric["name"])).partition(" ")
+            value, _, ends = titles.interval(v["metrics"].get(metric["name"])).partition(" ")
             cells.append((value, ends, metric["marks"].get(v["name"], "")))
         rows.append((_term(metric).title, cells))
     return rows
@@ -139,13 +139,13 @@ def _costs(found: Mapping[str, Any], every: Sequence[Arm]) -> list[tuple[str, li
     costs = [v["cost"] for v in found["variants"]]
     several = len(found["seeds"]) > 1
     rows = [
-        ("training" + (" (mean of seeds)" if several else ""), [words.duration(c["training_seconds"]) for c in costs]),
-        ("samples a second", [words.number(c["samples_per_second"] or None) for c in costs]),
-        ("with measuring and helpers", [words.duration(c["seconds"]) for c in costs]),
+        ("training" + (" (mean of seeds)" if several else ""), [titles.duration(c["training_seconds"]) for c in costs]),
+        ("samples a second", [titles.number(c["samples_per_second"] or None) for c in costs]),
+        ("with measuring and helpers", [titles.duration(c["seconds"]) for c in costs]),
     ]
     if any(c["usd"] for c in costs):
-        rows.append(("price of training", [words.usd(c["training_usd"]) for c in costs]))
-        rows.append(("price in all", [words.usd(c["usd"]) for c in costs]))
+        rows.append(("price of training", [titles.usd(c["training_usd"]) for c in costs]))
+        rows.append(("price in all", [titles.usd(c["usd"]) for c in costs]))
     return rows
 
 
@@ -154,8 +154,8 @@ def _apart(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, bool
     rows = []
     for metric in found["metrics"]:
         for d in found["differences"][metric["name"]]:
-            said = words.interval(d) if d["how"] != "surrogate" else "not comparable: surrogate likelihoods"
-            rows.append((_term(metric).title, d["a"], d["b"], said, words.number(d["p"]), bool(d["differs"])))
+            said = titles.interval(d) if d["how"] != "surrogate" else "not comparable: surrogate likelihoods"
+            rows.append((_term(metric).title, d["a"], d["b"], said, titles.number(d["p"]), bool(d["differs"])))
     return rows
 
 
@@ -227,8 +227,8 @@ def _wordings(found: Mapping[str, Any], shown: Sequence[Arm]) -> list[list[Row]]
             for arm in shown:
                 cells.append(_cell(arm, _worded(arm, group, text)))
                 ratio = found["wording_effects"][arm.name][number][place]["ratio"]
-                notes.append("" if ratio is None or place == 0 else f"moved {words.number(ratio, 2)}")
-            rows.append(Row(words.visible(text) or "(empty)", _tags(found, text), tuple(cells), notes=tuple(notes)))
+                notes.append("" if ratio is None or place == 0 else f"moved {titles.number(ratio, 2)}")
+            rows.append(Row(titles.visible(text) or "(empty)", _tags(found, text), tuple(cells), notes=tuple(notes)))
         out.append(rows)
     return out
 
@@ -321,9 +321,9 @@ def _plateaus(every: Sequence[Arm]) -> list[tuple[str, ...]]:
         value = next(row["metrics"][name] for row in said["epochs"] if row["epoch"] == at)
         steady = (said["consistency"] or [None])[-1]
         rows.append((
-            arm.name, words.term(name, arm.facts.specs.get(name)).title, f"{at:g}", words.interval(value),
+            arm.name, titles.term(name, arm.facts.specs.get(name)).title, f"{at:g}", titles.interval(value),
             spent.until(at) if spent else "–", f"{last:g}", spent.until(last) if spent else "–",
-            words.number(steady["ratio"], 2) if steady else "–", words.share(steady["flipped"]) if steady else "–",
+            titles.number(steady["ratio"], 2) if steady else "–", titles.share(steady["flipped"]) if steady else "–",
         ))
     return rows
 

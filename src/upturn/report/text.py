@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from upturn.report.words import visible
+from upturn.report.titles import visible
 
 _MOST = 700  # characters of a text that are shown
 _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")

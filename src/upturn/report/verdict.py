@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from upturn.report import words
+from upturn.report import titles
 from upturn.report.facts import Column, Facts
 
 _NAMED = 3  # rejected rounds whose reasons fit at the top of the page
@@ -44,7 +44,7 @@ def verdict(facts: Facts, warnings: Sequence[str] = ()) -> Verdict:
         if facts.columns:
             lead = f"The rounds have not begun: so far there is the model after {facts.columns[-1].title}."
         return Verdict(lead, (), state, alarm, (), "", "")
-    term = words.term(name, facts.specs.get(name))
+    term = titles.term(name, facts.specs.get(name))
     sentences = [*_gains(facts, kept, name, term), *_rejected(facts), *warnings]
     return Verdict(
         _lead(facts, kept), tuple(sentences), state, alarm, tuple(_steps(facts, kept, name)), term.title, term.meaning
@@ -93,7 +93,7 @@ def _baselines(facts: Facts, kept: Column) -> list[Column]:
     return [c for c in reversed(facts.columns) if c.decision == "stage" and c.unit != kept.unit]
 
 
-def _gains(facts: Facts, kept: Column, name: str, term: words.Term) -> list[str]:
+def _gains(facts: Facts, kept: Column, name: str, term: titles.Term) -> list[str]:
     measured = kept.metrics.get(name)
     if measured is None or measured.get("value") is None:
         why = f" ({measured['note']})" if measured and measured.get("note") else ""
@@ -103,27 +103,27 @@ def _gains(facts: Facts, kept: Column, name: str, term: words.Term) -> list[str]
         change = _change(facts, kept, older, name, term)
         if change:
             parts.append(change)
-    said = f"Its {_lower(term.title)} is {words.interval(measured)}"
-    return [f"{said}: {words.listed(parts)}." if parts else f"{said}."]
+    said = f"Its {_lower(term.title)} is {titles.interval(measured)}"
+    return [f"{said}: {titles.listed(parts)}." if parts else f"{said}."]
 
 
-def _change(facts: Facts, kept: Column, older: Column, name: str, term: words.Term) -> str | None:
+def _change(facts: Facts, kept: Column, older: Column, name: str, term: titles.Term) -> str | None:
     measured, before = kept.metrics[name], older.metrics.get(name)
     if before is None or before.get("value") is None:
         return None
     what = "round 0" if older.round == 0 else f"the model after {older.title}"
     paired = facts.difference(kept, older, name)
     if paired is None:
-        return f"{_word(measured['value'] - before['value'], term)} than {what} ({words.interval(before)})"
-    places = words.decimals((paired.high - paired.low) / 2)
-    ends = f"{words.signed(paired.low, places)} to {words.signed(paired.high, places)}"
-    value = words.signed(paired.value, places)
+        return f"{_word(measured['value'] - before['value'], term)} than {what} ({titles.interval(before)})"
+    places = titles.decimals((paired.high - paired.low) / 2)
+    ends = f"{titles.signed(paired.low, places)} to {titles.signed(paired.high, places)}"
+    value = titles.signed(paired.value, places)
     if paired.low <= 0 <= paired.high:
         return f"not different from {what} beyond chance ({value}; {ends})"
     return f"{_word(paired.value, term)} than {what} by {value} ({ends})"
 
 
-def _word(change: float, term: words.Term) -> str:
+def _word(change: float, term: titles.Term) -> str:
     if term.better == "neither":
         return "higher" if change > 0 else "lower"
     return "better" if (change > 0) == (term.better == "higher") else "worse"
@@ -133,7 +133,7 @@ def _rejected(facts: Facts) -> list[str]:
     """One sentence a round, its reason within; many rounds are only named."""
     held = [r for r in facts.status.rounds if r.gate and r.gate.get("decision") == "rejected"]
     if len(held) > _NAMED:
-        return [f"Rounds {words.listed([str(r.round) for r in held])} were rejected; their reasons stand below."]
+        return [f"Rounds {titles.listed([str(r.round) for r in held])} were rejected; their reasons stand below."]
     return [f"Round {r.round} was rejected: {str((r.gate or {}).get('reason', '')).rstrip('.')}." for r in held]
 
 
@@ -149,7 +149,7 @@ def _steps(facts: Facts, kept: Column, name: str) -> list[Step]:
 
 
 def _figure(measured: Mapping[str, Any]) -> tuple[str, str]:
-    value, _, rest = words.interval(measured).partition(" ")
+    value, _, rest = titles.interval(measured).partition(" ")
     return value, rest
 
 
