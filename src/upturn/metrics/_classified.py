@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from upturn.metrics._silence import CannotSpeak
+from upturn.metrics._undefined import CannotSpeak
 from upturn.protocols import Evidence, Tools
 from upturn.types import Array, Samples
 

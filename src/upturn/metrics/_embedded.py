@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from upturn.metrics._silence import CannotSpeak
+from upturn.metrics._undefined import CannotSpeak
 from upturn.protocols import Evidence, Tools
 from upturn.seeds import key
 from upturn.types import Array, Samples

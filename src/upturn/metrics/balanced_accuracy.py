@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn.metrics._classified import classified
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import share
 from upturn.types import Array, Measurement

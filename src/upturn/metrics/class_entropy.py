@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._classified import classified
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement

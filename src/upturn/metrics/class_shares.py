@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._classified import classified
-from upturn.metrics._silence import number, speaks_or_says_why
+from upturn.metrics._undefined import number, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import share
 from upturn.types import Measurement

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from upturn.metrics._balls import round_real
 from upturn.metrics._by_neighbours import ByNeighbours
 from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._silence import speaks_or_says_why
+from upturn.metrics._undefined import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement

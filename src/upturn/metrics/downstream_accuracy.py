@@ -10,7 +10,7 @@ import numpy as np
 from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
 from upturn.protocols import Evidence, Tools
 from upturn.seeds import key
 from upturn.statistics.intervals import stratified_mean

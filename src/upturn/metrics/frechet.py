@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
 from upturn.metrics._gaussians import distance_and_influence, fitted, moments
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
 from upturn.metrics._gaussians import distance_and_influence, fitted
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.seeds import generator
 from upturn.statistics.intervals import bootstrap_mean

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.memo import remembered

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.config import components
 from upturn.metrics._classified import classes_of
-from upturn.metrics._silence import CannotSpeak, number, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
 from upturn.protocols import Evidence, Metric, Tools, Trainable
 from upturn.types import Array, Measurement, Samples
 

@@ -11,7 +11,7 @@ import numpy as np
 from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
 from upturn.metrics._embedded import metric_key, spread_rows
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement

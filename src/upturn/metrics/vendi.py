@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows, strips
-from upturn.metrics._silence import CannotSpeak, speaks_or_says_why
 from upturn.metrics._spectrum import Spectrum
+from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import bootstrap_mean, subsample
