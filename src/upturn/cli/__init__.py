@@ -6,28 +6,28 @@ import sys
 
 import typer
 
-from upturn.cli import captions, component, estimate, find, lab, look, serve, study, take, work
+from upturn.cli import captions, estimate, export, inspect, lab, list, run, search, serve, study
 from upturn.errors import UserError
 
 app = typer.Typer(
     help="Train generative models in rounds, and keep only the rounds that make them better.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
-app.command("new")(work.new)
-app.command("plan")(work.plan)
+app.command("new")(run.new)
+app.command("plan")(run.plan)
 app.command("captions")(captions.captions)
-app.command("run")(work.run)
+app.command("run")(run.run)
 app.command("study")(study.study)
-app.command("status")(look.status)
-app.command("report")(look.report)
-app.command("compare")(look.compare)
+app.command("status")(inspect.status)
+app.command("report")(inspect.report)
+app.command("compare")(inspect.compare)
 app.command("estimate")(estimate.estimate)
-app.command("trace")(look.trace)
-app.command("sample")(take.sample)
-app.command("export")(take.export)
+app.command("trace")(inspect.trace)
+app.command("sample")(export.sample)
+app.command("export")(export.export)
 app.command("serve")(serve.serve)
-app.command("search")(find.search)
-app.command("list")(component.show)
+app.command("search")(search.search)
+app.command("list")(list.show)
 app.add_typer(lab.app, name="lab")
 
 

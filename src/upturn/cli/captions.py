@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upturn.cli.common import RUNS, AsJson, Runs
-from upturn.cli.work import RecipePath, Settings
+from upturn.cli.run import RecipePath, Settings
 
 if TYPE_CHECKING:
     from upturn.data.caption_statistics import Span

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from upturn.cli.common import AsJson
-from upturn.cli.work import Settings
+from upturn.cli.run import Settings
 
 
 def study(
