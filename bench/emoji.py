@@ -15,9 +15,9 @@ from upturn.config import recipe
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
 from upturn.metrics._classified import classes_of
+from upturn.observer import Watch
 from upturn.store.run import Run
 from upturn.studies import runner, study
-from upturn.watch import Watch
 
 EMOJI = ROOT.parent / "shared" / "data" / "emoji"
 

@@ -12,10 +12,10 @@ from upturn.config import recipe
 from upturn.embeddings.inference import forwarded
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
+from upturn.observer import Watch
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Array, Samples
-from upturn.watch import Watch
 
 RESAMPLES = 4000
 LEVEL = 0.95  # of all classes together: ten intervals of 95% each would miss one in four times (Bonferroni)

@@ -23,10 +23,10 @@ from upturn.config import components, recipe
 from upturn.data.sources._variants import group_names
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work, prompt_keys
+from upturn.observer import Watch
 from upturn.statistics.intervals import subsample_masks
 from upturn.store.run import Run
 from upturn.types import Array, Samples
-from upturn.watch import Watch
 
 
 @dataclass(frozen=True)

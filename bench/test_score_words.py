@@ -15,7 +15,7 @@ from upturn.config import recipe
 from upturn.data.score_words import asking
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work, prompt_keys
-from upturn.watch import Watch
+from upturn.observer import Watch
 
 WORDS = ("dark", "middling", "bright")
 SHARES = f"score_words={{score: ink, shares: {{0: {WORDS[0]}, 0.333: {WORDS[1]}, 0.667: {WORDS[2]}}}}}"

@@ -23,12 +23,12 @@ from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.models.text_to_image import TextToImage
+from upturn.observer import Watch
 from upturn.store import png, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
 from upturn.types import Batch, Prompt, Samples, Stacks, by_size, concatenate, pictures, real_samples
-from upturn.watch import Watch
 
 SHAPES = [(16, 16), (24, 10), (8, 32), (16, 16), (32, 8), (64, 8)]  # width and height as photographed
 INTO = [(16, 16), (32, 8), (8, 32), (16, 16), (32, 8), (32, 8)]  # in buckets of step 8 and at most 4: by hand

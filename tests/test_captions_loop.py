@@ -14,10 +14,10 @@ from upturn.config import recipe
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
+from upturn.observer import Watch
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Samples
-from upturn.watch import Watch
 
 RECIPE = """
 name: colours

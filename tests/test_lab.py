@@ -20,9 +20,9 @@ from upturn.errors import RunError, UserError
 from upturn.lab import runner
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Experiment, State, setting, source
 from upturn.lab.rows import Formula, Row, judged, measured
+from upturn.observer import Watch
 from upturn.report import lines
 from upturn.store.columns import read_table
-from upturn.watch import Watch
 
 FEW = {"n": [10, 50], "rounds": 3, "replicas": 400}
 

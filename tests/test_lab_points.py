@@ -142,7 +142,7 @@ class Stop(Exception):
 
 
 def test_points_go_on_where_they_were_stopped(tmp_path: Path) -> None:
-    from upturn.watch import Watch
+    from upturn.observer import Watch
 
     class Until(Watch):
         def end(self, *args: object) -> None:

@@ -15,11 +15,11 @@ import upturn
 from small import GAUSSIAN, POINTS, small
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
+from upturn.observer import Watch
 from upturn.runs import status
 from upturn.store import crash_points, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
-from upturn.watch import Watch
 
 
 def models(folder: Path) -> dict[str, str]:

@@ -12,13 +12,13 @@ import children
 from small import small
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
+from upturn.observer import Watch
 from upturn.report import write
 from upturn.runs import status
 from upturn.store import lineage, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 from upturn.types import Batch
-from upturn.watch import Watch
 
 ONLINE = """
 name: online

@@ -18,13 +18,13 @@ from upturn import report
 from upturn.curators.subset import Subset
 from upturn.errors import RunError, UserError
 from upturn.loop.stages.evaluate import read_measured
+from upturn.observer import Watch
 from upturn.plan import plan
 from upturn.runs import status
 from upturn.store.run import Run
 from upturn.studies import cost, results, study
 from upturn.studies.runner import conduct
 from upturn.types import Prompt, objects, real_samples
-from upturn.watch import Watch
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TOY = yaml.safe_load(GAUSSIAN.replace("count: 3", "count: 1"))

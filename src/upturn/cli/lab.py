@@ -123,7 +123,7 @@ def _run(name: str, settings: dict[str, Any], to: Path | None, workers: int | No
     from upturn import report
     from upturn.cli import progress, tables
     from upturn.lab import runner
-    from upturn.watch import Watch
+    from upturn.observer import Watch
 
     folder = to or Path("labs") / name.rpartition(":")[2]
     watch = Watch() if as_json else progress.Lines()

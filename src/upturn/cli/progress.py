@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from upturn.watch import Watch
+from upturn.observer import Watch
 
 _QUICK = 0.05  # seconds below which a step is not worth a line of its own
 

@@ -13,8 +13,8 @@ from upturn.errors import UserError
 
 if TYPE_CHECKING:
     from upturn.config.recipe import Recipe
+    from upturn.observer import Watch
     from upturn.store.run import Run
-    from upturn.watch import Watch
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="a.b=c", help="Change one key of the recipe.")]

@@ -16,9 +16,9 @@ from upturn.errors import RunError, UserError
 from upturn.lab import results
 from upturn.lab.experiment import Experiment
 from upturn.lab.shards import Shard
+from upturn.observer import Watch
 from upturn.store import files
 from upturn.store.lock import Lock
-from upturn.watch import Watch
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _POLL = 0.2  # seconds between two looks at what the processes say

@@ -16,9 +16,9 @@ from upturn.errors import RunError, UserError
 from upturn.loop import stages
 from upturn.loop.assemble import Assembly, assemble
 from upturn.loop.stages.context import Waiting, Work, round_unit, stage_unit
+from upturn.observer import Watch
 from upturn.store.fingerprint import changes, fingerprint
 from upturn.store.run import Run
-from upturn.watch import Watch
 
 _POLL = 0.05  # seconds between two looks for the run that the first process makes
 Step = Callable[[], stages.Outcome]

@@ -18,7 +18,7 @@ from upturn.loop.checks.captions import reads_text
 from upturn.loop.stages.context import Work, prompt_keys
 from upturn.store.run import Run
 from upturn.types import Prompt, Samples
-from upturn.watch import Watch
+from upturn.observer import Watch
 
 
 class Drawer:

@@ -17,13 +17,13 @@ from torch.func import functional_call
 from upturn.config import recipe as recipes
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
+from upturn.observer import Watch
 from upturn.protocols import Policy
 from upturn.statistics import curvature
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.theory import estimates
 from upturn.types import Array, Batch, Draw, Samples
-from upturn.watch import Watch
 
 _SAMPLES = 500  # real ones, and as many of the model's own
 _BLOCKS = 20  # of samples, for the standard errors

@@ -10,13 +10,13 @@ from upturn.config.recipe import Recipe, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
+from upturn.observer import Watch
 from upturn.store import files
 from upturn.store.fingerprint import fingerprint
 from upturn.store.new_run import new_folder, take_along
 from upturn.store.run import Run
 from upturn.studies.results import RESULTS, results
 from upturn.studies.study import Job, Study, Variant
-from upturn.watch import Watch
 
 
 def conduct(

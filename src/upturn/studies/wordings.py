@@ -11,12 +11,12 @@ from upturn.config import recipe as recipes
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
+from upturn.observer import Watch
 from upturn.runs import status
 from upturn.statistics.consistency import consistency
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Array, Samples
-from upturn.watch import Watch
 
 
 def rows_of(grid: Samples, group: Sequence[str]) -> list[Array] | None:

@@ -14,9 +14,9 @@ from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import Assembly, assemble
 from upturn.loop.stages.context import Work
+from upturn.observer import Watch
 from upturn.store import tables
 from upturn.store.run import Run
-from upturn.watch import Watch
 from upturn.web.simulated_annotators import Voter, crowd, simulate
 from upturn.web.state import Booth
 

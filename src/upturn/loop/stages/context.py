@@ -19,12 +19,12 @@ from upturn.errors import UserError
 from upturn.loop import guides
 from upturn.loop.assemble import Assembly, Evaluator, load_model, models_named
 from upturn.loop.tools import Toolbox, fitting
+from upturn.observer import Watch
 from upturn.protocols import Policy, Scorer, Trainable
 from upturn.store import tables
 from upturn.store.commit import Draft
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, Scores, objects
-from upturn.watch import Watch
 
 DATA = "data"
 SHARED = frozenset({"train", "fit"})  # steps that several processes do together

@@ -14,12 +14,12 @@ from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.observer import Watch
 from upturn.protocols import Source
 from upturn.statistics.contamination import Contamination, contamination
 from upturn.store import tables
 from upturn.store.run import Run
 from upturn.types import Array, Kind, Samples, concatenate
-from upturn.watch import Watch
 
 
 def provenance(work: Work) -> Outcome:

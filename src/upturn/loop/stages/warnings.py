@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from upturn.watch import Watch
+from upturn.observer import Watch
 
 if TYPE_CHECKING:
     from upturn.training.trainer import History
