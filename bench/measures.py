@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from common import Memory, clock, tell, threads
 
-from shown import Tools, made, measure, real
+from helpers.metric_cases import Tools, made, measure, real
 from upturn.seeds import generator
 
 DIMS, HIDDEN, STRIP = 2048, 64, 2000

@@ -8,7 +8,7 @@ import pytest
 from common import RUNS, say
 from scipy import stats
 
-from small import GAUSSIAN, small
+from helpers.small_recipes import GAUSSIAN, small
 from upturn.loop import loop
 from upturn.runs import status
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from common import ROOT, RUNS, say
 
-import children
+from helpers import child_process as children
 from upturn.store.checkpoints import tree_hash
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from common import say
 
-import databases
-from fuzzing import fuzz
+from helpers import postgres as databases
+from helpers.api_fuzzing import fuzz
+from helpers.voting_server_cases import booth_over, made_run, text_samples
 from upturn.annotation.tasks import Question
-from voting import booth_over, made_run, text_samples
 
 EACH = 80  # requests to each of some 28 operations
 

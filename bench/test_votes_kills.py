@@ -15,8 +15,8 @@ from pathlib import Path
 
 from common import say
 
+from helpers.voting_server_cases import Caller, made_run, text_samples
 from upturn.annotation.db.ballots import open_box
-from voting import Caller, made_run, text_samples
 
 KILLS = int(os.environ.get("VOTES_KILLS", "20"))
 PEOPLE = 12

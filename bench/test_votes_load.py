@@ -18,10 +18,10 @@ import psutil
 import pytest
 from common import once, say
 
-import databases
+from helpers import postgres as databases
+from helpers.voting_server_cases import made_run, text_samples
 from upturn.annotation.db.ballots import open_box
 from upturn.store.run import Run
-from voting import made_run, text_samples
 
 VOTES = int(os.environ.get("VOTES", "20000"))
 RATE = int(os.environ.get("VOTES_RATE", "200"))

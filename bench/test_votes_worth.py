@@ -12,8 +12,9 @@ import time
 import numpy as np
 import pytest
 from common import say
-
 from test_agreement import PUBLISHED, point, said
+
+from helpers.simulated_voters import Person, asked, played
 from upturn.annotation.statistics.agreement import Level, alpha
 from upturn.annotation.statistics.annotator_model import noisy_choice
 from upturn.annotation.statistics.careless import ALPHA, checks
@@ -21,7 +22,6 @@ from upturn.annotation.statistics.comparisons import compared
 from upturn.annotation.statistics.dawid_skene_choice import winners
 from upturn.annotation.statistics.ranking import rank
 from upturn.statistics.dawid_skene import dawid_skene
-from voters import Person, asked, played
 
 LESS = int(os.environ.get("BENCH_VOTES", "1"))
 STRENGTH = np.array([1.0, 0.4, 0.0, -0.4, -1.0])

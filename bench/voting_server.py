@@ -7,10 +7,10 @@ from pathlib import Path
 
 from common import ROOT  # it puts tests/ on the path
 
+from helpers.voting_server_cases import FREE, booth_over
 from upturn.annotation.tasks import Question
 from upturn.store.run import Run
 from upturn.web import server
-from voting import FREE, booth_over
 
 assert ROOT.is_dir()
 

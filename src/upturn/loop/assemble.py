@@ -377,8 +377,10 @@ def _check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
     why = image_sizes.several(parts.source, str(recipe.data["name"]), [*settings, ("rounds", parts.sampling)])
     if not why:
         return
-    live: list[image_sizes.Named] = [(f"models.{name}", model.name, policy if name == "policy" else _fresh(recipe, name))
-                                for name, model in recipe.models.items()]
+    live: list[image_sizes.Named] = [
+        (f"models.{name}", model.name, policy if name == "policy" else _fresh(recipe, name))
+        for name, model in recipe.models.items()
+    ]
     live += [("rounds.score", name, scorer) for name, (scorer, _) in parts.scorers.items()]
     live += [("rounds.curate", name, curator) for name, curator in parts.curators.items()]
     if parts.filtering is not None:

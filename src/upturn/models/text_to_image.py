@@ -63,7 +63,7 @@ class TextToImage(Diffusion):
     cache: bool | str = True  # latents and frozen text once, not in each forward pass; a folder: kept there
     gradient_checkpointing: bool = False  # less memory, more time
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: captions that were cut, counted
-    words: tuple[textual_inversion.Word, ...] = field(default=(), init=False)  # new tokens beside the base, as they came
+    words: tuple[textual_inversion.Word, ...] = field(default=(), init=False)  # new tokens, in order
     inverts: tuple[str, ...] | None = field(default=None, init=False, repr=False)  # encoders that can learn tokens
     pipeline_class: str = field(default="", init=False, repr=False)
     pipeline: Pipeline = field(init=False, repr=False)

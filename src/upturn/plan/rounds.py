@@ -57,7 +57,8 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 rows, fraction = len(like) * asked.prompts // seen.prompts, 0.0
                 made = rows
             else:
-                like, rows, made = real, expected_counts.mixed(rounds.mix, sizes, rounds.count), expected_counts.kept(rounds)
+                like, made = real, expected_counts.kept(rounds)
+                rows = expected_counts.mixed(rounds.mix, sizes, rounds.count)
                 if planner.recipe.score_words is not None:
                     planner.rows.append(Row(into, "score_words", made, 0, 0.0, planner.words(made)))
                 fraction = expected_real_fraction(rounds.mix.policy, rounds.mix.lambda_, number, sizes)

@@ -126,7 +126,9 @@ def times(facts: Facts) -> Bars | None:
     colours = {step: f"c{_STEPS.index(step)}" for step in _STEPS}
     bars = tuple(
         Bar(title, "", tuple(
-            Segment(seconds[step] / longest, colours[step], "", f"{titles.STEPS[step]}: {titles.duration(seconds[step])}")
+            Segment(
+                seconds[step] / longest, colours[step], "", f"{titles.STEPS[step]}: {titles.duration(seconds[step])}"
+            )
             for step in used if seconds.get(step, 0) > 0
         ), titles.duration(sum(seconds.values())))
         for title, seconds in rows

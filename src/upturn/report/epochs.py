@@ -161,8 +161,8 @@ def _sentences(facts: Facts, said: Mapping[str, Any], spent: Cost | None) -> lis
                        f"{'its' if len(worse) == 1 else 'their'} own best, beyond chance.")
     if spent is not None:
         price = f" and {titles.usd(spent.usd / spent.epochs)}" if spent.usd_per_hour else ""
-        out.append(f"An epoch takes {titles.duration(spent.per_epoch)}{price}, at {titles.number(spent.rate)} samples a "
-                   f"second; all {spent.epochs:g} of them {spent.until(spent.epochs)}.")
+        out.append(f"An epoch takes {titles.duration(spent.per_epoch)}{price}, at {titles.number(spent.rate)} samples "
+                   f"a second; all {spent.epochs:g} of them {spent.until(spent.epochs)}.")
     return out
 
 

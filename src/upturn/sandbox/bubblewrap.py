@@ -220,4 +220,4 @@ def _system(path: str) -> list[str]:
 
 @functools.cache
 def _inside() -> str:
-    return Path(__file__).with_name("_inside.py").read_text(encoding="utf-8")
+    return Path(__file__).with_name("guest.py").read_text(encoding="utf-8")

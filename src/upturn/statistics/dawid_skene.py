@@ -32,7 +32,7 @@ def dawid_skene(task: Array, person: Array, answer: Array, classes: int | None =
 
     ``task``, ``person``, ``answer`` (N,) codes 0, 1, …. Each person has a matrix P(answer | class), each answer is
     independent given the class (Dawid & Skene 1979, Applied Statistics 28, equations 2.3 to 2.5). Begins with the
-    shares of answers. Where candidates only have numbers, as in a pick of K, use :func:`upturn.annotation.statistics.dawid_skene_choice`: a
+    shares of answers. Where candidates only have numbers, as in a pick of K, use :func:`winners`: a
     matrix by number would mean nothing. With one answer a task, or one person, nothing tells right from wrong: the
     answers come back, and accuracies near 1 are no evidence. Raises ValueError without an answer.
     """

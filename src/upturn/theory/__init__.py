@@ -2,7 +2,7 @@
 
 Symbols: n samples a round, t rounds, λ (``lam``) synthetic : real, K candidates of which one is chosen, r rewards in
 nats. Rounds are counted from the model that is the truth (round 0). Every docstring names the assumption and the
-source; "checked" means that ``tests/test_theory.py`` holds the formula against a simulation, an enumeration, a
+source; "checked" means that ``tests/theory/test_theory.py`` holds the formula against a simulation, an enumeration, a
 quadrature or a published figure. Nothing here rests on a citation alone.
 """
 

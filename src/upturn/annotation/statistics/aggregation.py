@@ -69,7 +69,7 @@ def by_majority(votes: Votes, weights: Array | None = None) -> Outcomes:
 
 
 def by_winners(votes: Votes, weights: Array | None = None) -> Outcomes:
-    """The most probable outcome by :func:`upturn.annotation.statistics.dawid_skene_choice.winners`, which weighs people by what they know."""
+    """The most probable outcome by ``dawid_skene_choice.winners``, which weights annotators by their estimated accuracy."""
     found = compared(votes, weights)
     fitted = winners(found)
     count = len(found.set_of)
@@ -78,7 +78,7 @@ def by_winners(votes: Votes, weights: Array | None = None) -> Outcomes:
 
 
 def by_rewards(votes: Votes, weights: Array | None = None) -> Outcomes:
-    """The highest reward by :func:`upturn.annotation.statistics.annotator_model.noisy_choice`; scores are rewards in nats.
+    """The highest reward by ``annotator_model.noisy_choice``; scores are rewards in nats.
 
     Whether all are bad, or tie, is decided by majority, votes weighed by the reliability of their person. Votes on sets
     of more candidates than the model takes are left out and counted.

@@ -1,0 +1,208 @@
+"""Textual inversion: new tokens alone are learned; kept in the model's folder; the same pictures in plain diffusers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers from helpers import tiny_pipelines as tiny
+from upturn import seeds
+from upturn.adapters.full import Full
+from upturn.adapters.lora import Lora
+from upturn.adapters.textual_inversion import TextualInversion
+from upturn.config import components
+from upturn.config.schema import Training
+from upturn.errors import UserError
+from upturn.models._text_to_image import textual_inversion
+from upturn.models.text_to_image import TextToImage
+from upturn.store.checkpoints import tree_hash
+from upturn.training import trainer
+from upturn.training.feeds import FixedFeed
+from upturn.types import Prompt, Samples, real_samples
+
+SIZE = 16
+TEXTS = ["a <cat>", "red <cat> hat", "a dog"]
+ADAPTER = TextualInversion(tokens={"<cat>": "c"}, vectors=2)
+SMALL = {"channels": [16, 32], "head_dim": 8, "text_width": 16, "text_layers": 1}
+
+
+def pictures(n: int = 6) -> Samples:
+    raw = seeds.table_uniform(2, 0, n, (SIZE, SIZE, 3)).numpy()
+    return real_samples("image", (raw * 255).astype(np.uint8), [Prompt(TEXTS[i % 3]) for i in range(n)], "toy")
+
+
+def fresh(folder: Path | None) -> TextToImage:
+    return TextToImage(config=SMALL) if folder is None else TextToImage(folder=str(folder), size=SIZE)
+
+
+def built(folder: Path | None) -> TextToImage:
+    model = fresh(folder)
+    model.build(pictures(), key=1)
+    return model
+
+
+class Stop(Exception):
+    pass
+
+
+def trained(model: TextToImage, adapter: Any, steps: int = 2, progress: Path | None = None, stop: int = 0,
+            **fields: Any) -> TextToImage:
+    feed = FixedFeed(model.encode(pictures()).with_given(weights=torch.ones(6)), 3, 3)
+
+    def on_step(step: int, total: int, loss: float) -> None:
+        if step == stop:
+            raise Stop
+
+    trainer.train(model, trainer.Plan(
+        spec=Training(steps=steps, batch_size=3, learning_rate=1e-2, **fields), adapter=adapter, feed=feed, key=5,
+        objective=components.make("objective", "likelihood"), where="test", progress=progress, on_step=on_step,
+    ))
+    return model
+
+
+def drawn(model: TextToImage, texts: list[str]) -> torch.Tensor:
+    settings = model.Sampling(steps=3, sampler="euler", guidance=2.0)
+    return model.generate([Prompt(text) for text in texts], np.arange(len(texts)), settings)
+
+
+def theirs(kind: str, pipeline: Any, texts: list[str], shape: tuple[int, ...]) -> torch.Tensor:
+    """Latents of plain diffusers for the noise of ``drawn``."""
+    latents = seeds.normal(np.arange(len(texts)), shape)
+    asked = {"num_inference_steps": 3, "output_type": "latent", "height": SIZE, "width": SIZE}
+    if kind == "flux":
+        packed = pipeline._pack_latents(latents, *latents.shape)
+        asked |= {"true_cfg_scale": 2.0, "negative_prompt": [""] * len(texts)}
+        return pipeline._unpack_latents(pipeline(texts, latents=packed, **asked).images, SIZE, SIZE, 2)
+    if kind != "sd3":
+        from diffusers import EulerDiscreteScheduler
+
+        pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+        pipeline.scheduler.set_timesteps(3)
+        latents = latents * pipeline.scheduler.sigmas[0] / pipeline.scheduler.init_noise_sigma
+    found: torch.Tensor = pipeline(texts, latents=latents, guidance_scale=2.0, **asked).images
+    return found
+
+
+def same(ours: torch.Tensor, others: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, others, rtol=0, atol=2e-5 * max(float(ours.abs().max()), 1.0))
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "flux"])
+def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: str, tmp_path: Path) -> None:
+    folder = tiny.saved(kind, tmp_path / kind)
+    model = built(folder)
+    parts = {"denoiser": model.pipeline.denoiser, **model.pipeline.encoders, "vae": model.pipeline.vae}
+    before = {(part, name): value.clone() for part, held in parts.items() for name, value in held.named_parameters()}
+    first = drawn(model, ["a c", "a dog"])
+    began = textual_inversion.began(model, "c", 2)
+    trained(model, ADAPTER)
+    after = {
+        (part, name.replace(".base.", ".")): value for part, module in parts.items()
+        for name, value in module.named_parameters() if "rows" not in name and "words" not in name
+    }
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    for name, row in textual_inversion.rows(model, model.words[0]).items():
+        moved = (row - began[name]).abs().amax(dim=1)
+        assert (moved > 1e-4).all(), f"{name}: each vector learns"
+    now = drawn(model, ["a <cat>", "a dog"])
+    assert torch.equal(now[1], first[1]) and not torch.allclose(now[0], first[0], atol=1e-4)
+
+    model.save(tmp_path / "saved")
+    kept = tmp_path / "saved" / "tokens" / "cat"
+    assert load_file(kept / "learned_embeds.safetensors")["<cat>"].shape[0] == 2
+    pipeline = tiny.opened(tmp_path / "saved")
+    pipeline.load_textual_inversion(str(kept), token="<cat>")
+    if kind == "sdxl":
+        pipeline.load_textual_inversion(
+            str(kept), weight_name="learned_embeds_2.safetensors", text_encoder=pipeline.text_encoder_2,
+            tokenizer=pipeline.tokenizer_2,
+        )
+    same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
+    again = fresh(folder)
+    again.load(tmp_path / "saved")
+    same(drawn(model, TEXTS), drawn(again, TEXTS))
+    again.save(tmp_path / "again")
+    assert tree_hash(tmp_path / "saved") == tree_hash(tmp_path / "again")
+
+    textual_inversion.merge(again)  # built into the pipeline, which then needs no file beside it
+    again.save(tmp_path / "merged")
+    assert not (tmp_path / "merged" / "tokens").exists()
+    same(drawn(model, TEXTS), drawn(again, TEXTS))
+    same(drawn(model, TEXTS), theirs(kind, tiny.opened(tmp_path / "merged"), TEXTS, model.frame.shape))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("config", [True, False])
+def test_stopped_and_resumed_it_ends_with_the_same_bytes(config: bool, cache: bool, tmp_path: Path) -> None:
+    folder = None if config else tiny.saved("sd15", tmp_path / "sd15")
+    built(folder).save(tmp_path / "entry")
+
+    def run(name: str, stop: int = 0) -> str:
+        model = fresh(folder)
+        model.cache = cache
+        model.load(tmp_path / "entry")
+        trained(model, ADAPTER, 4, tmp_path / name, stop, save_every=1, ema=0.5)
+        model.save(tmp_path / name / "model")
+        return tree_hash(tmp_path / name / "model")
+
+    whole = run("whole")
+    with pytest.raises(Stop):
+        run("stopped", stop=3)
+    assert run("stopped") == whole
+
+
+def test_the_reference_reads_captions_as_they_were_read(tmp_path: Path) -> None:
+    model = built(tiny.saved("sd15", tmp_path / "sd15"))
+    batch = model.encode(pictures())
+    draw = model.draw(batch, 4, 0)
+    ADAPTER.attach(model, 2, 1)
+    reference = ADAPTER.reference(model)
+    with torch.no_grad():
+        before = model.forward(batch, draw).log_probs
+        for row in ADAPTER.parameters(model):
+            row.add_(1.0)
+        now = model.forward(batch, draw).log_probs
+        assert torch.equal(reference.forward(batch, draw).log_probs, before)
+        assert torch.equal(model.forward(batch, draw).log_probs, now) and not torch.equal(now, before)
+
+
+def test_the_stages_after_it_keep_the_tokens(tmp_path: Path) -> None:
+    """A LoRA, then full training: both leave the rows as they are, and go on drawing with them."""
+    folder = tiny.saved("sd15", tmp_path / "sd15")
+    model = trained(built(folder), ADAPTER)
+    rows = {name: row.detach().clone() for name, row in textual_inversion.rows(model, model.words[0]).items()}
+    trained(model, Lora(rank=2, modules=["to_q", "to_v"]))
+    trained(model, Full())
+    assert all(torch.equal(row, rows[name]) for name, row in textual_inversion.rows(model, model.words[0]).items())
+    ours = drawn(model, TEXTS)
+    model.save(tmp_path / "saved")
+    again = fresh(folder)
+    again.load(tmp_path / "saved")
+    same(ours, drawn(again, TEXTS))
+    with pytest.raises(UserError, match="has 2 vectors, and this stage asks for 3"):
+        TextualInversion(tokens={"<cat>": "c"}, vectors=3).attach(again, 1, 1)
+
+
+def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
+    for kind, name in (("sd3", "StableDiffusion3Pipeline"), ("pixart", "PixArtAlphaPipeline")):
+        model = TextToImage(folder=str(tiny.saved(kind, tmp_path / kind)), size=SIZE)
+        assert ADAPTER.refuses(model) == f"{name} has no text encoder that learns new tokens"  # when a recipe is read
+    model = built(tiny.saved("sd15", tmp_path / "sd15"))
+    model.encode(pictures())
+    for tokens, said in (
+        ({"<dog>": "d"}, "no caption has <dog>"), ({"<cat>": "cat"}, "3 tokens to the text_encoder"),
+        ({"a": "c"}, "is a word of the text_encoder already"),
+    ):
+        with pytest.raises(UserError, match=said):
+            TextualInversion(tokens=tokens, vectors=2).attach(model, 1, 1)
+    for tokens, said in (
+        ({"a b": "c"}, "no space"), ({"<c": "c", "<c>": "c"}, "taken for each other"), ({}, "one token"),
+    ):
+        with pytest.raises(UserError, match=said):
+            components.make("adapter", {"name": "textual_inversion", "tokens": tokens})

@@ -1,0 +1,1 @@
+"""Shared by tests: small recipes, models and servers."""

@@ -1,0 +1,97 @@
+"""The report's section on people: planted facts are on the page, names are text in it."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from helpers.simulated_voters import Person, asked, joined, votes_of
+from upturn.report import people
+from upturn.report.page import template
+from upturn.types import Votes
+
+
+def crowd() -> tuple[Votes, dict[str, str]]:
+    """Two teams, a guesser, one who takes the first; candidates of even numbers are a better model's."""
+    voters = [Person(f"honest{i}", temperature=1.0, team="red" if i < 5 else "blue") for i in range(8)]
+    voters += [Person("guesser", 0.0, team="blue"), Person("<b>first</b>", first=0.5, temperature=1.0, team="red")]
+    votes, taste = asked(voters, 300, 4, 0, spread=2.0)
+    gold = [{"person": "guesser", "task": f"g{i}", "shown": (f"{i}a", f"{i}b"), "ranks": (0, 1), "check": "gold",
+             "right": f"{i}a", "team": "blue"} for i in range(12)]
+    owners = {f"t{t:04d}c{c}": "round 1" if c % 2 == (taste[t].argmax() % 2) else "round 0"
+              for t in range(300) for c in range(4)}
+    return joined(votes, votes_of(gold)), owners
+
+
+@pytest.fixture(scope="module")
+def shown() -> tuple[people.Section, str]:
+    found = people.section(*crowd())
+    macros = template("people.html.j2").module
+    return found, str(macros.people_of(found))  # type: ignore[attr-defined]
+
+
+class Words(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.said = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in ("circle", "line", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("circle", "line", "br"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.said += data
+
+
+def test_what_was_planted_is_on_the_page(shown: tuple[people.Section, str]) -> None:
+    section, page = shown
+    reader = Words()
+    reader.feed(page)
+    assert not reader.open and "<b>first</b>" in reader.said and "<b>" not in page
+    noted = {voter.name: voter for voter in section.voters}
+    assert "position: " in noted["<b>first</b>"].noted
+    assert "0 of 12 gold tasks right" in noted["guesser"].noted and noted["guesser"].weight == "set aside"
+    assert noted["guesser"].decides == "0%" and not noted["honest0"].noted
+    assert dict(section.left_out)["gold tasks"] == 12 and section.figure is not None
+    assert reader.said.index("round 1") < reader.said.index("round 0")  # the better model stands first
+    assert [row[0] for row in section.without] == ["blue", "red"]
+
+
+def test_the_shares_of_all_people_are_a_whole(shown: tuple[people.Section, str]) -> None:
+    total = sum(float(voter.decides.rstrip("%")) for voter in shown[0].voters)
+    assert total == pytest.approx(100, abs=0.5 * len(shown[0].voters))
+
+
+def test_one_person_who_decides_too_much_is_a_warning() -> None:
+    rows = [{"person": p, "task": f"t{t}", "shown": (f"{t}a", f"{t}b"), "ranks": (1, 0) if t % 2 else (0, 1)}
+            for t in range(30) for p in (("much", "little") if t < 5 else ("much",))]
+    section = people.section(votes_of(rows))
+    assert any(line.startswith("much: 92% of what trains") for line in section.warnings)
+    assert "are needed" in section.agreed[0][1]  # five tasks of two people say nothing of agreement
+
+
+def test_little_is_said_of_one_vote() -> None:
+    section = people.section(votes_of([{"shown": ("a", "b"), "ranks": (1, 0)}]), {"a": "x", "b": "y"})
+    assert section.figure is None and section.said and np.all([v.weight == "1" for v in section.voters])
+    assert template("people.html.j2").module.people_of(section)  # type: ignore[attr-defined]
+
+
+def test_ratings_of_one_at_a_time_count() -> None:
+    """Forty candidates, each rated by three: 120 votes of three people, who agree or do not."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"person": f"p{p}", "task": f"t{t}", "mode": "rate", "shown": (f"c{t}",),
+         "scores": (float(rng.integers(3, 7) + t % 4),)}
+        for t in range(40) for p in range(3)
+    ]
+    told = people.section(votes_of(rows))
+    assert told.lead.startswith("120 votes of 3 people count.") and "3.0 equal people" in told.lead
+    assert [mode for mode, *_ in told.agreed] == ["rate"] and "[" in told.agreed[0][2]
+    assert len(told.voters) == 3 and not told.warnings

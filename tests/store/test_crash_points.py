@@ -1,0 +1,201 @@
+"""A process killed at every named boundary: what was finished is whole, the rest is not there, and it goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import upturn.store
+from upturn.errors import UserError
+from upturn.store import checkpoints, crash_points, files, shards
+from upturn.store.run import Run
+
+STEPS = [("data", "load"), *((f"rounds/{n:03d}", s) for n in range(2) for s in ("sample", "train", "gate"))]
+
+
+def small_run(folder: Path) -> None:
+    """A small run to its end, from wherever it stands: each step with files, a folder, checkpoints on the way, then a
+    removal, a fork and a state. Content is a function of the step alone, as in a real run, so that the whole tree has
+    one hash however often it is killed."""
+    run = Run.open(folder) if folder.exists() else Run.create(folder, "seed: 1\n", {"v": 1})
+    run.set_state("running")
+    for unit, step in STEPS:
+        if run.done(unit, step):
+            continue
+        with run.commit(unit, step) as out:
+            (out.path / f"{step}.parquet").write_text(unit + step)
+            (out.path / f"{step}.json").write_text("{}")
+            if step == "train":
+                (out.path / "model").mkdir()
+                (out.path / "model" / "w").write_text(small_training(run.unit(unit) / ".train-progress"))
+            if step == "gate":
+                out.info["decision"] = "rejected" if unit.endswith("1") else "promoted"
+    run.prune("promoted")
+    small_cache(folder.parent / "cache")
+    if not (folder.parent / "fork").exists():
+        Run.fork(run, 1, folder.parent / "fork")
+    run.set_state("done")
+
+
+def small_training(progress: Path) -> str:
+    """Three steps, a checkpoint after each, from the newest there is."""
+    import torch
+
+    last = checkpoints.latest(progress)
+    tensors, scalars = checkpoints.read_checkpoint(last) if last else ({"w": torch.zeros(3)}, {"step": 0})
+    total = tensors["w"]
+    for number in range(scalars["step"] + 1, 4):
+        total = total + number
+        for _ in range(2):  # the same step again, as after a kill between the checkpoint and the next step
+            checkpoints.write_checkpoint(checkpoints.step_folder(progress, number), {"w": total}, {"step": number})
+        checkpoints.prune_checkpoints(progress, keep=1)
+    return str(total.tolist())
+
+
+def small_cache(folder: Path) -> None:
+    """Three rows, and whatever a kill left: they are there, and are what they were."""
+    import torch
+
+    def make(places: Sequence[int]) -> Iterator[shards.Row]:
+        yield from ({"x": torch.full((1, 2), float(place))} for place in places)
+
+    rows = shards.Shards(folder, "rows", {"by": "a test"}).filled(["a", "b", "c"], make)["x"]
+    assert rows[torch.arange(3)][:, 0].tolist() == [0.0, 1.0, 2.0]
+
+
+# One process imports everything once and has a child of its own for every run: a kill costs no start of Python.
+_SERVER = """
+import os, sys, traceback
+sys.path[:0] = sys.argv[1:]
+import sqlalchemy, torch, safetensors.torch
+import upturn.store.catalog
+from pathlib import Path
+from test_crash_points import small_run
+for line in sys.stdin:
+    folder, fault = line.rstrip("\\n").split("\\t")
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            os.environ["UPTURN_FAULT"] = fault
+            small_run(Path(folder))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+Child = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    """Runs ``small_run`` in a process of its own, under a fault; gives its exit code, negative for a signal."""
+    command = [sys.executable, "-c", _SERVER, *(str(Path(__file__).parents[n]) for n in range(2))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdin is not None and server.stdout is not None
+
+        def act(folder: Path, fault: str = "") -> int:
+            server.stdin.write(f"{folder}\t{fault}\n")
+            server.stdin.flush()
+            return int(server.stdout.readline())
+
+        yield act
+        server.stdin.close()
+
+
+def kept(folder: Path) -> dict[str, str]:
+    """Every name below a run but those of times, and the hash of each: what must be the same however it came about."""
+    changing = {"run.json", "state.json", "upturn.db", "upturn.db-wal", "upturn.db-shm", ".lock", "deletions.jsonl"}
+    return {
+        path.relative_to(folder).as_posix(): files.file_hash(path)
+        for path in folder.rglob("*") if path.is_file() and path.name not in changing and path.parent.name != "stages"
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(child: Child, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert child(folder) == 0
+    return kept(folder)
+
+
+# boundaries of a commit are reached in every step: also in the middle of the run, not only in its first step
+CASES = [*crash_points.BOUNDARIES, "commit:file-moved:9", "commit:before-record:4", "commit:after-record:4",
+         "state:before-rename:3"]
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_killed_at_a_boundary_a_run_is_whole_and_goes_on(
+    fault: str, child: Child, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert child(folder, fault) == -signal.SIGKILL, f"{fault} was not reached"
+    if folder.exists():  # a run exists whole, or not at all
+        run = Run.open(folder)
+        run.lock()
+        finished = [(record.unit, record.step) for record in run.records()]
+        assert finished == STEPS[: len(finished)]
+        assert run.verify() == []
+        assert run.catalog().records(run.id) == run.records()
+        left = [path for path in folder.rglob(".*") if path.name not in (".lock", ".train-progress")
+                and ".train-progress" not in path.parts and not path.name.startswith(".state")]
+        assert left == [], "what the kill left is swept"
+        named = {(record.unit, name) for record in run.records() for name in record.files}
+        found = {(unit, path.name) for unit in run.units() for path in run.unit(unit).iterdir()
+                 if path.name not in ("stages", ".train-progress")}
+        gone = {(deletion.unit, deletion.name) for deletion in run.deletions()}
+        assert found == named - gone
+        run.close()
+    assert child(folder) == 0
+    again = Run.open(folder)
+    assert kept(folder) == undisturbed and again.verify() == [] and again.state.state == "done"
+    assert [deletion.unit for deletion in again.deletions()] == ["rounds/001"]
+    assert Run.open(tmp_path / "fork").verify() == []
+
+
+def test_killed_again_and_again_it_still_ends_the_same(
+    child: Child, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    for fault in ("commit:file-moved:5", "checkpoint:old-removed:2", "commit:before-record", "commit:after-record"):
+        assert child(folder, fault) == -signal.SIGKILL
+    assert child(folder) == 0
+    assert kept(folder) == undisturbed
+
+
+def test_every_boundary_in_the_code_is_listed_and_the_other_way_round() -> None:
+    source = "".join(path.read_text() for path in Path(upturn.store.__path__[0]).glob("*.py"))
+    assert set(re.findall(r'reach\("([^"]+)"\)', source)) == set(crash_points.BOUNDARIES)
+
+
+def test_a_fault_that_is_none_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(crash_points.VARIABLE, "commit:lunch:2")
+    with pytest.raises(UserError, match="'commit:lunch' is no boundary"):
+        crash_points.reach("commit:begin")
+    monkeypatch.setenv(crash_points.VARIABLE, "commit:begin:1000000")
+    crash_points.reach("commit:begin")
+
+
+def test_a_checkpoint_cut_off_is_told_from_a_whole_one(tmp_path: Path) -> None:
+    import torch
+
+    folder = checkpoints.step_folder(tmp_path, 7)
+    checkpoints.write_checkpoint(folder, {"w": torch.arange(1000)}, {"step": 7})
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, raw in whole.items():
+        for size in (0, 1, len(raw) // 2, len(raw) - 2):  # the very last byte of JSON is a newline: nothing is lost
+            (folder / name).write_bytes(raw[:size])
+            with pytest.raises(UserError, match=re.escape(name)):
+                checkpoints.read_checkpoint(folder)
+        (folder / name).write_bytes(raw)
+    assert checkpoints.read_checkpoint(folder)[1] == {"step": 7}

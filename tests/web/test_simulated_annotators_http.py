@@ -1,0 +1,133 @@
+"""Simulated people over HTTP: they pick as the scorer of the same name does, and each kind is what it says."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.voting_server_cases import booth_over, made_run, text_samples
+from upturn.annotation.tasks import Question
+from upturn.scorers.simulated_people import SimulatedPeople
+from upturn.store import tables
+from upturn.types import Array, Samples, Votes
+from upturn.web.simulated_annotators import LEFT, RANDOM, Simulated, Voter, crowd, felt, simulate
+from upturn.web.state import Booth
+
+
+def taste(samples: Samples) -> dict[str, float]:
+    return {str(name): float(len(text) % 7) / 3 for name, text in zip(samples.ids, samples.content, strict=True)}
+
+
+def cast(booth: Booth, voters: list[Voter], rewards: dict[str, float], seed: int = 0) -> Simulated:
+    with crowd(booth, voters) as (address, tokens):
+        return simulate(address, tokens, rewards.__getitem__, voters, seed)
+
+
+def picks(votes: Votes) -> dict[tuple[str, str], str]:
+    return {
+        (votes.person[row], votes.task[row]): next(
+            name for name, rank in zip(votes.shown[row], votes.ranks[row], strict=True) if rank == 1)
+        for row in range(len(votes))
+    }
+
+
+def test_they_pick_as_the_scorer_of_simulated_people_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same crowd twice: over HTTP, orders shuffled, and as the scorer that the loop uses; every pick is equal."""
+    samples = text_samples(40)
+    run = made_run(tmp_path / "run", samples)
+    rewards = taste(samples)
+    voters = [Voter(temperature=1.0, careless=0.2)] * 3
+    with booth_over(run, Question("pick", overlap=3)) as booth:
+        done = cast(booth, voters, rewards, seed=5)
+        votes = booth.box.votes()
+        people = [person.id for person in booth.box.people()]
+    assert done.given == [40, 40, 40] and done.ended == ["done"] * 3 and set(votes.team) == {"simulated"}
+    stored = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    crowd_of = SimulatedPeople("length", people=3, noise=1.0, careless=0.2, seed=5)
+
+    class Taste:
+        def score(self, rows: Samples, tools: object) -> object:
+            from upturn.types import Scores
+
+            return Scores("taste", np.array([rewards[str(name)] for name in rows.ids]))
+
+    monkeypatch.setattr(crowd_of, "_scorer", Taste())
+    groups = crowd_of.votes(stored, None)  # type: ignore[arg-type]
+    expected = {}
+    for row in range(len(groups)):
+        ids = stored.ids[groups.rows[row]]
+        expected[row % 3, tuple(sorted(ids))] = str(ids[groups.ranks[row].argmax()])
+    for row in range(len(votes)):
+        person = people.index(votes.person[row])
+        chosen = picks(votes.take(np.array([row])))[votes.person[row], votes.task[row]]
+        assert chosen == expected[person, tuple(sorted(votes.shown[row]))]
+
+
+def test_the_softmax_at_a_temperature() -> None:
+    """10,000 draws of one person's noise against the softmax: each share within 4 standard errors."""
+    rewards = np.array([0.0, 0.5, 1.0, 2.0])
+    for temperature in (0.5, 1.0, 2.0):
+        n = 10_000
+        chosen = Counter(
+            int(felt(Voter(temperature), rewards, [f"{i}-{k}" for k in range(4)], 0, 1, 0).argmax()) for i in range(n)
+        )
+        expected = np.exp(rewards / temperature) / np.exp(rewards / temperature).sum()
+        for k in range(4):
+            assert abs(chosen[k] / n - expected[k]) < 4 * math.sqrt(expected[k] * (1 - expected[k]) / n)
+
+
+def test_careless_and_biased_people(tmp_path: Path) -> None:
+    """300 tasks each: shares within 4 standard errors of what each kind says."""
+    samples = text_samples(300)
+    run = made_run(tmp_path / "run", samples)
+    rewards = taste(samples)
+    voters = [Voter(temperature=0.0), Voter(temperature=0.0, careless=0.3), RANDOM, LEFT]
+    with booth_over(run, Question("pick", overlap=4)) as booth:
+        assert cast(booth, voters, rewards).votes == 1200
+        votes = booth.box.votes()
+        people = [person.id for person in booth.box.people()]
+
+    def share(person: int, what: Array) -> float:
+        return float(what[votes.person == people[person]].mean())
+
+    values = [[rewards[name] for name in shown] for shown in votes.shown]
+    best = np.array([value[rank.index(1)] == max(value) for value, rank in zip(values, votes.ranks, strict=True)])
+    tops = np.array([sum(one == max(value) for one in value) / 4 for value in values])
+    first = np.array([rank[0] == 1 for rank in votes.ranks])
+    assert share(0, best) == 1.0
+    chance = share(2, tops)
+    for person, careless in ((1, 0.3), (2, 1.0)):
+        expected = 1 - careless + careless * chance
+        assert abs(share(person, best) - expected) < 4 * math.sqrt(0.25 / 300)
+    assert abs(share(2, first) - 0.25) < 4 * math.sqrt(0.1875 / 300)
+    expected = 0.7 + 0.3 * 0.25
+    assert abs(share(3, first) - expected) < 4 * math.sqrt(expected * (1 - expected) / 300)
+
+
+def test_every_mode_is_answered(tmp_path: Path) -> None:
+    samples = text_samples(6)
+    run = made_run(tmp_path / "run", samples)
+    questions = (Question("pick"), Question("compare"), Question("rank"), Question("edit"),
+                 Question("rate", attributes=("a", "b")))
+    with booth_over(run, *questions) as booth:
+        done = cast(booth, [Voter(temperature=0.0)] * 2, taste(samples))
+        votes = booth.box.votes()
+        assert booth.box.progress().met and done.votes == 6 + 6 + 6 + 24 + 24
+    for row in np.flatnonzero(votes.mode == "rank"):
+        order = [taste(samples)[name] for _, name in sorted(zip(votes.ranks[row], votes.shown[row], strict=True))]
+        assert order == sorted(order, reverse=True)
+    assert simulated_modes(votes) == {"pick", "compare", "rank", "edit", "rate"}
+
+
+def simulated_modes(votes: Votes) -> set[str]:
+    return set(votes.mode)
+
+
+@pytest.mark.parametrize("wrong", [{"careless": 2.0}, {"first": -1.0}, {"temperature": -1.0}])
+def test_impossible_people_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="careless"):
+        Voter(**wrong)
