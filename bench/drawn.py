@@ -18,7 +18,8 @@ from upturn import seeds
 from upturn.config import recipe
 from upturn.data.mixer import Mixer
 from upturn.errors import UserError
-from upturn.loop.assemble import Assembly, assemble
+from upturn.loop.assemble import assemble
+from upturn.loop.assembly import Assembly
 from upturn.loop.stages.context import prompt_keys
 from upturn.models.gaussian import Gaussian, GaussianSampling
 from upturn.types import Array, Samples, Splits, synthetic_samples

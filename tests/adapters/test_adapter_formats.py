@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-
-from helpers from helpers import tiny_pipelines as tiny
 from test_textual_inversion import TEXTS, built, drawn, fresh, pictures, same, theirs, trained
+
+from helpers import tiny_pipelines as tiny
 from upturn.adapter_layers import injection
 from upturn.adapters.adalora import Adalora
 from upturn.adapters.dora import Dora

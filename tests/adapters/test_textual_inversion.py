@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers from helpers import tiny_pipelines as tiny
+from helpers import tiny_pipelines as tiny
 from upturn import seeds
 from upturn.adapters.full import Full
 from upturn.adapters.lora import Lora

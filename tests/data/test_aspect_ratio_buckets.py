@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers from helpers import tiny_pipelines as tiny
+from helpers import tiny_pipelines as tiny
 from upturn import plan, seeds
 from upturn.config import components
 from upturn.config.recipe import Recipe, parse

@@ -55,7 +55,8 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from upturn.loop.assemble import assemble, load_model
+    from upturn.loop.assemble import assemble
+    from upturn.loop.assembly import load_model
 
     unit = run.unit("rounds/001")
     samples = tables.read_samples(unit / "samples.parquet").take(range(12))
@@ -80,7 +81,8 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
 
 def test_pain_7_rows_of_a_batch_do_not_see_each_other(run: Run) -> None:
     """The gradient of a bucketed, padded batch is the sum of the gradients of its rows alone."""
-    from upturn.loop.assemble import assemble, load_model
+    from upturn.loop.assemble import assemble
+    from upturn.loop.assembly import load_model
 
     model = load_model(assemble(small(TEXT)), "policy", run.unit("rounds/000/pretrain") / "model", "x")
     model.module.double().train()

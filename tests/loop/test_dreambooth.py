@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers from helpers import tiny_pipelines as tiny
+from helpers import tiny_pipelines as tiny
 from upturn import seeds
 from upturn.config.recipe import load, parse
 from upturn.data.mixer import Mixer

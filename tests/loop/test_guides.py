@@ -14,7 +14,8 @@ from upturn import seeds
 from upturn.config import recipe
 from upturn.errors import UserError
 from upturn.loop import loop
-from upturn.loop.assemble import assemble, load_model
+from upturn.loop.assemble import assemble
+from upturn.loop.assembly import load_model
 from upturn.models.pixels import Pixels
 from upturn.models.text_to_image import TextToImage
 from upturn.store import lineage, tables

@@ -46,7 +46,8 @@ def test_a_run_leaves_what_the_store_promises(done: Run) -> None:
 
 def test_the_mixture_is_what_was_trained_on(done: Run) -> None:
     """The Gaussian's mean is the weighted mean of the mixture on disk."""
-    from upturn.loop.assemble import assemble, load_model
+    from upturn.loop.assemble import assemble
+    from upturn.loop.assembly import load_model
 
     parts = assemble(small(GAUSSIAN))
     for number in range(1, 4):

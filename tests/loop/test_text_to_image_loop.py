@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers from helpers import tiny_pipelines as tiny
+from helpers import tiny_pipelines as tiny
 from upturn import seeds
 from upturn.config import components
 from upturn.config.recipe import parse

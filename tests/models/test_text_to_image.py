@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers import model_contract as contract
-from helpers from helpers import tiny_pipelines as tiny
+from helpers import tiny_pipelines as tiny
 from upturn import seeds
 from upturn.config import components
 from upturn.errors import UserError

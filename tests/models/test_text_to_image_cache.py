@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers from helpers import tiny_pipelines as tiny
+from helpers import tiny_pipelines as tiny
 from upturn import seeds
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.config import components

@@ -65,7 +65,8 @@ def write_adapters(run: Run, unit: str, folder: Path, form: Format) -> None:
 
 def _loaded(run: Run, unit: str, source: Path) -> Any:
     from upturn.config import recipe as recipes
-    from upturn.loop.assemble import assemble, load_model
+    from upturn.loop.assemble import assemble
+    from upturn.loop.assembly import load_model
 
     parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
     return load_model(parts, "policy", source, unit)

@@ -14,7 +14,8 @@ from pathlib import Path
 from upturn.config.recipe import Recipe, differences, parse, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.loop import stages
-from upturn.loop.assemble import Assembly, assemble
+from upturn.loop.assemble import assemble
+from upturn.loop.assembly import Assembly
 from upturn.loop.stages.context import Waiting, Work, round_unit, stage_unit
 from upturn.observer import Watch
 from upturn.store.fingerprint import changes, fingerprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from upturn.loop.assemble import Assembly, models_named, reward_bounds
+from upturn.loop.assembly import Assembly, models_named, reward_bounds
 from upturn.loop.tools import where
 from upturn.plan import expected_counts
 from upturn.plan.planner import Planner

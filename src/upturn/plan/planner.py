@@ -15,7 +15,7 @@ import torch
 
 from upturn import seeds
 from upturn.config.schema import Training
-from upturn.loop.assemble import Assembly, Evaluator
+from upturn.loop.assembly import Assembly, Evaluator
 from upturn.loop.checks.captions import prompt_for
 from upturn.loop.stages.evaluate import Shown
 from upturn.loop.stages.train import encode_examples

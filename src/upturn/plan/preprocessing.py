@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from upturn.data.captioning import captioned, texts
-from upturn.loop.assemble import Assembly
+from upturn.loop.assembly import Assembly
 from upturn.loop.stages.load import caption_key
 from upturn.loop.tools import Toolbox
 from upturn.plan import expected_counts, timing

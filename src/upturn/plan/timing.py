@@ -16,7 +16,7 @@ import torch
 
 from upturn import seeds
 from upturn.config.schema import Training
-from upturn.loop.assemble import Assembly
+from upturn.loop.assembly import Assembly
 from upturn.protocols import Policy, Trainable
 from upturn.training import trainer
 from upturn.training.feeds import Feed

@@ -13,7 +13,8 @@ from upturn import seeds
 from upturn.config import components
 from upturn.config import recipe as recipes
 from upturn.errors import UserError
-from upturn.loop.assemble import Assembly, assemble
+from upturn.loop.assemble import assemble
+from upturn.loop.assembly import Assembly
 from upturn.loop.checks.captions import reads_text
 from upturn.loop.stages.context import Work, prompt_keys
 from upturn.store.run import Run

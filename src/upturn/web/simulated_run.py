@@ -12,7 +12,8 @@ from upturn.config.recipe import Recipe
 from upturn.config.schema import People
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
-from upturn.loop.assemble import Assembly, assemble
+from upturn.loop.assemble import assemble
+from upturn.loop.assembly import Assembly
 from upturn.loop.stages.context import Work
 from upturn.observer import Watch
 from upturn.store import tables

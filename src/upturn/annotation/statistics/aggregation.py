@@ -69,7 +69,7 @@ def by_majority(votes: Votes, weights: Array | None = None) -> Outcomes:
 
 
 def by_winners(votes: Votes, weights: Array | None = None) -> Outcomes:
-    """The most probable outcome by ``dawid_skene_choice.winners``, which weights annotators by their estimated accuracy."""
+    """The most probable outcome by ``dawid_skene_choice.winners``, annotators weighted by accuracy."""
     found = compared(votes, weights)
     fitted = winners(found)
     count = len(found.set_of)

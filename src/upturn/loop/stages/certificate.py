@@ -11,7 +11,7 @@ import torch
 
 from upturn.config.recipe import Recipe
 from upturn.config.schema import Rounds
-from upturn.loop.assemble import models_named, reward_bounds
+from upturn.loop.assembly import models_named, reward_bounds
 from upturn.loop.stages.context import Work, round_unit
 from upturn.loop.stages.curate import kept_rows
 from upturn.loop.stages.evaluate import evaluation_file, read_measured

@@ -15,7 +15,7 @@ import numpy as np
 from upturn import seeds
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.loop.assemble import load_model
+from upturn.loop.assembly import load_model
 from upturn.loop.stages.context import Done, Outcome, Work
 from upturn.loop.stages.evaluate import measure, read_measured
 from upturn.statistics.consistency import consistency

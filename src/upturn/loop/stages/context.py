@@ -17,7 +17,7 @@ from upturn import seeds
 from upturn.data.score_words import asking
 from upturn.errors import UserError
 from upturn.loop import guides
-from upturn.loop.assemble import Assembly, Evaluator, load_model, models_named
+from upturn.loop.assembly import Assembly, Evaluator, load_model, models_named
 from upturn.loop.tools import Toolbox, fitting
 from upturn.observer import Watch
 from upturn.protocols import Policy, Scorer, Trainable

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.loop.assemble import Evaluator
+from upturn.loop.assembly import Evaluator
 from upturn.loop.checks.captions import prompt_for, reads_text
 from upturn.loop.stages.context import Done, Outcome, Work, prompt_keys
 from upturn.loop.tools import Toolbox

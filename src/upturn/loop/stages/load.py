@@ -13,7 +13,7 @@ from upturn import seeds
 from upturn.data.captioning import captioned, texts
 from upturn.data.split import check_leakage, example_keys
 from upturn.errors import UserError
-from upturn.loop.assemble import Assembly
+from upturn.loop.assembly import Assembly
 from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.loop.tools import fitting
 from upturn.store import tables

@@ -17,7 +17,7 @@ from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
-from upturn.loop.assemble import load_model
+from upturn.loop.assembly import load_model
 from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.loop.stages.online import Draws, keep_draws
 from upturn.loop.stages.reward_model_quality import assess

@@ -1,0 +1,133 @@
+"""The live parts of a recipe, by name, and the models it describes: nothing is loaded or trained yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from upturn.config import components
+from upturn.config.recipe import Recipe
+from upturn.config.schema import Training
+from upturn.errors import UserError
+from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
+
+_WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One evaluation of the recipe: settings checked, metrics live, by the names that metrics.json gives them."""
+
+    name: str
+    prompts: int
+    candidates: int
+    settings: Any
+    metrics: Mapping[str, Metric]
+    captions: Caption | None = None  # how its prompts are worded; None: as in training
+    checkpoints: bool = True  # whether checkpoints within a training are measured, too
+    where: Mapping[str, str] = field(default_factory=dict)  # whose prompts; {}: all of the held-out part
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """What the real training part goes through before the first stage."""
+
+    scorers: Mapping[str, tuple[Scorer, float]]
+    curators: Mapping[str, Curator]
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Score words: scorers, the least reward or share of each word, and what is asked for."""
+
+    scorers: Mapping[str, tuple[Scorer, float]]
+    levels: Mapping[float, str]
+    shares: Mapping[float, str]
+    ask: str
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """All the parts of a recipe; nothing is loaded or trained yet."""
+
+    recipe: Recipe
+    source: Source
+    features: Features
+    scorers: Mapping[str, tuple[Scorer, float]]  # by name, with the weight of each in the reward
+    curators: Mapping[str, Curator]
+    evaluators: tuple[Evaluator, ...]
+    sampling: Any  # the policy's settings in a round; None without rounds
+    judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
+    captions: Caption | None = None  # None: the prompts are worded as the source gives them
+    filtering: Filtering | None = None
+    score_words: Spoken | None = None
+    taste: Mapping[str, tuple[Scorer, float]] = field(default_factory=dict)  # of the recipe's simulated people
+
+    def model(self, name: str, policy: Path | None = None) -> Trainable:
+        """A fresh model without weights; one that starts from the policy's is given their folder to be built."""
+        made: Trainable = new_model(self.recipe, name, policy)
+        return made
+
+    def objective(self, spec: Training) -> Objective:
+        made: Objective = components.make("objective", spec.objective, "objective")
+        return made
+
+    def adapter(self, spec: Training) -> Adapter:
+        made: Adapter = components.make("adapter", spec.adapter, "adapter")
+        return made
+
+
+def new_model(recipe: Recipe, name: str, policy: Path | None = None) -> Any:
+    spec = dict(recipe.models[name].spec)
+    refit = recipe.models[name].refit
+    if refit is not None and refit.base == "policy":
+        spec = {key: value for key, value in spec.items() if key not in _WEIGHTS} | {"folder": str(policy)}
+    return components.make("model", spec, f"models.{name}")
+
+
+def models_named(part: Any) -> list[str]:
+    """The models of the recipe that a plug-in names in its fields ``model`` and ``models``."""
+    return [name for name in (getattr(part, "model", None), *(getattr(part, "models", None) or ()))
+            if isinstance(name, str)]
+
+
+def reward_bounds(scorers: Mapping[str, tuple[Scorer, float]]) -> tuple[float, float]:
+    """The least and the greatest reward, the weighted sum of what scorers state; infinite where one states no end."""
+    low = high = 0.0
+    for scorer, weight in scorers.values():
+        ends: tuple[float, float] = getattr(scorer, "bounds", (-math.inf, math.inf))
+        low, high = low + weight * ends[weight < 0], high + weight * ends[weight >= 0]
+    return low, high
+
+
+def sampling_settings(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bool = True) -> Any:
+    """Settings of a model's sampling; ``keyed``: samples must be functions of their keys, whatever draws them."""
+    made = components.checked(policy.Sampling, settings, where, "sampling")
+    if getattr(made, "keyed", True):
+        return made
+    if keyed:
+        raise UserError(
+            f"the sampler '{made.sampler}' does not reproduce a sample from its key, and here it must",
+            where=f"{where}.sampler",
+            fix="Leave it out: it is for 'rounds.sample'. Evaluations compare on equal noise, online training replays.",
+        )
+    made.require(where)
+    return made
+
+
+def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Trainable:
+    """A model of the recipe with the weights of ``folder``."""
+    model = parts.model(name)
+    try:
+        model.load(folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"the weights of '{name}' cannot be read: {str(error).splitlines()[0]}", where=str(folder),
+            fix="If the folder is damaged, remove its stage record beside it and run again.",
+        ) from error
+    model.id = model_id
+    model.module.eval()
+    return model

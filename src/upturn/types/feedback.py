@@ -1,0 +1,104 @@
+"""Scores, selections, preference groups and votes on samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+
+from upturn.types.samples import Array, Samples
+
+Mode = Literal["pick", "compare", "rate", "rank", "edit"]  # what people are asked to do
+BEST, WORST = 10.0, 1.0  # of a rating
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One scorer's word on N samples: ``values`` (N,) float64, NaN where it is *unscored* (neither right nor wrong)."""
+
+    scorer: str
+    values: Array
+    explanations: Array | None = None
+
+    @property
+    def unscored(self) -> Array:
+        return np.isnan(self.values)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a curator keeps of N samples: ``kept`` (N,) bool, and a reason for every one that is dropped."""
+
+    curator: str
+    kept: Array
+    reasons: Array  # (N,) str objects, "" where kept
+
+    def __post_init__(self) -> None:
+        silent = [i for i in np.flatnonzero(~self.kept) if not self.reasons[i]]
+        if silent:
+            raise ValueError(f"{self.curator}: {len(silent)} samples dropped without a reason")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """G groups of K candidates: the one preference type. A pair is K = 2, an unpaired label K = 1.
+
+    rows     (G, K) int64 rows of ``samples``, -1 where a group has fewer
+    ranks    (G, K) int64, 1 is best, equal ranks are ties, 0 where nothing was said
+    rewards  (G, K) float64, NaN where there is none
+    strength (G,) float64 how sure the preference is, 1 unless said
+    """
+
+    samples: Samples
+    rows: Array
+    ranks: Array
+    rewards: Array
+    strength: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """N answers of people in columns, what was undone left out. A row is one person's answer to one task.
+
+    ids       (N,) str objects
+    person    (N,) str objects, never a name: a pseudonym;  team (N,) the person's group, "" where none is known
+    task      (N,) str objects: what was shown; answers to one task are about the same candidates
+    mode      (N,) "pick" | "compare" | "rate" | "rank" | "edit" | "studio" (implicit: what was downloaded, enlarged)
+    action    (N,) "said" (ranks or scores say what), "tie", "bad" (all are), "skip", "edit", "download", "upscale"
+    shown     (N,) tuples of sample ids by position on the screen, the first first
+    ranks     (N,) tuples of int beside ``shown``: 1 is best, equal is a tie, 0 nothing was said. A pick is its 1 alone
+    scores    (N,) tuples of float beside ``shown``, NaN where there is none
+    strength  (N,) float64 how much better, NaN where nothing was said
+    text      (N,) str objects, "" or what the person wrote in its place
+    seconds   (N,) float64 from the showing to the answer;  moment (N,) float64 seconds since 1970, UTC
+    check     (N,) "" | "gold" (``right`` is known) | "repeat" (this person answered the task before)
+    right     (N,) str objects, of gold tasks the sample that is known to be best, else ""
+    """
+
+    ids: Array
+    person: Array
+    team: Array
+    task: Array
+    mode: Array
+    action: Array
+    shown: Array
+    ranks: Array
+    scores: Array
+    strength: Array
+    text: Array
+    seconds: Array
+    moment: Array
+    check: Array
+    right: Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Array | Sequence[int]) -> Votes:
+        """These rows; a bool mask or numbers."""
+        return Votes(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
