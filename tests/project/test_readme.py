@@ -108,7 +108,7 @@ def _of_upturn(words: list[str], tested: frozenset[str], root: Any) -> list[str]
 def said_in_tests() -> frozenset[str]:
     """Every word in a string of the tests (but these) that speak to the command line, and in `.ci/run`."""
     words: set[str] = set((ROOT / ".ci" / "run").read_text(encoding="utf-8").split())
-    for path in (*(ROOT / "tests").glob("*.py"), *(ROOT / "bench").glob("*.py")):
+    for path in (*(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").glob("*.py")):
         text = path.read_text(encoding="utf-8")
         if path == Path(__file__) or not re.search(r"upturn\.cli|upturn import cli|[\"'/]upturn[\"' ]", text):
             continue
