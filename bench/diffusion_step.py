@@ -100,6 +100,7 @@ def ours(folder: Path, cache: bool) -> Trained:
     from upturn.config import components
     from upturn.config.schema import Training
     from upturn.training import trainer
+    from upturn.training.setup import TrainingSetup
 
     model, samples = model_of(folder, cache)
     found = Trained()
@@ -110,7 +111,7 @@ def ours(folder: Path, cache: bool) -> Trained:
     spec = Training(steps=STEPS, batch_size=BATCH, learning_rate=LEARNING_RATE, schedule="constant", warmup=0.0,
                     weight_decay=WEIGHT_DECAY, clip=CLIP / 2, precision="fp32")
     found.marks.append(clock())
-    trainer.train(model, trainer.Plan(
+    trainer.train(model, TrainingSetup(
         spec=spec, objective=components.make("objective", "likelihood", "bench"),
         adapter=components.make("adapter", "full", "bench"), feed=feed, key=1, where="bench",
         on_step=lambda step, total, loss: found.step(2 * loss)))

@@ -70,6 +70,7 @@ def ours(task: str, size: str, folder: Path) -> tuple[list[float], Memory]:
     from upturn.data.groups import encode_groups, from_fields
     from upturn.training import trainer
     from upturn.training.feeds import Feed, FixedFeed, OnlineFeed
+    from upturn.training.setup import TrainingSetup
     from upturn.types import Batch, Prompt, objects, real_samples
 
     kind = "reward_text" if task == "reward" else "causal_lm"
@@ -106,7 +107,7 @@ def ours(task: str, size: str, folder: Path) -> tuple[list[float], Memory]:
         feed = FixedFeed(encode_groups(model, from_fields(samples)[0], 2), BATCH, 1)
     marks = [time.perf_counter()]
     spec = Training(steps=STEPS[size], batch_size=BATCH, learning_rate=1e-4, precision="fp32")
-    trainer.train(model, trainer.Plan(
+    trainer.train(model, TrainingSetup(
         spec=spec, objective=objective, adapter=components.make("adapter", {"name": "full"}, "bench"), feed=feed, key=1,
         where="bench", on_step=lambda step, total, loss: marks.append(time.perf_counter())))
     return marks, memory

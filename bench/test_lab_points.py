@@ -24,6 +24,7 @@ from upturn.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop
 from upturn.models.points import Points as Model
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Prompt, real_samples
 
 WHOLE = os.environ.get("BENCH_POINTS") == "whole"
@@ -52,7 +53,7 @@ def alone(of: Points, real: np.ndarray[Any, Any], key: int) -> Timed:
         })
         encoded = model.encode(samples)
         feed = FixedFeed(Batch(encoded.columns, 1, {"weights": torch.ones(len(points))}), of.batch, key)
-        trainer.train(model, trainer.Plan(
+        trainer.train(model, TrainingSetup(
             spec=spec, objective=components.make("objective", "likelihood"),
             adapter=components.make("adapter", "full"), feed=feed, key=seeds.key("training", key, t), where="bench",
         ))

@@ -43,6 +43,7 @@ from upturn.store import weights
 from upturn.store.checkpoints import tree_hash
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Prompt, Samples, real_samples
 
 UNET = {"name": "unet", "channels": [8, 16], "groups": 4}
@@ -494,7 +495,7 @@ def run_stage(adapter: Any, entry: Path, progress: Path | None, stop: int | None
     batch = model.encode(worked(12))
     batch = batch.with_given(weights=torch.ones(len(batch)))
     with stopping(stop) as on_step:
-        trainer.train(model, trainer.Plan(
+        trainer.train(model, TrainingSetup(
             spec=spec, objective=Likelihood(), adapter=adapter, feed=FixedFeed(batch, 4, 7), key=7, where="test",
             progress=progress, on_step=on_step,
         ))

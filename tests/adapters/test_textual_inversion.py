@@ -23,6 +23,7 @@ from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Prompt, Samples, real_samples
 
 SIZE = 16
@@ -58,7 +59,7 @@ def trained(model: TextToImage, adapter: Any, steps: int = 2, progress: Path | N
         if step == stop:
             raise Stop
 
-    trainer.train(model, trainer.Plan(
+    trainer.train(model, TrainingSetup(
         spec=Training(steps=steps, batch_size=3, learning_rate=1e-2, **fields), adapter=adapter, feed=feed, key=5,
         objective=components.make("objective", "likelihood"), where="test", progress=progress, on_step=on_step,
     ))

@@ -28,6 +28,7 @@ from upturn.store import png, tables
 from upturn.store.checkpoints import tree_hash
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Prompt, Samples, Stacks, by_size, concatenate, pictures, real_samples
 
 SHAPES = [(16, 16), (24, 10), (8, 32), (16, 16), (32, 8), (64, 8)]  # width and height as photographed
@@ -226,7 +227,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(tmp_path: Path) -> None
             if step == stop:
                 raise Stop
 
-        made = trainer.Plan(
+        made = TrainingSetup(
             spec=Training(steps=9, batch_size=4, ema=0.9, save_every=2, micro_batch=3),
             objective=components.make("objective", "likelihood"), adapter=components.make("adapter", "full"),
             feed=feed, key=5, where="test", progress=folder, on_step=on_step, held_out=model.encode(drawn(7)),

@@ -20,8 +20,8 @@ from upturn.diffusion.denoiser import denoised
 from upturn.lab import runner, stacked_diffusion
 from upturn.lab.experiments import _shapes as shapes
 from upturn.lab.stacked_diffusion import Pool, Stack
-from upturn.training import trainer
-from upturn.training.ema import Average
+from upturn.training.ema import Ema
+from upturn.training.schedule import learning_rate
 
 SPEC = Training(steps=5, batch_size=16, learning_rate=1e-2, ema=0.9, clip=0.05)  # a norm that is reached
 KEYS, NETWORK = [3, 4], {"name": "mlp", "width": 8, "depth": 1}
@@ -44,13 +44,13 @@ def test_a_stack_trains_and_samples_as_each_of_its_models_alone(formulation: str
         net, form = of.net, of.form
         module = net.make((2,), 0, form.noise_range())
         parameters = list(module.parameters())
-        optimizer, average = torch.optim.AdamW(parameters, weight_decay=0.0), Average(parameters, SPEC.ema)
+        optimizer, average = torch.optim.AdamW(parameters, weight_decay=0.0), Ema(parameters, SPEC.ema)
         points = (data.points[i] - of.mean[i]) / of.scale[i]
         draw = stacked_diffusion._Draws(key, data, float(data.share[i]), SPEC.batch_size).block()
         picked, u, noise = (torch.from_numpy(part) for part in draw)
         label = torch.full((SPEC.batch_size,), -1)
         for step in range(5):
-            optimizer.param_groups[0]["lr"] = trainer.learning_rate(SPEC, step, 5)
+            optimizer.param_groups[0]["lr"] = learning_rate(SPEC, step, 5)
             x0, sigma = points[picked[step]], form.training_sigma(u[step])
             x = x0 + sigma[:, None] * noise[step]
             gap = denoised(net, module, form, x, sigma, {"label": label}) - x0
@@ -60,7 +60,7 @@ def test_a_stack_trains_and_samples_as_each_of_its_models_alone(formulation: str
             torch.nn.utils.clip_grad_norm_(parameters, SPEC.clip)
             optimizer.step()
             average.update(step + 1)
-        average.settle()
+        average.copy_to_model()
         for name, parameter in module.named_parameters():
             assert of.parameters[name][i].detach().numpy() == pytest.approx(parameter.detach().numpy(), abs=2e-5), name
         start = torch.from_numpy(seeds.generator(key).standard_normal((7, 2), dtype=np.float32))

@@ -266,6 +266,7 @@ def test_idle_steps_apart_from_each_other_do_not_end_a_stage() -> None:
     from upturn.objectives.kto import Kto
     from upturn.training import trainer
     from upturn.training.feeds import OnlineFeed
+    from upturn.training.setup import TrainingSetup
 
     def draw(number: int) -> Batch:
         label = 0 if number % 2 else 1
@@ -273,7 +274,7 @@ def test_idle_steps_apart_from_each_other_do_not_end_a_stage() -> None:
 
     model = Line(noisy=False)
     spec = Training(steps=24, batch_size=4, learning_rate=1e-3, kl_limit=1e6)
-    history = trainer.train(model, trainer.Plan(
+    history = trainer.train(model, TrainingSetup(
         spec=spec, objective=Kto(), adapter=Full(), feed=OnlineFeed(draw, 4, 4, 1, 3), key=3, where="test"))
     assert history.steps == 24 and history.idle == 12 and not history.stopped
     assert all(bool(torch.isfinite(p).all()) for p in model.module.parameters())

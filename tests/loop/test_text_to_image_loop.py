@@ -22,6 +22,7 @@ from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Prompt, real_samples
 
 COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
@@ -147,7 +148,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(adapter, tmp_path):
             if step == stop:
                 raise Stop
 
-        plan = trainer.Plan(
+        plan = TrainingSetup(
             spec=Training(steps=7, batch_size=8, ema=0.9, save_every=2, micro_batch=4),
             objective=components.make("objective", "likelihood"), adapter=components.make("adapter", adapter),
             feed=feed, key=5, where="test", progress=folder, on_step=on_step,

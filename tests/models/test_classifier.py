@@ -394,12 +394,13 @@ def test_the_ordinary_trainer_and_likelihood_train_it(tmp_path: Path) -> None:
     trainer = pytest.importorskip("upturn.training.trainer")
     from upturn.config.schema import Training
     from upturn.training.feeds import FixedFeed
+    from upturn.training.setup import TrainingSetup
 
     model, samples = Classifier(hidden=16), plane()
     model.build(samples, key=1)
     before = accuracy(model, samples)
     spec = Training(epochs=20, batch_size=64, learning_rate=1e-2, precision="fp32")
-    trainer.train(model, trainer.Plan(
+    trainer.train(model, TrainingSetup(
         spec=spec, objective=components.make("objective", "likelihood"), adapter=components.make("adapter", "full"),
         feed=FixedFeed(model.encode(samples), 64, 3), key=3, where="test",
     ))

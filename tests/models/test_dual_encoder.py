@@ -19,6 +19,8 @@ from upturn.models.dual_encoder import DualEncoder
 from upturn.objectives.contrastive import Contrastive
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.history import History
+from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Mixture, Outputs, Prompt, Samples
 
 EMOJI = Path(__file__).parents[3] / "shared" / "data" / "emoji"
@@ -101,11 +103,11 @@ def planted(n: int, seed: int, noise: float = 20) -> Samples:
     return pictures(content, [Prompt(f"{a} over {b}") for a, b in names])
 
 
-def trained(model: Any, samples: Samples, epochs: int, micro: int | None = None, rate: float = 5e-3) -> trainer.History:
+def trained(model: Any, samples: Samples, epochs: int, micro: int | None = None, rate: float = 5e-3) -> History:
     objective = components.make("objective", "contrastive")
     spec = Training(epochs=epochs, batch_size=64, micro_batch=micro, learning_rate=rate, objective="contrastive")
     examples, _ = encode_examples(model, Mixture(samples, np.ones(len(samples))), objective)
-    return trainer.train(model, trainer.Plan(
+    return trainer.train(model, TrainingSetup(
         spec=spec, objective=objective, adapter=components.make("adapter", "full"),
         feed=FixedFeed(examples, 64, 5), key=5, where="test", held_out=model.encode(planted(64, 9)),
     ))
@@ -256,7 +258,7 @@ def test_preferences_train_its_rewards() -> None:
     given = {"ranks": torch.tensor([[1, 2]] * 96), "weights": torch.ones(96)}
     pairs = Batch(encoded.columns, 2, given)
     spec = Training(epochs=12, batch_size=32, learning_rate=5e-3, objective="bradley_terry")
-    trainer.train(model, trainer.Plan(
+    trainer.train(model, TrainingSetup(
         spec=spec, objective=objective, adapter=components.make("adapter", "full"), feed=FixedFeed(pairs, 32, 1),
         key=seeds.key("pairs"), where="test",
     ))
@@ -290,7 +292,7 @@ def trained_emoji(model: DualEncoder, samples: Samples) -> None:
     objective = components.make("objective", "contrastive")
     examples, _ = encode_examples(model, Mixture(samples, np.ones(len(samples))), objective)
     spec = Training(epochs=6, batch_size=256, learning_rate=2e-3, weight_decay=0.05, objective="contrastive")
-    trainer.train(model, trainer.Plan(
+    trainer.train(model, TrainingSetup(
         spec=spec, objective=objective, adapter=components.make("adapter", "full"), feed=FixedFeed(examples, 256, 1),
         key=1, where="test",
     ))

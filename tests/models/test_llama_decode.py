@@ -17,6 +17,7 @@ from upturn.models._language import generate, llama_decode
 from upturn.models._language.generate import Choice, decode
 from upturn.training import precompute, trainer
 from upturn.training.feeds import OnlineFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Prompt, objects, real_samples
 
 _SIZE: dict[str, Any] = {
@@ -93,7 +94,7 @@ def test_a_set_drawn_for_one_step_is_passed_once_and_learned_from_alike(monkeypa
             rewards = torch.tensor([float(len(str(text))) for text in rollout.samples.content]).reshape(4, 4)
             return replace(model.replay(rollout), candidates=4, given={"rewards": rewards})
 
-        trainer.train(model, trainer.Plan(
+        trainer.train(model, TrainingSetup(
             spec=Training(steps=3, batch_size=4, learning_rate=1e-2, precision="fp32"),
             objective=components.make("objective", {"name": "rloo"}, "test"),
             adapter=components.make("adapter", {"name": "full"}, "test"),

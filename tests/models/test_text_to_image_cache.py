@@ -31,6 +31,7 @@ from upturn.store.checkpoints import tree_hash
 from upturn.store.shards import Shards
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Prompt, Samples, Stacks, real_samples
 
 SIZE = 16
@@ -171,7 +172,7 @@ def test_new_tokens_are_never_kept(sd15: Path, tmp_path: Path) -> None:
     for kept in (True, tmp_path / "cache"):
         model = built(sd15, kept)
         feed = FixedFeed(model.encode(pictures(texts=texts)).with_given(weights=torch.ones(6)), 3, 3)
-        trainer.train(model, trainer.Plan(
+        trainer.train(model, TrainingSetup(
             spec=Training(steps=3, batch_size=3, learning_rate=1e-2),
             adapter=TextualInversion(tokens={"<cat>": "c"}, vectors=2), feed=feed, key=5, where="test",
             objective=components.make("objective", "likelihood"),

@@ -19,6 +19,7 @@ from upturn.data.groups import by_reward, encode_groups
 from upturn.objectives.likelihood import Likelihood
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed, OnlineFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Array, Batch, Prompt, Samples, objects, real_samples
 
 _PROMPTS, _CANDIDATES, _MEASURED = 48, 8, 400
@@ -50,7 +51,7 @@ def _pretrained(name: str, fields: dict[str, Any], real: Samples, steps: int, ra
     model.build(real, 1)
     batch = model.encode(real)
     spec = Training(steps=steps, batch_size=64, learning_rate=rate)
-    trainer.train(model, trainer.Plan(
+    trainer.train(model, TrainingSetup(
         spec=spec, objective=Likelihood(), adapter=Full(), feed=FixedFeed(batch, 64, 3), key=3, where="test"))
     model.module.eval()
     return model
@@ -128,7 +129,7 @@ def test_the_reward_rises_beyond_chance(task: Task, objective: str) -> None:
     spec = Training(steps=steps, batch_size=_PROMPTS, learning_rate=task.rates.get(objective, task.rates[""]),
                     schedule="constant", warmup=0.0)
     feed = OnlineFeed(drawing(task, made), _PROMPTS, _PROMPTS, 1, 9)
-    trainer.train(task.model, trainer.Plan(
+    trainer.train(task.model, TrainingSetup(
         spec=spec, objective=made, adapter=Full(), feed=feed, key=9, where="test"))
     _, after = task.sample(task.model, _MEASURED // _CANDIDATES, 5)
     error = np.sqrt(before.var(ddof=1) / len(before) + after.var(ddof=1) / len(after))

@@ -23,6 +23,7 @@ from upturn.objectives.orpo import Orpo
 from upturn.objectives.simpo import Simpo
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Loss, Prompt, Samples, real_samples
 
 LLAMA = {
@@ -298,7 +299,7 @@ def trained(world: World, objective: Any, batch: Batch) -> dict[str, Tensor]:
         steps=STEPS, batch_size=PAIRS, learning_rate=RATE, schedule="constant", warmup=0.0, precision="fp32"
     )
     feed = FixedFeed(batch, PAIRS, 3)
-    trainer.train(model, trainer.Plan(spec=spec, objective=objective, adapter=Full(), feed=feed, key=3, where="test"))
+    trainer.train(model, TrainingSetup(spec=spec, objective=objective, adapter=Full(), feed=feed, key=3, where="test"))
     return dict(model.module.named_parameters())
 
 

@@ -73,7 +73,7 @@ def counted(found: list[list[int]]) -> Iterator[None]:
         patch.setattr(CausalLm, "forward", spied(CausalLm.forward))
         patch.setattr(CausalLm, "act", spied(CausalLm.act))
         patch.setattr(trainer, "train", switched(trainer.train, True))
-        patch.setattr(trainer._Session, "held_out_loss", switched(trainer._Session.held_out_loss, False))
+        patch.setattr(trainer, "held_out_loss", switched(trainer.held_out_loss, False))
         yield
 
 

@@ -30,6 +30,9 @@ from upturn.statistics import preference_models
 from upturn.statistics.calibration import calibration_error, reliability
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.history import History
+from upturn.training.schedule import learning_rate
+from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Kind, Outputs, Prompt, Samples, real_samples
 
 LLAMA = {
@@ -68,9 +71,9 @@ def letters(count: int, wide: int = 2, seed: int = 0) -> Samples:
     return grouped(texts, np.array([t.count("a") for t in texts], dtype=float).reshape(count, wide))
 
 
-def fitted(model: Any, batch: Batch, aim: Any, steps: int, **fields: Any) -> trainer.History:
+def fitted(model: Any, batch: Batch, aim: Any, steps: int, **fields: Any) -> History:
     spec = Training(**{"steps": steps, "batch_size": 64, "learning_rate": 5e-3, "schedule": "constant", **fields})
-    plan = trainer.Plan(spec, aim, Full(), FixedFeed(batch, spec.batch_size, 3), 3, "test")
+    plan = TrainingSetup(spec, aim, Full(), FixedFeed(batch, spec.batch_size, 3), 3, "test")
     return trainer.train(model, plan)
 
 
@@ -393,7 +396,7 @@ def test_pain_8_a_head_under_lora_is_trained_saved_and_loaded(tmp_path: Path) ->
     pairs, before = encode_groups(model, from_fields(samples)[0], 2), rewards_of(model, samples)
     spec = Training(steps=15, batch_size=32, learning_rate=2e-2, schedule="constant")
     lora = components.make("adapter", {"name": "lora", "rank": 2})
-    trainer.train(model, trainer.Plan(spec, objective("bradley_terry"), lora, FixedFeed(pairs, 32, 3), 3, "test"))
+    trainer.train(model, TrainingSetup(spec, objective("bradley_terry"), lora, FixedFeed(pairs, 32, 3), 3, "test"))
     after = rewards_of(model, samples)
     assert float((after - before).abs().max()) > 0.1
     model.save(tmp_path / "rm")
@@ -594,7 +597,7 @@ def test_twenty_steps_end_where_trls_loss_ends_them() -> None:
     start = {name: value.clone() for name, value in ours.module.state_dict().items()}
     feed = FixedFeed(ordered(encode_groups(ours, from_fields(samples)[0], 2)), 8, 3)
     spec = Training(steps=20, batch_size=8, learning_rate=1e-3, schedule="linear", warmup=0.1, precision="fp32")
-    trainer.train(ours, trainer.Plan(spec, objective("bradley_terry"), Full(), feed, 3, "test"))
+    trainer.train(ours, TrainingSetup(spec, objective("bradley_terry"), Full(), feed, 3, "test"))
     parameters = list(theirs.module.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
     for step in range(20):
@@ -603,7 +606,7 @@ def test_twenty_steps_end_where_trls_loss_ends_them() -> None:
         trl_loss(theirs.module, trl_inputs(seen[0], theirs.codec.pad)).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimiser.param_groups:
-            group["lr"] = trainer.learning_rate(spec, step, 20)
+            group["lr"] = learning_rate(spec, step, 20)
         optimiser.step()
         optimiser.zero_grad()
     moved = 0.0

@@ -16,6 +16,7 @@ from upturn.errors import UserError
 from upturn.objectives.likelihood import Likelihood
 from upturn.training import optimizers, trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.setup import TrainingSetup
 
 library = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None,
@@ -40,7 +41,7 @@ def trained(spec: Training, progress: Path | None = None, stop: int = 0) -> tupl
         if step == stop:
             raise InterruptedError
 
-    plan = trainer.Plan(
+    plan = TrainingSetup(
         spec=spec, objective=Likelihood(), adapter=Full(), feed=FixedFeed(batch, 16, 7), key=7, where="test",
         progress=progress, on_step=on_step,
     )

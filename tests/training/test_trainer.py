@@ -22,14 +22,17 @@ from upturn.errors import RunError
 from upturn.objectives.dpo import Dpo
 from upturn.objectives.likelihood import Likelihood
 from upturn.training import trainer
-from upturn.training.ema import Average
+from upturn.training.device import accelerator_for
+from upturn.training.ema import Ema
 from upturn.training.feeds import FixedFeed
+from upturn.training.schedule import learning_rate
+from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Ragged
 
 
-def plan(spec: Training, batch: Batch | None = None, **changes: object) -> trainer.Plan:
+def plan(spec: Training, batch: Batch | None = None, **changes: object) -> TrainingSetup:
     batch = examples() if batch is None else batch
-    base = trainer.Plan(
+    base = TrainingSetup(
         spec=spec, objective=Likelihood(), adapter=Full(), feed=FixedFeed(batch, spec.batch_size, 7), key=7,
         where="test",
     )
@@ -90,6 +93,9 @@ def test_pain_6_two_processes_do_not_change_the_loss(tmp_path: Path) -> None:
         from test_trainer import SPEC, plan, weights
         from helpers.line_model import Line
         from upturn.training import trainer
+        from upturn.training.device import accelerator_for
+        from upturn.training.schedule import learning_rate
+        from upturn.training.setup import TrainingSetup
         model = Line()
         history = trainer.train(model, plan(SPEC))
         if int(__import__("os").environ.get("RANK", 0)) == 0:
@@ -147,7 +153,7 @@ def test_pain_3_a_resumed_stage_ends_with_the_same_bytes(tmp_path: Path, at: int
 
 def test_the_average_is_the_recursion() -> None:
     parameter = torch.nn.Parameter(torch.tensor([1.0]))
-    average = Average([parameter], 0.5)
+    average = Ema([parameter], 0.5)
     expected = 1.0
     for step in range(1, 30):
         parameter.data.fill_(float(step))
@@ -163,9 +169,9 @@ def test_the_average_is_the_recursion() -> None:
 @pytest.mark.parametrize(("schedule", "middle"), [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)])
 def test_schedules_are_closed_form(schedule: str, middle: float) -> None:
     spec = Training(steps=1000, learning_rate=1.0, schedule=schedule, warmup=0.1)  # type: ignore[arg-type]
-    assert trainer.learning_rate(spec, 0, 1000) == pytest.approx(1 / 101)
-    assert trainer.learning_rate(spec, 100, 1000) == pytest.approx(1.0)
-    assert trainer.learning_rate(spec, 550, 1000) == pytest.approx(middle)
+    assert learning_rate(spec, 0, 1000) == pytest.approx(1 / 101)
+    assert learning_rate(spec, 100, 1000) == pytest.approx(1.0)
+    assert learning_rate(spec, 550, 1000) == pytest.approx(middle)
 
 
 def test_nan_is_one_clear_message() -> None:
@@ -240,6 +246,6 @@ def test_what_is_computed_beforehand_fits_every_part_of_a_draw() -> None:
 
 def test_two_stages_of_one_process_have_each_their_precision() -> None:
     """A referee is fitted in float32 before the policy trains in bfloat16, and the other way round."""
-    seen = [trainer.accelerator_for(SPEC.model_copy(update={"precision": asked})).mixed_precision
+    seen = [accelerator_for(SPEC.model_copy(update={"precision": asked})).mixed_precision
             for asked in ("fp32", "bf16", "bf16", "fp32")]
     assert seen == ["no", "bf16", "bf16", "no"]

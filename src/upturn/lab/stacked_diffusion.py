@@ -21,8 +21,8 @@ from upturn.config import components
 from upturn.config.schema import Training
 from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import Condition, Formulation, Network, denoised
-from upturn.training.ema import Average
-from upturn.training.trainer import learning_rate
+from upturn.training.ema import Ema
+from upturn.training.schedule import learning_rate
 from upturn.types import Array
 
 _BLOCK = 32  # steps whose noise is drawn at once
@@ -117,7 +117,7 @@ class Stack:
         points = (pool.points - self.mean) / self.scale
         parameters = list(self.parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-        average = Average(parameters, spec.ema) if spec.ema else None
+        average = Ema(parameters, spec.ema) if spec.ema else None
         draws = [_Draws(key, pool, share, spec.batch_size) for key, share in zip(keys, pool.share, strict=True)]
         losses = torch.zeros(len(self))
         for step in range(spec.steps):
@@ -136,7 +136,7 @@ class Stack:
             if average is not None:
                 average.update(step + 1)
         if average is not None:
-            average.settle()
+            average.copy_to_model()
         return losses.detach()
 
     def _loss(self, x0: Tensor, u: Tensor, noise: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from upturn import seeds
 from upturn.config.schema import Training
 from upturn.lab.stacked_diffusion import clip
-from upturn.training.trainer import learning_rate
+from upturn.training.schedule import learning_rate
 from upturn.types import Array
 
 _ROWS = 256  # of a model, drawn or read at a time: their activations stay in the cache

@@ -38,7 +38,7 @@ def of_a_fixed_set(
     objective: Objective, model: Trainable, examples: Batch, count: int, steps: int, batch_size: int
 ) -> Passes:
     """``count`` examples like ``examples``, in epochs, as the trainer refers to them: see ``feeds.FixedFeed``."""
-    asked = precompute.asked(objective)
+    asked = precompute.required_columns(objective)
     epochs, rest = divmod(steps, -(-count // batch_size))
     seen = epochs * count + min(rest * batch_size, count)
     policy = seen if asked & _POLICY else 0
@@ -52,7 +52,7 @@ def of_a_fixed_set(
 
 def of_draws(objective: Objective, model: Trainable, spec: Training, online: Online, draws: int) -> Passes:
     """Sets that the policy draws, each made ready as a whole before its first step: see ``feeds.OnlineFeed``."""
-    asked, drawn = precompute.asked(objective), draws * online.prompts
+    asked, drawn = precompute.required_columns(objective), draws * online.prompts
     seen = drawn * online.passes
     policy = 0 if _in_one(objective, model, spec, online) or not asked & _POLICY else drawn
     if _REFERENCE in asked:
@@ -63,5 +63,5 @@ def of_draws(objective: Objective, model: Trainable, spec: Training, online: Onl
 def _in_one(objective: Objective, model: Trainable, spec: Training, online: Online) -> bool:
     """Whether the pass that says what was before is the one that is trained."""
     feed = OnlineFeed(lambda number: Batch({}), online.prompts, spec.batch_size, online.passes, 0)
-    wanted = objective.example == "rollout" and "log_probs" in precompute.asked(objective)
+    wanted = objective.example == "rollout" and "log_probs" in precompute.required_columns(objective)
     return wanted and precompute.one_pass(feed, spec.micro_batch, model.module)

@@ -20,6 +20,7 @@ from upturn.loop.assembly import Assembly
 from upturn.protocols import Policy, Trainable
 from upturn.training import trainer
 from upturn.training.feeds import Feed
+from upturn.training.setup import TrainingSetup
 from upturn.types import Array, Batch, Prompt, Samples
 
 _STEPS, _WARM = 30, 4  # timed steps, and those before that are not counted (first allocations)
@@ -147,7 +148,7 @@ def step_seconds(parts: Assembly, model: Trainable, spec: Training, feed: Feed) 
     objective = parts.objective(spec)
     if "values" in objective.inputs:
         trained.add_value_head(0)  # type: ignore[attr-defined]
-    plan = trainer.Plan(
+    plan = TrainingSetup(
         spec=spec.model_copy(update={**endless, "kl_limit": None}), objective=objective, adapter=parts.adapter(spec),
         key=0, where="plan", on_step=on_step, feed=feed,
     )

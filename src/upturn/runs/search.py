@@ -186,6 +186,7 @@ def _worded(where: Place, samples: Samples) -> Samples:
 
 def _train(samples: Samples, into: Path, say: Say) -> None:
     from upturn.training import trainer
+    from upturn.training.setup import TrainingSetup
     from upturn.training.feeds import FixedFeed
     from upturn.loop.stages.train import encode_examples
     from upturn.types import Mixture
@@ -201,7 +202,7 @@ def _train(samples: Samples, into: Path, say: Say) -> None:
         if step % max(1, total // 5) == 0:
             say(f"  {step} of {total} steps, loss {loss:.2f}")
 
-    trainer.train(made, trainer.Plan(
+    trainer.train(made, TrainingSetup(
         spec=_SMALL, objective=objective, adapter=components.make("adapter", "full", "search"), feed=feed, key=key,
         where="search", on_step=told,
     ))

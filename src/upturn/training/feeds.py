@@ -1,4 +1,4 @@
-"""What the trainer eats: global batches, each a function of the step, and online of the policy at that step."""
+"""Feeds: the global batches of a training, each a function of the step, and online also of the policy at that step."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from upturn import seeds
 from upturn.types import Array, Batch, Ragged
 
-_POOL = 50  # batches that are sorted by length together: uneven texts pad little, and the order stays random
+_POOL = 50  # batches that are sorted by length together: little padding, and the order stays random
 REFERENCE = "reference"  # the column that holds the reference's log-probs of a fixed set
-Ready = Callable[[Batch], Batch]  # what the trainer does to a global batch before its first step
+Prepare = Callable[[Batch], Batch]  # what the trainer does to a global batch before its first step
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _unchanged(batch: Batch) -> Batch:
     return batch
 
 
 class Feed(Protocol):
-    """``batch(step, ready)`` is the global batch of a step, counted from 0 through all epochs."""
+    """``batch(step, prepare)`` is the global batch of a step, counted from 0 through all epochs."""
 
     @property
     def steps_per_epoch(self) -> int: ...
-    def batch(self, step: int, ready: Ready = ...) -> Batch: ...
+    def batch(self, step: int, prepare: Prepare = ...) -> Batch: ...
     def resumable(self, step: int) -> bool:
-        """Whether what comes after ``step`` steps depends on the weights as they are then, and on nothing older."""
+        """Whether all batches after ``step`` steps depend on the weights at that step, and on nothing older."""
         ...
 
 
@@ -50,15 +50,15 @@ class FixedFeed:
         counts = [len(self.examples)] if shapes is None else torch.bincount(shapes).tolist()
         return sum(-(-count // self.batch_size) for count in counts)
 
-    def batch(self, step: int, ready: Ready = _as_it_is) -> Batch:
+    def batch(self, step: int, prepare: Prepare = _unchanged) -> Batch:
         epoch, within = divmod(step, self.steps_per_epoch)
-        return ready(self.examples.take(self._order(epoch)[within]))
+        return prepare(self.examples.take(self._order(epoch)[within]))
 
     def resumable(self, step: int) -> bool:
         return True
 
-    def referred(self, log_probs: Callable[[Batch], torch.Tensor]) -> FixedFeed:
-        """The same with the column "reference": ``log_probs`` (N, T) of all rows, asked in batches of like length."""
+    def with_reference(self, log_probs: Callable[[Batch], torch.Tensor]) -> FixedFeed:
+        """The same with the column "reference": ``log_probs`` (N, T) of all rows, in batches of similar length."""
         lengths = self.examples.lengths
         order = torch.arange(len(self.examples)) if lengths is None else lengths.argsort(stable=True)
         wide = torch.arange(self.examples.candidates)
@@ -66,7 +66,7 @@ class FixedFeed:
         back = torch.empty_like(rows)
         back[rows] = torch.arange(len(rows))
         parts = [log_probs(self.examples.take(part)).cpu() for part in torch.split(order, self.batch_size)]
-        # a row of text has one log-prob less than tokens
+        # a row of text has one log-prob fewer than tokens
         own = next((c.lengths - 1 for c in self.examples.columns.values() if isinstance(c, Ragged)), None)
         column = torch.cat(parts)[back] if own is None else _cut(parts, own[rows], back)
         return replace(self, examples=self.examples.with_columns(**{REFERENCE: column}))
@@ -104,16 +104,16 @@ def _cut(parts: list[torch.Tensor], lengths: torch.Tensor, back: torch.Tensor) -
 
 
 def steps_of_a_draw(prompts: int, batch_size: int, passes: int) -> int:
-    """Optimiser steps on one set that the policy drew."""
+    """Optimizer steps on one set that the policy drew."""
     return passes * -(-prompts // batch_size)
 
 
 @dataclass(eq=False)
 class OnlineFeed:
-    """Examples that the policy itself makes: ``draw(n)`` gives the n-th set, gone through ``passes`` times.
+    """Examples that the policy itself generates: ``draw(n)`` gives the n-th set, used for ``passes`` passes.
 
-    A set is drawn by the weights as they are at its first step, and made ready once, as a whole; an epoch is a set.
-    ``prompts`` is how many examples a set has at most.
+    A set is drawn with the weights at its first step, and prepared once, as a whole; an epoch is a set.
+    ``prompts`` is the largest number of examples of a set.
     """
 
     draw: Callable[[int], Batch]
@@ -128,12 +128,12 @@ class OnlineFeed:
     def steps_per_epoch(self) -> int:
         return steps_of_a_draw(self.prompts, self.batch_size, self.passes)
 
-    def batch(self, step: int, ready: Ready = _as_it_is) -> Batch:
+    def batch(self, step: int, prepare: Prepare = _unchanged) -> Batch:
         number, within = divmod(step, self.steps_per_epoch)
         if number != self._number:
             drawn = self.draw(number)
-            # padded as a whole: what is computed beforehand, place by place, has to fit every part of it
-            self._current, self._number = ready(drawn.take(torch.arange(len(drawn)))), number
+            # padded as a whole: precomputed columns have to fit every part of it, position by position
+            self._current, self._number = prepare(drawn.take(torch.arange(len(drawn)))), number
         per_pass = self.steps_per_epoch // self.passes
         turn, place = divmod(within, per_pass)
         rng = seeds.generator(int(seeds.fold(int(seeds.fold(self.key, number)[0]), turn)[0]))

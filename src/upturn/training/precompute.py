@@ -1,69 +1,76 @@
-"""What an objective's ``prepare`` asks of the model before a step: columns "before_…" (N, T) of a global batch.
+"""No-grad forward passes before a step: cached reference log-probs, and the columns that ``prepare`` needs.
 
-Where a set is drawn for one step that sees it whole, the pass that says what was before is the pass that is trained:
-its log-probs travel on as columns "live_…" that still carry their gradient, and no second pass is made.
+An objective names in ``before`` what its ``prepare`` needs of the model: columns "before_…" (N, T) of a global batch.
+Where a set is drawn for one step that sees it whole, the precomputed pass is the one that is trained: its log-probs
+are also stored as columns "live_…" that still carry their gradient, and no second pass is run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from upturn.protocols import Objective
-from upturn.training.feeds import REFERENCE, Feed, OnlineFeed
+from upturn.protocols import Objective, Trainable
+from upturn.training.feeds import REFERENCE, Feed, FixedFeed, OnlineFeed
+from upturn.training.forward import ForwardPass
+from upturn.training.setup import TrainingSetup
+from upturn.training.state import TrainingState
 from upturn.types import Batch, Outputs
 
-OWN = frozenset({"log_probs", "values"})  # what the policy itself is asked
+POLICY_OUTPUTS = frozenset({"log_probs", "values"})  # what the policy itself computes
 _LIVE = "live_"
-Ask = Callable[[Batch, int], Outputs]  # examples that stand at a place of the global batch -> a pass without gradient
+NoGradPass = Callable[[Batch, int], Outputs]  # examples and their place in the global batch
 
 
-def asked(objective: Objective) -> frozenset[str]:
+def required_columns(objective: Objective) -> frozenset[str]:
     """Of "log_probs", "ref_log_probs" and "values"."""
-    wanted: frozenset[str] = getattr(objective, "before", frozenset())
-    return wanted
+    required: frozenset[str] = getattr(objective, "before", frozenset())
+    return required
 
 
 def columns(
-    wanted: frozenset[str], batch: Batch, size: int, *, ask: Ask, ask_reference: Ask
+    required: frozenset[str], batch: Batch, size: int, *, policy: NoGradPass, reference: NoGradPass
 ) -> dict[str, torch.Tensor]:
     """Columns "before_…" and "before_mask", ``size`` examples at a time, without gradient."""
     found: dict[str, list[torch.Tensor]] = {}
     for start in range(0, len(batch), size):
         part = batch.take(torch.arange(start, min(start + size, len(batch))))
-        said = _said(ask(part, start)) if wanted & OWN else {}
-        if "ref_log_probs" in wanted:
-            known = part.columns.get(REFERENCE)
-            out = ask_reference(part, start) if known is None else None
-            said["ref_log_probs"] = known if out is None else out.log_probs
-            if out is not None:
-                said.setdefault("mask", out.mask / out.draws)
-        for name in (*sorted(wanted), "mask"):
-            if said.get(name) is not None:
-                found.setdefault(name, []).append(said[name].cpu())
+        outputs = _detached(policy(part, start)) if required & POLICY_OUTPUTS else {}
+        if "ref_log_probs" in required:
+            if REFERENCE in part.columns:
+                outputs["ref_log_probs"] = part[REFERENCE]
+            else:
+                out = reference(part, start)
+                outputs["ref_log_probs"] = out.log_probs
+                outputs.setdefault("mask", out.mask / out.draws)
+        for name in (*sorted(required), "mask"):
+            value = outputs.get(name)
+            if value is not None:
+                found.setdefault(name, []).append(value.cpu())
     return {f"before_{name}": torch.cat(parts) for name, parts in found.items()}
 
 
-def live_columns(live: Outputs, wanted: frozenset[str]) -> dict[str, torch.Tensor]:
-    """Of a pass over the whole batch with gradient: what it says as "before_…", and itself as "live_…"."""
-    said = {name: value for name, value in _said(live).items() if name in wanted | {"mask"} and value is not None}
-    carried = {"log_probs": live.log_probs, "mask": live.mask, "values": live.values}
-    return {f"before_{name}": value.cpu() for name, value in said.items()} | {
-        f"{_LIVE}{name}": value for name, value in carried.items() if value is not None
+def live_columns(live: Outputs, required: frozenset[str]) -> dict[str, torch.Tensor]:
+    """Of a pass over the whole batch with gradient: detached outputs as "before_…", and the outputs as "live_…"."""
+    detached = {
+        name: value for name, value in _detached(live).items() if name in required | {"mask"} and value is not None
+    }
+    outputs = {"log_probs": live.log_probs, "mask": live.mask, "values": live.values}
+    return {f"before_{name}": value.cpu() for name, value in detached.items()} | {
+        f"{_LIVE}{name}": value for name, value in outputs.items() if value is not None
     }
 
 
-def _said(out: Outputs) -> dict[str, Any]:
-    # several draws estimate one log-prob: their mask says what each counts
+def _detached(out: Outputs) -> dict[str, torch.Tensor | None]:
+    # several draws estimate one log-prob: their mask holds the weight of each
     return {"log_probs": out.log_probs.detach(), "values": None if out.values is None else out.values.detach(),
             "mask": out.mask / out.draws}
 
 
-def taken_along(micro: Batch, whole: Outputs | None) -> Outputs | None:
-    """The pass that was made beforehand, its rows in the order of ``micro``; None where there was none."""
+def live_outputs(micro: Batch, whole: Outputs | None) -> Outputs | None:
+    """The precomputed pass with gradient, its rows in the order of ``micro``; None where there was none."""
     if whole is None or f"{_LIVE}log_probs" not in micro.columns:
         return None
     values = micro[f"{_LIVE}values"] if whole.values is not None else None
@@ -71,8 +78,82 @@ def taken_along(micro: Batch, whole: Outputs | None) -> Outputs | None:
 
 
 def one_pass(feed: Feed, size: int | None, module: torch.nn.Module) -> bool:
-    """Whether each set is drawn for a single step that sees it at once, with nothing dropped by chance."""
+    """Whether each set is drawn for a single step that sees it at once, without dropout."""
     if not isinstance(feed, OnlineFeed) or feed.steps_per_epoch != 1 or (size is not None and size < feed.prompts):
         return False
     dropping = (getattr(part, name, 0) for part in module.modules() for name in ("p", "attention_dropout"))
     return not any(isinstance(share, float) and share > 0 for share in dropping)
+
+
+def with_reference(
+    setup: TrainingSetup, model: Trainable, forward: ForwardPass
+) -> tuple[Feed, Trainable | None]:
+    """The feed with cached reference log-probs where they never change; else the feed and the reference model.
+
+    The model is None where it is not needed.
+    """
+    if "ref_log_probs" not in setup.objective.inputs | required_columns(setup.objective):
+        return setup.feed, None
+    feed = setup.feed
+    # where a forward pass draws noise, nothing can be cached; a short stage would not use all of it
+    if (
+        isinstance(feed, FixedFeed) and len(feed.examples) <= setup.total_steps * setup.spec.batch_size
+        and model.draw(feed.batch(0), 0, 0) is None
+    ):
+        model.module.eval()
+        return feed.with_reference(lambda part: forward.no_grad(model, part, 0, 0).log_probs), None
+    return feed, setup.adapter.reference(model)
+
+
+@dataclass(eq=False)
+class Precomputation:
+    """Prepares global batches. ``live`` is the pass with gradient of the current step, where it ran in advance."""
+
+    setup: TrainingSetup
+    state: TrainingState
+    forward: ForwardPass
+    feed: Feed
+    reference: Trainable | None
+    live: Outputs | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.single_pass = (
+            self.forward.accelerator.num_processes == 1 and self.setup.uses_rollouts
+            and one_pass(self.feed, self.setup.spec.micro_batch, self.state.model.module)
+        )
+
+    def prepare(self, batch: Batch, key: int) -> Batch:
+        """The objective's ``prepare``, with the columns that it needs and the values that it adapts."""
+        objective, history = self.setup.objective, self.state.history
+        required = required_columns(objective)
+        if required:
+            batch = batch.with_columns(**self._columns(batch, required, key))
+        if history.steering:
+            ones = torch.ones(len(batch))
+            batch = batch.with_given(**{name: ones * value for name, value in history.steering.items()})
+        prepared = objective.prepare(batch)
+        if hasattr(objective, "steer"):
+            history.steering = objective.steer(history.steering, prepared)
+        return prepared
+
+    def _columns(self, batch: Batch, required: frozenset[str], key: int) -> dict[str, torch.Tensor]:
+        """Columns "before_…" (N, T) of the whole global batch, without gradient and dropout."""
+        model, setup, reference = self.state.model, self.setup, self.reference
+        was_training = model.module.training
+        once = "log_probs" in required and self.single_pass
+
+        def of_reference(part: Batch, start: int) -> Outputs:
+            assert reference is not None
+            return self.forward.no_grad(reference, part, key, start)
+
+        model.module.eval()
+        found = columns(
+            required - POLICY_OUTPUTS if once else required, batch, setup.spec.micro_batch or len(batch),
+            policy=lambda part, start: self.forward.no_grad(model, part, key, start), reference=of_reference,
+        )
+        model.module.train(was_training)
+        self.live = None
+        if once:  # after the reference: the graph is not held in memory while another model runs
+            self.live = self.forward(model, batch.to(self.forward.accelerator.device), None)
+            found |= live_columns(self.live, required)
+        return found

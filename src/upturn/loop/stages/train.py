@@ -32,7 +32,7 @@ from upturn.training.tracking import tracking
 from upturn.types import Batch, Mixture, Samples
 
 if TYPE_CHECKING:
-    from upturn.training.trainer import History
+    from upturn.training.history import History
 
 _HEAD = 2**62 + 1  # the number that stands for a value head's own chance among the steps' keys
 _HELD_OUT = 512  # samples in the held-out loss of the training curve: its noise there is below what a plateau shows
@@ -71,7 +71,7 @@ def _taken(work: Work, unit: str, name: str) -> Outcome:
     if work.follower:
         work.wait_for(unit, "fit")
         return Done()
-    from upturn.training.trainer import History
+    from upturn.training.history import History
 
     with work.committing(unit, "fit") as out:
         nothing = work.tools.train.take([])
@@ -144,11 +144,12 @@ def fitted(
     Without a mixture the policy learns from what it draws itself.
     """
     from upturn.training import trainer
+    from upturn.training.setup import TrainingSetup
 
     objective = work.parts.objective(spec)
     if mixture is not None and isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":
         model.fit(mixture.samples, mixture.weights)
-        return trainer.History(steps=1)
+        return History(steps=1)
     progress = work.progress(unit)
     progress.mkdir(parents=True, exist_ok=True)
     key = work.key("train", unit)
@@ -166,7 +167,7 @@ def fitted(
         keep = (lambda epoch: None) if work.follower else _keeper(model, progress)
         if 0 in spec.checkpoint_epochs:
             keep(0)
-        plan = trainer.Plan(
+        plan = TrainingSetup(
             spec=spec, objective=objective, adapter=work.parts.adapter(spec), feed=feed, key=key, where=unit,
             held_out=_held_out(model, held_out, objective), progress=progress,
             on_step=lambda step, total, loss: work.watch.advance(step, total, f"loss {loss:.4f}"),

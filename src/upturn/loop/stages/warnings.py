@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from upturn.observer import Watch
 
 if TYPE_CHECKING:
-    from upturn.training.trainer import History
+    from upturn.training.history import History
 
 _DRIFT = 0.05  # nats an action between sampler and trainer: bf16 against fp32 stays below, another template does not
 

@@ -1,0 +1,54 @@
+"""Checkpoints inside a training: weights, optimizer, EMA and history, written between steps and resumed exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from upturn.errors import RunError
+from upturn.store import checkpoints
+from upturn.training import optimizers
+from upturn.training.history import History
+from upturn.training.state import TrainingState
+
+_MODEL, _OPTIMIZER, _EMA = "model.", "optimizer.", "average."  # prefixes of the names of saved tensors
+
+
+def save(state: TrainingState, folder: Path, step: int, accelerator: Accelerator) -> None:
+    """Writes step-…/ under ``folder`` in the main process, and removes older ones."""
+    if not accelerator.is_main_process:
+        return
+    module = accelerator.unwrap_model(state.model.module)
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    tensors = {f"{_MODEL}{name}": value for name, value in module.state_dict().items() if name not in frozen}
+    moments = optimizers.tensors(state.optimizer, state.parameters)
+    tensors |= {f"{_OPTIMIZER}{name}": value for name, value in moments.items()}
+    if state.ema is not None:
+        tensors |= {f"{_EMA}{i}": value for i, value in enumerate(state.ema.values)}
+    checkpoints.write_checkpoint(folder / f"step-{step:08d}", tensors, dict(state.history.__dict__))
+    checkpoints.prune_checkpoints(folder, keep=1)
+
+
+def resume(state: TrainingState, folder: Path, accelerator: Accelerator) -> None:
+    """Restores the newest complete checkpoint, if there is one.
+
+    Raises RunError where it is of another model.
+    """
+    # processes that start together must start from one state, so none may save before all have read
+    accelerator.wait_for_everyone()
+    newest = checkpoints.latest(folder)
+    if newest is None:
+        return
+    tensors, scalars = checkpoints.read_checkpoint(newest)
+    module = state.model.module
+    weights = {name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)}
+    missing, unknown = module.load_state_dict(weights, strict=False)
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    if unknown or set(missing) - frozen:
+        raise RunError("the saved state is of another model", where=str(newest), fix="Remove it and run again.")
+    moments = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
+    optimizers.restore(state.optimizer, state.parameters, moments)
+    if state.ema is not None:
+        state.ema.values = [tensors[f"{_EMA}{i}"].to(p.device) for i, p in enumerate(state.parameters)]
+    state.history = History(**scalars)

@@ -1,0 +1,145 @@
+"""One optimization step, with the only ``backward()``: micro-batches, the global mean loss, clipping, EMA.
+
+The summed loss is divided by the summed weight of the *global* batch, so that neither micro-batches nor processes
+change it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+
+from upturn import seeds
+from upturn.errors import RunError
+from upturn.protocols import Trainable
+from upturn.training.feeds import REFERENCE, Feed
+from upturn.training.forward import ForwardPass
+from upturn.training.history import IDLE
+from upturn.training.precompute import Precomputation, live_outputs
+from upturn.training.schedule import learning_rate
+from upturn.training.setup import TrainingSetup
+from upturn.training.state import TrainingState
+from upturn.types import Batch, Outputs
+
+_WEIGHT, _LOSS = " weight", " loss"  # among the sums of a step; no metric has such a name
+_IDLE_STEPS = 10  # steps in a row without a gradient, and no fewer than an epoch, before a stage fails
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizationStep:
+    """Calling it runs step ``step`` (from 0) and gives the mean loss and the mean metrics.
+
+    Everything that a step uses is a function of its number: order, noise, learning rate, decay of the EMA.
+    """
+
+    setup: TrainingSetup
+    state: TrainingState
+    accelerator: Accelerator
+    forward: ForwardPass
+    feed: Feed
+    reference: Trainable | None
+    precomputation: Precomputation
+
+    def __call__(self, step: int) -> tuple[float, dict[str, float]]:
+        setup, module, count = self.setup, self.state.model.module, self.accelerator.num_processes
+        key = int(seeds.fold(setup.key, step)[0])
+        batch = self.feed.batch(step, lambda raw: self.precomputation.prepare(raw, key))
+        sums: dict[str, torch.Tensor] = {}
+        parts = list(self._micro_batches(len(batch)))
+        for i, (start, stop) in enumerate(parts):
+            seeds.seed_torch(int(seeds.fold(key, start)[0]))
+            with self.accelerator.no_sync(module) if i < len(parts) - 1 else nullcontext():
+                micro = batch.take(torch.arange(start, max(stop, start + 1)))
+                out, micro = self.outputs(micro, key, start)
+                loss = setup.objective(out, micro)
+                # a process without a share of a small last batch still takes part in the exchange of gradients
+                share = 1.0 if stop > start else 0.0
+                self.accelerator.backward(loss.sum * share)
+            for name, value in {_WEIGHT: loss.weight, _LOSS: loss.sum, **loss.metrics}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().double() * share
+        names = sorted(sums)
+        joined = torch.stack([sums[name] for name in names])
+        if count > 1:
+            joined = self.accelerator.reduce(joined, reduction="sum")
+        return self._update(step, dict(zip(names, joined, strict=True)), count)
+
+    def outputs(self, micro: Batch, key: int, start: int) -> tuple[Outputs, Batch]:
+        """The model's outputs for examples from ``start`` of a global batch, and those examples on the device."""
+        micro = micro.to(self.accelerator.device)
+        draw = self.forward.draw(self.state.model, micro, key, start)
+        out = live_outputs(micro, self.precomputation.live)
+        if out is None:
+            out = self.forward(self.state.model, micro, draw)
+        if "ref_log_probs" not in self.setup.objective.inputs:
+            return out, micro
+        cached = next((micro[name] for name in (REFERENCE, "before_ref_log_probs") if name in micro.columns), None)
+        if cached is None:
+            assert self.reference is not None
+            with torch.no_grad():
+                cached = self.forward(self.reference, micro, draw).log_probs
+        return replace(out, ref_log_probs=cached), micro
+
+    def _micro_batches(self, examples: int) -> Iterator[tuple[int, int]]:
+        """This process's share of a global batch as (start, stop)."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        first, last = examples * rank // count, examples * (rank + 1) // count
+        size = self.setup.spec.micro_batch or max(1, -(-examples // count))
+        if first == last:
+            yield min(first, examples - 1), min(first, examples - 1)
+        for start in range(first, last, size):
+            yield start, min(start + size, last)
+
+    def _update(self, step: int, sums: dict[str, torch.Tensor], processes: int) -> tuple[float, dict[str, float]]:
+        """The optimizer's step, with the gradient of the global mean; the mean loss and metrics."""
+        setup, state = self.setup, self.state
+        weight = sums.pop(_WEIGHT)
+        gradients = [p.grad for p in state.parameters if p.grad is not None]
+        # several processes have averaged their gradients: times their number gives the sum
+        torch._foreach_mul_(gradients, processes / weight)
+        extra = setup.adapter.regulariser(state.model)
+        if extra is not None:
+            self.accelerator.backward(extra)
+        norm = torch.nn.utils.clip_grad_norm_(state.parameters, setup.spec.clip)
+        names = sorted(sums)
+        # the only synchronization with the device in a step
+        total, gradient_norm, *means = torch.stack(
+            [weight, norm.double(), *(sums[name] / weight for name in names)]
+        ).tolist()
+        if total <= 0:
+            self._skip(step)
+            return 0.0, {IDLE: 1.0}
+        if not math.isfinite(gradient_norm):
+            raise RunError(
+                f"the loss is not a number any more (gradient norm {gradient_norm})",
+                where=f"{setup.where}, step {step + 1}",
+                fix="Lower learning_rate or clip; everything before this stage is kept.",
+            )
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(setup.spec, step, setup.total_steps)
+        state.history.idle_in_a_row = 0
+        state.optimizer.step()
+        setup.adapter.after_step(state.model, step + 1)  # some adapters read the gradients of the step
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.ema is not None:
+            state.ema.update(step + 1)
+        metrics = dict(zip(names, means, strict=True))
+        return metrics.pop(_LOSS), metrics
+
+    def _skip(self, step: int) -> None:
+        """A batch without weight: of samples an error at once; of groups, which may all be ties, after an epoch."""
+        history = self.state.history
+        history.idle += 1
+        history.idle_in_a_row += 1
+        patience = max(_IDLE_STEPS, self.feed.steps_per_epoch)
+        if self.setup.objective.example == "sample" or history.idle_in_a_row >= patience:
+            raise RunError(
+                "a batch in which nothing is trained on: every weight or label is masked, or every group is a tie",
+                where=f"{self.setup.where}, step {step + 1}",
+                fix="Look at the mixture and its weights, or the rewards.",
+            )
+        self.state.optimizer.zero_grad(set_to_none=True)
