@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights, which a stage samples, evaluates and saves where it configures one."""
+"""Exponential moving average (EMA) of the weights, which a stage samples, evaluates and saves if it configures one."""
 
 from __future__ import annotations
 
