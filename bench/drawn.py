@@ -140,8 +140,9 @@ def outcome(found: Opened, chance: int = 0) -> float:
     model.build(train, 0)
     model.fit(train, np.ones(len(train)))
     first = diversity(model)
+    assert parts.mixing is not None
     mixer = Mixer(
-        rounds.mix.policy, rounds.mix.lambda_, real=rounds.mix.real, size=rounds.mix.size, rounds=rounds.count
+        parts.mixing, rounds.mix.lambda_, real=rounds.mix.real, size=rounds.mix.size, rounds=rounds.count
     )
     base = seeds.key(parts.recipe.seed, "run", chance)
     kept: list[Samples] = []

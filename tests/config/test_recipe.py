@@ -86,7 +86,7 @@ STRUCTURE = [  # (what to replace, by what, words that the message must have)
     ("    steps: 2500\n", "", ["stages.0", "exactly one of 'epochs' and 'steps'"]),
     ("ema: 0.995", "ema: 1.5", ["stages.0.ema", "less than 1"]),
     ("lambda: 1.0", "lambda: -2", ["rounds.mix.lambda", "greater than or equal to 0"]),
-    ("policy: replace", "policy: replacing", ["rounds.mix.policy", "'replace'", "'accumulate'"]),
+    ("policy: replace", "policy: replacing", ["rounds.mix.policy", "Did you mean 'replace'", "accumulate, "]),
     ("candidates: 4", "candidates: 4.5", ["rounds.sample.candidates", "4.5"]),
     ("  metric: reward", "  metric: rewerd", ["gate", "'rewerd'", "did you mean 'reward'"]),
     ("coverage: {at_least: 0.9}", "diversity: {at_least: 0.9}", ["'diversity' is not among the metrics"]),

@@ -15,6 +15,7 @@ from upturn.data.caption_fields import alike
 from upturn.data.caption_statistics import Reader, all_captions, statistics
 from upturn.data.captioning import captioned
 from upturn.data.mixer import Mixer
+from upturn.data.mixing.replace import Replace
 from upturn.errors import UserError
 from upturn.store import tables
 from upturn.types import Prompt, Samples, Splits, objects, real_samples, synthetic_samples
@@ -198,7 +199,7 @@ def test_several_captions_survive_the_store_and_the_mixture(tmp_path: Path) -> N
     assert back.fields["captions"].tolist() == made.fields["captions"].tolist()
     assert all(isinstance(own, tuple) for own in back.fields["captions"])
     drawn = synthetic_samples("image", made.content[:2], made.prompts[:2], np.array([[5], [6]]), "m")
-    mixture = Mixer(lambda_=1.0).mix(made, [drawn], key=1, round=1)
+    mixture = Mixer(Replace(), lambda_=1.0).mix(made, [drawn], key=1, round=1)
     assert mixture.samples.fields["captions"].tolist() == [*made.fields["captions"], (made.prompts[0].text,), ("",)]
     assert alike([drawn]) == [drawn]
 

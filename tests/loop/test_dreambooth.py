@@ -13,6 +13,7 @@ from helpers import tiny_pipelines as tiny
 from upturn import seeds
 from upturn.config.recipe import load, parse
 from upturn.data.mixer import Mixer
+from upturn.data.mixing.replace import Replace
 from upturn.errors import UserError
 from upturn.export import weights
 from upturn.loop import loop
@@ -85,7 +86,7 @@ def test_the_loss_is_the_subjects_and_the_prior_weight_times_the_classs():
     own = class_pictures(raw[3:])
     model = TextToImage(config={"channels": [16, 32], "head_dim": 8, "text_width": 16, "text_layers": 1})
     model.build(subject, 1)
-    mixture = Mixer(lambda_=0.7, repeat=2).mix(subject, [own], key=1, round=1)
+    mixture = Mixer(Replace(), lambda_=0.7, repeat=2).mix(subject, [own], key=1, round=1)
     batch = model.encode(mixture.samples).with_given(weights=torch.from_numpy(mixture.weights).float())
     with torch.no_grad():
         out = model.forward(batch, model.draw(batch, 4, 0))
@@ -103,7 +104,7 @@ def test_rows_in_lambdas_numbers_weigh_the_same_so_that_any_batch_is_fair():
     raw = np.zeros((5, 16, 16, 3), dtype=np.uint8)
     raw[:, 0, 0, 0] = np.arange(5)
     subject = real_samples("image", raw[:1], [Prompt("a skx cat")], "subject")
-    mixture = Mixer(lambda_=1.0, repeat=4).mix(subject, [class_pictures(raw[1:])], key=1, round=1)
+    mixture = Mixer(Replace(), lambda_=1.0, repeat=4).mix(subject, [class_pictures(raw[1:])], key=1, round=1)
     assert len(mixture.samples) == 8 and np.allclose(mixture.weights, 1.0)
 
 

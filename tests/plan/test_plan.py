@@ -17,6 +17,7 @@ import torch
 
 from helpers.small_recipes import GAUSSIAN, POINTS, small
 from upturn import plan
+from upturn.config import components
 from upturn.config.recipe import Recipe
 from upturn.data.mixer import Mixer
 from upturn.loop import loop
@@ -108,9 +109,10 @@ def test_a_mixture_has_as_many_rows_as_foreseen(policy: Any, share: str, number:
     parts = [_points(size, place) for place, size in enumerate(sizes)]
     recipe = small(POINTS, f"rounds.mix.policy={policy}", "rounds.count=3", f"rounds.mix.lambda={share}")
     assert recipe.rounds is not None
-    mixer = Mixer(policy=policy, lambda_=recipe.rounds.mix.lambda_, rounds=3)
+    rule = components.make("mixing_policy", policy)
+    mixer = Mixer(policy=rule, lambda_=recipe.rounds.mix.lambda_, rounds=3)
     made = mixer.mix(parts[0], parts[1:], key=1, round=number)
-    assert expected_counts.mixed(recipe.rounds.mix, sizes, 3) == len(made.samples)
+    assert expected_counts.mixed(rule, recipe.rounds.mix, sizes, 3) == len(made.samples)
 
 
 def _points(count: int, place: int) -> Samples:

@@ -19,6 +19,7 @@ from upturn.errors import UserError
 FOLDERS: Mapping[str, str] = {
     "source": "upturn.data.sources",
     "caption": "upturn.data.captions",
+    "mixing_policy": "upturn.data.mixing",
     "feature": "upturn.features",
     "formulation": "upturn.diffusion.formulations",
     "network": "upturn.diffusion.networks",
@@ -39,22 +40,28 @@ def names(kind: str) -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
+def check_name(kind: str, name: str, where: str = "") -> None:
+    """Raises UserError naming the nearest name where upturn has no such component; imports nothing of it."""
+    known = names(kind)
+    if ":" in name or name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    raise UserError(
+        f"there is no {kind.replace('_', ' ')} '{name}'", where=where,
+        fix=f"{hint}Known: {', '.join(known)}; or give your own as 'package.module:Class'.",
+    )
+
+
 def find(kind: str, name: str, where: str = "") -> type[Any]:
     """The class of a component.
 
     Raises UserError naming the nearest name, or what could not be imported and why.
     """
+    check_name(kind, name, where)
     if ":" in name:
         module_name, class_name = name.split(":", 1)
     else:
-        known = names(kind)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f"Did you mean '{near[0]}'? " if near else ""
-            raise UserError(
-                f"there is no {kind} '{name}'", where=where,
-                fix=f"{hint}Known: {', '.join(known)}; or give your own as 'package.module:Class'.",
-            )
         module_name = f"{FOLDERS[kind]}.{name}"
         class_name = "".join(part.capitalize() for part in name.split("_"))
     try:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from upturn.config import components
+from upturn.errors import UserError
 from upturn.types import Mode
 
 
@@ -18,6 +20,20 @@ def named(value: Any) -> Any:
     return dict(value)
 
 
+def plug_in(kind: str) -> BeforeValidator:
+    """A component of a kind by name, or as a mapping of ``name`` and its fields; a name alone stays a string."""
+
+    def check(value: Any) -> Any:
+        spec = named(value)
+        try:
+            components.check_name(kind, spec["name"])
+        except UserError as error:
+            raise ValueError(f"{error.what}. {error.fix}") from error
+        return spec["name"] if len(spec) == 1 else spec
+
+    return BeforeValidator(check)
+
+
 def listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
@@ -26,6 +42,7 @@ def none_or_more(value: Any) -> Any:
     return [] if value is None else listed(value)
 
 
+PlugIn = str | dict[str, Any]
 Component = Annotated[dict[str, Any], BeforeValidator(named)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -144,13 +161,13 @@ class Sampling(Part):
 
 
 class Mix(Part):
-    policy: Literal["replace", "accumulate", "accumulate_subsample", "fresh"] = "replace"
+    policy: Annotated[PlugIn, plug_in("mixing_policy")] = "replace"
     lambda_: Annotated[float | None, Field(alias="lambda", ge=0)] = 1.0  # synthetic : real; .inf: no real data
     weights: dict[str, float] = {}
     where: dict[str, str] = {}
     real: Positive | None = None  # real samples a round; null: all
-    repeat: Positive = 1  # how often each real sample stands in the mixture: few pictures beside many synthetic ones
-    size: Positive | None = None  # accumulate_subsample: how many samples a round trains on
+    repeat: Positive = 1  # how often each real sample occurs in the mixture: few images beside many synthetic ones
+    size: Positive | None = None  # how many samples a round trains on, for a policy that subsamples
 
 
 class Turn(Training):

@@ -5,52 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-from upturn import seeds
 from upturn.data.caption_fields import alike
+from upturn.data.ratio import Ratio, as_number
 from upturn.errors import RunError, UserError
+from upturn.protocols import MixingPolicy
 from upturn.types import REAL, SYNTHETIC, Array, Mixture, Samples, concatenate
-
-Policy = Literal["replace", "accumulate", "accumulate_subsample", "fresh"]
-Ratio = float | Literal["only"] | None
-
-
-def ratio(given: Ratio) -> float | None:
-    """λ as a number: "only" is infinity, None stays None (every row weighs the same)."""
-    return math.inf if given == "only" else given
 
 
 @dataclass(frozen=True)
 class Mixer:
-    """Blends real data with what earlier rounds kept, by stated weights.
+    """Combines real data with what earlier rounds kept: a policy selects the rows, λ and source weights weigh them.
 
-    Which rows:
+    With W_real and W_synthetic the summed weights, ``W_synthetic = λ W_real`` exactly; ``lambda: null`` gives every
+    row the same weight, so the numbers of rows decide. Rows of one source share its part in proportion to ``weights``
+    (a factor per row, 1 where not named). Rows of weight 0 are left out (λ = 0: real only; λ = only or .inf: synthetic
+    only). Weights are scaled to a mean of 1.
 
-    - ``replace``: the real rows, and what the newest round kept.
-    - ``accumulate``: the real rows, and what every round so far kept (Gerstgrasser et al., COLM 2024).
-    - ``accumulate_subsample``: ``size`` rows without replacement from all of those (Kazdan et al., 2024,
-      "Collapse or thrive?"). With λ, round(size / (1 + λ)) of them are real, else chance decides.
-    - ``fresh``: real rows that no earlier round has seen (slice t of :meth:`fresh_slice`), and the newest round's kept.
-
-    Which weights: with W_real and W_synthetic the summed weights, ``W_synthetic = λ W_real`` exactly; ``lambda: null``
-    gives every row the same weight, so the numbers of rows decide. Rows of one source share its part in proportion to
-    ``weights`` (a factor a row, 1 where not named). Rows of weight 0 are left out (λ = 0: real only; λ = only or .inf:
-    synthetic only). Weights are scaled to a mean of 1.
-
-    policy   which rows
+    policy   which rows: a component of upturn/data/mixing
     lambda_  λ = synthetic : real; 1/2 (two thirds real) as in the image experiments of Ferbach et al., NeurIPS 2024
-    weights  factor a row by source: a source's whole name, or what stands before its ":"
-    real     real rows a round, drawn anew each round (fresh: the size of a slice); all of them where null
-    size     accumulate_subsample: rows in all; as many as there are real rows where null
-    rounds   fresh: rounds of the run, to cut the real data into rounds + 1 slices where ``real`` is null
-    repeat   how often each real row stands in the mixture. A batch is divided by the weight that it happens to hold, so
-             few rows of great weight count for less than λ says in small batches: rows as many as λ asks for do not
+    weights  factor per row by source: a source's whole name, or the part before its ":"
+    real     real rows per round, drawn again each round (fresh: the size of a slice); all of them where null
+    size     rows in all, for a policy that subsamples; as many as there are real rows where null
+    rounds   rounds of the run, for a policy that cuts the real rows into slices where ``real`` is null
+    repeat   how often each real row occurs in the mixture. A batch is divided by the weight that it happens to hold,
+             so few rows of great weight count for less than λ in small batches: as many rows as λ requires do not
     """
 
-    policy: Policy = "replace"
+    policy: MixingPolicy
     lambda_: Ratio = 0.5
     weights: dict[str, float] = field(default_factory=dict)
     real: int | None = None
@@ -59,7 +43,7 @@ class Mixer:
     repeat: int = 1
 
     def __post_init__(self) -> None:
-        share = ratio(self.lambda_)
+        share = as_number(self.lambda_)
         if share is not None and not share >= 0.0:
             raise ValueError(f"lambda must be 0 or more (or 'only', or null), not {self.lambda_}")
         wrong = {name: w for name, w in self.weights.items() if not (w >= 0.0 and math.isfinite(w))}
@@ -69,28 +53,14 @@ class Mixer:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
-        if self.policy == "fresh" and self.real is None and self.rounds is None:
-            raise ValueError("policy fresh needs 'real' (rows a round) or 'rounds' (of the run) to cut slices")
-        if self.size is not None and self.policy != "accumulate_subsample":
-            raise ValueError(f"size is for policy accumulate_subsample, not {self.policy}")
+        if self.policy.fresh_real and self.real is None and self.rounds is None:
+            raise ValueError("fresh real rows need 'real' (rows per round) or 'rounds' (of the run) to cut slices")
+        if self.size is not None and not self.policy.subsamples:
+            raise ValueError(f"size is for a policy that subsamples, not for {type(self.policy).__name__}")
 
-    def fresh_slice(self, real: Samples, round: int) -> Samples:
-        """The real rows that policy ``fresh`` gives to a round; slice 0 is for round 0 (pre-training).
-
-        Rows are ordered by their content id, which is a hash: slices are disjoint and stay the same whatever the seed.
-        Raises UserError where the real data does not reach that far.
-        """
-        slices = (self.rounds or 0) + 1
-        size = self.real if self.real is not None else len(real) // slices
-        start, stop = round * size, (round + 1) * size
-        if size == 0 or stop > len(real):
-            need = stop if size else slices
-            raise UserError(
-                f"policy fresh needs {need:,} real rows by round {round}, there are {len(real):,}", where="mix",
-                fix="Lower 'real', run fewer rounds, bring more data, or use another policy.",
-            )
-        order = np.argsort(real.ids.astype(str), kind="stable")
-        return real.take(np.sort(order[start:stop]))
+    def real_rows(self, real: Samples, round: int, key: int = 0) -> Samples:
+        """The real rows that the policy gives to a round."""
+        return self.policy.real_rows(real, self.real, self.rounds, round, key)
 
     def mix(self, real: Samples, kept: Sequence[Samples], key: int, round: int) -> Mixture:
         """The mixture of a round; ``kept`` has what each round so far kept, the newest last, before round 1 nothing.
@@ -98,60 +68,30 @@ class Mixer:
         Order: real rows as in ``real``, then rounds from the oldest. The same key gives the same mixture.
         Raises UserError for a source in ``weights`` that is not there, RunError where nothing is left to train on.
         """
-        share = ratio(self.lambda_)
-        chosen = self._real_rows(real, key, round) if share != math.inf else real.take([])
+        share = as_number(self.lambda_)
+        chosen = self.real_rows(real, round, key) if share != math.inf else real.take([])
         if self.repeat > 1:
             chosen = chosen.take(np.tile(np.arange(len(chosen)), self.repeat))
-        older = kept if self.policy.startswith("accumulate") else kept[-1:]
-        parts = [part for part in older if len(part)] if share != 0.0 else []
+        used = [kept[number - 1] for number in self.policy.rounds_used(len(kept))]
+        parts = [part for part in used if len(part)] if share != 0.0 else []
         self._refuse_empty(chosen, parts, share, round)
-        everything = concatenate(alike([part for part in (chosen, *parts) if len(part)]))
-        if self.policy == "accumulate_subsample":
-            everything = everything.take(self._subsample(everything, len(real), share, key))
-        raw = source_factors(everything, self.weights)
+        pool = concatenate(alike([part for part in (chosen, *parts) if len(part)]))
+        if self.policy.subsamples:
+            size = self.size if self.size is not None else len(real)
+            pool = pool.take(self.policy.subsample(pool.origin, size, share, key))
+        raw = source_factors(pool, self.weights)
         if (raw == 0.0).any():
-            everything, raw = everything.take(raw > 0.0), raw[raw > 0.0]
-        return Mixture(everything, balanced(raw, everything.origin == SYNTHETIC, share))
-
-    def _real_rows(self, real: Samples, key: int, round: int) -> Samples:
-        if self.policy == "fresh":
-            return self.fresh_slice(real, round)
-        if self.real is None:
-            return real
-        if self.real > len(real):
-            raise UserError(
-                f"{self.real:,} real rows are asked for, there are {len(real):,}", where="mix.real", fix="Lower it."
-            )
-        picked = seeds.generator(seeds.key(key, "real rows")).choice(len(real), self.real, replace=False)
-        return real.take(np.sort(picked))
+            pool, raw = pool.take(raw > 0.0), raw[raw > 0.0]
+        return Mixture(pool, balanced(raw, pool.origin == SYNTHETIC, share))
 
     def _refuse_empty(self, real: Samples, parts: Sequence[Samples], share: float | None, round: int) -> None:
         if not parts and round > 0 and share is not None and share > 0.0:
             raise RunError(
-                f"nothing was kept that round {round} could train on, and λ = {share:g} asks for synthetic rows",
+                f"nothing was kept that round {round} could train on, and λ = {share:g} requires synthetic rows",
                 where="mix", fix="Curate less strictly, or set lambda to null so that the numbers of rows decide.",
             )
         if not len(real) and not parts:
             raise RunError(f"round {round} has nothing to train on", where="mix", fix="Give real data, or λ > 0.")
-
-    def _subsample(self, pool: Samples, real_count: int, share: float | None, key: int) -> Array:
-        size = min(self.size if self.size is not None else real_count, len(pool))
-        rng = seeds.generator(seeds.key(key, "subsample"))
-        if share is None:
-            return np.sort(rng.choice(len(pool), size, replace=False))
-        picked = []
-        for origin, wanted in real_and_synthetic(size, share).items():
-            rows = np.flatnonzero(pool.origin == origin)
-            picked.append(rng.choice(rows, min(wanted, len(rows)), replace=False))
-        return np.sort(np.concatenate(picked))
-
-
-def real_and_synthetic(size: int, share: float) -> dict[str, int]:
-    """``size`` rows as real and synthetic ones in the ratio 1 : λ, at least one of each where λ asks for both."""
-    real = round(size / (1.0 + share)) if math.isfinite(share) else 0
-    if 0.0 < share < math.inf:
-        real = min(max(real, 1), max(size - 1, 1))
-    return {REAL: real, SYNTHETIC: max(size - real, 1 if share > 0.0 else 0)}
 
 
 def source_factors(samples: Samples, weights: Mapping[str, float]) -> Array:
@@ -186,7 +126,7 @@ def balanced(raw: Array, synthetic: Array, share: float | None) -> Array:
     return weights
 
 
-def expected_real_fraction(policy: Policy, lambda_: Ratio, round: int, sizes: Sequence[int]) -> float:
+def expected_real_fraction(policy: MixingPolicy, lambda_: Ratio, round: int, sizes: Sequence[int]) -> float:
     """The expected share of real weight in the mixture of a round, without source weights.
 
     sizes  rows: real (fresh: of one slice), kept in round 1, kept in round 2, …; the last stands for later rounds
@@ -195,10 +135,10 @@ def expected_real_fraction(policy: Policy, lambda_: Ratio, round: int, sizes: Se
     """
     if round == 0:
         return 1.0
-    share = ratio(lambda_)
+    share = as_number(lambda_)
     if share is not None:
         return 1.0 / (1.0 + share)
     real, kept = sizes[0], list(sizes[1:]) or [0]
-    by_round = kept[:round] + [kept[-1]] * (round - len(kept))
-    synthetic = sum(by_round) if policy.startswith("accumulate") else by_round[-1]
-    return real / (real + synthetic)
+    synthetic = sum(kept[min(number, len(kept)) - 1] for number in policy.rounds_used(round))
+    rows = policy.expected_rows(real, synthetic, real, None)
+    return rows[REAL] / (rows[REAL] + rows[SYNTHETIC])

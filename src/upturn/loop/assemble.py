@@ -21,13 +21,14 @@ from upturn.loop.checks.captions import caption_of, refuse_captions
 from upturn.loop.checks.curation import AMONG_CANDIDATES, BY_REWARD, PICKED
 from upturn.loop.checks.pairings import (
     check_gate,
+    check_mix,
     check_models_named,
     check_objective,
     check_rounds,
     check_sizes,
     refuse_models_trained_later,
 )
-from upturn.protocols import Curator, Metric, Objective, Policy, Scorer, Source
+from upturn.protocols import Curator, Metric, MixingPolicy, Objective, Policy, Scorer, Source
 
 
 def assemble(recipe: Recipe) -> Assembly:
@@ -81,6 +82,7 @@ def assemble(recipe: Recipe) -> Assembly:
         scorers=_scorers(recipe.rounds.score if recipe.rounds else [], "rounds.score"),
         curators=_curators(recipe.rounds.curate if recipe.rounds else [], "rounds.curate"),
         evaluators=tuple(_evaluator(recipe, i, policy) for i in range(len(recipe.evaluate))),
+        mixing=_mixing_policy(recipe),
         sampling=_round_sampling(policy, recipe),
         judges={
             name: _scorers(model.refit.score, f"models.{name}.refit.score")
@@ -96,6 +98,7 @@ def assemble(recipe: Recipe) -> Assembly:
     check_gate(recipe, parts)
     if recipe.rounds is not None:
         check_rounds(recipe, policy)
+        check_mix(recipe.rounds.mix, parts.mixing)
     return parts
 
 
@@ -192,6 +195,13 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
     return Evaluator(
         asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints, asked.where
     )
+
+
+def _mixing_policy(recipe: Recipe) -> MixingPolicy | None:
+    if recipe.rounds is None:
+        return None
+    made: MixingPolicy = components.make("mixing_policy", recipe.rounds.mix.policy, "rounds.mix.policy")
+    return made
 
 
 def _round_sampling(policy: Policy, recipe: Recipe) -> Any:

@@ -12,7 +12,19 @@ from upturn.config import components
 from upturn.config.recipe import Recipe
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.protocols import Adapter, Caption, Curator, Features, Metric, Objective, Policy, Scorer, Source, Trainable
+from upturn.protocols import (
+    Adapter,
+    Caption,
+    Curator,
+    Features,
+    Metric,
+    MixingPolicy,
+    Objective,
+    Policy,
+    Scorer,
+    Source,
+    Trainable,
+)
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 
@@ -59,6 +71,7 @@ class Assembly:
     scorers: Mapping[str, tuple[Scorer, float]]  # by name, with the weight of each in the reward
     curators: Mapping[str, Curator]
     evaluators: tuple[Evaluator, ...]
+    mixing: MixingPolicy | None  # None without rounds
     sampling: Any  # the policy's settings in a round; None without rounds
     judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
     captions: Caption | None = None  # None: the prompts are worded as the source gives them

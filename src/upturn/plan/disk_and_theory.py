@@ -51,15 +51,16 @@ def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
     round, with the recipe's own scorers where they ask no other model.
     """
     rounds = parts.recipe.rounds
-    if rounds is None or rounds.count == 0 or rounds.sample is None:
+    mixing = parts.mixing
+    if rounds is None or rounds.count == 0 or rounds.sample is None or mixing is None or mixing.theory is None:
         return None
     curators = [str(c["name"]) for c in rounds.curate]
     settings = parts.sampling
     real = where(splits.train, rounds.mix.where, "rounds.mix")
     bounded = bool(parts.scorers) and bool(np.isfinite(reward_bounds(parts.scorers)).all())
-    count = rounds.mix.real or (len(real) // (rounds.count + 1) if rounds.mix.policy == "fresh" else len(real))
+    count = mixing.real_count(len(real), rounds.mix.real, rounds.count)
     return verdict(
-        rounds.mix.policy, synthetic=expected_counts.kept(rounds), real=count, rounds=rounds.count,
+        mixing.theory, synthetic=expected_counts.kept(rounds), real=count, rounds=rounds.count,
         lam=rounds.mix.lambda_, curator=curators[-1] if curators else "", candidates=rounds.sample.candidates,
         kept=expected_counts.share_kept(rounds), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
         guidance=float(getattr(settings, "guidance", 1.0) or 1.0), modes=max(2, len(splits.classes) or 10),

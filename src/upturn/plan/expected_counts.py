@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from upturn.config import components
 from upturn.config.schema import Filter, Mix, Rounds, Sampling
-from upturn.data.mixer import real_and_synthetic
-from upturn.types import REAL, SYNTHETIC
+from upturn.protocols import MixingPolicy
 
 _ROUNDING = 1e-9  # samples: 0.07 * 100 is 7.000000000000001, and 7 are kept
 UNKNOWN_KEPT = 0.5  # share that a threshold is taken to keep: it depends on rewards that nobody has seen yet
@@ -77,16 +76,9 @@ def share_kept(rounds: Rounds) -> float | None:
     return kept(rounds) / sampled(rounds)
 
 
-def mixed(mix: Mix, sizes: Sequence[int], rounds: int) -> int:
+def mixed(policy: MixingPolicy, mix: Mix, sizes: Sequence[int], rounds: int) -> int:
     """Rows of a round's mixture; ``sizes`` are the real rows, and those kept in each round so far."""
     share = mix.lambda_
-    real = mix.real or (sizes[0] // (rounds + 1) if mix.policy == "fresh" else sizes[0])
-    synthetic = sum(sizes[1:]) if mix.policy.startswith("accumulate") else sizes[-1]
-    there = {REAL: 0 if share == math.inf else real * mix.repeat, SYNTHETIC: 0 if share == 0 else synthetic}
-    everything = sum(there.values())
-    if mix.policy != "accumulate_subsample":
-        return everything
-    size = min(mix.size or sizes[0], everything)
-    if share is None:
-        return size
-    return sum(min(wanted, there[origin]) for origin, wanted in real_and_synthetic(size, share).items())
+    real = 0 if share == math.inf else policy.real_count(sizes[0], mix.real, rounds) * mix.repeat
+    synthetic = 0 if share == 0 else sum(sizes[number] for number in policy.rounds_used(len(sizes) - 1))
+    return round(sum(policy.expected_rows(real, synthetic, mix.size or sizes[0], share).values()))

@@ -33,7 +33,8 @@ def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
 def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[float, ...]:
     pool = where(planner.splits.train, rounds.mix.where if asked.where is None else asked.where, "rounds.sample")
     real = where(planner.splits.train, rounds.mix.where, "rounds.mix")
-    settings = planner.parts.sampling
+    settings, mixing = planner.parts.sampling, planner.parts.mixing
+    assert mixing is not None
     seen = planner.sampled(pool, asked.candidates, settings, asked.prompts)
     scoring, count = planner.scoring(seen, asked.prompts), expected_counts.sampled(rounds)
     flops, fractions = count * planner.policy.sampling_flops(settings), [1.0]
@@ -58,10 +59,11 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 made = rows
             else:
                 like, made = real, expected_counts.kept(rounds)
-                rows = expected_counts.mixed(rounds.mix, sizes, rounds.count)
+                rows = expected_counts.mixed(mixing, rounds.mix, sizes, rounds.count)
                 if planner.recipe.score_words is not None:
                     planner.rows.append(Row(into, "score_words", made, 0, 0.0, planner.words(made)))
-                fraction = expected_real_fraction(rounds.mix.policy, rounds.mix.lambda_, number, sizes)
+                real_rows = mixing.real_count(len(real), rounds.mix.real, rounds.count) * rounds.mix.repeat
+                fraction = expected_real_fraction(mixing, rounds.mix.lambda_, number, [real_rows, *sizes[1:]])
             planner.train_on(into, "train", planner.policy, turn, like, rows, made)
         fractions.append(fraction)  # of the last training, which makes the round's model
         planner.evaluate(unit, rounds.train[-1])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from upturn.config.recipe import Recipe
-from upturn.config.schema import People, Rounds, Training, Turn
+from upturn.config.schema import People, Rounds, Training, Turn, named
 from upturn.report.facts import Facts
 from upturn.report.titles import listed, plural, share
 
@@ -149,7 +149,7 @@ def _eaten(facts: Facts, rounds: Rounds, turn: Turn) -> str:
 
 
 def _mix(rounds: Rounds) -> str:
-    policy = rounds.mix.policy.replace("_", " ")
+    policy = str(named(rounds.mix.policy)["name"]).replace("_", " ")
     lam = rounds.mix.lambda_
     if lam is None:
         blend = "every sample weighs the same"

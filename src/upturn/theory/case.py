@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 import upturn.theory.curation as curation
 import upturn.theory.real_data as real_data
 import upturn.theory.settling as settling
-from upturn.types import Array
+from upturn.types import Array, MixingCase
 
-Policy = Literal["replace", "accumulate", "accumulate_subsample", "fresh"]
-
+_ACCUMULATING: tuple[MixingCase, ...] = ("accumulate", "accumulate_subsample")
 ONE_OF_K = ("choice", "best_of_n", "picked")
 BY_ODDS = ("choice", "picked")  # people, too, choose by odds e^r (Luce 1959): that is what the theory calls curation
 FRACTION = ("threshold", "top_fraction")
@@ -26,7 +25,7 @@ _STANDARD_REWARDS = 256  # quantiles of N(0, 1), where no rewards were measured
 class Case:
     """The loop in the symbols of the theory; see :func:`upturn.theory.verdict`."""
 
-    policy: Policy
+    policy: MixingCase
     n: int
     real: int
     rounds: int
@@ -42,22 +41,36 @@ class Case:
     bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.policy not in get_args(Policy):
-            raise ValueError(f"policy '{self.policy}' is none of {', '.join(get_args(Policy))}")
+        if self.policy not in get_args(MixingCase):
+            raise ValueError(f"policy '{self.policy}' is none of {', '.join(get_args(MixingCase))}")
         if self.n < 2 or self.rounds < 1 or self.real < 0 or self.modes < 1 or self.candidates < 1:
             raise ValueError("needs n >= 2 synthetic samples a round, one round, mode and candidate or more, real >= 0")
         if self.temperature <= 0 or (self.lam is not None and self.lam < 0):
             raise ValueError("temperature must be above 0 and λ not below 0")
-        if self.policy == "fresh" and self.synthetic_only:
+        if self.fresh and self.synthetic_only:
             raise ValueError("fresh real data needs real data")
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether samples of earlier rounds stay in the mixture."""
+        return self.policy in _ACCUMULATING
+
+    @property
+    def subsamples(self) -> bool:
+        """Whether a round trains on ``size`` rows drawn from the pool."""
+        return self.policy == "accumulate_subsample"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the real rows of a round are new."""
+        return self.policy == "fresh"
 
     @property
     def last_lam(self) -> float:
         """λ of the last round: as stated, else by the counts; inf without real data."""
         if self.real == 0:
             return math.inf
-        growing = self.policy in ("accumulate", "accumulate_subsample")
-        return (self.rounds if growing else 1) * self.n / self.real if self.lam is None else self.lam
+        return (self.rounds if self.accumulates else 1) * self.n / self.real if self.lam is None else self.lam
 
     @property
     def synthetic_only(self) -> bool:
@@ -66,8 +79,7 @@ class Case:
     @property
     def held(self) -> bool:
         """Whether real data keep a share of every round's mixture that does not shrink."""
-        growing = self.policy in ("accumulate", "accumulate_subsample")
-        return not self.synthetic_only and not (growing and self.lam is None)
+        return not self.synthetic_only and not (self.accumulates and self.lam is None)
 
     @property
     def by_reward(self) -> bool:

@@ -74,7 +74,7 @@ def foreseen(case: Case, start: Normal | Shares | None, rounds: int) -> Array:
 
 def parts(case: Case, number: int) -> Parts:
     """The mixture of round ``number`` (from 1), by weight."""
-    growing = case.policy in ("accumulate", "accumulate_subsample")
+    growing = case.accumulates
     newest = 1 / number if growing else 1.0
     if case.synthetic_only:
         return Parts(1.0, newest)
@@ -115,7 +115,7 @@ def _subsample(case: Case, number: int) -> float:
 
     With λ real and synthetic rows are drawn apart, so many of each.
     """
-    if case.policy != "accumulate_subsample":
+    if not case.subsamples:
         return math.inf
     real, made = (0 if case.synthetic_only else case.real), case.n * number
     size = min(case.size or case.real or case.n, real + made)
@@ -163,7 +163,7 @@ def _normal(case: Case, start: Normal, rounds: int) -> Array:
 
 def _real(case: Case) -> float:
     """Real samples that are new in each round; without limit where they are the same, and err only once."""
-    return float(case.real) if case.policy == "fresh" else math.inf
+    return float(case.real) if case.fresh else math.inf
 
 
 def _chance(n: float, dim: int, share: float, division: gaussian.Division) -> float:

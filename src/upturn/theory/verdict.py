@@ -12,9 +12,9 @@ import upturn.theory.foresight as foresight
 import upturn.theory.gaussian as gaussian
 import upturn.theory.real_data as real_data
 import upturn.theory.settling as settling
-from upturn.theory.case import FRACTION, Case, Policy
+from upturn.theory.case import FRACTION, Case
 from upturn.theory.statements import KEPT_HALF, KEPT_WELL, Level, Statement, Verdict, kind_of, level_of
-from upturn.types import Array
+from upturn.types import Array, MixingCase
 
 _MOST_MODE_LOSS = 2.0  # above it a mode may lose more than half of its mass: λ > 1
 _AWAY = "settles away from the data"
@@ -23,7 +23,7 @@ _LOOKED_AHEAD = 3  # times the rounds asked for, where a known model is followed
 
 
 def verdict(
-    policy: Policy, *, synthetic: int, real: int, rounds: int, lam: float | None = None, curator: str = "",
+    policy: MixingCase, *, synthetic: int, real: int, rounds: int, lam: float | None = None, curator: str = "",
     candidates: int = 1, kept: float | None = None, temperature: float = 1.0, guidance: float = 1.0,
     modes: int = 10, size: int | None = None, rewards: Array | None = None,
     bounds: tuple[float, float] | None = None, start: foresight.Normal | foresight.Shares | None = None,
@@ -101,10 +101,10 @@ def _sharper(
 
 def _chance(case: Case) -> list[Statement]:
     """What finite samples lose where nothing real holds the model, or where the pool is all there is."""
-    if case.synthetic_only and case.policy in ("replace", "fresh"):
+    if case.synthetic_only and not case.accumulates:
         return _replace(case)
-    if case.policy in ("accumulate", "accumulate_subsample") and (case.synthetic_only or case.lam is None):
-        subsample = None if case.policy == "accumulate" else case.size or case.real or case.n
+    if case.accumulates and (case.synthetic_only or case.lam is None):
+        subsample = (case.size or case.real or case.n) if case.subsamples else None
         real = 0 if case.synthetic_only else case.real
         left = discrete.accumulated_heterozygosity(case.n, case.rounds, real, subsample=subsample)
         return [
@@ -160,7 +160,7 @@ def _with_real(case: Case) -> list[Statement]:
             "ok" if factor <= _MOST_MODE_LOSS else "warn",
         )
     ]
-    if case.policy == "fresh":
+    if case.fresh:
         k = case.real / case.n
         best = real_data.best_real_weight(k)
         ratio = real_data.fresh_error(share, k) / real_data.fresh_error(best, k)
@@ -172,7 +172,7 @@ def _with_real(case: Case) -> list[Statement]:
                 {"best_real_weight": best, "real_weight": share, "error_ratio": ratio}, "ok" if ratio < 1.5 else "warn",
             )
         )
-    elif case.policy == "replace" and lam > 0:
+    elif not case.accumulates and lam > 0:
         rate = real_data.contraction_rate(lam)
         out.append(
             Statement(
@@ -194,7 +194,7 @@ def _curation(case: Case) -> list[Statement]:
             Statement(
                 f"Curated and nothing real: the model collapses onto what is rewarded most{pace}.",
                 f"A fixed reward, {_rewards_from(case)}, a perfect fit; the model keeps only the newest round."
-                if case.policy == "replace" else f"A fixed reward, {_rewards_from(case)}; accumulating only slows it.",
+                if not case.accumulates else f"A fixed reward, {_rewards_from(case)}; accumulating only slows it.",
                 {"curated_half_life": half}, "danger",
             )
         ]
@@ -252,7 +252,7 @@ def _sampling(case: Case) -> list[Statement]:
 
 
 def _word(case: Case) -> tuple[str, float]:
-    growing = case.policy in ("accumulate", "accumulate_subsample")
+    growing = case.accumulates
     if case.synthetic_only and growing:
         drifts = case.by_reward or case.temperature != 1 or case.guidance != 1
         return ("drifts slowly" if drifts else "stable"), math.inf

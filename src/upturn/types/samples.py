@@ -238,6 +238,10 @@ class Splits:
     notes: tuple[str, ...] = ()  # what was skipped and why, with counts; printed, never silent
 
 
+# The mixing policies of the literature that the theory describes.
+MixingCase = Literal["replace", "accumulate", "accumulate_subsample", "fresh"]
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Exactly what is trained on: rows of ``samples`` with a weight each."""

@@ -7,14 +7,14 @@ from typing import Any
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
-from upturn.config.schema import Training
+from upturn.config.schema import Mix, Training, named
 from upturn.errors import UserError
 from upturn.loop.assembly import Assembly, models_named, new_model, sampling_settings
 from upturn.loop.checks import image_sizes
 from upturn.loop.checks.captions import reads_text
 from upturn.loop.checks.curation import refuse_choices
 from upturn.loop.gate import guard
-from upturn.protocols import Objective, Policy, Scorer, Trainable
+from upturn.protocols import MixingPolicy, Objective, Policy, Scorer, Trainable
 
 
 def check_objective(spec: Training, model: Trainable, name: str, where: str) -> None:
@@ -124,8 +124,18 @@ def check_rounds(recipe: Recipe, policy: Policy) -> None:
                 f"the model '{recipe.models['policy'].name}' reads no text", where="rounds.sample.texts",
                 fix="Remove it: its prompts are those of the data.",
             )
-    if rounds.mix.lambda_ == 0 and rounds.mix.policy != "accumulate":
-        raise UserError("λ = 0 leaves out all that the round makes", where="rounds.mix.lambda", fix="Raise it.")
+
+
+def check_mix(mix: Mix, policy: MixingPolicy | None) -> None:
+    """Raises UserError where the mixing policy does not accept what the recipe says of the mixture."""
+    assert policy is not None
+    if mix.lambda_ == 0 and not policy.real_only:
+        raise UserError("λ = 0 leaves out all samples of the round", where="rounds.mix.lambda", fix="Raise it.")
+    if mix.size is not None and not policy.subsamples:
+        raise UserError(
+            f"the mixing policy '{named(mix.policy)['name']}' draws no subsample", where="rounds.mix.size",
+            fix="Remove it, or use accumulate_subsample.",
+        )
 
 
 def refuse_models_trained_later(recipe: Recipe, scorers: Mapping[str, tuple[Scorer, float]], where: str) -> None:

@@ -16,7 +16,7 @@ from upturn.loop.stages.context import Work, round_unit
 from upturn.loop.stages.curate import kept_rows
 from upturn.loop.stages.evaluate import evaluation_file, read_measured
 from upturn.loop.stages.score import rewards_of
-from upturn.protocols import Policy
+from upturn.protocols import MixingPolicy, Policy
 from upturn.store import tables
 from upturn.theory import certificates, kl_bound
 from upturn.theory.certificates import Check
@@ -60,7 +60,7 @@ def without(work: Work) -> str:
     odd = _biased(work.parts.sampling) or _biased(work.parts.evaluators[0].settings)
     if odd:
         return f"the theory is of unbiased sampling, and here {odd}"
-    return _otherwise_trained(rounds)
+    return _otherwise_trained(rounds, work.parts.mixing)
 
 
 def _moving(recipe: Recipe, work: Work) -> str:
@@ -68,11 +68,11 @@ def _moving(recipe: Recipe, work: Work) -> str:
     return next((n for n in sorted(named) if n == "policy" or recipe.models[n].refit is not None), "")
 
 
-def _otherwise_trained(rounds: Rounds) -> str:
+def _otherwise_trained(rounds: Rounds, mixing: MixingPolicy | None) -> str:
     if len(rounds.train) > 1 or rounds.train[0].objective["name"] != "likelihood":
         names = " and ".join(str(turn.objective["name"]) for turn in rounds.train)
         return f"the theory is of one training on likelihood, and here it is {names}"
-    if rounds.mix.policy.startswith("accumulate"):
+    if mixing is not None and mixing.accumulates:
         return "the theory is of rounds that train on the newest samples, and here those of earlier rounds stay"
     return ""
 

@@ -19,12 +19,13 @@ _SUPPORT = 256  # rewards that stand for a round's: the cost of a forecast grows
 def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     """``after`` this round: the ``kind``, ``kept`` and ``word`` for all rounds asked for, and the ``assumption``.
 
-    None where no samples are mixed (online), or fewer than two were kept.
+    None where no samples are mixed (online), fewer than two were kept, or the theory has no such mixing policy.
     """
     rounds = work.parts.recipe.rounds
     assert rounds is not None
     mixed = work.run.done(unit, "mix")
-    if rounds.sample is None or mixed is None or "synthetic" not in mixed.counts:
+    policy = work.parts.mixing.theory if work.parts.mixing is not None else None
+    if rounds.sample is None or policy is None or mixed is None or "synthetic" not in mixed.counts:
         return None
     samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
     kept = int(kept_rows(work, unit).sum())
@@ -33,7 +34,7 @@ def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     settings = work.parts.sampling
     names = [str(spec["name"]) for spec in rounds.curate]
     found = verdict(
-        rounds.mix.policy, synthetic=kept, real=int(mixed.counts["real"]), rounds=rounds.count,
+        policy, synthetic=kept, real=int(mixed.counts["real"]), rounds=rounds.count,
         lam=rounds.mix.lambda_, curator=names[-1] if names else "", candidates=rounds.sample.candidates,
         kept=kept / len(samples), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
         guidance=float(getattr(settings, "guidance", 1.0) or 1.0), size=rounds.mix.size,

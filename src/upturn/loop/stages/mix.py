@@ -64,8 +64,9 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
             "nothing was kept this round: every candidate was dropped", where=unit,
             fix="Look at the reasons in selections.parquet; loosen the curators or sample more.",
         )
+    assert work.parts.mixing is not None
     mixer = Mixer(
-        policy=rounds.mix.policy, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
+        policy=work.parts.mixing, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
         size=rounds.mix.size, rounds=rounds.count, repeat=rounds.mix.repeat,
     )
     real = where(work.tools.train, rounds.mix.where, "rounds.mix")
