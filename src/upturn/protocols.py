@@ -83,6 +83,14 @@ class Trainable(Protocol):
         ...
 
 
+class Pretrained(Trainable, Protocol):
+    """A model that can be used without training, from its files."""
+
+    def open(self) -> None:
+        """Read the weights that its fields ``folder`` or ``hub`` name. Raises UserError where they cannot be read."""
+        ...
+
+
 class Policy(Sampler, Trainable, Protocol):
     """A generative model."""
 
@@ -166,6 +174,13 @@ class Tools(Protocol):
         """Another model like that one, trained from nothing on these samples as its ``fit:`` says; nobody keeps it.
 
         Raises UserError where the recipe does not say how.
+        """
+        ...
+
+    def pretrained(self, name: str, source: Mapping[str, str]) -> Trainable:
+        """A model that is no part of the recipe, opened for use: ``source`` is its "folder" or its name on the "hub".
+
+        Raises UserError where its files cannot be read.
         """
         ...
 

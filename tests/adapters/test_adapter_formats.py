@@ -21,7 +21,7 @@ from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.errors import UserError
 from upturn.export import adapter_formats
-from upturn.models._text_to_image.sgm_names import sgm
+from upturn.export.sgm_names import sgm
 
 LINEAR = ["to_q", "to_v", "q_proj", "fc1"]
 KOHYA = {"sd15": {"text_encoder": "lora_te_"}, "sdxl": {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}}

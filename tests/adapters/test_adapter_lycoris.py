@@ -19,7 +19,7 @@ from upturn.adapters.loha import Loha
 from upturn.adapters.lokr import Lokr
 from upturn.adapters.lora import Lora
 from upturn.export import adapter_formats
-from upturn.models._text_to_image.sgm_names import sgm
+from upturn.export.sgm_names import sgm
 
 ADAPTERS = {
     "lora": Lora(rank=2, alpha=3), "loha": Loha(rank=2, alpha=3), "lokr": Lokr(rank=2, alpha=3),

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from helpers import tiny_pipelines as tiny
 from upturn import seeds
+from upturn.adapter_layers import textual_inversion
 from upturn.adapters.full import Full
 from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.models._text_to_image import textual_inversion
 from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash
 from upturn.training import trainer

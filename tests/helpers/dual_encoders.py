@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from upturn.config import components
 from upturn.types import Prompt, Samples, real_samples
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
@@ -32,12 +33,19 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+def opened(name: str, source: dict[str, str]) -> Any:
+    model = components.make("model", {"name": name, **source})
+    model.open()
+    return model
+
+
 def tools(**given: Any) -> Any:
     """``protocols.Tools`` with a dual encoder by the name "dual", and pixels for features."""
     models = given.pop("models", {"dual": Colours()})
     flat: Any = lambda samples: samples.content.reshape(len(samples), -1).astype(np.float32) / 255  # noqa: E731
     empty = pictures(np.zeros((0, 4, 4, 3), np.uint8), [])
-    found = {"train": empty, "held_out": empty, "classes": (), "embed": flat, "model": models.__getitem__}
+    found = {"train": empty, "held_out": empty, "classes": (), "embed": flat, "model": models.__getitem__,
+             "pretrained": opened}
     return SimpleNamespace(**{**found, **given})
 
 

@@ -13,8 +13,8 @@ import torch
 
 from helpers import model_contract as contract
 from upturn import seeds
+from upturn.data import tokenizers as _tokenizer
 from upturn.errors import UserError
-from upturn.models._language import tokenizer as _tokenizer
 from upturn.models._language.generate import Choice, choose
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models.causal_lm import CausalLm, TextSampling

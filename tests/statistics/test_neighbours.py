@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from upturn.metrics import _balls
-from upturn.metrics._balls import round_made, round_real
 from upturn.statistics import memo as memory
+from upturn.statistics import neighbour_balls
 from upturn.statistics import neighbours as module
+from upturn.statistics.neighbour_balls import round_made, round_real
 from upturn.statistics.neighbours import Ground, nearest, neighbours, radii
 
 
@@ -113,8 +113,8 @@ def test_balls_are_met_as_by_brute_force(k, monkeypatch):
     ranked = np.sort(theirs, axis=0)
     reached, pairs = round_made(real, made, k)
     assert reached.tolist() == (across <= ranked[k - 1]).any(axis=1).tolist()
-    wide = across <= ranked[_balls.reach(k, len(made)) - 1]
-    count = np.minimum(wide.sum(axis=1), _balls._LISTED)
+    wide = across <= ranked[neighbour_balls.reach(k, len(made)) - 1]
+    count = np.minimum(wide.sum(axis=1), neighbour_balls._LISTED)
     assert np.bincount(pairs.real, minlength=120).tolist() == count.tolist()
     assert (wide[pairs.real, pairs.made]).all()
 
@@ -126,7 +126,7 @@ def test_a_collapsed_model_makes_no_list_of_all_pairs():
     inside = true(real, made) <= radius[:, None]
     holds, _, pairs = round_real(real, made, 1500)
     assert holds.tolist() == inside.sum(axis=0).tolist()
-    assert len(pairs.real) <= 2000 * _balls._LISTED
+    assert len(pairs.real) <= 2000 * neighbour_balls._LISTED
 
 
 def test_answers_are_remembered_by_their_bytes_and_few_are_kept():

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upturn.models._language.heads import HEADS
-from upturn.models._language.new_tokens import WORDS
+from upturn.adapter_layers.heads import HEADS
+from upturn.adapter_layers.new_tokens import WORDS
 
 ENTRY = "@entry"  # ends the name of a frozen copy of an adapter; no adapter of a person's is called so
 _PARTS = (

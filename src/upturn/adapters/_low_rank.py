@@ -14,10 +14,10 @@ from torch import nn
 
 from upturn import seeds
 from upturn.adapter_layers import injection as adapters
+from upturn.adapter_layers.heads import trained_whole
 from upturn.adapters import _targets
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
-from upturn.models._language.heads import trained_whole
 from upturn.protocols import Trainable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

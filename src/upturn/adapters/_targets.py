@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from upturn.adapter_layers import injection as adapters
+from upturn.adapter_layers.heads import trained_whole
 from upturn.errors import UserError
-from upturn.models._language.heads import trained_whole
 
 ALL = "all-linear"
 WHERE = "adapter.modules"

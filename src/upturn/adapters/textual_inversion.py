@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from upturn.adapter_layers import injection as adapters
+from upturn.adapter_layers import textual_inversion
+from upturn.adapter_layers.textual_inversion import Word
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
-from upturn.models._text_to_image import textual_inversion
-from upturn.models._text_to_image.textual_inversion import Word
 from upturn.protocols import Trainable
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from upturn.config import components
 from upturn.errors import UserError
 from upturn.protocols import Tools
 from upturn.types import Array, Samples
@@ -42,7 +41,7 @@ class Encoded:
     model: str | None = None
     folder: str | None = None
     hub: str | None = None
-    _opened: Any = field(default=None, init=False, repr=False, compare=False)
+    _opened: DualEncoder | None = field(default=None, init=False, repr=False, compare=False)
 
     several_sizes: ClassVar[bool] = True
 
@@ -55,18 +54,9 @@ class Encoded:
         if self.model is not None:
             return as_dual(tools.model(self.model), self.model)
         if self._opened is None:
-            self._opened = opened(self.folder, self.hub)
-        found: DualEncoder = self._opened
-        return found
-
-
-def opened(folder: str | None, hub: str | None) -> DualEncoder:
-    """A pre-trained one from its files, or one of ours from the folder of its weights."""
-    source = {"folder": folder} if folder is not None else {"hub": hub}
-    made: Any = components.make("model", {"name": "dual_encoder", **source}, "encoder")
-    made.open()
-    found: DualEncoder = made
-    return found
+            source = {"folder": self.folder} if self.folder is not None else {"hub": str(self.hub)}
+            self._opened = as_dual(tools.pretrained("dual_encoder", source), "dual_encoder")
+        return self._opened
 
 
 def as_dual(model: Any, name: str) -> DualEncoder:

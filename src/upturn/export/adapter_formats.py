@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from upturn.adapter_layers import injection as adapters
+from upturn.adapter_layers import textual_inversion
 from upturn.diffusion.denoiser import bare
+from upturn.diffusion.joint import Joint
 from upturn.errors import UserError
-from upturn.models._text_to_image import textual_inversion
-from upturn.models._text_to_image.denoiser import Joint
-from upturn.models._text_to_image.sgm_names import sgm
+from upturn.export.sgm_names import sgm
 
 _FIX = "Export '--what model', where adapters are folded into the weights."
 _KOHYA = {"StableDiffusionPipeline": ("lora_te", ""), "StableDiffusionXLPipeline": ("lora_te1", "lora_te2")}

@@ -24,8 +24,7 @@ def write(run: Run, unit: str, folder: Path) -> None:
     if not any((source / name).is_dir() for name in _BESIDE):
         shutil.copytree(source, folder)
         return
-    from upturn.adapter_layers import injection
-    from upturn.models._text_to_image import textual_inversion
+    from upturn.adapter_layers import injection, textual_inversion
 
     policy = _loaded(run, unit, source)
     injection.merge(policy.module)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from upturn.config import components
 from upturn.errors import UserError
-from upturn.protocols import Features, Trainable
+from upturn.protocols import Features, Pretrained, Trainable
 from upturn.types import Array, Samples
 
 
@@ -32,6 +33,11 @@ class Toolbox:
 
     def fitted(self, name: str, samples: Samples, key: int) -> Trainable:
         return self.fitter(name, samples, key)
+
+    def pretrained(self, name: str, source: Mapping[str, str]) -> Trainable:
+        model: Pretrained = components.make("model", {"name": name, **source}, name)
+        model.open()
+        return model
 
     def embed(self, samples: Samples) -> Array:
         fresh = [i for i, name in enumerate(samples.ids) if name not in self.cache]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from upturn.metrics._balls import round_real
 from upturn.metrics._by_neighbours import ByNeighbours
 from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._undefined import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
+from upturn.statistics.neighbour_balls import round_real
 from upturn.types import Measurement
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -117,6 +118,9 @@ class ClassTools:
 
     def fitted(self, name: str, samples: Samples, key: int) -> Trainable:
         return self.whole.fitted(name, samples, key)
+
+    def pretrained(self, name: str, source: Mapping[str, str]) -> Trainable:
+        return self.whole.pretrained(name, source)
 
     def embed(self, samples: Samples) -> Array:
         return self.whole.embed(samples)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
 from upturn.models._language import checkpoints, template, vllm
 from upturn.models._language.base import TextModel
@@ -18,7 +19,6 @@ from upturn.models._language.chunked_head import head_log_probs, pays
 from upturn.models._language.generate import Choice, Decoded, decode
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models._language.plain_head import aside, plain_head
-from upturn.models._language.tokenizer import Codec
 from upturn.types import (
     Array,
     Batch,

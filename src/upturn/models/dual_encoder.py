@@ -14,10 +14,11 @@ from torch import Tensor
 
 from upturn import seeds
 from upturn.config import components
+from upturn.embeddings.processors import Reader
 from upturn.errors import UserError
 from upturn.models._dual_encoder import pretrained
 from upturn.models._dual_encoder import small as _dual_small
-from upturn.models._dual_encoder.pretrained import Pretrained, Reader
+from upturn.models._dual_encoder.pretrained import Pretrained
 from upturn.models._dual_encoder.small import CHANCES, Small, Towers
 from upturn.models._heads import files as _network_files
 from upturn.store import files

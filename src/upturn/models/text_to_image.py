@@ -12,11 +12,12 @@ from torch import Tensor
 
 from upturn import seeds
 from upturn.adapter_layers import files as _adapter_files
+from upturn.adapter_layers import textual_inversion
 from upturn.config import components
 from upturn.diffusion.denoiser import Condition, Formulation
 from upturn.errors import UserError
 from upturn.models._diffusion.base import Diffusion
-from upturn.models._text_to_image import files, sizes, textual_inversion
+from upturn.models._text_to_image import files, sizes
 from upturn.models._text_to_image import small as _t2i_small
 from upturn.models._text_to_image.architectures.unet import StableDiffusionXl
 from upturn.models._text_to_image.build import settle

@@ -17,9 +17,9 @@ from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
 from upturn.loop.checks.captions import reads_text
 from upturn.loop.stages.context import Work, prompt_keys
+from upturn.observer import Watch
 from upturn.store.run import Run
 from upturn.types import Prompt, Samples
-from upturn.observer import Watch
 
 
 class Drawer:

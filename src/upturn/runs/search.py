@@ -117,7 +117,7 @@ def find(
 
 def _picture(path: Path, samples: Samples) -> Array:
     """(1, H, W, C) as the pictures of the data are."""
-    from upturn.data.sources._pictures import Pictures
+    from upturn.data.images import Pictures
 
     if not path.expanduser().is_file():
         raise UserError("there is no such picture", where=f"--image {path}", fix="Name an image file.")
@@ -185,10 +185,10 @@ def _worded(where: Place, samples: Samples) -> Samples:
 
 
 def _train(samples: Samples, into: Path, say: Say) -> None:
+    from upturn.loop.stages.train import encode_examples
     from upturn.training import trainer
     from upturn.training.setup import TrainingSetup
     from upturn.training.feeds import FixedFeed
-    from upturn.loop.stages.train import encode_examples
     from upturn.types import Mixture
 
     key = seeds.key("search")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from upturn.embeddings.pretrained import located, quiet
+from upturn.embeddings.processors import Reader
 from upturn.errors import UserError
-from upturn.models._dual_encoder.pretrained import Reader
-from upturn.models._hub import located, quiet
 from upturn.types import Array
 
 _CHUNK = 64  # pictures in one pass

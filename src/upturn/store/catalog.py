@@ -6,7 +6,7 @@ It is written after the files and can be made anew from them: losing it loses no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from sqlalchemy import JSON, ForeignKey, create_engine, delete, event, func, select
 from sqlalchemy.engine import make_url
@@ -18,10 +18,41 @@ from upturn.store.commit import Record
 from upturn.store.units import unit_round
 
 if TYPE_CHECKING:
-    from upturn.store.run import Run
+    from pathlib import Path
 
 T = TypeVar("T")
 _WAIT = 30.0  # seconds to wait for another process that writes the same SQLite file
+
+
+class RunStateFile(Protocol):
+    """What a run last wrote about itself."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def updated(self) -> str: ...
+
+
+class RunFiles(Protocol):
+    """What the catalog reads of a run; ``store.run.Run`` has it."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def identity(self) -> dict[str, Any]: ...
+    @property
+    def recipe_text(self) -> str: ...
+    @property
+    def fingerprint(self) -> dict[str, Any]: ...
+    @property
+    def state(self) -> RunStateFile: ...
+    def records(self) -> list[Record]: ...
 
 
 class Base(DeclarativeBase):
@@ -106,7 +137,7 @@ class Catalog:
                 return None
             return session.scalar(select(func.count()).select_from(StageRow).where(StageRow.run == run))
 
-    def put_run(self, run: Run) -> None:
+    def put_run(self, run: RunFiles) -> None:
         """Write or renew the row of a run."""
         with self._session() as session, session.begin():
             session.merge(_run_row(run))
@@ -121,7 +152,7 @@ class Catalog:
                 rows = session.scalars(select(StageRow).where(StageRow.run == run, StageRow.round == number))
                 session.merge(_round_row(run, number, [row.record() for row in rows]))
 
-    def rebuild(self, run: Run) -> None:
+    def rebuild(self, run: RunFiles) -> None:
         """Make all rows of a run anew from its files."""
         records = run.records()
         by_round: dict[int, list[Record]] = {}
@@ -165,7 +196,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _run_row(run: Run) -> RunRow:
+def _run_row(run: RunFiles) -> RunRow:
     said = run.state
     return RunRow(
         id=run.id, name=run.name, folder=str(run.folder.resolve()), created=run.identity["created"], state=said.state,

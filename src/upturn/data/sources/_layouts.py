@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from upturn.data.images import SUFFIXES
 from upturn.data.sources import _metadata
 from upturn.data.sources._columns import as_field
-from upturn.data.sources._pictures import SUFFIXES
 from upturn.errors import UserError
 
 EXPECTED = (

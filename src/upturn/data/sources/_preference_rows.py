@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from upturn.data.sources._pictures import Pictures
+from upturn.data.images import Pictures
 from upturn.data.sources._preference_layouts import Example
 from upturn.data.split import check_leakage, content_keys, normalised, split_by_content
 from upturn.errors import UserError

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from upturn.data.images import Pictures
 from upturn.data.sources._columns import Columns, Table, classes_of, empty_class, joined, named, rows_of
 from upturn.data.sources._common import divide, with_own_test
-from upturn.data.sources._pictures import Pictures
 from upturn.errors import UserError
 from upturn.types import Array, Splits
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from upturn.data.images import Pictures
 from upturn.data.sources._columns import Columns, Table, check_present
-from upturn.data.sources._pictures import Pictures
 from upturn.data.sources._tables import splits
 from upturn.errors import UserError
 from upturn.types import Kind, Splits

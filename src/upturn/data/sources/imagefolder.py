@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn.config import components
+from upturn.data.images import Pictures
 from upturn.data.sources import _together
 from upturn.data.sources._buckets import Buckets, told
 from upturn.data.sources._columns import classes_of, empty_class
 from upturn.data.sources._common import Rows, a_folder, check_fraction, divide, with_own_test
 from upturn.data.sources._layouts import Listing, listing, shown
-from upturn.data.sources._pictures import Pictures
 from upturn.data.split import content_keys
 from upturn.errors import UserError
 from upturn.types import Array, Kind, Prompt, Splits, objects

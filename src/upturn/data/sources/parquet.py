@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from upturn.data.images import Pictures
 from upturn.data.sources._columns import Columns, Table, check_present, joined
 from upturn.data.sources._common import files
-from upturn.data.sources._pictures import Pictures
 from upturn.data.sources._tables import splits
 from upturn.errors import UserError
 from upturn.types import Kind, Splits

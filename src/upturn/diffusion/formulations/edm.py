@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from upturn.diffusion.denoiser import Coefficients
-from upturn.diffusion.formulations._helpers import normal_quantile, power_sigmas
+from upturn.diffusion.noise_levels import normal_quantile, power_sigmas
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from upturn.diffusion.formulations._helpers import inside, normal_quantile, power_sigmas
 from upturn.diffusion.formulations._straight import TIMES, Straight
+from upturn.diffusion.noise_levels import inside, normal_quantile, power_sigmas
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from upturn.diffusion.formulations._helpers import normal_quantile
 from upturn.diffusion.formulations._straight import TIMES, Straight
+from upturn.diffusion.noise_levels import normal_quantile
 from upturn.types import Array
 
 if TYPE_CHECKING:

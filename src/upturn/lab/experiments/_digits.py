@@ -77,7 +77,7 @@ def near(real: Array, made: Array, every: int) -> Near:
 
     Precision is of all that was made; the other two grow with the number of them, and are of one in ``every``.
     """
-    from upturn.metrics._balls import round_made, round_real
+    from upturn.statistics.neighbour_balls import round_made, round_real
 
     inside = round_real(real, made, _NEIGHBOURS)[0] > 0
     reached = round_made(real, made[::every], _NEIGHBOURS)[0]

@@ -59,7 +59,7 @@ def sample(of: Classes, start: Array, scale: float) -> Array:
 
 def levels() -> Tensor:
     """(steps + 1,) float64 noise levels of the ODE, the last 0."""
-    from upturn.diffusion.formulations._helpers import power_sigmas
+    from upturn.diffusion.noise_levels import power_sigmas
 
     return power_sigmas(_STEPS, _LOW, _HIGH, _RHO).double()
 

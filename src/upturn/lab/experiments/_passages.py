@@ -72,14 +72,14 @@ def read(text: str, vocabulary: int, n: int, repetitions: int, seed: int) -> Pas
 
 @cache
 def _rows(text: str, vocabulary: int) -> tuple[Array, Array, frozenset[str], Any]:
-    from upturn.models._language import tokenizer
+    from upturn.data import tokenizers
 
     source = components.make("source", {"name": "corpus", "paths": [text] if text else []}, "lab text")
     splits = source.load()
     trained, held_out = ([f"{part}\n\n" for part in side.content] for side in (splits.train, splits.held_out))
     spec = {"kind": "bpe", "size": vocabulary}
-    tokenizer.check(spec)
-    codec, _ = tokenizer.settle(tokenizer.train(spec, trained), "lab text")
+    tokenizers.check(spec)
+    codec, _ = tokenizers.settle(tokenizers.train(spec, trained), "lab text")
     known = frozenset(word for part in trained for word in _words(part))
     return _cut(codec, trained), _cut(codec, held_out)[:_HELD_OUT], known, codec
 

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
+
+from torch.nn import Module
 
 from upturn.adapter_layers import files, injection
-from upturn.diffusion.denoiser import bare
+from upturn.diffusion.denoiser import Formulation, Network, bare
 from upturn.diffusion.files import load_network, save_network
 from upturn.errors import UserError
 from upturn.models._diffusion.normalization import Frame
 from upturn.store.files import read_json, to_json
 
-if TYPE_CHECKING:
-    from upturn.models._diffusion.class_conditional import ClassDiffusion
-
 _SETTINGS, _SCHEDULER, _PIPELINE = "model.json", "scheduler", "model_index.json"
 _OF_TRAINING = {"label_dropout", "draws"}  # may differ from what the saved model was trained with
 
 
-def save(model: ClassDiffusion, folder: Path) -> None:
+class StoredModel(Protocol):
+    """What is saved of a diffusion model whose fields name its network and formulation."""
+
+    name: ClassVar[str]
+    network: str | dict[str, Any]
+    formulation: str | dict[str, Any]
+    module: Module
+    frame: Frame
+    net: Network
+    form: Formulation
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def conditional(self) -> bool: ...
+    def parts(self) -> None: ...
+
+
+def save(model: StoredModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     inner = bare(model.module)
     with injection.plain(inner):
@@ -39,7 +55,7 @@ def save(model: ClassDiffusion, folder: Path) -> None:
     (folder / _SETTINGS).write_text(to_json(_settings(model)), encoding="utf-8")
 
 
-def _settings(model: ClassDiffusion) -> dict[str, Any]:
+def _settings(model: StoredModel) -> dict[str, Any]:
     own = {f.name: getattr(model, f.name) for f in fields(model) if f.init}
     network: Any = model.net  # both are dataclasses, as every component is
     formulation: Any = model.form
@@ -48,7 +64,7 @@ def _settings(model: ClassDiffusion) -> dict[str, Any]:
     return {"model": model.name, "fields": own, "frame": asdict(model.frame)}
 
 
-def load(model: ClassDiffusion, folder: Path) -> None:
+def load(model: StoredModel, folder: Path) -> None:
     """Fields, frame and weights of the folder into a model whose own fields must not disagree."""
     path = folder / _SETTINGS
     saved = read_json(path)

@@ -7,24 +7,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from upturn import seeds
 from upturn.diffusion import samplers
-from upturn.diffusion.denoiser import Condition, Denoise, denoised, spread
+from upturn.diffusion.denoiser import Caller, Condition, Denoise, Formulation, denoised, spread
 from upturn.diffusion.guidance import guided
 from upturn.errors import UserError
-from upturn.models._diffusion.normalization import carried
+from upturn.models._diffusion.normalization import Frame, carried
 from upturn.types import Array, Prompt
-
-if TYPE_CHECKING:
-    from upturn.models._diffusion.base import Diffusion
 
 Run = Callable[..., Tensor]
 _AVERAGING, _FARTHEST = frozenset({"heun", "churn"}), 1e5  # a table of cosine betas ends at 2 * 10^4
+
+
+class Sampled(Protocol):
+    """What sampling needs of a diffusion model; ``base.Diffusion`` has it."""
+
+    module: torch.nn.Module
+    caller: Caller
+    frame: Frame
+
+    @property
+    def device(self) -> torch.device: ...
+    def condition(self, prompts: Sequence[Prompt]) -> Condition: ...
+    def prepared(self, condition: Condition) -> Condition: ...
+    def without(self, condition: Condition, settings: DiffusionSampling) -> Condition: ...
+    def unguidable(self) -> str: ...
+    def drawn_shape(self, settings: DiffusionSampling) -> tuple[int, ...]: ...
+    def form_of(self, shape: tuple[int, ...]) -> Formulation: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ class DiffusionSampling:
 
 
 def denoiser(
-    model: Diffusion, condition: Condition, settings: DiffusionSampling, guides: Mapping[str, Any],
+    model: Sampled, condition: Condition, settings: DiffusionSampling, guides: Mapping[str, Any],
     prompts: Sequence[Prompt] = (),
 ) -> Denoise:
     """D for N rows of condition, with the guidance of the settings, in the model's coordinates.
@@ -83,7 +97,7 @@ def denoiser(
     ``prompts`` are those of the rows: a guide makes its own condition of them.
     """
 
-    def plain(of: Diffusion, asked: Condition) -> Denoise:
+    def plain(of: Sampled, asked: Condition) -> Denoise:
         rows = of.prepared(asked)
         return lambda x, sigma: denoised(of.caller, of.module, of.form_of(tuple(x.shape[1:])), x, sigma, rows)
 
@@ -104,7 +118,7 @@ def moved(condition: Condition, device: torch.device) -> Condition:
     return {name: column.to(device) for name, column in condition.items()}
 
 
-def _check_guidance(model: Diffusion, settings: DiffusionSampling, guides: Mapping[str, Any]) -> None:
+def _check_guidance(model: Sampled, settings: DiffusionSampling, guides: Mapping[str, Any]) -> None:
     where, fix = "settings.guidance", "Set guidance to 1, or name a 'guide:'."
     if settings.guide and settings.guide not in guides:
         raise UserError(
@@ -118,7 +132,7 @@ def _check_guidance(model: Diffusion, settings: DiffusionSampling, guides: Mappi
         raise UserError(obstacle, where=where, fix=fix)
 
 
-def noise_levels(model: Diffusion, settings: DiffusionSampling) -> Tensor:
+def noise_levels(model: Sampled, settings: DiffusionSampling) -> Tensor:
     """(steps + 1,) on the model's device."""
     try:
         levels = model.form_of(model.drawn_shape(settings)).sigmas(settings.steps)
@@ -133,7 +147,7 @@ def noise_levels(model: Diffusion, settings: DiffusionSampling) -> Tensor:
 
 
 def chunks(
-    model: Diffusion, prompts: Sequence[Prompt], keys: Array, settings: DiffusionSampling
+    model: Sampled, prompts: Sequence[Prompt], keys: Array, settings: DiffusionSampling
 ) -> Iterator[tuple[Sequence[Prompt], Condition, Tensor, samplers.Noise]]:
     """Of every ``batch`` rows: prompts, condition, the start's unit noise, noise of step i (streams 0 and i + 1)."""
     condition, shape = moved(model.condition(prompts), model.device), model.drawn_shape(settings)

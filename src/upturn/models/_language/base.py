@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 
 from upturn import seeds
+from upturn.data import tokenizers as _tokenizer
+from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
 from upturn.models._language import checkpoints, template
-from upturn.models._language import tokenizer as _tokenizer
-from upturn.models._language.tokenizer import Codec
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
 

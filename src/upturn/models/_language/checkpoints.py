@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from upturn.adapter_layers import files, injection
+from upturn.adapter_layers import files, heads, injection
+from upturn.data.tokenizers import Codec
+from upturn.embeddings.pretrained import located, quiet, without_dropout
 from upturn.errors import UserError
-from upturn.models._hub import Form, located, quiet, read, without_dropout
-from upturn.models._language import heads
-from upturn.models._language.tokenizer import Codec
+from upturn.models._hub import Form, read
 from upturn.store.weights import linked
 
 _CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"

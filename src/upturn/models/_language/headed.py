@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upturn.data.tokenizers import Codec
 from upturn.models._language import headed_checkpoints
 from upturn.models._language.base import TextModel
-from upturn.models._language.tokenizer import Codec
 from upturn.types import Batch
 
 

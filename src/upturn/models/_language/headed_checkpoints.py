@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from upturn.adapter_layers import files, injection
+from upturn.data.tokenizers import Codec
+from upturn.embeddings.pretrained import located
 from upturn.errors import UserError
 from upturn.models import _hub
 from upturn.models._language import checkpoints
-from upturn.models._language.tokenizer import Codec
 
 _HEAD = "score"  # what transformers calls the head of every causal model of this kind
 
@@ -39,7 +40,7 @@ def from_files(folder: str | None, hub: str | None, outputs: int) -> tuple[torch
 
     Adapters of a folder of ours are merged: what was learned in them is in the weights that this begins with.
     """
-    found = _hub.located(
+    found = located(
         folder, hub, lambda name, where, local: _read(name, outputs, where, local=local, dropout=False)
     )
     if folder is not None:

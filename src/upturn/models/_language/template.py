@@ -8,8 +8,8 @@ from itertools import chain
 import numpy as np
 import torch
 
+from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
-from upturn.models._language.tokenizer import Codec
 from upturn.types import Array, Batch, Ragged, Samples
 
 NAME = "[BOS] prompt completion [EOS]"

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from upturn.adapter_layers import injection
+from upturn.embeddings.pretrained import quiet
 from upturn.errors import RunError, UserError
-from upturn.models._hub import quiet
 from upturn.models._language.checkpoints import bare
 from upturn.models._language.generate import Choice, Decoded
 from upturn.types import Array

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upturn.diffusion.joint import Joint
 from upturn.models._diffusion.normalization import Frame
 from upturn.models._text_to_image import sizes
 from upturn.models._text_to_image.cache import Cache
 from upturn.models._text_to_image.captions import Captions
-from upturn.models._text_to_image.denoiser import Joint, TextCaller
+from upturn.models._text_to_image.denoiser import TextCaller
 from upturn.models._text_to_image.latents import Latents
 from upturn.models._text_to_image.pipeline import Pipeline
 

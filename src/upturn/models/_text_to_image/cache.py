@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from upturn.models._language.new_tokens import without
-from upturn.models._text_to_image.architectures.base import Family, Read
+from upturn.adapter_layers.new_tokens import without
+from upturn.diffusion.joint import Read
+from upturn.models._text_to_image.architectures.base import Family
 from upturn.models._text_to_image.latents import Latents
 from upturn.store.shards import Row, Shards
 from upturn.store.weights import digest

@@ -13,13 +13,12 @@ from typing import Any
 
 from torch import nn
 
-from upturn.adapter_layers import files, injection
+from upturn.adapter_layers import files, injection, textual_inversion
+from upturn.adapter_layers.new_tokens import without
 from upturn.diffusion.denoiser import bare
 from upturn.diffusion.files import save_network
+from upturn.diffusion.joint import Joint, denoiser_of
 from upturn.errors import UserError
-from upturn.models._language.new_tokens import without
-from upturn.models._text_to_image import textual_inversion
-from upturn.models._text_to_image.denoiser import Joint, denoiser_of
 from upturn.models._text_to_image.pipeline import INDEX, SCHEDULER, Pipeline, from_folder, quiet, tokenizer_of
 from upturn.store.files import read_json, to_json
 from upturn.store.weights import linked

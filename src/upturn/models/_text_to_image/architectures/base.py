@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-Read = Mapping[str, Tensor]  # what text encoders make of captions: row-level tensors (N, …) by name
+from upturn.diffusion.joint import Read
 
 
 class Family(ABC):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from upturn.diffusion.denoiser import bare
-from upturn.models._text_to_image.architectures.base import Family, Read, clip_length, padded
+from upturn.diffusion.joint import Read
+from upturn.models._text_to_image.architectures.base import Family, clip_length, padded
 from upturn.models._text_to_image.architectures.unet import VAES
 
 _T5_TOKENS = 512  # the pipeline's own max_sequence_length

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from upturn.diffusion.denoiser import bare
-from upturn.models._text_to_image.architectures.base import Family, Read, padded
+from upturn.diffusion.joint import Read
+from upturn.models._text_to_image.architectures.base import Family, padded
 from upturn.models._text_to_image.architectures.unet import VAES
 
 _TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}  # the pipelines' own max_sequence_length

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from upturn.models._text_to_image.architectures.base import Family, Read, clip_length, hidden, joined, padded
+from upturn.diffusion.joint import Read
+from upturn.models._text_to_image.architectures.base import Family, clip_length, hidden, joined, padded
 from upturn.models._text_to_image.architectures.unet import VAES
 
 _T5_TOKENS = 256  # the pipeline's own max_sequence_length

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from upturn.adapter_layers.new_tokens import WORDS, Words, wrapped
 from upturn.diffusion.denoiser import bare
+from upturn.diffusion.joint import Joint
 from upturn.errors import UserError
-from upturn.models._language.new_tokens import WORDS, Words, wrapped
-from upturn.models._text_to_image.denoiser import Joint
 from upturn.store.files import read_json, to_json
 
 FOLDER, _INDEX = "tokens", "tokens.json"
