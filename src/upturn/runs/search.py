@@ -187,8 +187,8 @@ def _worded(where: Place, samples: Samples) -> Samples:
 def _train(samples: Samples, into: Path, say: Say) -> None:
     from upturn.loop.stages.train import encode_examples
     from upturn.training import trainer
-    from upturn.training.setup import TrainingSetup
     from upturn.training.feeds import FixedFeed
+    from upturn.training.setup import TrainingSetup
     from upturn.types import Mixture
 
     key = seeds.key("search")
