@@ -11,12 +11,15 @@ import torch
 
 from upturn import seeds
 from upturn.config import components
-from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import denoised, spread
 from upturn.diffusion.formulations.edm import Edm
 from upturn.diffusion.formulations.epsilon import Epsilon
 from upturn.diffusion.formulations.flow import Flow
 from upturn.diffusion.guidance import guided
+from upturn.diffusion.samplers.churn import Churn
+from upturn.diffusion.samplers.euler import Euler
+from upturn.diffusion.samplers.heun import Heun
+from upturn.diffusion.transitions import posterior
 
 FORMULATIONS = [Edm(sigma_data=0.6), Epsilon(), Epsilon(schedule="cosine"), Flow(), Flow(time="uniform")]
 
@@ -215,24 +218,29 @@ def start(sigmas, n=20_000):
 def run(sampler, denoise, steps=40, form=None, n=20_000):
     sigmas = (form or Edm(sigma_data=1.0)).sigmas(steps)
     x, noise = start(sigmas, n)
-    return getattr(samplers, sampler)(denoise, x, sigmas, noise)
+    return components.make("sampler", sampler)(denoise, x, sigmas, noise)
 
 
-SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral", "churn"]
+SAMPLERS = components.names("sampler")
+
+
+def second_order_steps(sampler):
+    found = components.find("sampler", sampler)
+    return found.order == 2 or found.needs_finite_start  # churn: Heun steps, whose noise makes it of first order
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_reproduce_a_gaussian(sampler):
     """20,000 samples: standard errors 0.005 of the mean, 0.0035 of the deviation; first order leaves a bias."""
-    made = run(sampler, gaussian, steps=200 if sampler in {"euler", "ancestral"} else 40)
-    biased = 0.02 if sampler in {"euler", "ancestral", "churn"} else 0.0
+    made = run(sampler, gaussian, steps=40 if second_order_steps(sampler) else 200)
+    biased = 0.0 if components.find("sampler", sampler).order == 2 else 0.02
     assert abs(float(made.mean()) - MEAN) < 4 * 0.005 + 0.001
     assert abs(float(made.std()) - STD) < 4 * 0.0035 + biased
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_reproduce_a_mixture(sampler):
-    made = run(sampler, mixture, steps=200 if sampler in {"euler", "ancestral"} else 60)
+    made = run(sampler, mixture, steps=60 if second_order_steps(sampler) else 200)
     nearest = (made - CENTRES).abs().argmin(dim=1)
     for mode, share in enumerate(SHARES.tolist()):
         rows = made[nearest == mode, 0]
@@ -248,8 +256,8 @@ def test_every_formulation_s_levels_lead_to_the_same_distribution(form):
     assert abs(float(made.mean()) - MEAN) < 4 * 0.007 + 0.01 and abs(float(made.std()) - STD) < 4 * 0.005 + 0.02
 
 
-@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
-def test_ode_samplers_converge_at_their_order(sampler, order):
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if not components.find("sampler", name).stochastic])
+def test_ode_samplers_converge_at_their_order(sampler):
     """For a Gaussian the ODE keeps (x - MEAN) / sqrt(STD^2 + sigma^2): errors against that fall as steps^-order.
 
     Between sigma 20 and 0.05, in float64, without the last step to 0 (it is of first order in all of them).
@@ -260,21 +268,21 @@ def test_ode_samplers_converge_at_their_order(sampler, order):
         ramp = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         sigmas = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
         x = torch.linspace(-40, 40, 9, dtype=torch.float64)[:, None]
-        got = getattr(samplers, sampler)(gaussian, x, sigmas, None)
+        got = components.make("sampler", sampler)(gaussian, x, sigmas, None)
         exact = MEAN + (x - MEAN) * math.sqrt((STD**2 + low**2) / (STD**2 + high**2))
         return float((got - exact).abs().max())
 
     errors = [error(steps) for steps in (64, 128, 256)]
     for coarse, fine in pairwise(errors):
-        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.2)
+        assert math.log2(coarse / fine) == pytest.approx(components.find("sampler", sampler).order, abs=0.2)
 
 
 def test_churn_without_churn_is_heun():
     sigmas = Edm(sigma_data=1.0).sigmas(12)
     x, noise = start(sigmas, 50)
-    quiet = samplers.churn(mixture, x, sigmas, noise, s_churn=0.0)
-    assert torch.equal(quiet, samplers.heun(mixture, x, sigmas, noise))
-    assert not torch.allclose(samplers.churn(mixture, x, sigmas, noise), quiet, atol=0.01)
+    without = Churn(s_churn=0.0)(mixture, x, sigmas, noise)
+    assert torch.equal(without, Heun()(mixture, x, sigmas, noise))
+    assert not torch.allclose(Churn()(mixture, x, sigmas, noise), without, atol=0.01)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -286,7 +294,7 @@ def test_evaluations_are_counted_right(sampler):
         return gaussian(x, sigma)
 
     run(sampler, counted, steps=7, n=4)
-    assert len(calls) == samplers.evaluations(sampler, 7)
+    assert len(calls) == components.make("sampler", sampler).evaluations(7)
 
 
 # The schedulers of diffusers, as an independent implementation.
@@ -312,7 +320,7 @@ def test_euler_is_ddim():
     for time, now, later in zip(times, sigmas[:-1], sigmas[1:], strict=True):
         said = NETWORK.call(None, sample, torch.tensor(float(time)), {"label": label})
         sample = ddim.step(said, time, sample).prev_sample
-        x = samplers.euler(
+        x = Euler()(
             lambda v, s: denoised(NETWORK, torch.nn.Identity(), form, v, s, {"label": label}), x,
             torch.stack([now, later]), None,
         )
@@ -330,7 +338,7 @@ def test_ancestral_transitions_are_those_of_ddpm_scheduler():
         zero = ddpm.step(predicted, k, sample, generator=torch.Generator().manual_seed(0))
         noise = torch.randn(sample.shape, generator=torch.Generator().manual_seed(0))
         x = sample * (1 + now**2).sqrt()
-        mean, std = samplers.posterior(x, x - now * predicted, now, later)
+        mean, std = posterior(x, x - now * predicted, now, later)
         ours = (mean + std * noise) / (1 + later**2).sqrt()
         torch.testing.assert_close(ours, zero.prev_sample, rtol=2e-3, atol=2e-3)
         variance = (ddpm._get_variance(k) * (1 + later**2)).sqrt()

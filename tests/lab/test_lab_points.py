@@ -15,8 +15,8 @@ from scipy.stats import wasserstein_distance
 from helpers.lab_runs import lab, path
 from upturn import seeds, theory
 from upturn.config.schema import Training
-from upturn.diffusion import samplers
 from upturn.diffusion.denoiser import denoised
+from upturn.diffusion.samplers.dpmpp_2m import Dpmpp2m
 from upturn.lab import runner, stacked_diffusion
 from upturn.lab.experiments import _shapes as shapes
 from upturn.lab.stacked_diffusion import Pool, Stack
@@ -67,7 +67,7 @@ def test_a_stack_trains_and_samples_as_each_of_its_models_alone(formulation: str
         sigmas = form.sigmas(6)
         with torch.inference_mode():
             single = partial(denoised, net, module, form, condition={"label": label[:7]})
-            run = samplers.dpmpp_2m(single, start * sigmas[0], sigmas, torch.zeros)  # which asks for no noise
+            run = Dpmpp2m()(single, start * sigmas[0], sigmas, torch.zeros)  # which asks for no noise
         assert made[i].numpy() == pytest.approx((run * of.scale[i] + of.mean[i]).numpy(), abs=1e-3)
 
 

@@ -23,6 +23,7 @@ FOLDERS: Mapping[str, str] = {
     "feature": "upturn.features",
     "formulation": "upturn.diffusion.formulations",
     "network": "upturn.diffusion.networks",
+    "sampler": "upturn.diffusion.samplers",
     "model": "upturn.models",
     "adapter": "upturn.adapters",
     "objective": "upturn.objectives",

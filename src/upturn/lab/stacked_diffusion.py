@@ -19,7 +19,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
-from upturn.diffusion import samplers
+from upturn.diffusion.base_sampler import BaseSampler
 from upturn.diffusion.denoiser import Condition, Formulation, Network, denoised
 from upturn.training.ema import Ema
 from upturn.training.schedule import learning_rate
@@ -152,7 +152,7 @@ class Stack:
     @torch.inference_mode()
     def sample(self, n: int, keys: Sequence[int], steps: int, sampler: str = "dpmpp_2m") -> Tensor:
         """(M, n, d) in the data's units."""
-        run = getattr(samplers, sampler)
+        run: BaseSampler = components.make("sampler", sampler, "sampler")
         sigmas = self.form.sigmas(steps)
         sources = [seeds.generator(key) for key in keys]
         rows = max(_ROWS // len(self), 1)

@@ -1,4 +1,4 @@
-"""Guided sampling of two Gaussian classes on a line, R models at once, by exact denoisers and the house's samplers.
+"""Guided sampling of two Gaussian classes on a line, R models at once, by exact denoisers and shipped samplers.
 
 Classes stand at their means with their variances, equally likely. The probability-flow ODE is monotone in its start,
 so an even grid of a normal's quantiles goes through it as infinitely many samples would.
@@ -32,7 +32,7 @@ def sample(of: Classes, start: Array, scale: float) -> Array:
     """
     import torch
 
-    from upturn.diffusion import samplers
+    from upturn.config import components
     from upturn.diffusion.guidance import guided
 
     means, variances = (torch.from_numpy(part)[:, :, None] for part in of)  # (R, 2, 1)
@@ -53,7 +53,7 @@ def sample(of: Classes, start: Array, scale: float) -> Array:
     denoise = guided(own, either, scale) if scale != 1 else own
     # the exact solution begins at a spread of √(variance + sigma²) around the mean, not of sigma around 0
     begin = means + (variances + sigmas[0] ** 2).sqrt() * noise
-    made: Array = samplers.heun(denoise, begin, sigmas, lambda step: noise).numpy()
+    made: Array = components.make("sampler", "heun")(denoise, begin, sigmas, lambda step: noise).numpy()
     return made
 
 

@@ -143,12 +143,12 @@ class Diffusion(ABC):
         self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}
     ) -> Tensor:
         """(N, *shape) float32 in the data's units, not rounded, for N prompts and N keys."""
-        run, sigmas = settings.run(), sampling.noise_levels(self, settings)
+        sampler, sigmas = settings.build_sampler(), sampling.noise_levels(self, settings)
         parts = [torch.zeros((0, *self.drawn_shape(settings)), device=self.device)]
         with sampling.evaluating([self.module, *(guide.module for guide in guides.values())]):
             for asked, condition, start, noise in sampling.chunks(self, prompts, keys, settings):
                 denoise = sampling.denoiser(self, condition, settings, guides, asked)
-                parts.append(run(denoise, start * sigmas[0], sigmas, noise))
+                parts.append(sampler(denoise, start * sigmas[0], sigmas, noise))
             return self.frame.back(torch.cat(parts))
 
     def sample(
@@ -166,9 +166,11 @@ class Diffusion(ABC):
         log_probs  (N, T) nats of each Gaussian transition, summed over dimensions
         state      "sigmas" (N, T + 1), the condition's columns (N, …), "guidance" (N, 3): scale, low, high
         """
-        if settings.steps < 2 or settings.guide or settings.sampler != "ancestral":
+        if settings.steps < 2 or settings.guide or not settings.build_sampler().replayable:
+            known = sampling.samplers_that(lambda cls: cls.replayable)
             raise UserError(
-                "a rollout needs the sampler 'ancestral', at least 2 steps and no 'guide'", where="settings",
+                f"a rollout needs a sampler with Gaussian transitions ({known}), at least 2 steps and no 'guide'",
+                where="settings",
                 fix="Only Gaussian transitions of this model itself have log-probs.",
             )
         flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from upturn import seeds
-from upturn.diffusion import samplers
+from upturn.config import components
+from upturn.config.schema import PlugIn, named
+from upturn.diffusion.base_sampler import BaseSampler, Noise
 from upturn.diffusion.denoiser import Caller, Condition, Denoise, Formulation, denoised, spread
 from upturn.diffusion.guidance import guided
+from upturn.diffusion.transitions import posterior
 from upturn.errors import UserError
 from upturn.models._diffusion.normalization import Frame, carried
 from upturn.types import Array, Prompt
 
-Run = Callable[..., Tensor]
-_AVERAGING, _FARTHEST = frozenset({"heun", "churn"}), 1e5  # a table of cosine betas ends at 2 * 10^4
+_FARTHEST = 1e5  # the greatest first noise level that is no pure noise: a table of cosine betas ends at 2 * 10^4
 
 
 class Sampled(Protocol):
@@ -46,7 +47,7 @@ class DiffusionSampling:
     """``guidance`` 1 is none; ``batch`` rows are made at once, which changes nothing but speed and memory."""
 
     steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions.md
-    sampler: Literal["euler", "heun", "dpmpp_2m", "ancestral", "churn"] = "dpmpp_2m"
+    sampler: PlugIn = "dpmpp_2m"  # a component of upturn/diffusion/samplers, by name or with its fields
     guidance: float = 1.0
     guidance_low: float = 0.0  # noise levels between which guidance acts; None: no upper end
     guidance_high: float | None = None
@@ -66,6 +67,10 @@ class DiffusionSampling:
             raise ValueError(f"guide '{self.guide}' does nothing at guidance 1; give guidance, for instance 1.5")
         if self.s_churn < 0 or self.s_noise <= 0:
             raise ValueError("s_churn must not be below 0, s_noise must be above it")
+        try:
+            self.build_sampler()
+        except UserError as error:  # checked() says where the settings are
+            raise ValueError(str(error)) from error
 
     @property
     def high(self) -> float:
@@ -74,18 +79,20 @@ class DiffusionSampling:
     @property
     def passes(self) -> int:
         """How often a sample goes through a network."""
-        return samplers.evaluations(self.sampler, self.steps) * (2 if self.guidance != 1.0 else 1)
+        return self.build_sampler().evaluations(self.steps) * (2 if self.guidance != 1.0 else 1)
 
-    def run(self) -> Run:
-        """The function of :mod:`upturn.diffusion.samplers`, its constants filled in."""
-        known: dict[str, Run] = {
-            "euler": samplers.euler, "heun": samplers.heun, "dpmpp_2m": samplers.dpmpp_2m,
-            "ancestral": samplers.ancestral,
-            "churn": partial(
-                samplers.churn, s_churn=self.s_churn, s_min=self.s_min, s_max=self.s_max, s_noise=self.s_noise
-            ),
-        }
-        return known[self.sampler]
+    def build_sampler(self) -> BaseSampler:
+        """The sampler; its fields that are not given with its name are those of the same name here."""
+        spec = named(self.sampler)
+        own = {item.name for item in fields(components.find("sampler", spec["name"]))}
+        shared = {name: value for name, value in vars(self).items() if name in own}
+        made: BaseSampler = components.make("sampler", shared | spec, "sampler")
+        return made
+
+
+def samplers_that(declare: Callable[[type[BaseSampler]], bool]) -> str:
+    """The names of the shipped samplers whose class has a property, for messages."""
+    return ", ".join(name for name in components.names("sampler") if declare(components.find("sampler", name)))
 
 
 def denoiser(
@@ -138,17 +145,18 @@ def noise_levels(model: Sampled, settings: DiffusionSampling) -> Tensor:
         levels = model.form_of(model.drawn_shape(settings)).sigmas(settings.steps)
     except ValueError as error:
         raise UserError(str(error), where="settings.steps") from error
-    if settings.sampler in _AVERAGING and float(levels[0]) > _FARTHEST:
+    if settings.build_sampler().needs_finite_start and float(levels[0]) > _FARTHEST:
         raise UserError(
-            f"the sampler '{settings.sampler}' averages two slopes, and this model begins at pure noise, where a step "
-            "is without bound", where="settings.sampler", fix="Use euler, dpmpp_2m or ancestral.",
+            f"the sampler '{named(settings.sampler)['name']}' averages two slopes, and this model starts at pure "
+            "noise, where a step has no bound", where="settings.sampler",
+            fix=f"Use one of: {samplers_that(lambda cls: not cls.needs_finite_start)}.",
         )
     return levels.to(model.device)
 
 
 def chunks(
     model: Sampled, prompts: Sequence[Prompt], keys: Array, settings: DiffusionSampling
-) -> Iterator[tuple[Sequence[Prompt], Condition, Tensor, samplers.Noise]]:
+) -> Iterator[tuple[Sequence[Prompt], Condition, Tensor, Noise]]:
     """Of every ``batch`` rows: prompts, condition, the start's unit noise, noise of step i (streams 0 and i + 1)."""
     condition, shape = moved(model.condition(prompts), model.device), model.drawn_shape(settings)
     for start in range(0, len(prompts), settings.batch):
@@ -177,12 +185,12 @@ def evaluating(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
 
 
 def trajectory(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, noise: samplers.Noise
+    denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ancestral sampling that keeps its path: latents (N, T + 1, ...), log-probs (N, T), the finished rows (N, ...)."""
     path, said = [x], []
     for i in range(len(sigmas) - 2):
-        mean, std = samplers.posterior(x, denoise(x, sigmas[i]), sigmas[i], sigmas[i + 1])
+        mean, std = posterior(x, denoise(x, sigmas[i]), sigmas[i], sigmas[i + 1])
         x = mean + std * noise(i)
         path.append(x)
         said.append(normal_log_density(x, mean, std))
@@ -191,7 +199,7 @@ def trajectory(
 
 def replay(denoise: Denoise, x: Tensor, after: Tensor, now: Tensor, later: Tensor) -> Tensor:
     """(N,) nats of the transitions from ``x`` at sigma ``now`` (N,) to ``after`` at ``later`` (N,), with gradient."""
-    mean, std = samplers.posterior(x, denoise(x, now), spread(now, x), spread(later, x))
+    mean, std = posterior(x, denoise(x, now), spread(now, x), spread(later, x))
     return normal_log_density(after, mean, std)
 
 
