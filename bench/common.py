@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from upturn.cli.progress import Lines
+from upturn.cli.progress_display import Lines
 from upturn.config import recipe
 from upturn.loop import loop
 from upturn.runs import status

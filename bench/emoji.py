@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from common import ROOT, RUNS
 
-from upturn.cli.progress import Lines
+from upturn.cli.progress_display import Lines
 from upturn.config import recipe
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work

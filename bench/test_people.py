@@ -13,7 +13,7 @@ from common import ROOT, RUNS, say
 from scipy import stats
 
 from upturn.annotation.db.used_votes import votes_of
-from upturn.cli.progress import Lines
+from upturn.cli.progress_display import Lines
 from upturn.config import recipe
 from upturn.store.run import Run
 from upturn.store.values import read_values

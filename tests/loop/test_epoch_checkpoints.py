@@ -151,7 +151,7 @@ def test_killed_while_a_checkpoint_is_measured_it_goes_on_to_the_same_bytes(
     assert (run.unit(UNIT) / "epoch-0000" / "metrics.json").stat().st_ino == kept
     for name in ("epoch-0000", "epoch-0002", "epoch-0005", "epochs.json", "previews.parquet", "model"):
         assert files.any_hash(run.unit(UNIT) / name) == files.any_hash(done.unit(UNIT) / name), name
-    assert run.verify() == []
+    assert run.verify().intact
 
 
 def test_an_evaluation_may_leave_checkpoints_out(tmp_path: Path) -> None:
@@ -182,13 +182,13 @@ def test_weights_of_checkpoints_stay_as_the_recipe_says(keep: str, left: int, tm
     assert len(there) == (left if keep != "plateau" or at in (0, 2, 5) else 0)
     if keep == "plateau" and there:
         assert there == [f"epoch-{int(at):04d}"]
-    assert len(run.deletions()) == 3 - len(there) and run.verify() == []
+    assert len(run.deletions()) == 3 - len(there) and run.verify().intact
     assert all((run.unit(UNIT) / f"epoch-000{n}" / "metrics.json").is_file() for n in (0, 2, 5))
-    assert loop.run(small(POINTS, *FLAT, LISTED, f"keep.checkpoints={keep}"), tmp_path).verify() == []
+    assert loop.run(small(POINTS, *FLAT, LISTED, f"keep.checkpoints={keep}"), tmp_path).verify().intact
     place = run.unit(UNIT) / "checkpoints" / "epoch-0000"
     if keep == "all":
         next(place.rglob("*.safetensors")).unlink()
-        assert run.verify()
+        assert [damage.path.name for damage in run.verify().damage] == ["checkpoints"]
 
 
 def test_an_animation_holds_every_moment_pixel_by_pixel(pictures: Run) -> None:

@@ -41,7 +41,7 @@ def test_a_run_leaves_what_the_store_promises(done: Run) -> None:
         assert (unit / "metrics.json").is_file() and (unit / "gate.json").is_file() and (unit / "model").is_dir()
         kept = json.loads((unit / "stages" / "curate.json").read_text())["counts"]
         assert kept == {"kept": 150, "dropped": 450}
-    assert done.verify() == []
+    assert done.verify().intact
 
 
 def test_the_mixture_is_what_was_trained_on(done: Run) -> None:
@@ -189,7 +189,7 @@ def test_killed_at_a_boundary_it_resumes_to_the_same_bytes(
     process.join()
     assert process.exitcode == 0
     assert models(tmp_path / "points") == undisturbed
-    assert Run.open(tmp_path / "points").verify() == []
+    assert Run.open(tmp_path / "points").verify().intact
 
 
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_two_processes_share_the_training_of_a_run(tmp_path: Path, undisturbed: 
     ]
     assert [process.wait(timeout=200) for process in both] == [0, 0]
     run = Run.open(tmp_path / "points")
-    assert run.state.state == "done" and set(models(run.folder)) == set(undisturbed) and run.verify() == []
+    assert run.state.state == "done" and set(models(run.folder)) == set(undisturbed) and run.verify().intact
     alone = loop.run(small(POINTS, "name=alone", "rounds.count=0"), tmp_path)
     one, two = (load_file(next((r.unit("rounds/000") / "model").rglob("*.safetensors"))) for r in (alone, run))
     assert all((one[key] - two[key]).abs().max() < 1e-4 for key in one)

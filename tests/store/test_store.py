@@ -371,7 +371,7 @@ def test_a_committed_step_is_recorded_and_stays(run: Run) -> None:
         pass
     with pytest.raises(RunError, match=r"'sample' wrote 'samples.parquet' already"):
         write(run, "rounds/001", "other", **{"samples.parquet": "z"})
-    assert (folder / "samples.parquet").read_text() == "x" and run.verify() == []
+    assert (folder / "samples.parquet").read_text() == "x" and run.verify().intact
 
 
 def test_a_body_that_raises_leaves_nothing(run: Run) -> None:
@@ -380,7 +380,7 @@ def test_a_body_that_raises_leaves_nothing(run: Run) -> None:
         raise ZeroDivisionError
     assert os.listdir(run.unit("rounds/001")) == ["stages"] and run.records() == []
     write(run, "rounds/001", "sample", **{"samples.parquet": "x"})
-    assert run.verify() == []
+    assert run.verify().intact
 
 
 def test_the_caller_may_say_how_long_it_took(run: Run) -> None:
@@ -414,9 +414,9 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_finished(
         patched.setattr(os, call, full)
         with pytest.raises(RunError, match=r"rounds/001: the disk is full"):
             write(run, "rounds/001", "sample", **{"samples.parquet": "x"})
-    assert run.verify() == [] and [record.unit for record in run.records()] == ["data"]
+    assert run.verify().intact and [record.unit for record in run.records()] == ["data"]
     write(run, "rounds/001", "sample", **{"samples.parquet": "x"})
-    assert run.verify() == []
+    assert run.verify().intact
 
 
 _LIMITED = """
@@ -451,7 +451,7 @@ def test_a_real_write_that_the_system_refuses_is_one_message(run: Run) -> None:
     run.close()
     done = subprocess.run([sys.executable, "-c", _LIMITED, str(run.folder)], capture_output=True, text=True, check=True)
     assert done.stdout.count("CLEAR") == 3 and done.stdout.count("the disk is full") == 3, done.stdout + done.stderr
-    assert run.verify() == [] and os.listdir(run.unit("rounds/001")) == ["stages"]
+    assert run.verify().intact and os.listdir(run.unit("rounds/001")) == ["stages"]
 
 
 def test_a_folder_without_permission_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,11 +515,14 @@ def test_damage_is_found(run: Run) -> None:
     write(run, "data", "load", one="1", two="2", three="3")
     (run.unit("data") / "one").write_text("7")
     (run.unit("data") / "two").unlink()
-    wrong = run.verify()
-    assert len(wrong) == 2 and any("one: not the bytes" in w for w in wrong) and any("two: missing" in w for w in wrong)
+    found = run.verify()
+    problems = {damage.path.name: damage.problem for damage in found.damage}
+    assert problems == {"one": "its bytes are not those that were written", "two": "missing"} and found.files == 1
     (run.unit("data") / "stages" / "load.json").write_text('{"unit": 1')
     with pytest.raises(UserError, match=r"load.json"):
         run.records()
+    [damage] = run.verify().damage
+    assert damage.path.name == "load.json" and damage.unit == "data" and "cannot be read" in damage.problem
 
 
 # catalog
@@ -579,7 +582,7 @@ def test_a_catalog_that_is_away_stops_no_run(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the run goes on"):
         run = Run.create(tmp_path / "a", "", {}, catalog=url)
         write(run, "data", "load", x="1")
-    assert run.verify() == [] and run.done("data", "load") is not None
+    assert run.verify().intact and run.done("data", "load") is not None
     with pytest.raises(UserError, match="catalog"):
         run.catalog()
     (tmp_path / "not-there").mkdir()
@@ -617,7 +620,7 @@ def test_weights_are_removed_as_the_recipe_says_and_written_down(
     assert run.deletions() == removed and all(deletion.bytes == 1000 and deletion.reason for deletion in removed)
     assert [unit for unit in run.units() if (run.unit(unit) / "model").exists()] == [
         unit for unit in run.units() if unit != "data" and unit not in gone]
-    assert run.verify() == [] and run.prune(keep, budget) == []
+    assert run.verify().intact and run.prune(keep, budget) == []
     for unit in gone:
         with pytest.raises(UserError, match=r"these weights were removed"):
             run.model_folder(unit)
@@ -636,13 +639,13 @@ def test_a_fork_has_all_that_came_before_and_leaves_its_source_alone(run: Run, t
     planned(run)
     before = {record.unit + record.step: record for record in run.records()}
     fork = Run.fork(run, 2, tmp_path / "b", "seed: 3\n", {"torch": "2.14"})
-    assert fork.verify() == [] and fork.id != run.id and fork.recipe_text == "seed: 3\n"
+    assert fork.verify().intact and fork.id != run.id and fork.recipe_text == "seed: 3\n"
     assert fork.fingerprint == {"torch": "2.14"} and fork.identity["forked_from"]["round"] == 2
     assert fork.records() == [record for record in run.records() if "003" not in record.unit]
     assert fork.catalog().records(fork.id) == fork.records() and fork.incumbent() == "rounds/001"
     write(fork, "rounds/003", "train", model="other")
     fork.prune("last 1")
-    assert run.verify() == [] and {record.unit + record.step: record for record in run.records()} == before
+    assert run.verify().intact and {record.unit + record.step: record for record in run.records()} == before
     with pytest.raises(UserError, match="there is no round 9"):
         Run.fork(run, 9, tmp_path / "c")
     run.prune("last 1", 0)

@@ -1,45 +1,68 @@
-"""The command line: thin. Parse, call, print. Heavy imports wait until a command runs."""
+"""The command line: parses, calls and prints. Heavy imports happen only when a command runs."""
 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from upturn.cli import captions, estimate, export, inspect, lab, list, run, search, serve, study
+from upturn.cli.captions_command import captions
+from upturn.cli.compare_command import compare
+from upturn.cli.estimate_command import estimate
+from upturn.cli.export_command import export
+from upturn.cli.lab_command import app as lab_app
+from upturn.cli.list_command import list_components
+from upturn.cli.new_command import new
+from upturn.cli.plan_command import plan
+from upturn.cli.report_command import report
+from upturn.cli.run_command import run
+from upturn.cli.sample_command import sample
+from upturn.cli.search_command import search
+from upturn.cli.serve_command import serve
+from upturn.cli.status_command import status
+from upturn.cli.study_command import study
+from upturn.cli.trace_command import trace
+from upturn.cli.verify_command import verify
 from upturn.errors import UserError
 
 app = typer.Typer(
     help="Train generative models in rounds, and keep only the rounds that make them better.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
-app.command("new")(run.new)
-app.command("plan")(run.plan)
-app.command("captions")(captions.captions)
-app.command("run")(run.run)
-app.command("study")(study.study)
-app.command("status")(inspect.status)
-app.command("report")(inspect.report)
-app.command("compare")(inspect.compare)
-app.command("estimate")(estimate.estimate)
-app.command("trace")(inspect.trace)
-app.command("sample")(export.sample)
-app.command("export")(export.export)
-app.command("serve")(serve.serve)
-app.command("search")(search.search)
-app.command("list")(list.show)
-app.add_typer(lab.app, name="lab")
+for _command in (
+    new, plan, captions, run, study, status, report, compare, estimate, trace, verify, sample, export, serve, search,
+):
+    app.command(_command.__name__)(_command)
+app.command("list")(list_components)
+app.add_typer(lab_app, name="lab")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"upturn {version('upturn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train generative models in rounds, and keep only the rounds that make them better."""
 
 
 def main() -> None:
-    """Exit 0 done, 1 a run failed, 2 bad input, 3 waiting; one message, no traceback."""
+    """Exit codes: 0 done, 1 a run failed, 2 bad input, 3 waiting for votes; errors are one message, no traceback."""
     try:
         app()
     except UserError as error:
         print(f"upturn: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("upturn: stopped. The same command goes on from what was finished.", file=sys.stderr)
+        print("upturn: stopped. The same command resumes from the last finished step.", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)
@@ -49,13 +72,13 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> str:
-    """A fault of ours: the details go to a file, and the person is told where."""
+    """The message for an error in upturn itself; the traceback goes to a file that the message names."""
     import tempfile
     import traceback
 
     with tempfile.NamedTemporaryFile("w", prefix="upturn-", suffix=".log", delete=False, encoding="utf-8") as log:
         traceback.print_exception(error, file=log)
     return (
-        f"something went wrong that should not have ({type(error).__name__}: {error}). All that was finished is kept. "
-        f"The details are in {log.name}; please send them with your recipe."
+        f"internal error ({type(error).__name__}: {error}). Every finished step is kept. "
+        f"The traceback is in {log.name}; please send it with your recipe."
     )

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from upturn.errors import UserError
 from upturn.store import commit as commits
-from upturn.store import files, retention, units
+from upturn.store import files, retention, units, verification
 from upturn.store.commit import STAGES, Draft, Record
 from upturn.store.crash_points import reach
 from upturn.store.lock import Lock
 from upturn.store.new_run import FINGERPRINT, IDENTITY, RECIPE, new_folder, take_along
 from upturn.store.units import unit_round
+from upturn.store.verification import Verification
 
 if TYPE_CHECKING:
     from upturn.store.catalog import Catalog
@@ -167,23 +168,9 @@ class Run:
         """The units of rounds, round 0 first, those of one round as they began."""
         return sorted((unit for unit in self.units() if unit_round(unit) >= 0), key=unit_round)
 
-    def verify(self) -> list[str]:
-        """Every kept file whose bytes are not those written, named; weights removed on purpose do not count."""
-        gone = {(deletion.unit, deletion.name) for deletion in self.deletions()}
-        wrong = []
-        for record in self.records():
-            for name, digest in record.files.items():
-                path = self.unit(record.unit) / name
-                if not path.exists():
-                    if (record.unit, name) not in gone:
-                        wrong.append(f"{path}: missing")
-                elif files.any_hash(path) != digest and not self._in_part(record.unit, name, gone):
-                    wrong.append(f"{path}: not the bytes that were written")
-        return wrong
-
-    def _in_part(self, unit: str, name: str, gone: set[tuple[str, str]]) -> bool:
-        """Whether some of a folder was removed on purpose: its hash was that of the whole."""
-        return any(where == unit and path.startswith(f"{name}/") for where, path in gone)
+    def verify(self) -> Verification:
+        """Compare every recorded file with its hash; weights that were removed on purpose do not count as damage."""
+        return verification.verify(self.folder)
 
     # weights
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from upturn.cli.common import AsJson
+from upturn.cli.options import AsJson
 from upturn.errors import UserError
 
 _FIELD = ("name", "type", "default")
 
 
-def show(
+def list_components(
     kind: Annotated[str | None, typer.Argument(help="model, source, objective, scorer, curator, metric, …")] = None,
     as_json: AsJson = False,
 ) -> None:

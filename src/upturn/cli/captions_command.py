@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upturn.cli.common import RUNS, AsJson, Runs
-from upturn.cli.run import RecipePath, Settings
+from upturn.cli.options import RUNS, AsJson, RecipePath, RunsFolder, Settings
 
 if TYPE_CHECKING:
     from upturn.data.caption_statistics import Span
@@ -22,7 +21,7 @@ def captions(
     recipe: RecipePath,
     settings: Settings = [],
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the pictures.")] = None,
-    runs: Runs = RUNS,
+    runs: RunsFolder = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Twenty pictures with their captions, and statistics, by each strategy of a recipe."""

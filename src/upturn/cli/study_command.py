@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from upturn.cli.common import AsJson
-from upturn.cli.run import Settings
+from upturn.cli.options import AsJson, Settings
 
 
 def study(
@@ -24,7 +23,7 @@ def study(
 ) -> None:
     """Train every variant of a study and compare them; run it again and it goes on from what was finished."""
     from upturn import report
-    from upturn.cli import progress, tables
+    from upturn.cli import printed_tables, progress_display
     from upturn.errors import RunError
     from upturn.studies import cost, runner
     from upturn.studies import study as studies
@@ -38,23 +37,23 @@ def study(
         if as_json:
             print(json.dumps(foreseen, indent=1))
         else:
-            tables.print_rows(_planned(foreseen))
+            printed_tables.print_rows(_planned(foreseen))
         return
-    watch = progress.watch_for(as_json)
+    watch = progress_display.watch_for(as_json)
     failure: RunError | None = None
     try:
         runner.conduct(asked, folder, watch, after=report.write)
     except RunError as error:
         failure = error
     finally:
-        progress.close(watch)
+        progress_display.close(watch)
     there = folder / asked.name
     found = json.loads((there / RESULTS).read_text(encoding="utf-8"))
     page = report.write_study(there)
     if as_json:
         print(json.dumps({"event": "failed" if failure else "done", "study": str(there), "page": str(page)}))
     else:
-        tables.print_rows(_table(found))
+        printed_tables.print_rows(_table(found))
         print(f"\nPage: {page}")
     if failure is not None:
         raise failure
@@ -73,7 +72,7 @@ def _planned(found: dict[str, Any]) -> list[list[str]]:
 
 def _table(found: dict[str, Any]) -> list[list[str]]:
     """Metric by variant; what is worse than the best beyond chance is marked."""
-    from upturn.cli.common import figure
+    from upturn.cli.printed_tables import figure
 
     variants = found["variants"]
     rows = [["metric", *[variant["name"] for variant in variants]]]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from upturn.cli.common import AsJson
+from upturn.cli.options import AsJson
 
 _MOST_CHECKS = 40  # rows of a printed table; the page and the Parquet file have all
 _KIND = "experiment"
@@ -121,20 +121,20 @@ def _text(value: Any) -> str:
 
 def _run(name: str, settings: dict[str, Any], to: Path | None, workers: int | None, as_json: bool) -> None:
     from upturn import report
-    from upturn.cli import progress, tables
+    from upturn.cli import printed_tables, progress_display
     from upturn.lab import runner
     from upturn.observer import Watch
 
     folder = to or Path("labs") / name.rpartition(":")[2]
-    watch = Watch() if as_json else progress.Lines()
+    watch = Watch() if as_json else progress_display.Lines()
     found = runner.conduct(name, settings, folder, watch, workers)
     page = report.write_lab(folder)
     if as_json:
         print(json.dumps({**found, "page": str(page)}, indent=1))
         return
     if len(found["checks"]) <= _MOST_CHECKS:
-        tables.print_rows(_checks(found))
-    tables.print_rows(_verdict(found))
+        printed_tables.print_rows(_checks(found))
+    printed_tables.print_rows(_verdict(found))
     for sentence in found["sentences"]:
         print(sentence)
     word = "agree" if found["agree"] else "do not agree"

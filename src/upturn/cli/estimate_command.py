@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from upturn.cli.common import RUNS, AsJson, RunName, Runs, open_run
+from upturn.cli.find_run import find_run
+from upturn.cli.options import RUNS, AsJson, RunName, RunsFolder
 
 _CURVED = {"least": "least curvature", "greatest": "greatest curvature", "slope": "slope foreseen"}
 
@@ -17,14 +18,14 @@ _CURVED = {"least": "least curvature", "greatest": "greatest curvature", "slope"
 def estimate(
     run: RunName,
     twin: Annotated[str | None, typer.Option("--twin", metavar="RUN", help="A run started elsewhere.")] = None,
-    runs: Runs = RUNS,
+    runs: RunsFolder = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Effective K and λ, selection strength, curvature and (with a twin) contraction of a run, with intervals."""
-    from upturn.cli import tables
+    from upturn.cli import printed_tables
     from upturn.studies.loop_estimates import estimate as estimated
 
-    found = estimated(open_run(run, runs), open_run(twin, runs) if twin is not None else None)
+    found = estimated(find_run(run, runs), find_run(twin, runs) if twin is not None else None)
     if as_json:
         print(json.dumps(_plain(found), indent=1))
         return
@@ -35,7 +36,7 @@ def estimate(
     curved = found["curvature"]
     if not curved["note"]:
         rows += [_row("round 0", title, curved[name]) for name, title in _CURVED.items()]
-    tables.print_rows(rows)
+    printed_tables.print_rows(rows)
     print(_curvature(curved))
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upturn.cli.common import RUNS, RunName, Runs, open_run, round_unit
+from upturn.cli.find_run import find_round, find_run
+from upturn.cli.options import RUNS, RunName, RunsFolder
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def serve(
     goes_on: Annotated[
         bool, typer.Option("--continue", help="Go on with the run when all answers are there.")
     ] = False,
-    runs: Runs = RUNS,
+    runs: RunsFolder = RUNS,
 ) -> None:
     """The voting page: people pick, compare, rate, rank or edit what a run has made."""
     from upturn.web import installed
@@ -74,7 +75,7 @@ def serve(
     from upturn.web.state import Booth
     from upturn.web.studio_worker import Studio
 
-    found = open_run(run, runs)
+    found = find_run(run, runs)
     people_asked = _asked_by(found)
     if goes_on and people_asked is None:
         raise UserError("this run asks nobody: there is nothing to go on with", where="--continue",
@@ -97,7 +98,7 @@ def serve(
         print(box.progress().message())
         listening = server.bound(host, port)
         where = server.address(host, listening.getsockname()[1], certificate is not None)
-        worker = Studio(found.folder, round_unit(found, None), box) if studio and _has_model(found) else None
+        worker = Studio(found.folder, find_round(found, None), box) if studio and _has_model(found) else None
         booth = Booth(
             found.name, box, shelf, worker, "markdown" if markdown else "plain", certificate is not None,
             server.hosts_for(host), onward=Onward(found, box, people_asked) if goes_on and people_asked else None,

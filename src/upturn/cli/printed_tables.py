@@ -1,16 +1,24 @@
-"""Tables for people."""
+"""Tables that commands print."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from upturn.cli.common import figure
-
 if TYPE_CHECKING:
     from upturn.store.run import Run
 
 _MOST_METRICS = 6  # columns that fit beside each other; the report and --json have all
+
+
+def figure(measured: Mapping[str, Any] | None) -> str:
+    """``0.93 [0.91, 0.95]``, or a dash."""
+    if measured is None or measured.get("value") is None:
+        return "-"
+    value = f"{measured['value']:.4g}"
+    if measured.get("low") is None or measured.get("high") is None:
+        return value
+    return f"{value} [{measured['low']:.4g}, {measured['high']:.4g}]"
 
 
 def _console() -> Any:

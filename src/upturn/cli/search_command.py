@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upturn.cli.common import RUNS, AsJson, Runs
+from upturn.cli.options import RUNS, AsJson, RunsFolder
 
 if TYPE_CHECKING:
     from upturn.runs.search import Found
@@ -29,7 +29,7 @@ def search(
     ] = None,
     size: Annotated[int, typer.Option("--size", min=8, help="Of a folder: pixels a side.")] = 32,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the pictures.")] = None,
-    runs: Runs = RUNS,
+    runs: RunsFolder = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Pictures by words ("french cat") or by a picture, near-duplicates hidden."""

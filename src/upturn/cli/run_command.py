@@ -1,0 +1,79 @@
+"""upturn run: runs a recipe, or resumes its run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upturn.cli.find_run import find_run
+from upturn.cli.options import RUNS, RunsFolder, Settings
+from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from upturn.config.recipe import Recipe
+    from upturn.observer import Watch
+    from upturn.store.run import Run
+
+
+def run(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A YAML file.")] = None,
+    settings: Settings = [],
+    name: Annotated[str | None, typer.Option("--name", help="The run's name. Default: the recipe's name.")] = None,
+    runs: RunsFolder = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events as JSON lines.")] = False,
+    source: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Fork another run.")] = None,
+    after: Annotated[int | None, typer.Option("--round", help="With --from: continue after this round.")] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="The recipe's simulated annotators vote.")] = False,
+) -> None:
+    """Run a recipe; run it again to resume from the last finished step."""
+    from upturn.cli import printed_tables, progress_display
+    from upturn.loop import loop
+    from upturn.report import write
+
+    if (source is None) != (after is None):
+        raise UserError("--from and --round go together", fix="Name the run and the round to continue after.")
+    fork = None if source is None or after is None else (find_run(source, runs).folder, after)
+    configured = _recipe(recipe, settings, name, fork)
+    watch = progress_display.watch_for(as_json)
+    try:
+        done = _simulated(configured, runs, watch, fork) if simulate else loop.run(configured, runs, watch, fork)
+    finally:
+        progress_display.close(watch)
+    if not loop.is_first_process():
+        return
+    state, message = done.state.state, done.state.message
+    page = write(done)
+    if as_json:
+        print(json.dumps({"event": state, "run": str(done.folder), "report": str(page), "missing": message}))
+    else:
+        printed_tables.print_run(done)
+        print(f"\nReport: {page}")
+    if state == "waiting":
+        print(message)
+        raise typer.Exit(3)
+
+
+def _recipe(path: Path | None, settings: list[str], name: str | None, fork: tuple[Path, int] | None) -> Recipe:
+    """The recipe of the new run: a file, or that of the run that is forked."""
+    from upturn.config import recipe as recipes
+
+    if path is None and fork is None:
+        raise UserError("name a recipe", fix="'upturn new' writes one to start from.")
+    found = recipes.load(path if path is not None else fork[0] / "recipe.yaml", settings)  # type: ignore[index]
+    if name is not None:
+        return recipes.renamed(found, name)
+    if fork is not None and path is None:
+        return recipes.renamed(found, f"{found.name}-from-{fork[1]}")
+    return found
+
+
+def _simulated(configured: Recipe, runs: Path, watch: Watch, fork: tuple[Path, int] | None) -> Run:
+    from upturn.web import installed
+
+    installed()
+    from upturn.web.simulated_run import run_through
+
+    return run_through(configured, runs, watch, fork)
