@@ -1,12 +1,14 @@
 # make demo   install, then train, improve and report on real handwritten digits
 # make test   install, then run the tests
+# make docs   install, then build the documentation into build/site
 
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DOCS_INSTALLED := .venv/.docs-installed
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench docs clean
 
 setup: $(INSTALLED)
 
@@ -33,6 +35,15 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m pytest bench -s -o addopts="-q -p no:timeout"
+
+# The site generator is an extra of its own: only this target installs it.
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[docs]'
+	@touch $(DOCS_INSTALLED)
+
+# Strict: a broken link, or a part of the public API without a docstring, fails.
+docs: $(DOCS_INSTALLED)
+	$(BIN)/python scripts/docs/build.py
 
 # What make made; runs/ is yours and stays.
 clean:

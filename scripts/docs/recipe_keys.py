@@ -1,0 +1,175 @@
+"""The reference page of recipe keys, generated from the pydantic models in ``upturn.config``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from upturn.config.recipe import Recipe
+
+COMPONENT = "component"
+
+
+def page() -> str:
+    """The page: one section a model, the recipe first, then its parts in the order in which they are reached."""
+    sections = [
+        "# Recipe keys\n\n"
+        "Generated from the schema in `src/upturn/config/`. A *component* is a name (`curate: choice`) or a mapping "
+        "with a name and the component's fields (`curate: {name: choice, temperature: 0.5}`); the fields are on the "
+        "[component pages](components/index.md). A key without a default is required. An unknown key is an error.\n"
+    ]
+    sections += [section(model, path) for model, path in models()]
+    return "\n".join(sections)
+
+
+def models() -> list[tuple[type[BaseModel], list[str]]]:
+    """Every model that a recipe holds, with the keys at which it is written."""
+    found: dict[type[BaseModel], list[str]] = {Recipe: []}
+    queue: list[tuple[type[BaseModel], str]] = [(Recipe, "")]
+    while queue:
+        model, path = queue.pop(0)
+        for key, field in keys(model):
+            for inner, suffix in nested(field.annotation):
+                at = f"{path}.{key}{suffix}".removeprefix(".")
+                if inner not in found:
+                    found[inner] = []
+                    queue.append((inner, at))
+                if at not in found[inner]:
+                    found[inner].append(at)
+    return list(found.items())
+
+
+def keys(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """The keys as they are written in YAML, with their fields."""
+    for name, field in model.model_fields.items():
+        yield field.alias or name, field
+
+
+def nested(hint: Any) -> list[tuple[type[BaseModel], str]]:
+    """The models within a type hint, with ``[]`` for a list and ``.<name>`` for a mapping."""
+    if inspect.isclass(hint) and issubclass(hint, BaseModel):
+        return [(hint, "")]
+    origin, out = get_origin(hint), []
+    if origin is Annotated:
+        return nested(get_args(hint)[0])
+    suffix = {list: "[]", tuple: "[]", dict: ".<name>"}.get(origin, "")  # type: ignore[call-overload]
+    for inner in get_args(hint):
+        out += [(model, f"{suffix}{more}") for model, more in nested(inner)]
+    return out
+
+
+def section(model: type[BaseModel], paths: list[str]) -> str:
+    title = "The recipe" if model is Recipe else f"`{paths[0]}`"
+    lines = [f"## {title} {{#{model.__name__.lower()}}}\n"]
+    lines.append(f"{paragraph(model)}\n")
+    if len(paths) > 1:
+        lines.append("Also at " + ", ".join(f"`{path}`" for path in paths[1:]) + ".\n")
+    comments = comments_of(model)
+    lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        meaning = field.description or comments.get(name, "")
+        inner = nested(field.annotation)
+        if inner:
+            see = ", ".join(f"[{m.__name__}](#{m.__name__.lower()})" for m, _ in inner)
+            meaning = f"{meaning} ({see})" if meaning else f"see {see}"
+        written = shorten(field)
+        lines.append(f"| `{field.alias or name}` | {written} | {default(field)} | {escape(meaning)} |")
+    return "\n".join([*lines, ""])
+
+
+def paragraph(model: type[BaseModel]) -> str:
+    """The docstring of a model; pydantic hands down none."""
+    return inspect.cleandoc(model.__dict__.get("__doc__") or "")
+
+
+def comments_of(model: type[BaseModel]) -> dict[str, str]:
+    """The comment behind each field, in the source of the model and of the models that it extends."""
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if not (issubclass(cls, BaseModel) and cls.__module__.startswith("upturn.")):
+            continue
+        source = textwrap.dedent(inspect.getsource(cls))
+        lines = source.splitlines()
+        for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                rest = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :]
+                if match := re.match(r"\s*#\s*(.+)", rest):
+                    found[node.target.id] = match[1].strip()
+    return found
+
+
+def shorten(field: FieldInfo) -> str:
+    """The type of a key in words, with its limits."""
+    limits = [limit(item) for item in field.metadata]
+    hint = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    text = words(hint).split(", ")[0]
+    found = [item for item in limits if item]
+    return ", ".join([text, *found])
+
+
+def words(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        inner, *extra = args
+        validators = {getattr(getattr(item, "func", None), "__name__", "") for item in extra}
+        if "named" in validators and inner == dict[str, Any]:
+            return COMPONENT
+        text = words(inner)
+        return ", ".join([text, *filter(None, map(limit, extra))])
+    if origin in (Union, UnionType):
+        return " or ".join(words(arg) for arg in args)
+    if origin is Literal:
+        return " or ".join(f"`{arg}`" for arg in args)
+    if origin in (list, tuple):
+        return f"list of {words(args[0])}" if args else "list"
+    if origin is dict:
+        return f"mapping of {words(args[1])}" if args[1] is not Any else "mapping"
+    if hint is NoneType:
+        return "null"
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any"}
+    return names.get(hint) or getattr(hint, "__name__", str(hint))
+
+
+def limit(item: Any) -> str:
+    """A constraint in words."""
+    inner = getattr(item, "metadata", None)
+    if inner:
+        return ", ".join(filter(None, map(limit, inner)))
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    found = [f"{sign} {getattr(item, at):g}" for at, sign in signs.items() if getattr(item, at, None) is not None]
+    if getattr(item, "min_length", None):
+        found.append(f"at least {item.min_length}")
+    pattern = getattr(item, "pattern", None)
+    if pattern:
+        found.append(f"`{pattern}`")
+    return escape(", ".join(found))
+
+
+def default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    if value is PydanticUndefined:
+        return "**required**"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, dict) and set(value) == {"name"}:
+        value = value["name"]
+    return f"`{value}`"
+
+
+def escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
