@@ -251,7 +251,7 @@ def test_rollout_log_probs_are_those_of_torch_distributions():
 @pytest.mark.parametrize("fields", [{"sampler": "euler"}, {"steps": 1, "sampler": "ancestral"}])
 def test_rollout_refuses_what_has_no_log_probs(fields):
     model = built(Points(network=SMALL), points())
-    with pytest.raises(UserError, match="needs the sampler 'ancestral'"):
+    with pytest.raises(UserError, match=r"Gaussian transitions \(ancestral\)"):
         model.rollout([Prompt()], contract.sampling_keys([Prompt()], 1), model.Sampling(**fields))
 
 

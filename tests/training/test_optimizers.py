@@ -14,8 +14,9 @@ from upturn.adapters.full import Full
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.objectives.likelihood import Likelihood
-from upturn.training import optimizers, trainer
+from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
+from upturn.training.optimizer import build_optimizer, tensors
 from upturn.training.setup import TrainingSetup
 
 library = pytest.mark.skipif(
@@ -52,10 +53,10 @@ def trained(spec: Training, progress: Path | None = None, stop: int = 0) -> tupl
 def moments(name: str) -> int:
     """Bytes of the two moments of the large matrix after a step."""
     parameter = torch.nn.Parameter(torch.randn(128, 128))
-    made = optimizers.optimiser(SPEC.model_copy(update={"optimizer": name}), [parameter])
+    made = build_optimizer(SPEC.model_copy(update={"optimizer": name}), [parameter])
     parameter.square().sum().backward()
     made.step()
-    return sum(v.numel() * v.element_size() for v in optimizers.tensors(made, [parameter]).values())
+    return sum(v.numel() * v.element_size() for v in tensors(made, [parameter]).values())
 
 
 @library

@@ -168,7 +168,7 @@ def test_the_average_is_the_recursion() -> None:
 
 @pytest.mark.parametrize(("schedule", "middle"), [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)])
 def test_schedules_are_closed_form(schedule: str, middle: float) -> None:
-    spec = Training(steps=1000, learning_rate=1.0, schedule=schedule, warmup=0.1)  # type: ignore[arg-type]
+    spec = Training(steps=1000, learning_rate=1.0, schedule=schedule, warmup=0.1)
     assert learning_rate(spec, 0, 1000) == pytest.approx(1 / 101)
     assert learning_rate(spec, 100, 1000) == pytest.approx(1.0)
     assert learning_rate(spec, 550, 1000) == pytest.approx(middle)

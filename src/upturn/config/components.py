@@ -30,6 +30,8 @@ FOLDERS: Mapping[str, str] = {
     "scorer": "upturn.scorers",
     "curator": "upturn.curators",
     "metric": "upturn.metrics",
+    "optimizer": "upturn.training.optimizers",
+    "schedule": "upturn.training.schedules",
     "experiment": "upturn.lab.experiments",
 }
 

@@ -74,11 +74,11 @@ class Training(Part):
     batch_size: Positive = 128
     micro_batch: Positive | None = None  # examples in one forward pass; None: the whole batch of a process
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    schedule: Annotated[PlugIn, plug_in("schedule")] = "cosine"
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the steps
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)  # greatest gradient norm
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # adamw_8bit: moments in a quarter of the memory
+    optimizer: Annotated[PlugIn, plug_in("optimizer")] = "adamw"  # adamw_8bit: moments in a quarter of the memory
     ema: float = Field(0.0, ge=0, lt=1)  # decay a step of the averaged weights; 0: none
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on an accelerator that has it, fp32 elsewhere
     held_out_every: float = Field(1.0, gt=0)  # epochs between two held-out losses

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from upturn.errors import RunError
 from upturn.store import checkpoints
-from upturn.training import optimizers
+from upturn.training import optimizer
 from upturn.training.history import History
 from upturn.training.state import TrainingState
 
@@ -22,7 +22,7 @@ def save(state: TrainingState, folder: Path, step: int, accelerator: Accelerator
     module = accelerator.unwrap_model(state.model.module)
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     tensors = {f"{_MODEL}{name}": value for name, value in module.state_dict().items() if name not in frozen}
-    moments = optimizers.tensors(state.optimizer, state.parameters)
+    moments = optimizer.tensors(state.optimizer, state.parameters)
     tensors |= {f"{_OPTIMIZER}{name}": value for name, value in moments.items()}
     if state.ema is not None:
         tensors |= {f"{_EMA}{i}": value for i, value in enumerate(state.ema.values)}
@@ -48,7 +48,7 @@ def resume(state: TrainingState, folder: Path, accelerator: Accelerator) -> None
     if unknown or set(missing) - frozen:
         raise RunError("the saved state is of another model", where=str(newest), fix="Remove it and run again.")
     moments = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
-    optimizers.restore(state.optimizer, state.parameters, moments)
+    optimizer.restore(state.optimizer, state.parameters, moments)
     if state.ema is not None:
         state.ema.values = [tensors[f"{_EMA}{i}"].to(p.device) for i, p in enumerate(state.parameters)]
     state.history = History(**scalars)

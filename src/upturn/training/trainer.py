@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 from upturn import seeds
 from upturn.protocols import Trainable
-from upturn.training import checkpointing, optimizers
+from upturn.training import checkpointing
 from upturn.training.device import accelerator_for
 from upturn.training.early_stopping import reason_to_stop, record_held_out
 from upturn.training.ema import Ema
 from upturn.training.forward import ForwardPass
 from upturn.training.held_out import held_out_loss
 from upturn.training.history import History
+from upturn.training.optimizer import build_optimizer
 from upturn.training.precompute import Precomputation, with_reference
 from upturn.training.schedule import learning_rate
 from upturn.training.setup import TrainingSetup
@@ -36,7 +37,7 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
     forward = ForwardPass(accelerator, setup.uses_rollouts)
     feed, reference = with_reference(setup, model, forward)
     parameters = list(setup.adapter.parameters(model))
-    optimizer = optimizers.optimiser(setup.spec, parameters)
+    optimizer = build_optimizer(setup.spec, parameters)
     state = TrainingState(model, parameters, optimizer, Ema(parameters, setup.spec.ema) if setup.spec.ema else None)
     precomputation = Precomputation(setup, state, forward, feed, reference)
     step = OptimizationStep(setup, state, accelerator, forward, feed, reference, precomputation)

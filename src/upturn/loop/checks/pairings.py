@@ -20,6 +20,8 @@ from upturn.protocols import MixingPolicy, Objective, Policy, Scorer, Trainable
 def check_objective(spec: Training, model: Trainable, name: str, where: str) -> None:
     objective: Objective = components.make("objective", spec.objective, f"{where}.objective")
     adapter = components.make("adapter", spec.adapter, f"{where}.adapter")
+    components.make("optimizer", spec.optimizer, f"{where}.optimizer")
+    components.make("schedule", spec.schedule, f"{where}.schedule")
     odd = adapter.refuses(model) if hasattr(adapter, "refuses") else ""
     if odd:
         raise UserError(odd, where=f"{where}.adapter", fix="Use another adapter, or another model.")
