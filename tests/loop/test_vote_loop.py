@@ -250,8 +250,8 @@ def test_a_reward_model_is_fitted_on_votes(tmp_path: Path) -> None:
 
 
 MISTAKES = [
-    (["rounds.people=null"], "reads what people chose, and nobody is asked"),
-    (["rounds.curate=[]"], "nothing reads what they say"),
+    (["rounds.people=null"], "reads annotators' votes, and the rounds ask for none"),
+    (["rounds.curate=[]"], "nothing reads their votes"),
     (["rounds.curate=[picked, choice]", "rounds.score={name: closeness, to: [0.0, 0.0]}"], "on top of what people"),
     (["rounds.sample.candidates=1"], "chooses among candidates"),
     (["rounds.people.overlap=4"], "4 people are to answer each task, and 3 are simulated"),

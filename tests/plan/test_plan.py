@@ -258,4 +258,6 @@ def test_theory_speaks_of_mixtures_only() -> None:
 
 def test_what_is_guessed_is_said_once() -> None:
     found = plan.plan(small(GAUSSIAN, "rounds.curate=[{name: threshold, at_least: 0.5}]"))
-    assert [note for note in found.notes if "threshold" in note] == ["a threshold is taken to keep 50% of what it sees"]
+    assert [note for note in found.notes if "threshold" in note] == [
+        "the curator 'threshold' is assumed to keep 50% of the samples that it reads"
+    ]

@@ -11,16 +11,18 @@ import pytest
 from helpers.small_recipes import GAUSSIAN, small
 from upturn import plan, theory
 from upturn.loop import loop
-from upturn.theory import Normal, Shares
+from upturn.theory import Normal, Selector, Shares
 from upturn.theory.case import Case
 from upturn.theory.foresight import chosen, foreseen, parts
 
 P = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
 
+ODDS, BEST, PICKED = Selector("odds"), Selector("best"), Selector("odds", by_votes=True)
+
 
 def case(policy: str = "replace", n: int = 40, real: int = 0, rounds: int = 12, **changes: object) -> Case:
     asked: dict[str, object] = {
-        "lam": None, "curator": "", "candidates": 1, "kept": None, "temperature": 1.0, "guidance": 1.0, "modes": 8,
+        "lam": None, "selection": (), "candidates": 1, "temperature": 1.0, "guidance": 1.0, "modes": 8,
         "size": None, "rewards": None,
     }
     return Case(policy, n, real, rounds, **{**asked, **changes})  # type: ignore[arg-type]
@@ -55,13 +57,13 @@ def test_choices_against_draws() -> None:
     rng = np.random.default_rng(0)
     rewards = np.array([0.0, 1.0, 1.0, -1.0, 0.5, 2.0, 0.5, 0.0])
     drawn = rng.choice(8, (200_000, 3), p=P)
-    noise = {"choice": rng.gumbel(size=drawn.shape), "best_of_n": 1e-6 * rng.random(drawn.shape)}
-    for name, extra in noise.items():
+    noise = {ODDS: rng.gumbel(size=drawn.shape), BEST: 1e-6 * rng.random(drawn.shape)}
+    for selector, extra in noise.items():
         picked = drawn[np.arange(len(drawn)), np.argmax(rewards[drawn] + extra, axis=1)]
         measured = np.bincount(picked, minlength=8) / len(drawn)
-        found = chosen(P, rewards, case(curator=name, candidates=3))
+        found = chosen(P, rewards, case(selection=(selector,), candidates=3))
         assert np.all(np.abs(found - measured) < 4 * np.sqrt(found * (1 - found) / len(drawn)) + 1e-9)
-    best = chosen(P, rewards, case(curator="top_fraction", candidates=3, kept=0.25))
+    best = chosen(P, rewards, case(selection=(Selector("top", 0.25),), candidates=3))
     assert best == pytest.approx([0, 0.2 * 0.2 / 0.35 / 0.25, 0.2 * 0.15 / 0.35 / 0.25, 0, 0, 0.05 / 0.25, 0, 0])
 
 
@@ -96,7 +98,7 @@ def test_a_curated_gaussian_against_a_simulated_one() -> None:
     def reward(x: np.ndarray) -> np.ndarray:
         return np.asarray(3 * np.exp(-((x - 1.0) ** 2).sum(axis=-1) / 2))
 
-    asked = case(n=200, real=10_000, lam=1.0, curator="choice", candidates=4, rounds=6)
+    asked = case(n=200, real=10_000, lam=1.0, selection=(ODDS,), candidates=4, rounds=6)
     logs = []
     for _ in range(40):
         mean, cov = np.zeros(2), np.eye(2)
@@ -132,17 +134,17 @@ def test_kinds_and_words() -> None:
 def test_people_who_pick_choose_by_odds_and_real_data_hold_what_they_choose() -> None:
     """One law of choice for `picked` and `choice`; with real data in every round nothing is said to collapse."""
     loop = {"synthetic": 200, "real": 1000, "rounds": 3, "candidates": 4}
-    picked = theory.verdict("replace", lam=1.0, curator="picked", **loop)
-    assert picked.kept == theory.verdict("replace", lam=1.0, curator="choice", **loop).kept
-    assert picked.kept > theory.verdict("replace", lam=1.0, curator="best_of_n", **loop).kept
+    picked = theory.verdict("replace", lam=1.0, selection=[PICKED], **loop)
+    assert picked.kept == theory.verdict("replace", lam=1.0, selection=[ODDS], **loop).kept
+    assert picked.kept > theory.verdict("replace", lam=1.0, selection=[BEST], **loop).kept
     assert (picked.kind, picked.word) == ("drifts", "settles away from the data")
-    for curator in ("choice", "picked", "best_of_n"):
-        found = theory.verdict("replace", lam=4.0, curator=curator, **loop)
+    for selector in (ODDS, PICKED, BEST):
+        found = theory.verdict("replace", lam=4.0, selection=[selector], **loop)
         assert found.kind == "collapses" and found.word == "settles away from the data"
         assert not any("collapses" in said.text for said in found.statements)
-    nothing_real = theory.verdict("replace", curator="picked", **{**loop, "real": 0})
+    nothing_real = theory.verdict("replace", selection=[PICKED], **{**loop, "real": 0})
     assert nothing_real.word.startswith("collapses") and "it collapses" in nothing_real.statements[-1].text
-    pooled = theory.verdict("accumulate", curator="best_of_n", **{**loop, "synthetic": 5000, "rounds": 20})
+    pooled = theory.verdict("accumulate", selection=[BEST], **{**loop, "synthetic": 5000, "rounds": 20})
     assert "it collapses" in pooled.statements[-1].text  # the real share of a growing pool shrinks: it holds nothing
 
 

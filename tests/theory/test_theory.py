@@ -10,6 +10,7 @@ import pytest
 from scipy import optimize, stats
 
 from upturn import seeds, theory
+from upturn.theory import Selector
 
 SIGMAS = 4.0  # standard errors: of some 60 checks one in 260 reseedings of them all would miss it; seeds are fixed
 
@@ -472,7 +473,7 @@ def test_verdict_real_data_in_every_round() -> None:
 
 
 def test_verdict_curated() -> None:
-    loop = {"synthetic": 1000, "real": 1000, "rounds": 10, "curator": "choice", "candidates": 4}
+    loop = {"synthetic": 1000, "real": 1000, "rounds": 10, "selection": (Selector("odds"),), "candidates": 4}
     above = theory.verdict("replace", **loop, lam=1 / 3)
     assert above.word == "settles away from the data" and worst(above) == "warn"
     assert any("no bound" in s.text for s in above.statements)
@@ -487,13 +488,13 @@ def test_verdict_curated() -> None:
     only = theory.verdict("replace", **{**loop, "real": 0}, rewards=rewards)
     assert only.word == f"collapses in about {round(theory.curated_half_life(rewards, 4))} rounds"
     assert worst(only) == "danger"
-    best = theory.verdict("replace", **{**loop, "curator": "best_of_n", "real": 0})
+    best = theory.verdict("replace", **{**loop, "selection": (Selector("best"),), "real": 0})
     assert best.word == "collapses in about 1 rounds"
-    half = theory.verdict("replace", **{**loop, "curator": "top_fraction", "real": 0}, kept=0.9)
+    half = theory.verdict("replace", **{**loop, "selection": (Selector("top", 0.9),), "real": 0})
     assert half.half_life == pytest.approx(math.log(2) / -math.log(0.9))
     alone = theory.verdict("replace", **{**loop, "candidates": 1}, lam=1.0)  # one candidate is no choice
     assert alone.word == "stable"
-    assert theory.verdict("replace", **{**loop, "curator": "deduplicate"}, lam=1.0).word == "stable"
+    assert theory.verdict("replace", **{**loop, "selection": (Selector("independent", 0.8),)}, lam=1.0).word == "stable"
 
 
 def test_verdict_biased_sampling() -> None:
@@ -510,9 +511,10 @@ def test_verdict_biased_sampling() -> None:
 
 @pytest.mark.parametrize("policy", ["replace", "accumulate", "accumulate_subsample"])
 def test_every_statement_names_its_assumption(policy: str) -> None:
-    for real, lam, curator in itertools.product((0, 500), (None, 0.2, math.inf), ("", "choice", "threshold", "own")):
+    for real, lam, law in itertools.product((0, 500), (None, 0.2, math.inf), ("", "odds", "top", "best")):
         found = theory.verdict(
-            policy, synthetic=500, real=real, rounds=5, lam=lam, curator=curator, candidates=4, temperature=0.95  # type: ignore[arg-type]
+            policy, synthetic=500, real=real, rounds=5, lam=lam, candidates=4, temperature=0.95,  # type: ignore[arg-type]
+            selection=[Selector(law)] if law else [],  # type: ignore[arg-type]
         )
         assert found.statements and all(s.text and s.assumption and s.numbers for s in found.statements)
 

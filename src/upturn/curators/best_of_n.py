@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from upturn.curators._helpers import UNSCORED, ranks_within, row_uniform, scored, selection, sizes_within
+from upturn.protocols import Curator, Tools
 from upturn.types import Array, Samples, Selection, objects
 
 
 @dataclass
-class BestOfN:
+class BestOfN(Curator):
     """The ``keep`` candidates of each prompt with the highest reward; ties are drawn, by key.
 
     Stiennon et al., NeurIPS 2020, "Learning to summarize from human feedback", section 4.3 (best-of-N sampling).
@@ -21,13 +21,16 @@ class BestOfN:
 
     keep: int = 1  # best-of-N keeps one
 
-    several_sizes: ClassVar[bool] = True
+    selects = "reward"
+    among_candidates = True
+    several_sizes = True
+    law = "best"
 
     def __post_init__(self) -> None:
         if self.keep < 1:
             raise ValueError(f"keep must be at least 1, not {self.keep}")
 
-    def curate(self, samples: Samples, rewards: Array, tools: object, key: int) -> Selection:
+    def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """Rewards (N,), NaN where unscored."""
         known = np.flatnonzero(scored(samples, rewards, "best_of_n"))
         part = samples.group[known]

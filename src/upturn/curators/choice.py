@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from upturn.curators._helpers import UNSCORED, ranks_within, row_uniform, scored, selection, sizes_within
+from upturn.protocols import Curator, Tools
 from upturn.types import Array, Samples, Selection, objects
 
 
 @dataclass
-class Choice:
+class Choice(Curator):
     """One candidate of each prompt, with probability softmax(reward / temperature): how a Bradley–Terry person picks.
 
     Ferbach et al., NeurIPS 2024, "Self-consuming generative models with curated data provably optimize human
@@ -24,13 +24,16 @@ class Choice:
 
     temperature: float = 1.0  # the paper's softmax has none
 
-    several_sizes: ClassVar[bool] = True
+    selects = "reward"
+    among_candidates = True
+    several_sizes = True
+    law = "odds"
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}; 'best_of_n' always takes the best")
 
-    def curate(self, samples: Samples, rewards: Array, tools: object, key: int) -> Selection:
+    def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """Rewards (N,), NaN where unscored; what each dropped row was up against is in its reason."""
         known = np.flatnonzero(scored(samples, rewards, "choice"))
         gumbel = -np.log(-np.log(row_uniform(samples, key)[known]))

@@ -10,12 +10,12 @@ import numpy as np
 from upturn.curators._helpers import selection
 from upturn.curators._near import NearestKept
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Curator, Tools
 from upturn.types import Array, Samples, Selection, concatenate, objects
 
 
 @dataclass
-class Deduplicate:
+class Deduplicate(Curator):
     """Drops what is equal to an earlier row, and with ``distance`` what is nearer than that to one that is kept.
 
     Equal is equal content; texts are compared only where their prompts have the same text, for a completion is an
@@ -27,6 +27,8 @@ class Deduplicate:
 
     distance: float | None = None  # in units of the features; None: only what is equal
     against_real: bool = False
+
+    selects = "content"
 
     def __post_init__(self) -> None:
         if self.distance is not None and not self.distance > 0:

@@ -8,13 +8,14 @@ import numpy as np
 
 from upturn.curators._helpers import ranks_within, row_uniform, selection, sizes_within
 from upturn.errors import UserError
+from upturn.protocols import Curator, Tools
 from upturn.types import Array, Samples, Selection, objects
 
 _WHY = {"": "nobody voted", "tie": "tied", "bad": "all bad", "corrected": "corrected"}
 
 
 @dataclass
-class Picked:
+class Picked(Curator):
     """The candidate that people chose, one of each prompt; the others are dropped, each with its reason.
 
     A pick of K at temperature 1 is what ``choice`` draws: kept with density p_t * H (Ferbach et al., NeurIPS 2024,
@@ -25,7 +26,11 @@ class Picked:
     Reads the fields "vote" and "rank", which a round that asks people adds. Rewards are not looked at.
     """
 
-    def curate(self, samples: Samples, rewards: Array, tools: object, key: int) -> Selection:
+    selects = "votes"
+    among_candidates = True
+    law = "odds"
+
+    def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """UserError where nobody was asked."""
         if not {"vote", "rank"} <= samples.fields.keys():
             raise UserError("nobody was asked about these samples", where="curator 'picked'",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.curators._helpers import selection
-from upturn.protocols import Tools
+from upturn.protocols import Curator, Tools
 from upturn.types import Array, Samples, Selection, objects
 
 
 @dataclass
-class Subset:
+class Subset(Curator):
     """So many of the samples, chosen by chance; a smaller subset lies within a larger one.
 
     Which ones follows from content and ``draw`` alone: not from the recipe's seed, nor from captions, so that models
@@ -23,9 +23,14 @@ class Subset:
     count: int
     draw: int = 0  # another number, another subset
 
+    selects = "random"
+
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"count is {self.count}: at least one sample has to stay")
+
+    def expected_kept(self, samples: float, prompts: float) -> float:
+        return min(samples, self.count)
 
     def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """Keeps all where there are no more than ``count``."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from upturn.curators._helpers import UNSCORED, number, scored, selection
+from upturn.protocols import Curator, Tools
 from upturn.types import Array, Samples, Selection, objects
+
+_ASSUMED = 0.5  # share that it is expected to keep: it depends on rewards that are not known yet
 
 
 @dataclass
-class Threshold:
+class Threshold(Curator):
     """Keeps rewards of at least ``at_least`` and at most ``at_most``; both limits are kept themselves.
 
     With a verifier's 1 and 0 and ``at_least: 1`` this is rejection sampling (STaR, Zelikman et al., NeurIPS 2022;
@@ -22,7 +24,10 @@ class Threshold:
     at_least: float | None = None
     at_most: float | None = None
 
-    several_sizes: ClassVar[bool] = True
+    selects = "reward"
+    several_sizes = True
+    law = "top"
+    kept_is_assumed = True
 
     def __post_init__(self) -> None:
         if self.at_least is None and self.at_most is None:
@@ -30,7 +35,10 @@ class Threshold:
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise ValueError(f"no reward is at least {self.at_least} and at most {self.at_most}")
 
-    def curate(self, samples: Samples, rewards: Array, tools: object, key: int) -> Selection:
+    def expected_kept(self, samples: float, prompts: float) -> float:
+        return _ASSUMED * samples
+
+    def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """Rewards (N,), NaN where unscored; the reason of a dropped row names its reward and the limit it missed."""
         known = scored(samples, rewards, "threshold")
         kept = known.copy()

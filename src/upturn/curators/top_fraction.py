@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from upturn.curators._helpers import UNSCORED, ranks_within, row_uniform, scored, selection, sizes_within
+from upturn.protocols import Curator, Tools
 from upturn.types import Array, Samples, Selection, objects
 
 
 @dataclass
-class TopFraction:
+class TopFraction(Curator):
     """Keeps the ``fraction`` of scored rows with the highest reward, of the round or of each prompt; ties by key.
 
     Over the round this is the step of ReST (Gulcehre et al. 2023) and of the cross-entropy method with its elite
@@ -23,13 +24,18 @@ class TopFraction:
     fraction: float
     within: Literal["round", "prompt"] = "round"  # easy prompts may fill the whole round; "prompt" keeps each in
 
-    several_sizes: ClassVar[bool] = True
+    selects = "reward"
+    several_sizes = True
+    law = "top"
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be above 0 and at most 1, not {self.fraction}")
 
-    def curate(self, samples: Samples, rewards: Array, tools: object, key: int) -> Selection:
+    def expected_kept(self, samples: float, prompts: float) -> float:
+        return self.fraction * samples
+
+    def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """Rewards (N,), NaN where unscored: dropped as such, and not counted in the fraction."""
         known = np.flatnonzero(scored(samples, rewards, "top_fraction"))
         part = samples.group[known] if self.within == "prompt" else np.zeros(len(known), dtype=np.int64)

@@ -18,7 +18,7 @@ from upturn.loop.assembly import (
     sampling_settings,
 )
 from upturn.loop.checks.captions import caption_of, refuse_captions
-from upturn.loop.checks.curation import AMONG_CANDIDATES, BY_REWARD, PICKED
+from upturn.loop.checks.curation import curator_classes
 from upturn.loop.checks.pairings import (
     check_gate,
     check_mix,
@@ -140,16 +140,17 @@ def _curators(specs: Sequence[Mapping[str, Any]], where: str) -> dict[str, Curat
 def _filtering(recipe: Recipe) -> Filtering | None:
     if recipe.filter is None:
         return None
-    names = [str(spec["name"]) for spec in recipe.filter.curate]
-    if PICKED in names:
-        raise UserError("nobody is asked about real data", where="filter.curate", fix=f"Remove '{PICKED}'.")
-    alone = [name for name in names if name in AMONG_CANDIDATES]
+    curators = curator_classes(recipe.filter.curate)
+    voted = [name for name, curator in curators if curator.selects == "votes"]
+    if voted:
+        raise UserError("annotators do not vote on real data", where="filter.curate", fix=f"Remove '{voted[0]}'.")
+    alone = [name for name, curator in curators if curator.among_candidates]
     if alone:
         raise UserError(
             f"the curator '{alone[0]}' chooses among candidates of one prompt, and real data has one of each",
             where="filter.curate", fix="Use 'threshold', 'top_fraction' or 'deduplicate'.",
         )
-    rewarded = [name for name in names if name in BY_REWARD]
+    rewarded = [name for name, curator in curators if curator.selects == "reward"]
     if rewarded and not recipe.filter.score:
         raise UserError(
             f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="filter.curate",

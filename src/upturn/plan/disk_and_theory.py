@@ -10,7 +10,6 @@ from upturn.loop.tools import where
 from upturn.plan import expected_counts
 from upturn.plan.planner import Planner
 from upturn.theory import Division, Normal, Shares, Verdict, verdict
-from upturn.theory.case import NOT_BY_REWARD
 from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
 _ROW_BYTES = 200  # of ids, prompt and key in a table, about
@@ -54,15 +53,14 @@ def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
     mixing = parts.mixing
     if rounds is None or rounds.count == 0 or rounds.sample is None or mixing is None or mixing.theory is None:
         return None
-    curators = [str(c["name"]) for c in rounds.curate]
     settings = parts.sampling
     real = where(splits.train, rounds.mix.where, "rounds.mix")
     bounded = bool(parts.scorers) and bool(np.isfinite(reward_bounds(parts.scorers)).all())
     count = mixing.real_count(len(real), rounds.mix.real, rounds.count)
     return verdict(
         mixing.theory, synthetic=expected_counts.kept(rounds), real=count, rounds=rounds.count,
-        lam=rounds.mix.lambda_, curator=curators[-1] if curators else "", candidates=rounds.sample.candidates,
-        kept=expected_counts.share_kept(rounds), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
+        lam=rounds.mix.lambda_, selection=expected_counts.selection(rounds), candidates=rounds.sample.candidates,
+        temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
         guidance=float(getattr(settings, "guidance", 1.0) or 1.0), modes=max(2, len(splits.classes) or 10),
         size=rounds.mix.size, bounds=reward_bounds(parts.scorers) if bounded else None,
         start=_start(parts, real, policy),
@@ -72,7 +70,7 @@ def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
 def _start(parts: Assembly, real: Samples, policy: object) -> Normal | Shares | None:
     """The model at round 0 where its family is known, and its rewards can be."""
     family = getattr(policy, "family", "")
-    scored = any(str(c["name"]) not in NOT_BY_REWARD for c in parts.recipe.rounds.curate)  # type: ignore[union-attr]
+    scored = any(curator.law != "independent" for curator in parts.curators.values())
     if not family or (scored and any(models_named(scorer) for scorer, _ in parts.scorers.values())):
         return None
     points = np.asarray(real.content, dtype=np.float64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from upturn.config import components
-from upturn.config.schema import Filter, Mix, Rounds, Sampling
-from upturn.protocols import MixingPolicy
+from upturn.config.schema import Filter, Mix, Rounds
+from upturn.protocols import Curator, MixingPolicy
+from upturn.theory import Selector, selector_of
 
 _ROUNDING = 1e-9  # samples: 0.07 * 100 is 7.000000000000001, and 7 are kept
-UNKNOWN_KEPT = 0.5  # share that a threshold is taken to keep: it depends on rewards that nobody has seen yet
 
 
 def sampled(rounds: Rounds) -> int:
@@ -23,33 +23,41 @@ def kept(rounds: Rounds) -> int:
     if rounds.sample is None:
         return 0
     count = float(sampled(rounds))
-    for spec in rounds.curate:
-        count = _after(count, spec, rounds.sample)
+    for curator in _curators(rounds.curate):
+        count = curator.expected_kept(count, rounds.sample.prompts)
     return max(1, round(count))
+
+
+def selection(rounds: Rounds) -> list[Selector]:
+    """The round's curators in the symbols of the theory, each with the share of what it reads that it should keep."""
+    if rounds.sample is None:
+        return []
+    found, count = [], float(sampled(rounds))
+    for curator in _curators(rounds.curate):
+        left = curator.expected_kept(count, rounds.sample.prompts)
+        found.append(selector_of(curator, left / count))
+        count = left
+    return found
 
 
 def after_filter(asked: Filter, count: int) -> int:
     """How many of ``count`` real samples the filter is expected to keep."""
     left = float(count)
-    for spec in asked.curate:
-        left = math.ceil(_after(left, spec, None) - _ROUNDING)
+    for curator in _curators(asked.curate):
+        left = math.ceil(curator.expected_kept(left, left) - _ROUNDING)
     return max(1, round(left))
 
 
-def _after(count: float, spec: dict[str, object], sample: Sampling | None) -> float:
-    curator = components.make("curator", {k: v for k, v in spec.items() if k != "as"}, "rounds.curate")
-    if sample is not None and spec["name"] in ("choice", "best_of_n", "picked"):
-        return min(count, sample.prompts * getattr(curator, "keep", 1))
-    if spec["name"] == "top_fraction":
-        return count * float(curator.fraction)
-    return count * UNKNOWN_KEPT if spec["name"] == "threshold" else count
+def _curators(specs: Sequence[Mapping[str, object]]) -> list[Curator]:
+    return [components.make("curator", {k: v for k, v in spec.items() if k != "as"}, "rounds.curate") for spec in specs]
 
 
-def guesses(rounds: Rounds) -> list[str]:
-    """What had to be guessed, said once."""
-    if any(spec["name"] == "threshold" for spec in rounds.curate):
-        return [f"a threshold is taken to keep {UNKNOWN_KEPT:.0%} of what it sees"]
-    return []
+def guesses(specs: Sequence[Mapping[str, object]], reader: str) -> list[str]:
+    """A note on each curator whose share kept is assumed; ``reader`` names the part of the recipe that has it."""
+    pairs = zip(specs, _curators(specs), strict=True)
+    assumed = {str(spec["name"]): curator for spec, curator in pairs if curator.kept_is_assumed}
+    return [f"{reader} '{name}' is assumed to keep {curator.expected_kept(1.0, 1.0):.0%} of the samples that it reads"
+            for name, curator in assumed.items()]
 
 
 def votes(rounds: Rounds) -> list[str]:
@@ -67,13 +75,6 @@ def votes(rounds: Rounds) -> list[str]:
         f"{answers * people.seconds / 3600:.1f} person-hours at {people.seconds:g} s each, which no time above holds; "
         f"at least {people.overlap} {'people' if people.overlap > 1 else 'person'}"
     ]
-
-
-def share_kept(rounds: Rounds) -> float | None:
-    """What a curator that keeps a share of the candidates keeps; None for those that choose among them."""
-    if not {c["name"] for c in rounds.curate} & {"threshold", "top_fraction"}:
-        return None
-    return kept(rounds) / sampled(rounds)
 
 
 def mixed(policy: MixingPolicy, mix: Mix, sizes: Sequence[int], rounds: int) -> int:

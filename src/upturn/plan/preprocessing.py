@@ -74,7 +74,8 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
     line = _scoring(measure, len(train), tools)
     kept = expected_counts.after_filter(asked, len(train))
     rows: Array = np.linspace(0, len(train) - 1, kept).astype(np.int64)
-    return train.take(rows), Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT), _guesses(asked)
+    row = Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT)
+    return train.take(rows), row, expected_counts.guesses(asked.curate, "the filter's curator")
 
 
 def spoken(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
@@ -92,12 +93,6 @@ def spoken(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
 
 def _scoring(measure: Callable[[int], object], count: int, tools: Toolbox) -> timing.Line:
     return timing.measuring_line(measure, min(_FILTERED, count), count, loaded=lambda: len(tools.cache))
-
-
-def _guesses(asked: Any) -> list[str]:
-    names = {spec["name"] for spec in asked.curate}
-    found = [f"the filter's threshold is taken to keep {expected_counts.UNKNOWN_KEPT:.0%} of what it sees"]
-    return found if "threshold" in names else []
 
 
 @dataclass

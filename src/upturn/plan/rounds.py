@@ -24,7 +24,7 @@ _FITTED = 0.9  # of the judged groups; the others tell what the reward model is 
 
 def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
     """Adds the rows of all rounds; the real fraction of what makes each round's model, from round 0."""
-    planner.notes += [*expected_counts.guesses(rounds), *expected_counts.votes(rounds)]
+    planner.notes += [*expected_counts.guesses(rounds.curate, "the curator"), *expected_counts.votes(rounds)]
     if rounds.sample is None:
         return _online_rounds(planner, rounds, rounds.train[0])
     return _sampled_rounds(planner, rounds, rounds.sample)

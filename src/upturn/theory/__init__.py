@@ -83,6 +83,7 @@ from upturn.theory.regression import (
     regression_risk_mixed,
     regression_risk_replace,
 )
+from upturn.theory.selection import Selector, selector_of
 from upturn.theory.settling import (
     FixedPoint,
     curated_half_life,
@@ -101,6 +102,7 @@ __all__ = [
     "Moments",
     "Normal",
     "Selected",
+    "Selector",
     "Shares",
     "Statement",
     "Verdict",
@@ -161,6 +163,7 @@ __all__ = [
     "select_best",
     "selected_rounds",
     "selection_intensity",
+    "selector_of",
     "stationary_error",
     "temperature_shrink",
     "tempered_shares",

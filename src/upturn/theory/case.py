@@ -11,13 +11,10 @@ import numpy as np
 import upturn.theory.curation as curation
 import upturn.theory.real_data as real_data
 import upturn.theory.settling as settling
+from upturn.theory.selection import Applied, Selector, applied
 from upturn.types import Array, MixingCase
 
 _ACCUMULATING: tuple[MixingCase, ...] = ("accumulate", "accumulate_subsample")
-ONE_OF_K = ("choice", "best_of_n", "picked")
-BY_ODDS = ("choice", "picked")  # people, too, choose by odds e^r (Luce 1959): that is what the theory calls curation
-FRACTION = ("threshold", "top_fraction")
-NOT_BY_REWARD = ("", "none", "deduplicate")
 _STANDARD_REWARDS = 256  # quantiles of N(0, 1), where no rewards were measured
 
 
@@ -30,9 +27,8 @@ class Case:
     real: int
     rounds: int
     lam: float | None
-    curator: str
+    selection: tuple[Selector, ...]
     candidates: int
-    kept: float | None
     temperature: float
     guidance: float
     modes: int
@@ -82,21 +78,39 @@ class Case:
         return not self.synthetic_only and not (self.accumulates and self.lam is None)
 
     @property
+    def selecting(self) -> list[Applied]:
+        """The curators of the chain that change shares; those at one candidate a prompt, and those that do not look at
+        rewards or votes, change none."""
+        return [step for step in applied(self.selection, self.candidates) if step.selects]
+
+    @property
     def by_reward(self) -> bool:
-        return self.curator not in NOT_BY_REWARD and not (self.curator in ONE_OF_K and self.candidates == 1)
+        return bool(self.selecting)
+
+    @property
+    def only_choice(self) -> Selector | None:
+        """The selector that is all selection of the case, where it draws by the scorers' rewards among all K."""
+        steps = self.selecting
+        if len(steps) != 1 or steps[0].selector.law != "odds" or steps[0].selector.by_votes or steps[0].present < 1:
+            return None
+        return steps[0].selector
 
     @property
     def amplification(self) -> float:
-        """The most that selection can multiply a probability by: K, or 1 / the fraction kept; inf if unknown."""
-        if self.curator in FRACTION:
-            return 1 / self.kept if self.kept else math.inf
-        return float(self.candidates) if self.candidates > 1 else math.inf
+        """The most that the chain can multiply a probability by: the product over its steps; inf if unknown.
+
+        K of one in K, 1 / the share kept of a top share. An upper bound, as one sample need not have the most in each
+        step.
+        """
+        return math.prod(step.amplification for step in self.selecting) if self.selecting else math.inf
 
     @property
     def reward_range(self) -> float:
-        if self.curator != "choice" or (self.rewards is None and self.bounds is None):
+        """Of the rewards, in units of the temperature of the choice; inf where that is not all selection."""
+        choice = self.only_choice
+        if choice is None or (self.rewards is None and self.bounds is None):
             return math.inf
-        return float(np.ptp(np.asarray(self.bounds if self.rewards is None else self.rewards)))
+        return float(np.ptp(np.asarray(self.bounds if self.rewards is None else self.rewards))) / choice.temperature
 
     @property
     def tempered(self) -> float:
@@ -106,14 +120,21 @@ class Case:
 
     @property
     def curated_half_life(self) -> float:
-        """Rounds until curation alone halves the effective number of samples; inf if it does not or nobody can say."""
-        if not self.by_reward:
-            return math.inf
-        if self.curator in FRACTION:
-            return math.log(2) / math.log(self.amplification) if 1 < self.amplification < math.inf else math.inf
-        if self.curator == "best_of_n":
-            return curation.best_of_n_half_life(self.candidates)
-        return settling.curated_half_life(self.supposed_rewards, max(self.candidates, 2))
+        """Rounds until curation alone halves the effective number of samples; inf if it does not or that is unknown.
+
+        The rates (1 / half-life) of the chain's steps add: exact for top shares, where log(1 / share) adds, and an
+        approximation where kinds of selection are mixed.
+        """
+        rate = sum(1 / self._half_life(step) for step in self.selecting)
+        return 1 / rate if rate else math.inf
+
+    def _half_life(self, step: Applied) -> float:
+        if step.selector.law == "top":
+            most = step.amplification
+            return math.log(2) / math.log(most) if 1 < most < math.inf else math.inf
+        if step.selector.law == "best":
+            return curation.best_of_n_half_life(step.amplification)
+        return settling.curated_half_life(self.supposed_rewards / step.selector.temperature, step.amplification)
 
     @property
     def supposed_rewards(self) -> Array:

@@ -32,20 +32,22 @@ def laplace(r: Array) -> tuple[Array, Array, Array]:
 _BEST_OF_HALVES = 4.3110704
 
 
-def choice_kernel(p: Array, r: Array, candidates: float) -> Array:
+def choice_kernel(p: Array, r: Array, candidates: float, missing: float = 0.0) -> Array:
     """(…, m) H(x) = E[K e^{r(x)} / (e^{r(x)} + Σ_{i<K} e^{r(x_i)})], the others drawn from p: how much x is multiplied.
 
     p, r (…, m) on finite supports, one case or many. 1/(a+S) = ∫ e^{-u(a+S)} du turns the expectation into one integral
     over (Σp e^{-u e^r})^{K-1}, here by the trapezoid rule in log u. Ferbach et al., NeurIPS 2024. Checked by
-    enumeration.
+    enumeration. Where each candidate is ``missing`` with this probability (an earlier curator dropped it), it adds 0
+    to the sum S: the factor of each other candidate is missing + (1 - missing) Σp e^{-u e^r}.
     """
     fitness, decay, weights = laplace(r)
     shares = np.asarray(p, dtype=np.float64)
-    others = (shares[..., None, :] @ decay)[..., 0, :] ** (candidates - 1)
+    each = (shares[..., None, :] @ decay)[..., 0, :]
+    others = (missing + (1 - missing) * each if missing else each) ** (candidates - 1)
     return np.asarray(candidates * fitness * (decay @ (weights * others)[..., None])[..., 0])
 
 
-def curated_update(p: Array, r: Array, candidates: int) -> Array:
+def curated_update(p: Array, r: Array, candidates: float) -> Array:
     """(…, m) p·H, curated only, an ideal learner."""
     chosen = np.asarray(p) * choice_kernel(p, r, candidates)
     return np.asarray(chosen / chosen.sum(axis=-1, keepdims=True))
@@ -112,7 +114,7 @@ def mix(reference: Array, chosen: Array, lam: float | Array) -> Array:
     return np.asarray(share * reference + (1 - share) * chosen)
 
 
-def best_of_n_half_life(candidates: int) -> float:
+def best_of_n_half_life(candidates: float) -> float:
     """Rounds until keeping the best of K alone halves the effective number exp(entropy), rewards all distinct.
 
     t rounds keep the best of m = K^t of the start: KL(p_t‖p_0) = log m - 1 + 1/m, which is log 2 at m = 4.311. Checked.

@@ -15,8 +15,8 @@ import numpy as np
 
 import upturn.theory.gaussian as gaussian
 from upturn import seeds
-from upturn.theory.case import BY_ODDS, FRACTION, Case
-from upturn.theory.curation import curated_update
+from upturn.theory.case import Case
+from upturn.theory.selection import after_chain
 from upturn.types import Array
 
 _NODES = 2000  # points that stand for a Gaussian where samples of it are selected; fixed, whitened exactly
@@ -85,29 +85,8 @@ def parts(case: Case, number: int) -> Parts:
 
 
 def chosen(weights: Array, rewards: Array, case: Case) -> Array:
-    """(m,) shares after the case's curator: of candidates with shares ``weights``, infinitely many prompts.
-
-    One of K by softmax or the best of K, or the best fraction of all. What is no selection by reward changes nothing.
-    """
-    if not case.by_reward:
-        return weights
-    if case.curator in BY_ODDS:
-        return curated_update(weights, rewards, case.candidates)
-    if case.curator in FRACTION and not case.kept:
-        return weights
-    order = np.argsort(-rewards, kind="stable")
-    values, first = np.unique(-rewards[order], return_index=True)
-    level = np.searchsorted(values, -rewards)  # (m,) equal rewards are one level: a tie is drawn
-    mass = np.bincount(level, weights=weights, minlength=len(first))
-    above = np.clip(np.concatenate([[0.0], np.cumsum(mass)]), 0.0, 1.0)
-    if case.curator in FRACTION:
-        assert case.kept is not None
-        taken = np.minimum(above / case.kept, 1.0)
-    else:
-        taken = 1 - (1 - above) ** case.candidates
-    gain = np.divide(np.diff(taken), mass, out=np.zeros_like(mass), where=mass > 0)
-    found = weights * gain[level]
-    return np.asarray(found / found.sum())
+    """(m,) shares after the case's curators: :func:`upturn.theory.selection.after_chain`."""
+    return after_chain(weights, rewards, case.selection, case.candidates)
 
 
 def _subsample(case: Case, number: int) -> float:

@@ -106,7 +106,7 @@ def fixed_point_from_rewards(
     return FixedPoint(settled[0], low, high, level, select(tiled[:1])[0] / start)
 
 
-def curated_half_life(rewards: Array, candidates: int, most: int = 1000) -> float:
+def curated_half_life(rewards: Array, candidates: float, most: int = 1000) -> float:
     """Rounds, with fractions, until curation alone halves the effective number exp(entropy) of equally likely samples.
 
     ``rewards`` (m,) of a pool. inf if that takes more than ``most`` rounds. An ideal learner, `choice`, a fixed reward.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +13,8 @@ import upturn.theory.foresight as foresight
 import upturn.theory.gaussian as gaussian
 import upturn.theory.real_data as real_data
 import upturn.theory.settling as settling
-from upturn.theory.case import FRACTION, Case
+from upturn.theory.case import Case
+from upturn.theory.selection import Selector
 from upturn.theory.statements import KEPT_HALF, KEPT_WELL, Level, Statement, Verdict, kind_of, level_of
 from upturn.types import Array, MixingCase
 
@@ -23,15 +25,16 @@ _LOOKED_AHEAD = 3  # times the rounds asked for, where a known model is followed
 
 
 def verdict(
-    policy: MixingCase, *, synthetic: int, real: int, rounds: int, lam: float | None = None, curator: str = "",
-    candidates: int = 1, kept: float | None = None, temperature: float = 1.0, guidance: float = 1.0,
+    policy: MixingCase, *, synthetic: int, real: int, rounds: int, lam: float | None = None,
+    selection: Sequence[Selector] = (), candidates: int = 1, temperature: float = 1.0, guidance: float = 1.0,
     modes: int = 10, size: int | None = None, rewards: Array | None = None,
     bounds: tuple[float, float] | None = None, start: foresight.Normal | foresight.Shares | None = None,
 ) -> Verdict:
     """What to expect of ``rounds`` rounds that each add ``synthetic`` samples (after curation) to ``real`` real ones.
 
     lam         synthetic : real by weight in every round, inf for no real data; None: all samples weigh the same
-    curator     by name; ``candidates`` K of which one is kept; ``kept`` the fraction that threshold, top_fraction keep
+    selection   the curators in the order in which they apply; all of them count
+    candidates  K of each prompt, before curation
     temperature, guidance  of sampling, 1 is unbiased
     modes       equal modes to count losses of (classes)
     size        rows in all that accumulate_subsample trains on; as many as are real where None
@@ -43,8 +46,8 @@ def verdict(
     Raises ValueError for a policy that is not known or counts that make no loop.
     """
     case = Case(
-        policy, synthetic, real, rounds, lam, curator, candidates, kept, temperature, guidance, modes,
-        size, None if rewards is None else np.asarray(rewards, dtype=np.float64), bounds,
+        policy, synthetic, real, rounds, lam, tuple(selection), candidates, temperature, guidance, modes, size,
+        None if rewards is None else np.asarray(rewards, dtype=np.float64), bounds,
     )
     left = foresight.foreseen(case, start, rounds)
     statements = [*_chance(case), *_with_real(case), *_curation(case), *_sampling(case)]
@@ -208,16 +211,16 @@ def _curation(case: Case) -> list[Statement]:
     else:
         text = f"Curated with enough real data: KL(p_t‖p_ref) ≤ {bound:.3g} in every round."
         out = [Statement(text, assumption, {"kl_model_to_reference": bound}, "ok")]
-    if case.curator == "choice" and case.rewards is not None:
-        out.append(_settled(case))
+    if case.only_choice is not None and case.rewards is not None:
+        out.append(_settled(case, case.only_choice.temperature))
     return out
 
 
-def _settled(case: Case) -> Statement:
+def _settled(case: Case, temperature: float) -> Statement:
     """Where measured rewards settle, exactly, on their own support."""
     assert case.rewards is not None
     uniform = np.full(len(case.rewards), 1 / len(case.rewards))
-    there = settling.fixed_point(uniform, case.rewards, case.candidates, case.last_lam)
+    there = settling.fixed_point(uniform, case.rewards / temperature, case.candidates, case.last_lam)
     kl = float(np.sum(there * np.log(there / uniform)))
     gain = float(np.sum((there - uniform) * case.rewards))
     return Statement(
@@ -271,7 +274,7 @@ def _word(case: Case) -> tuple[str, float]:
 
 
 def _rewards_from(case: Case) -> str:
-    if case.curator in FRACTION or case.curator == "best_of_n":
+    if all(step.selector.law != "odds" for step in case.selecting):
         return "all rewards different"
     if case.rewards is not None:
         return "rewards as measured"

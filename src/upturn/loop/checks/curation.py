@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from upturn.config import components
 from upturn.config.schema import Rounds
 from upturn.errors import UserError
+from upturn.protocols import Curator
 
-BY_REWARD = frozenset({"choice", "best_of_n", "threshold", "top_fraction"})
-AMONG_CANDIDATES = frozenset({"choice", "best_of_n"})
-PICKED = "picked"  # the curator that reads what people chose
+
+def curator_classes(specs: Sequence[Mapping[str, Any]]) -> list[tuple[str, type[Curator]]]:
+    """(name, class) of each curator of a recipe, for what its class declares."""
+    return [(str(spec["name"]), components.find("curator", str(spec["name"]))) for spec in specs]
 
 
 def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
@@ -18,13 +21,14 @@ def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
 
     ``fitted``: a reward model is fitted on what people say.
     """
-    rewarded = [c["name"] for c in rounds.curate if c["name"] in BY_REWARD]
+    curators = curator_classes(rounds.curate)
+    rewarded = [name for name, curator in curators if curator.selects == "reward"]
     if rewarded and not rounds.score:
         raise UserError(
             f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="rounds.curate",
             fix="Add 'score:' to the rounds.",
         )
-    single = [name for name in rewarded if name in {"choice", "best_of_n"}]
+    single = [name for name, curator in curators if curator.selects == "reward" and curator.among_candidates]
     if single and candidates < 2:
         raise UserError(
             f"the curator '{single[0]}' chooses among candidates, but there is 1 a prompt",
@@ -48,20 +52,21 @@ def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
 
 def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitted: bool) -> None:
     """What people say is read by somebody, and nothing chooses on top of it."""
-    curators = [str(spec["name"]) for spec in rounds.curate]
+    curators = curator_classes(rounds.curate)
+    voted = [name for name, curator in curators if curator.selects == "votes"]
     people = rounds.people
     if people is None:
-        if PICKED in curators:
-            raise UserError(f"the curator '{PICKED}' reads what people chose, and nobody is asked",
+        if voted:
+            raise UserError(f"the curator '{voted[0]}' reads annotators' votes, and the rounds ask for none",
                             where="rounds.curate", fix="Add 'people:' to the rounds.")
         return
-    again = [name for name in curators if name in AMONG_CANDIDATES]
-    if PICKED in curators and again:
-        raise UserError(f"'{again[0]}' would choose on top of what people chose", where="rounds.curate",
-                        fix=f"Leave one of '{PICKED}' and '{again[0]}'.")
-    if PICKED not in curators and not compare and not fitted:
-        raise UserError("people are asked, and nothing reads what they say", where="rounds.people",
-                        fix=f"Add the curator '{PICKED}', or an objective that compares, such as dpo.")
+    again = [name for name, curator in curators if curator.among_candidates and curator.selects != "votes"]
+    if voted and again:
+        raise UserError(f"'{again[0]}' would select again among what the votes selected", where="rounds.curate",
+                        fix=f"Keep one of '{voted[0]}' and '{again[0]}'.")
+    if not voted and not compare and not fitted:
+        raise UserError("annotators vote, and nothing reads their votes", where="rounds.people",
+                        fix="Add the curator 'picked', or an objective that compares, such as dpo.")
     if people.mode in ("pick", "compare", "rank") and candidates < 2:
         raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 a prompt",
                         where="rounds.sample.candidates", fix="Ask for at least 2.")

@@ -44,14 +44,15 @@ def without(work: Work) -> str:
     """Why rounds of this recipe have no certificate; "" where they have."""
     rounds = work.parts.recipe.rounds
     assert rounds is not None
-    names = [str(spec["name"]) for spec in rounds.curate]
+    curators = list(work.parts.curators.values())
     if rounds.sample is None:
         return "the policy draws while it trains: no candidates of one fixed model are chosen among"
-    if names != ["choice"]:
-        told = f"here it is {', then '.join(names)}" if names else "here nothing is curated"
-        return f"the theory is of the curator 'choice' alone, and {told}"
-    if getattr(work.parts.curators[next(iter(work.parts.curators))], "temperature", 1.0) != 1:
-        return "the theory is of 'choice' at temperature 1"
+    if len(curators) != 1 or (curators[0].law, curators[0].selects) != ("odds", "reward"):
+        names = [str(spec["name"]) for spec in rounds.curate]
+        here = f"here the chain is {', then '.join(names)}" if names else "here nothing is curated"
+        return f"the theory covers the curator 'choice' alone, and {here}"
+    if curators[0].temperature != 1:
+        return "the theory covers 'choice' at temperature 1"
     if rounds.sample.candidates < 2:
         return "one candidate is no choice"
     moving = _moving(work.parts.recipe, work)

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from upturn.loop.stages.context import Work
-from upturn.loop.stages.curate import kept_rows
 from upturn.loop.stages.score import rewards_of
 from upturn.store import tables
-from upturn.theory import verdict
-from upturn.types import Array
+from upturn.theory import selector_of, verdict
+from upturn.types import Array, Samples
 
 _SUPPORT = 256  # rewards that stand for a round's: the cost of a forecast grows with them
 
@@ -28,20 +27,30 @@ def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     if rounds.sample is None or policy is None or mixed is None or "synthetic" not in mixed.counts:
         return None
     samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
-    kept = int(kept_rows(work, unit).sum())
+    left = _left(work, unit, samples)
+    kept = left[-1]
     if kept < 2:
         return None
     settings = work.parts.sampling
-    names = [str(spec["name"]) for spec in rounds.curate]
+    curators = work.parts.curators.values()
+    selection = [selector_of(c, after / before) for c, before, after in zip(curators, left, left[1:], strict=True)]
     found = verdict(
         policy, synthetic=kept, real=int(mixed.counts["real"]), rounds=rounds.count,
-        lam=rounds.mix.lambda_, curator=names[-1] if names else "", candidates=rounds.sample.candidates,
-        kept=kept / len(samples), temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
+        lam=rounds.mix.lambda_, selection=selection, candidates=rounds.sample.candidates,
+        temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
         guidance=float(getattr(settings, "guidance", 1.0) or 1.0), size=rounds.mix.size,
         rewards=_spread(rewards_of(work, unit, samples)),
     )
     assumption = found.statements[-1].assumption
     return {"after": number, "kind": found.kind, "kept": found.kept, "word": found.word, "assumption": assumption}
+
+
+def _left(work: Work, unit: str, samples: Samples) -> list[int]:
+    """How many candidates there were, and how many each curator of the chain left."""
+    if not work.parts.curators:
+        return [len(samples)]
+    selections = tables.read_selections(work.run.unit(unit) / "selections.parquet", samples.ids)
+    return [len(samples), *(int(selection.kept.sum()) for selection in selections)]
 
 
 def _spread(rewards: Array) -> Array | None:
