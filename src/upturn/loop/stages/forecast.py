@@ -33,7 +33,7 @@ def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
         return None
     settings = work.parts.sampling
     curators = work.parts.curators.values()
-    selection = [selector_of(c, after / before) for c, before, after in zip(curators, left, left[1:], strict=True)]
+    selection = [selector_of(c, after / before) for c, before, after in zip(curators, left[:-1], left[1:], strict=True)]
     found = verdict(
         policy, synthetic=kept, real=int(mixed.counts["real"]), rounds=rounds.count,
         lam=rounds.mix.lambda_, selection=selection, candidates=rounds.sample.candidates,

@@ -144,6 +144,7 @@ def fitted(
     Without a mixture the policy learns from what it draws itself.
     """
     from upturn.training import trainer
+    from upturn.training.history import History
     from upturn.training.setup import TrainingSetup
 
     objective = work.parts.objective(spec)
