@@ -17,16 +17,16 @@ from upturn.loop.stages.context import Work
 from upturn.metrics._classified import classes_of
 from upturn.observer import Watch
 from upturn.store.run import Run
-from upturn.studies import runner, study
+from upturn.studies import study_definition, study_runner
 
 EMOJI = ROOT.parent / "shared" / "data" / "emoji"
 
 
 def found(file: str, *only: str) -> Mapping[str, Any]:
     """results.json of a shipped study on the emoji, of all variants or of some; done before, it is only read."""
-    asked = study.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}", f"threads={cores()}"])
+    asked = study_definition.load(ROOT / "recipes" / "studies" / file, [f"data.path={EMOJI}", f"threads={cores()}"])
     asked = asked.only(only) if only else asked
-    folder = runner.conduct(asked, RUNS, Lines())
+    folder = study_runner.conduct(asked, RUNS, Lines())
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
 

@@ -13,7 +13,7 @@ from upturn.embeddings.inference import forwarded
 from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
 from upturn.observer import Watch
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Samples
 
@@ -40,8 +40,8 @@ def rounds_of(done: Run, numbers: Sequence[int]) -> tuple[Array, list[Round]]:
     found = []
     for number in numbers:
         unit = done.unit(f"rounds/{number:03d}")
-        samples = tables.read_samples(unit / "samples.parquet")
-        kept = tables.read_selections(unit / "selections.parquet", samples.ids)[-1].kept
+        samples = parquet_tables.read_samples(unit / "samples.parquet")
+        kept = parquet_tables.read_selections(unit / "selections.parquet", samples.ids)[-1].kept
         candidates = int(samples.candidate.max()) + 1
         found.append(Round(named(samples).reshape(-1, candidates), kept.reshape(-1, candidates)))
     return named(work.tools.train), found

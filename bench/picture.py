@@ -12,13 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from upturn.runs import status
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 
 
 def strip(run: Run, unit: str) -> np.ndarray:
     """The unit's grid as one picture: a row a class, its candidates side by side, a dark line between."""
-    samples = tables.read_samples(run.unit(unit) / "grid.parquet")
+    samples = parquet_tables.read_samples(run.unit(unit) / "grid.parquet")
     rows = []
     for group in range(int(samples.group.max()) + 1):
         cells = [np.pad(255 - c[:, :, 0], 1, constant_values=255) for c in samples.content[samples.group == group]]

@@ -8,7 +8,7 @@ import time
 from common import RUNS, say
 
 from upturn import report
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 from upturn.lab.experiments import _claims
 from upturn.lab.experiments import digits as lab
 
@@ -22,7 +22,7 @@ SETTINGS = {"seed": 1} | {
 def test_the_claims_of_the_slides() -> None:
     folder = RUNS / "lab-digits"
     began = time.perf_counter()
-    found = runner.conduct("digits", SETTINGS, folder)
+    found = experiment_runner.conduct("digits", SETTINGS, folder)
     took = time.perf_counter() - began
     page = report.write_lab(folder)
     say("lab digits, page", page.name)

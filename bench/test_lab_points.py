@@ -18,7 +18,7 @@ from common import RUNS, say
 from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 from upturn.lab.experiments import _shapes as shapes
 from upturn.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop
 from upturn.models.points import Points as Model
@@ -101,7 +101,7 @@ def test_twenty_retrainings() -> None:
     if not WHOLE:
         shutil.rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
-    found = runner.conduct("points", small, folder, workers=2)
+    found = experiment_runner.conduct("points", small, folder, workers=2)
     say("points: wall seconds of this call", f"{time.perf_counter() - began:.0f}")
     say("points: seconds of all stacks, halved for two processes", f"{found['seconds'] / 2:.0f}")
     last = found["settings"]["rounds"]

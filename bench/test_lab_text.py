@@ -11,7 +11,7 @@ import pytest
 from common import RUNS, say
 
 from upturn import report
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 from upturn.lab.experiments import text as lab
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "tinyshakespeare"
@@ -28,7 +28,7 @@ NEAR_ZERO = 0.2  # of the slope under replace: what is added to everything writt
 def test_replace_climbs_and_accumulate_does_not() -> None:
     folder = RUNS / "lab-text"
     began = time.perf_counter()
-    found = runner.conduct("text", {"text": str(DATA), **SETTINGS}, folder)
+    found = experiment_runner.conduct("text", {"text": str(DATA), **SETTINGS}, folder)
     took = time.perf_counter() - began
     page = report.write_lab(folder)
     say("lab text, page", page.name)

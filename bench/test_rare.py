@@ -17,7 +17,7 @@ from upturn.config import recipe
 from upturn.embeddings.inference import forwarded
 from upturn.loop.assemble import assemble
 from upturn.runs.status import RunStatus
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.training.standalone import trained
 from upturn.types import Array, Samples, concatenate
@@ -61,9 +61,9 @@ def test_the_chosen_pictures_themselves(seed: int) -> None:
     """The same number of the same candidates, the same beginnings of the student; intervals are over trainings."""
     done, _ = arm(seed, "chosen by feedback")
     unit = done.unit("rounds/001")
-    made = tables.read_samples(unit / "samples.parquet")
-    kept = np.flatnonzero(tables.read_selections(unit / "selections.parquet", made.ids)[-1].kept)
-    real = tables.read_samples(done.unit("data") / "samples.parquet")
+    made = parquet_tables.read_samples(unit / "samples.parquet")
+    kept = np.flatnonzero(parquet_tables.read_selections(unit / "selections.parquet", made.ids)[-1].kept)
+    real = parquet_tables.read_samples(done.unit("data") / "samples.parquet")
     split = real.fields["split"].astype(str)
     train, held_out = real.take(split == "train"), real.take(split == "held_out")
     sizes = np.bincount(train.labels)

@@ -21,7 +21,7 @@ from test_models_text import GPT2, LLAMA, NEOX, built, worked
 from helpers.small_recipes import POINTS, small
 from upturn import seeds
 from upturn.adapter_layers import injection
-from upturn.adapters import _ranks, _targets
+from upturn.adapters import _rank_importance, _targets
 from upturn.adapters._entry import AtEntry
 from upturn.adapters.adalora import Adalora
 from upturn.adapters.dora import Dora
@@ -32,8 +32,8 @@ from upturn.adapters.lora import Lora
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.export import run as exports
-from upturn.export import weights as merging
+from upturn.export import model_export as merging
+from upturn.export import run_export as exports
 from upturn.loop import loop
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.models.pixels import Pixels
@@ -375,7 +375,7 @@ def test_adalora_gives_ranks_where_they_count(kind: str, tmp_path: Path) -> None
     model, adapter = made(kind), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.3)
     totals = []
     for _ in fit(model, kind, adapter, 30):
-        layers = [layer for _, layer in _ranks.ranked(model.module, "adalora")]
+        layers = [layer for _, layer in _rank_importance.ranked(model.module, "adalora")]
         totals.append(sum(int(layer.importance.kept.sum()) for layer in layers))
         pruned = [layer.lora_E["adalora"][~layer.importance.kept] for layer in layers]
         assert all(bool((value == 0).all()) for value in pruned)
@@ -398,7 +398,7 @@ def test_adalora_agrees_with_peft_on_the_same_gradients() -> None:
     adapter.attach(model, 20, 1)
     config = model.module.peft_config["adalora"]
     theirs = RankAllocator(model.module, config, "adalora")
-    layers = [layer for _, layer in _ranks.ranked(model.module, "adalora")]
+    layers = [layer for _, layer in _rank_importance.ranked(model.module, "adalora")]
     own = list(injection.tensors(model.module, "adalora").values())
     draw = torch.Generator().manual_seed(4)
     for step in range(1, 16):
@@ -412,13 +412,14 @@ def test_adalora_agrees_with_peft_on_the_same_gradients() -> None:
         adapter.after_step(model, step)
         if pattern is not None:
             ours = [layer.importance.kept.tolist() for layer in layers]
-            assert ours == [pattern[f"{path}.lora_E.adalora"] for path, _ in _ranks.ranked(model.module, "adalora")]
-    assert sum(map(sum, ours)) == _ranks.budget(15, 2, 16, 4 * len(layers), 2 * len(layers)) < 4 * len(layers)
+            ranked = _rank_importance.ranked(model.module, "adalora")
+            assert ours == [pattern[f"{path}.lora_E.adalora"] for path, _ in ranked]
+    assert sum(map(sum, ours)) == _rank_importance.budget(15, 2, 16, 4 * len(layers), 2 * len(layers)) < 4 * len(layers)
 
 
 def test_budget_is_a_cubic_between_its_ends() -> None:
-    assert [_ranks.budget(step, 10, 60, 120, 80) for step in (1, 10, 60, 61, 99)] == [120, 120, 80, 80, 80]
-    assert _ranks.budget(35, 10, 60, 120, 80) == 80 + 40 // 8
+    assert [_rank_importance.budget(step, 10, 60, 120, 80) for step in (1, 10, 60, 61, 99)] == [120, 120, 80, 80, 80]
+    assert _rank_importance.budget(35, 10, 60, 120, 80) == 80 + 40 // 8
 
 
 def test_equal_ranks_never_lose_more_than_the_budget() -> None:
@@ -427,7 +428,7 @@ def test_equal_ranks_never_lose_more_than_the_budget() -> None:
     for parameter in adapter.parameters(model):
         parameter.grad = torch.zeros_like(parameter)
     adapter.after_step(model, 1)
-    layers = [layer for _, layer in _ranks.ranked(model.module, "adalora")]
+    layers = [layer for _, layer in _rank_importance.ranked(model.module, "adalora")]
     assert sum(int(layer.importance.kept.sum()) for layer in layers) == 2 * len(layers)
 
 
@@ -435,7 +436,7 @@ def test_orthogonality_acts() -> None:
     """The penalty is the formula, and training on it alone brings P and Q to orthogonality."""
     model, adapter = made("llama"), Adalora(rank=2, orthogonality=0.7)
     adapter.attach(model, 400, 1)
-    layers = [layer for _, layer in _ranks.ranked(model.module, "adalora")]
+    layers = [layer for _, layer in _rank_importance.ranked(model.module, "adalora")]
     expected = []
     for layer in layers:
         a, b = (getattr(layer, part)["adalora"].detach().double().numpy() for part in ("lora_A", "lora_B"))

@@ -58,12 +58,12 @@ def test_sample_depends_on_the_seed_alone(runs: Path, tmp_path: Path) -> None:
 
 
 def test_trace_and_export(runs: Path, tmp_path: Path) -> None:
-    from upturn.store import tables
+    from upturn.store import parquet_tables
 
-    samples = tables.read_samples(runs / "gaussian" / "rounds" / "002" / "samples.parquet")
+    samples = parquet_tables.read_samples(runs / "gaussian" / "rounds" / "002" / "samples.parquet")
     up = json.loads(invoke("trace", "gaussian", samples.ids[0], "--runs", runs, "--json"))
     assert "rounds/001" in json.dumps(up) or "rounds/000" in json.dumps(up)
-    real = tables.read_samples(runs / "gaussian" / "data" / "samples.parquet")
+    real = parquet_tables.read_samples(runs / "gaussian" / "data" / "samples.parquet")
     row = int((real.fields["split"].astype(str) == "train").argmax())
     down = invoke("trace", "gaussian", real.ids[row], "--down", "--runs", runs)
     assert "rounds/003" in down

@@ -24,7 +24,7 @@ from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.models.text_to_image import TextToImage
 from upturn.observer import Watch
-from upturn.store import png, tables
+from upturn.store import parquet_tables, png
 from upturn.store.checkpoints import tree_hash
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
@@ -101,9 +101,9 @@ def test_buckets_that_cannot_be_are_refused(fields: dict[str, Any], says: str, t
 def test_the_store_gives_pictures_of_several_sizes_back_bit_for_bit(tmp_path: Path) -> None:
     samples = drawn(9)
     assert samples.content.dtype == object
-    tables.write_samples(tmp_path / "samples.parquet", samples)
-    again = tables.read_samples(tmp_path / "samples.parquet")
-    parts = list(tables.iterate_samples(tmp_path / "samples.parquet", 2))
+    parquet_tables.write_samples(tmp_path / "samples.parquet", samples)
+    again = parquet_tables.read_samples(tmp_path / "samples.parquet")
+    parts = list(parquet_tables.iterate_samples(tmp_path / "samples.parquet", 2))
     joined = concatenate(parts)
     for back in (again, joined):
         assert all(np.array_equal(a, b) and b.dtype == np.uint8
@@ -282,18 +282,18 @@ def asked(data: Path, *settings: str) -> Recipe:
 
 def test_a_run_learns_from_them_and_draws_the_sizes_it_is_asked_for(data: Path, tmp_path: Path) -> None:
     run = loop.run(asked(data), tmp_path, Watch())
-    real = tables.read_samples(run.folder / "data" / "samples.parquet")
+    real = parquet_tables.read_samples(run.folder / "data" / "samples.parquet")
     sizes = Counter(row.shape for row in real.content)
     assert set(sizes) == {(16, 16, 3), (8, 32, 3), (32, 8, 3)}
-    made = tables.read_samples(run.folder / "rounds" / "001" / "samples.parquet")
+    made = parquet_tables.read_samples(run.folder / "rounds" / "001" / "samples.parquet")
     assert made.content.shape[1:] == (8, 32, 3)
-    shown = tables.read_samples(run.folder / "rounds" / "001" / "evaluation.parquet")
+    shown = parquet_tables.read_samples(run.folder / "rounds" / "001" / "evaluation.parquet")
     assert shown.content.shape[1:] == (32, 8, 3)
-    mixture = tables.read_mixture(run, run.folder / "rounds" / "001" / "mixture.parquet")
+    mixture = parquet_tables.read_mixture(run, run.folder / "rounds" / "001" / "mixture.parquet")
     assert {row.shape for row in mixture.samples.content} >= set(sizes)
     told = json.loads((run.folder / "rounds" / "001" / "metrics.json").read_text())
     assert told["held_out_loss"]["value"] > 0 and told["reward"]["n"] == 4
-    used = tables.read_mixture(run, run.folder / "rounds" / "000" / "tune" / "mixture.parquet").samples
+    used = parquet_tables.read_mixture(run, run.folder / "rounds" / "000" / "tune" / "mixture.parquet").samples
     steps = run.done("rounds/000/tune", "train").info["steps"]  # type: ignore[union-attr]
     assert steps == sum(math.ceil(n / 4) for n in Counter(row.shape for row in used.content).values())
     train = real.take(real.fields["split"].astype(str) == "train")

@@ -17,7 +17,7 @@ from upturn.data.captioning import captioned
 from upturn.data.mixer import Mixer
 from upturn.data.mixing.replace import Replace
 from upturn.errors import UserError
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Prompt, Samples, Splits, objects, real_samples, synthetic_samples
 
 ROWS = [
@@ -194,8 +194,8 @@ def test_empty_captions_are_counted_unless_they_were_asked_for() -> None:
 
 def test_several_captions_survive_the_store_and_the_mixture(tmp_path: Path) -> None:
     made, _ = run({"name": "tags", "column": "words"})
-    tables.write_samples(tmp_path / "s.parquet", made)
-    back = tables.read_samples(tmp_path / "s.parquet")
+    parquet_tables.write_samples(tmp_path / "s.parquet", made)
+    back = parquet_tables.read_samples(tmp_path / "s.parquet")
     assert back.fields["captions"].tolist() == made.fields["captions"].tolist()
     assert all(isinstance(own, tuple) for own in back.fields["captions"])
     drawn = synthetic_samples("image", made.content[:2], made.prompts[:2], np.array([[5], [6]]), "m")
@@ -350,7 +350,7 @@ def test_captions_that_nothing_reads_are_refused() -> None:
 
 def test_several_strategies_are_refused_by_a_run_and_survive_the_yaml() -> None:
     from upturn.loop.assemble import assemble
-    from upturn.loop.checks.captions import caption_strategies
+    from upturn.loop.checks.caption_strategy import caption_strategies
 
     policy = "models.policy={name: text_to_image, config: {}}"
     asked = recipe.parse(RECIPE, "r", ["captions=[empty, {name: fixed, text: x}]", policy])

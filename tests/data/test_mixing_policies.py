@@ -18,7 +18,7 @@ from upturn.loop.assemble import assemble
 from upturn.loop.loop import run
 from upturn.plan.disk_and_theory import foresee
 from upturn.protocols import MixingPolicy
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import REAL, SYNTHETIC, Array, MixingCase, Prompt, real_samples
 
 OWN = f"{__name__}:LastTwo"
@@ -103,8 +103,8 @@ def test_a_policy_of_ones_own_is_used_by_its_name_in_a_recipe(tmp_path: Path) ->
     assert parts.mixing == LastTwo(span=2)
     assert foresee(parts, parts.source.load(), parts.model("policy")) is None  # the theory has no such case
     done = run(given, tmp_path / "own")
-    found = tables.read_mixture(done, done.unit("rounds/003") / "mixture.parquet").samples
-    kept = [set(tables.read_samples(done.unit(f"rounds/{n:03d}") / "samples.parquet").ids) for n in (1, 2, 3)]
+    found = parquet_tables.read_mixture(done, done.unit("rounds/003") / "mixture.parquet").samples
+    kept = [set(parquet_tables.read_samples(done.unit(f"rounds/{n:03d}") / "samples.parquet").ids) for n in (1, 2, 3)]
     assert [bool(kept[n] & set(found.ids)) for n in range(3)] == [False, True, True]
 
 

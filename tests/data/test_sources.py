@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from upturn.config import components
-from upturn.data.sources._arithmetic import decimal, tokens, work_out
+from upturn.data.sources._arithmetic_steps import decimal, tokens, work_out
 from upturn.data.sources._chunks import pieces
 from upturn.data.sources.equations import different_equations
 from upturn.data.split import assert_no_leak, check_leakage, content_keys, normalised, shares, split_by_content

@@ -11,10 +11,10 @@ from test_loop_modalities import TEXT
 
 from helpers.small_recipes import small
 from upturn.data.groups import by_reward
-from upturn.export import weights
-from upturn.export.run import export
+from upturn.export import model_export
+from upturn.export.run_export import export
 from upturn.loop import loop
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 
 
@@ -33,8 +33,8 @@ def test_groups_of_a_run_train_trl_unchanged(run: Run, tmp_path: Path) -> None:
     export(run, "preferences", tmp_path / "out")
     files = sorted(str(path) for path in (tmp_path / "out").rglob("*") if path.suffix in (".jsonl", ".parquet"))
     pairs = load_dataset("json" if files[0].endswith("jsonl") else "parquet", data_files=files, split="train")
-    samples = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
-    rewards = tables.read_scores(run.unit("rounds/001") / "scores.parquet", samples.ids)["length"].values
+    samples = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    rewards = parquet_tables.read_scores(run.unit("rounds/001") / "scores.parquet", samples.ids)["length"].values
     telling = by_reward(samples, rewards, 2).ranks.max(axis=1) > 1
     assert {"prompt", "chosen", "rejected"} <= set(pairs.column_names) and len(pairs) >= int(telling.sum()) > 0
     folder = run.unit("rounds/000/pretrain") / "model"
@@ -59,7 +59,7 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
     from upturn.loop.assembly import load_model
 
     unit = run.unit("rounds/001")
-    samples = tables.read_samples(unit / "samples.parquet").take(range(12))
+    samples = parquet_tables.read_samples(unit / "samples.parquet").take(range(12))
     parts = assemble(small(TEXT, "rounds.train.adapter={name: lora, rank: 4, adapter_name: preferences}"))
     ours = load_model(parts, "policy", unit / "model", "x")
     batch = ours.encode(samples)
@@ -69,7 +69,7 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
         base = AutoModelForCausalLM.from_pretrained(unit / "model")
         plain = base(batch["tokens"][:, :-1]).logits.log_softmax(-1)
         adapted = PeftModel.from_pretrained(base, str(unit / "model" / "adapters" / "preferences")).eval()
-        weights.write(run, "rounds/001", tmp_path / "merged")
+        model_export.write(run, "rounds/001", tmp_path / "merged")
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
         for model in (adapted, merged):
             found = model(batch["tokens"][:, :-1]).logits.log_softmax(-1)
@@ -86,7 +86,7 @@ def test_pain_7_rows_of_a_batch_do_not_see_each_other(run: Run) -> None:
 
     model = load_model(assemble(small(TEXT)), "policy", run.unit("rounds/000/pretrain") / "model", "x")
     model.module.double().train()
-    samples = tables.read_samples(run.unit("rounds/001") / "samples.parquet").take(range(6))
+    samples = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet").take(range(6))
     batch = model.encode(samples)
 
     def gradient(rows: list[list[int]]) -> torch.Tensor:

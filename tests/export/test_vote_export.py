@@ -16,10 +16,10 @@ from upturn.annotation.statistics.aggregation import by_majority
 from upturn.data.sources.preferences import Preferences
 from upturn.data.voted import votes_of_groups
 from upturn.errors import UserError
-from upturn.export import run as exports
-from upturn.export import votes as vote_files
+from upturn.export import run_export as exports
+from upturn.export import vote_files
 from upturn.export.preferences_voted import votes_so_far, write_voted
-from upturn.export.votes import read_votes, write_votes
+from upturn.export.vote_files import read_votes, write_votes
 from upturn.store.run import Run
 from upturn.types import Samples, Votes, concatenate
 

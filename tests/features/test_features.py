@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from upturn.config import components
-from upturn.embeddings.images import coloured, prepared
+from upturn.embeddings.image_tensors import coloured, prepared
 from upturn.errors import UserError
 from upturn.features._local_encoder import preparation
 from upturn.models.classifier import Classifier

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from upturn.web.app import create
-from upturn.web.state import Booth
+from upturn.web.server_state import Booth
 
 
 def fuzz(booth: Booth, token: str | None, examples: int, seed: int) -> Counter[int]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = [
-    "upturn.loop.loop", "upturn.training.trainer", "upturn.store.catalog", "upturn.store.tables", "pyarrow.parquet",
-    "sklearn.datasets",
+    "upturn.loop.loop", "upturn.training.trainer", "upturn.store.catalog", "upturn.store.parquet_tables",
+    "pyarrow.parquet", "sklearn.datasets",
 ]
 _CONTEXT.set_forkserver_preload(_MODULES)
 

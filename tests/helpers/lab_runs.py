@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 
 
 def lab(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
     """The results of an experiment with "checks", the rows of its table."""
-    return runner.conduct(name, settings, folder, workers=1)
+    return experiment_runner.conduct(name, settings, folder, workers=1)
 
 
 def failed(result: dict[str, Any]) -> list[dict[str, Any]]:

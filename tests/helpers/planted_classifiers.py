@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Prompt, Splits, real_samples
 
@@ -38,7 +38,7 @@ class Planted:
         count = round(self.share * self.n)
         points = real_points(self.n - count, self.seed)
         if count:
-            made = tables.read_samples(Run.open(Path(self.run)).unit("rounds/001") / "samples.parquet").content
+            made = parquet_tables.read_samples(Run.open(Path(self.run)).unit("rounds/001") / "samples.parquet").content
             draw = np.random.default_rng(self.seed + 1)
             picked = made[draw.choice(len(made), count, replace=False)]
             points = np.concatenate([points, (picked + 0.1 * draw.standard_normal(picked.shape)).astype(np.float32)])

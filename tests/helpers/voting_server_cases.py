@@ -16,11 +16,11 @@ import numpy as np
 from upturn.annotation.content import Shelf
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.tasks import Question, tasks_of
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, synthetic_samples
+from upturn.web.server_state import Booth
 from upturn.web.sessions import Limits, Rate, Rates
-from upturn.web.state import Booth
 
 RECIPE = "name: voted\n"
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> & more"
@@ -54,15 +54,15 @@ def keys(prompts: int, candidates: int) -> Array:
     return np.arange(prompts * candidates).reshape(prompts, candidates)
 
 
-def made_run(folder: Path, samples: Samples, unit: str = "rounds/001", table: str = tables.SAMPLES) -> Run:
+def made_run(folder: Path, samples: Samples, unit: str = "rounds/001", table: str = parquet_tables.SAMPLES) -> Run:
     """A run whose unit holds these samples; made where there is none."""
     new = not (folder / "run.json").exists()
     run = Run.create(folder, RECIPE, {}) if new else Run.open(folder)
     if new:
         with run.commit("data", "load", {"classes": [f"digit {i}" for i in range(10)]}):
             pass
-    with run.commit(unit, "sample" if table == tables.SAMPLES else "evaluate") as out:
-        tables.write_samples(out.path / table, samples)
+    with run.commit(unit, "sample" if table == parquet_tables.SAMPLES else "evaluate") as out:
+        parquet_tables.write_samples(out.path / table, samples)
     run.close()
     return run
 

@@ -17,7 +17,7 @@ from upturn import report, theory
 from upturn.cli import app
 from upturn.config import components
 from upturn.errors import RunError, UserError
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Experiment, State, setting, source
 from upturn.lab.rows import Formula, Row, judged, measured
 from upturn.observer import Watch
@@ -95,35 +95,35 @@ class Seen(Watch):
 
 
 def test_a_class_of_ones_own_runs_and_its_page_says_what_came_out(tmp_path: Path) -> None:
-    found = runner.conduct(COIN, FEW, tmp_path, workers=1)
+    found = experiment_runner.conduct(COIN, FEW, tmp_path, workers=1)
     assert found["agree"] and found["tested"] == 6 and found["largest_z"] <= 4
     rows = read_table(tmp_path / "table.parquet").to_pylist()
     assert [(row["n"], row["round"]) for row in rows] == [(n, t) for n in (10, 50) for t in (1, 2, 3)]
     page = report.write_lab(tmp_path).read_text(encoding="utf-8")
     assert "A coin" in page and "The formula holds: 6 checks" in page and "n = 50" in page
-    bad = runner.conduct(COIN, {**FEW, "wrong": 0.05}, tmp_path / "bad", workers=1)
+    bad = experiment_runner.conduct(COIN, {**FEW, "wrong": 0.05}, tmp_path / "bad", workers=1)
     assert not bad["agree"] and bad["verdict"][0]["failed"] == 6
     assert "1 of 1 formula left by the simulation" in report.write_lab(tmp_path / "bad").read_text(encoding="utf-8")
 
 
 def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
     seen = Seen()
-    runner.conduct(COIN, {**FEW, "n": [10]}, tmp_path, seen, 1)
+    experiment_runner.conduct(COIN, {**FEW, "n": [10]}, tmp_path, seen, 1)
     assert len(seen.stacks) == 1
-    runner.conduct(COIN, FEW, tmp_path, seen, 1)  # a value more: only its cell
+    experiment_runner.conduct(COIN, FEW, tmp_path, seen, 1)  # a value more: only its cell
     assert len(seen.stacks) == 2
-    runner.conduct(COIN, {**FEW, "rounds": 4}, tmp_path, seen, 1)  # another setting: all cells
+    experiment_runner.conduct(COIN, {**FEW, "rounds": 4}, tmp_path, seen, 1)  # another setting: all cells
     assert len(seen.stacks) == 4
-    again = runner.conduct(COIN, FEW, tmp_path, seen, 1)
-    new = runner.conduct(COIN, FEW, tmp_path / "new", workers=1)
+    again = experiment_runner.conduct(COIN, FEW, tmp_path, seen, 1)
+    new = experiment_runner.conduct(COIN, FEW, tmp_path / "new", workers=1)
     assert len(seen.stacks) == 4 and again["checks"] == new["checks"]
 
 
 def test_what_a_failure_leaves_is_kept(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError):
-        runner.conduct(COIN, {**FEW, "n": [10, -1]}, tmp_path, workers=1)
+        experiment_runner.conduct(COIN, {**FEW, "n": [10, -1]}, tmp_path, workers=1)
     seen = Seen()
-    runner.conduct(COIN, FEW, tmp_path, seen, 1)
+    experiment_runner.conduct(COIN, FEW, tmp_path, seen, 1)
     assert seen.stacks == ["stack 2 of 2"]
 
 
@@ -134,43 +134,43 @@ def test_only_the_last_state_is_kept_and_none_of_what_is_done(
     def states(folder: Path) -> list[str]:
         return sorted(path.name for path in folder.rglob("state-*"))
 
-    whole = runner.conduct("test_lab:Walk", {}, tmp_path / "whole", workers=1)
+    whole = experiment_runner.conduct("test_lab:Walk", {}, tmp_path / "whole", workers=1)
     assert states(tmp_path / "whole") == []
     monkeypatch.setattr(Walk, "stops", 4)
     with pytest.raises(FloatingPointError):
-        runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
+        experiment_runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
     assert states(tmp_path / "broken") == ["state-0003.safetensors"]
     left = next((tmp_path / "broken").rglob("state-0003*"))
     (left.parent / "state-0002.safetensors").write_bytes(left.read_bytes())  # a kill came before it was deleted
     left.rename(left.with_suffix(".gone"))
     with pytest.raises(RunError, match="missing"):
-        runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
+        experiment_runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
     left.with_suffix(".gone").rename(left)
     monkeypatch.setattr(Walk, "stops", 0)
-    assert runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)["checks"] == whole["checks"]
+    assert experiment_runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)["checks"] == whole["checks"]
     assert states(tmp_path / "broken") == []
     left.write_bytes(b"")  # or before the last of what is done was
-    runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
+    experiment_runner.conduct("test_lab:Walk", {}, tmp_path / "broken", workers=1)
     assert states(tmp_path / "broken") == []
     rows = read_table(tmp_path / "broken" / "table.parquet").to_pylist()
     assert rows == read_table(tmp_path / "whole" / "table.parquet").to_pylist() and len(rows) == 10
 
 
 def test_processes_make_the_same_table_and_tell_of_a_failure(tmp_path: Path) -> None:
-    one, two = (runner.conduct("categorical", {
+    one, two = (experiment_runner.conduct("categorical", {
         "policy": ["replace", "accumulate"], "replicas": 50, "rounds": 3, "n": [20],
     }, tmp_path / str(count), workers=count) for count in (1, 2))
     assert one["checks"] == two["checks"]
     with pytest.raises(RunError, match="cannot be tossed"):
-        runner.conduct(COIN, {**FEW, "n": [-1, -2]}, tmp_path / "bad", workers=2)
+        experiment_runner.conduct(COIN, {**FEW, "n": [-1, -2]}, tmp_path / "bad", workers=2)
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
     for settings in ({"m": 3}, {"n": ["many"]}, {"n": []}):
         with pytest.raises(UserError):
-            runner.conduct(COIN, settings, tmp_path, workers=1)
+            experiment_runner.conduct(COIN, settings, tmp_path, workers=1)
     with pytest.raises(UserError):
-        runner.conduct(COIN, FEW, tmp_path, workers=0)
+        experiment_runner.conduct(COIN, FEW, tmp_path, workers=0)
 
 
 def test_a_bound_is_left_on_one_side_only() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from upturn.errors import UserError
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 from upturn.lab.experiments import _claims, _digits
 from upturn.lab.experiments import digits as lab
 
@@ -131,7 +131,7 @@ def test_the_interval_is_student_s() -> None:
 
 def test_a_lost_round_is_done_again_alike(quick: None) -> None:
     """A loop thrown away after retraining 1 goes on from its state: shares, rewards and pictures are the same."""
-    experiment = runner.make("digits", TINY)
+    experiment = experiment_runner.make("digits", TINY)
     cells = experiment.stacks()[0]
     assert [cell["lam"] for cell in cells] == [math.inf, math.inf, 0.5, 0.5]
     assert [cell["scale"] for cell in cells] == [15, 0, 15, 0]
@@ -148,7 +148,7 @@ def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
     """λ = ∞ reads no real picture, λ = 1/2 two of three: the shares of a training's draws."""
     from upturn.lab.experiments._picked import Loop
 
-    experiment = runner.make("digits", TINY)
+    experiment = experiment_runner.make("digits", TINY)
     loop = Loop(experiment, experiment.stacks()[0], {})  # type: ignore[arg-type]
     assert loop.share == pytest.approx([0, 0, 0, 0, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
     loop.turn(0)
@@ -160,7 +160,7 @@ def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
 def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
     from upturn import report
 
-    found = runner.conduct("digits", TINY, tmp_path, workers=1)
+    found = experiment_runner.conduct("digits", TINY, tmp_path, workers=1)
     assert {row["quantity"] for row in found["checks"]} >= {lab.REWARD, lab.ENTROPY, "settled share of 9", "share of 0"}
     assert 2 <= len(found["sentences"]) <= 4  # of two λ, what holds and what does not
     page = report.write_lab(tmp_path).read_text(encoding="utf-8")
@@ -176,7 +176,7 @@ def test_the_judge_s_temperature_divides_its_logits(quick: None) -> None:
 
 def test_picks_by_chance_are_what_others_are_compared_with(quick: None) -> None:
     """No fixed point is asked of them, and they are no claim; what is beyond them is so by repetition."""
-    found = runner.make("digits", TINY)
+    found = experiment_runner.make("digits", TINY)
     rows = [row for chunk in found.chunks(found.stacks()[0], 0, {}) for row in chunk.rows]
     assert {row.cell for row in rows if row.formula == "fixed_point"} == {2}
     beyond = {row.cell for row in rows if lab.BEYOND in row.quantity}
@@ -191,7 +191,7 @@ def test_a_scale_of_zero_picks_by_chance(quick: None) -> None:
     """A vast scale picks the greatest reward of every K, zero any of them: 400 picks, within 4.5 standard errors."""
     from upturn.lab.experiments._picked import Loop
 
-    experiment = runner.make("digits", {**TINY, "n": 400})
+    experiment = experiment_runner.make("digits", {**TINY, "n": 400})
     loop = Loop(experiment, experiment.stacks()[0], {})  # type: ignore[arg-type]
     made = np.random.default_rng(0).integers(0, 256, size=(1600, 64), dtype=np.uint8)
     groups = made.reshape(400, 4, 64)
@@ -209,4 +209,4 @@ def test_a_scale_of_zero_picks_by_chance(quick: None) -> None:
 ])
 def test_settings_that_make_no_experiment_are_refused(settings: dict) -> None:
     with pytest.raises(UserError):
-        runner.make("digits", {**TINY, **settings})
+        experiment_runner.make("digits", {**TINY, **settings})

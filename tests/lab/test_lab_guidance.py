@@ -12,7 +12,7 @@ import torch
 
 from helpers.lab_runs import failed, path
 from upturn.errors import UserError
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 from upturn.lab.experiments import guidance as lab
 from upturn.lab.guided_stack import Led
 from upturn.lab.stacked_diffusion import Stack
@@ -75,7 +75,7 @@ def test_scale_one_is_the_good_model_alone(tmp_path: Path) -> None:
     """Every kind of bad model, the same samples: nothing won, nothing failed; the page is written."""
     from upturn import report
 
-    found = runner.conduct("guidance", TINY, tmp_path, workers=1)
+    found = experiment_runner.conduct("guidance", TINY, tmp_path, workers=1)
     assert not failed(found) and found["tested"] == 3
     for bad in ("spoiled", "early", "twin"):
         rows = [row for row in found["checks"] if row["bad"] == bad and row["quantity"] == lab.BETTER]
@@ -88,7 +88,7 @@ def test_scale_one_is_the_good_model_alone(tmp_path: Path) -> None:
 
 def test_the_spoiled_model_begins_as_the_good_one() -> None:
     """After one step of spoiling with a rate of nothing its weights are the good ones; a twin's are not."""
-    experiment = runner.make("guidance", {**TINY, "learning_rate": 1e-12, "spoiling": 1})
+    experiment = experiment_runner.make("guidance", {**TINY, "learning_rate": 1e-12, "spoiling": 1})
     models = lab._Models(experiment, "eight_gaussians")  # type: ignore[arg-type]
     for name, value in models.good.parameters.items():
         assert torch.allclose(models.bad["spoiled"].parameters[name], value, atol=1e-6)
@@ -99,11 +99,11 @@ def test_the_spoiled_model_begins_as_the_good_one() -> None:
 @pytest.mark.parametrize("settings", [{"scale": [-1.0]}, {"bad": ["worse"]}, {"seeds": 1}, {"n": 10}, {"shape": ["x"]}])
 def test_settings_that_make_no_experiment_are_refused(settings: dict) -> None:
     with pytest.raises(UserError):
-        runner.make("guidance", {**TINY, **settings})
+        experiment_runner.make("guidance", {**TINY, **settings})
 
 
 def test_pictures_have_every_scale() -> None:
-    experiment = runner.make("guidance", {**TINY, "bad": ["twin"]})
+    experiment = experiment_runner.make("guidance", {**TINY, "bad": ["twin"]})
     chunk = experiment.run(experiment.stacks()[0])
     assert [(cloud.row, cloud.column) for cloud in chunk.clouds] == [
         ("", "twin"), ("twin", "scale 1"), ("twin", "scale 2")

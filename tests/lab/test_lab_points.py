@@ -17,7 +17,7 @@ from upturn import seeds, theory
 from upturn.config.schema import Training
 from upturn.diffusion.denoiser import denoised
 from upturn.diffusion.samplers.dpmpp_2m import Dpmpp2m
-from upturn.lab import runner, stacked_diffusion
+from upturn.lab import experiment_runner, stacked_diffusion
 from upturn.lab.experiments import _shapes as shapes
 from upturn.lab.stacked_diffusion import Pool, Stack
 from upturn.training.ema import Ema
@@ -155,7 +155,7 @@ def test_points_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     whole = lab(tmp_path / "whole", "points", **few)
     for _ in range(2):  # stopped after each of the first two chunks
         with pytest.raises(Stop):
-            runner.conduct("points", few, tmp_path / "cut", Until(), workers=1)
+            experiment_runner.conduct("points", few, tmp_path / "cut", Until(), workers=1)
     again = lab(tmp_path / "cut", "points", **few)
     assert again["checks"] == whole["checks"]
     table = [(tmp_path / part / "table.parquet").read_bytes() for part in ("whole", "cut")]

@@ -12,7 +12,7 @@ import torch
 from upturn import seeds, theory
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.lab import runner
+from upturn.lab import experiment_runner
 from upturn.lab.experiments import _passages as passages
 from upturn.lab.experiments import text as lab
 from upturn.lab.stacked_language import Size, Writers
@@ -152,7 +152,7 @@ def test_counts_and_distinct_of_known_rows(story: str) -> None:
 def test_the_experiment_resumes_to_the_same_rows(story: str, tmp_path: Path) -> None:
     """A loop that is thrown away after a round goes on from its state, draw for draw."""
     settings = tiny(story, policy=["accumulate_subsample"])
-    experiment = runner.make("text", settings)
+    experiment = experiment_runner.make("text", settings)
     cell = experiment.cells()[:1]
     whole = list(experiment.chunks(cell, 0, {}))
     rest = list(experiment.chunks(cell, 2, whole[1].state))
@@ -162,7 +162,7 @@ def test_the_experiment_resumes_to_the_same_rows(story: str, tmp_path: Path) -> 
 
 def test_a_writer_that_learns_nothing_is_seen(story: str, tmp_path: Path) -> None:
     """Without training each token is equally likely: perplexity is the vocabulary's size, and tail words are lost."""
-    found = runner.conduct("text", tiny(story, learning_rate=1e-9, rounds=2), tmp_path, workers=1)
+    found = experiment_runner.conduct("text", tiny(story, learning_rate=1e-9, rounds=2), tmp_path, workers=1)
     rows = {(row["policy"], row["quantity"], row["round"]): row for row in found["checks"]}
     for policy in ("replace", "accumulate"):
         assert rows[policy, lab.PERPLEXITY, 2]["simulation"] == pytest.approx(280, rel=1e-3)
@@ -187,7 +187,7 @@ def test_a_part_and_its_error() -> None:
 )
 def test_settings_that_make_no_experiment_are_refused(story: str, settings: dict, tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        runner.conduct("text", tiny(story, **settings), tmp_path, workers=1)
+        experiment_runner.conduct("text", tiny(story, **settings), tmp_path, workers=1)
 
 
 def test_chance_is_of_its_key_alone() -> None:

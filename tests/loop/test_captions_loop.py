@@ -15,7 +15,7 @@ from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.observer import Watch
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Samples
 
@@ -69,7 +69,7 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Tol
 
 
 def stored(run: Run, name: str) -> Samples:
-    return tables.read_samples(run.folder / name)
+    return parquet_tables.read_samples(run.folder / name)
 
 
 def test_pictures_keep_their_ids_under_any_caption(done: tuple[Run, Told], data: Path) -> None:
@@ -83,13 +83,13 @@ def test_the_filter_is_stored_with_reasons_and_only_what_it_kept_is_trained_on(d
     run, told = done
     real = stored(run, "data/samples.parquet")
     train = real.take(real.fields["split"] == "train")
-    scores = tables.read_scores(run.folder / "data/scores.parquet", train.ids)["ink"].values
-    kept = tables.read_selections(run.folder / "data/selections.parquet", train.ids)[-1]
+    scores = parquet_tables.read_scores(run.folder / "data/scores.parquet", train.ids)["ink"].values
+    kept = parquet_tables.read_selections(run.folder / "data/selections.parquet", train.ids)[-1]
     wanted = set(train.ids[np.argsort(-scores, kind="stable")[: int(kept.kept.sum())]])
     assert kept.kept.sum() == round(len(train) / 2) and set(train.ids[kept.kept]) == wanted
     assert all(kept.reasons[~kept.kept])
     for unit in ("rounds/000/tune", "rounds/001"):
-        mixture = tables.read_mixture(run, run.folder / unit / "mixture.parquet").samples
+        mixture = parquet_tables.read_mixture(run, run.folder / unit / "mixture.parquet").samples
         assert set(mixture.ids[mixture.origin == "real"]) == wanted
     names = {p.text for p in train.take(kept.kept).prompts}
     assert {p.text for p in stored(run, "rounds/001/samples.parquet").prompts} <= names

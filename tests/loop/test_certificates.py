@@ -14,7 +14,7 @@ from upturn.loop import loop
 from upturn.report.certificate import certificates as shown
 from upturn.report.facts import Facts
 from upturn.report.page import render
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.theory import certificates, mixed_update
 from upturn.theory.certificates import Mean, mean, variance
@@ -179,8 +179,8 @@ def test_a_run_is_certified_by_exact_log_probs(done: Run) -> None:
     kl = 0.5 * (np.trace(inverse @ cov_1) - 2 + gap @ inverse @ gap + log_det)
     assert piled["low"] <= kl <= piled["high"]
     assert piled["bound"] <= -math.log(1 - 0.5 * (2 - 1))
-    before = tables.read_samples(done.unit("rounds/000") / "evaluation.parquet")
-    after = tables.read_samples(done.unit("rounds/001") / "evaluation.parquet")
+    before = parquet_tables.read_samples(done.unit("rounds/000") / "evaluation.parquet")
+    after = parquet_tables.read_samples(done.unit("rounds/001") / "evaluation.parquet")
 
     def lifted(points: np.ndarray) -> np.ndarray:
         return np.exp(np.exp(-((points - [4.0, 0.0]) ** 2).sum(axis=1) / 32) - 1)

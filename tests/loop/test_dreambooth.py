@@ -15,11 +15,11 @@ from upturn.config.recipe import load, parse
 from upturn.data.mixer import Mixer
 from upturn.data.mixing.replace import Replace
 from upturn.errors import UserError
-from upturn.export import weights
+from upturn.export import model_export
 from upturn.loop import loop
 from upturn.models.text_to_image import TextToImage
 from upturn.objectives.likelihood import Likelihood
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.types import SYNTHETIC, Prompt, real_samples, synthetic_samples
 
@@ -58,11 +58,11 @@ def test_class_pictures_are_the_bases_own_and_weigh_what_the_recipe_says(kind, a
     folder = tiny.saved(kind, tmp_path / kind)
     recipe = parse(RECIPE.format(data=data, folder=folder, adapter=adapter, prior=0.5), "dreambooth.yaml")
     run = loop.run(recipe, tmp_path / "runs")
-    drawn = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    drawn = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     assert {prompt.text for prompt in drawn.prompts} == {"a cat"} and (drawn.origin == SYNTHETIC).all()
     base = next(record for record in run.records("rounds/000") if "model" in record.files)
     assert set(drawn.source) == {base.info["model"]}
-    mixture = tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet")
+    mixture = parquet_tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet")
     prior = mixture.samples.origin == SYNTHETIC
     assert (int(prior.sum()), int((~prior).sum())) == (6, 6) and len(set(mixture.samples.ids[~prior])) == 3
     asked = {prompt.text for prompt, made in zip(mixture.samples.prompts, prior, strict=True) if not made}
@@ -75,7 +75,7 @@ def test_class_pictures_are_the_bases_own_and_weigh_what_the_recipe_says(kind, a
     made = TextToImage(folder=str(folder), size=16)
     made.load(last)
     if adapter != "full":
-        weights.write_adapters(run, "rounds/001", tmp_path / "out", "diffusers")
+        model_export.write_adapters(run, "rounds/001", tmp_path / "out", "diffusers")
         tiny.opened(last).load_lora_weights(str(tmp_path / "out" / "lora"))
 
 

@@ -19,7 +19,7 @@ from upturn.loop.stages.evaluate import read_measured
 from upturn.report import epochs, write
 from upturn.report.facts import Facts
 from upturn.runs import status
-from upturn.store import files, tables
+from upturn.store import files, parquet_tables
 from upturn.store.animation import animated
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
@@ -85,12 +85,12 @@ def test_the_end_stands_in_the_table_and_is_not_measured_twice(done: Run, pictur
 
 def test_every_checkpoint_has_the_same_prompts_and_noise(pictures: Run) -> None:
     unit = pictures.unit("rounds/000/train")
-    grids = [tables.read_samples(unit / f"epoch-000{n}" / "grid.parquet") for n in (0, 1, 3)]
+    grids = [parquet_tables.read_samples(unit / f"epoch-000{n}" / "grid.parquet") for n in (0, 1, 3)]
     for grid in grids[1:]:
         assert grid.prompts == grids[0].prompts
         assert (grid.fields["key"] == grids[0].fields["key"]).all()
         assert not np.array_equal(grid.content, grids[0].content)
-    seen = tables.read_samples(unit / "previews.parquet")
+    seen = parquet_tables.read_samples(unit / "previews.parquet")
     assert np.array_equal(seen.content, np.concatenate([grid.content for grid in grids]))
 
 
@@ -100,7 +100,7 @@ def test_the_noise_of_a_cell_depends_on_its_text_and_seed_alone(tmp_path: Path) 
                        f"grid.texts={texts}", f"grid.per_prompt={seeds}"), tmp_path)
         for name, texts, seeds in (("a", ["3", "8"], 2), ("b", ["1", "8", "5", "3"], 3))
     ]
-    a, b = [tables.read_samples(run.unit("rounds/000") / "grid.parquet") for run in every]
+    a, b = [parquet_tables.read_samples(run.unit("rounds/000") / "grid.parquet") for run in every]
     for text in ("3", "8"):
         mine, theirs = (np.array([p.text == text for p in grid.prompts]) for grid in (a, b))
         assert (a.fields["key"][mine] == b.fields["key"][theirs][:2]).all()
@@ -112,7 +112,7 @@ def test_the_noise_of_a_cell_depends_on_its_text_and_seed_alone(tmp_path: Path) 
 def test_wordings_are_drawn_from_the_noise_of_the_first(tmp_path: Path) -> None:
     run = loop.run(small(DIGITS, "stages.0.epochs=1", "stages.0.checkpoint_epochs=[]", "grid.texts=['3']",
                          "grid.wordings=[['7', '1', '4']]"), tmp_path)
-    grid = tables.read_samples(run.unit("rounds/000") / "grid.parquet")
+    grid = parquet_tables.read_samples(run.unit("rounds/000") / "grid.parquet")
     assert [p.text for p in grid.prompts] == [t for t in "3714" for _ in range(2)]
     keys = grid.fields["key"].reshape(4, 2)
     assert (keys[1:] == keys[1]).all() and not (keys[0] == keys[1]).any()
@@ -132,7 +132,7 @@ class Killed(BaseException):
 def test_killed_while_a_checkpoint_is_measured_it_goes_on_to_the_same_bytes(
     done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage: Any = importlib.import_module("upturn.loop.stages.checkpoints")
+    stage: Any = importlib.import_module("upturn.loop.stages.epoch_checkpoints")
     recipe, real, calls = small(POINTS, *FLAT, LISTED), stage.measure, []
 
     def once(*args: Any, **more: Any) -> None:
@@ -158,7 +158,7 @@ def test_an_evaluation_may_leave_checkpoints_out(tmp_path: Path) -> None:
     run = loop.run(small(POINTS, *FLAT, LISTED, "evaluate.checkpoints=false"), tmp_path)
     assert values(run.unit(UNIT) / "epoch-0002") == {}
     assert summary(run)["plateau"] == {}
-    assert len(tables.read_samples(run.unit(UNIT) / "epoch-0002" / "grid.parquet"))
+    assert len(parquet_tables.read_samples(run.unit(UNIT) / "epoch-0002" / "grid.parquet"))
 
 
 def test_epochs_that_the_training_does_not_reach_are_noted(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_an_animation_holds_every_moment_pixel_by_pixel(pictures: Run) -> None:
     frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(shown)]
     assert len(frames) == 3
     for number, frame in zip((0, 1, 3), frames, strict=True):
-        grid = tables.read_samples(unit / f"epoch-000{number}" / "grid.parquet")
+        grid = parquet_tables.read_samples(unit / f"epoch-000{number}" / "grid.parquet")
         first, second = grid.content[grid.group == 1]
         assert np.array_equal(frame[8::16, 8:128:16, 0], first[:, :, 0])  # 8 pixels shown 16 times as large
         assert np.array_equal(frame[8::16, 168::16, 0], second[:, :, 0])  # beyond a gap of 2 times 16

@@ -18,7 +18,7 @@ from upturn.loop.assemble import assemble
 from upturn.loop.assembly import load_model
 from upturn.models.pixels import Pixels
 from upturn.models.text_to_image import TextToImage
-from upturn.store import lineage, tables
+from upturn.store import lineage, parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, real_samples
 
@@ -126,7 +126,7 @@ def test_evaluation_is_guided_by_the_checkpoint_that_the_recipe_names(done: Run)
     guide: Any = load_model(parts, "policy", pretrain / "checkpoints" / "epoch-0001", "guide")
     for unit in ("rounds/000/pretrain", "rounds/001"):
         model: Any = load_model(parts, "policy", done.unit(unit) / "model", "model")
-        seen = tables.read_samples(done.unit(unit) / "evaluation.parquet")
+        seen = parquet_tables.read_samples(done.unit(unit) / "evaluation.parquet")
         made = by_hand(model, guide, list(seen.prompts), seen.fields["key"], 3, 1.7)
         apart = np.abs(model.content(made).astype(int) - seen.content.astype(int))
         assert apart.max() <= 1 and (apart > 0).mean() < 0.01  # 8 bits: what lies at a half may fall either way
@@ -136,12 +136,12 @@ def test_evaluation_is_guided_by_the_checkpoint_that_the_recipe_names(done: Run)
 
 
 def test_what_guided_stands_in_the_record_and_in_the_lineage(done: Run) -> None:
-    samples = tables.read_samples(done.unit("rounds/001") / "samples.parquet")
+    samples = parquet_tables.read_samples(done.unit("rounds/001") / "samples.parquet")
     record, bad = done.done("rounds/001", "sample"), done.done("models/bad", "fit")
     assert record is not None and bad is not None
     assert record.info["guide"] == bad.info["model"] and set(samples.fields["guide"]) == {bad.info["model"]}
     assert bad.info["model"] in {ancestor.model for ancestor in lineage.trace(done, str(samples.ids[0])).models}
-    held = tables.read_mixture(done, done.unit("models/bad") / "mixture.parquet").samples
+    held = parquet_tables.read_mixture(done, done.unit("models/bad") / "mixture.parquet").samples
     touched = lineage.trace_down(done, str(held.ids[0]))
     assert touched.samples["rounds/001"] >= len(samples)
 
@@ -150,10 +150,10 @@ def test_a_sample_of_a_stored_model_may_be_guided_by_any_version(done: Run, tmp_
     """Also by a later round, as SIMS does with a model trained on samples; by itself it is not guided at all."""
     from PIL import Image
 
-    from upturn.runs import sample
+    from upturn.runs import new_samples
 
     def made(name: str, *settings: str) -> Array:
-        files = sample.to_files(done, "rounds/000", ["3"], 2, 0, tmp_path / name, settings)
+        files = new_samples.to_files(done, "rounds/000", ["3"], 2, 0, tmp_path / name, settings)
         return np.stack([np.asarray(Image.open(file)).astype(int) for file in files])
 
     alone = made("alone", "guidance=1.0", "guide=''")

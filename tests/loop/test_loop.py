@@ -17,7 +17,7 @@ from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.observer import Watch
 from upturn.runs import status
-from upturn.store import crash_points, tables
+from upturn.store import crash_points, parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 
@@ -52,7 +52,7 @@ def test_the_mixture_is_what_was_trained_on(done: Run) -> None:
     parts = assemble(small(GAUSSIAN))
     for number in range(1, 4):
         unit = done.unit(f"rounds/{number:03d}")
-        mixture = tables.read_mixture(done, unit / "mixture.parquet")
+        mixture = parquet_tables.read_mixture(done, unit / "mixture.parquet")
         real = mixture.samples.origin == "real"
         assert mixture.weights[real].sum() == pytest.approx(mixture.weights[~real].sum())
         model = load_model(parts, "policy", unit / "model", "m")
@@ -150,11 +150,11 @@ def test_python_interface(done: Run, tmp_path: Path) -> None:
 def test_pain_21_every_sample_has_its_ancestry(done: Run) -> None:
     from upturn.store import lineage
 
-    samples = tables.read_samples(done.unit("rounds/003") / "samples.parquet")
+    samples = parquet_tables.read_samples(done.unit("rounds/003") / "samples.parquet")
     traced = lineage.trace(done, str(samples.ids[0]))
     text = json.dumps(traced, default=lambda v: getattr(v, "__dict__", str(v)))
     assert status.read(done).rounds[0].unit in text
-    real = tables.read_samples(done.unit("data") / "samples.parquet")
+    real = parquet_tables.read_samples(done.unit("data") / "samples.parquet")
     trained = real.take(real.fields["split"].astype(str) == "train")
     down = json.dumps(lineage.trace_down(done, str(trained.ids[0])), default=lambda v: getattr(v, "__dict__", str(v)))
     assert "rounds/003" in down

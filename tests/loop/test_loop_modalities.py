@@ -11,7 +11,7 @@ import pytest
 from helpers.small_recipes import GAUSSIAN, POINTS, small
 from upturn.loop import loop
 from upturn.runs import status
-from upturn.store import tables
+from upturn.store import parquet_tables
 
 PIXELS = """
 name: pixels
@@ -59,14 +59,14 @@ DPO_POINTS = POINTS.replace("curate: [deduplicate, choice]", "curate: []").repla
 @pytest.mark.parametrize("objective", ["dpo", "likelihood"])
 def test_one_file_trains_every_kind(text: str, objective: str, tmp_path: Path) -> None:
     run = loop.run(small(text, f"rounds.train.objective={objective}"), tmp_path)
-    mixture = tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet")
+    mixture = parquet_tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet")
     before, after = (json.loads((run.unit(u) / "stages" / f"{s}.json").read_text())["info"]["model"]
                      for u, s in (("rounds/000", "base"), ("rounds/001", "train")))
     assert before != after
     if objective == "dpo":
         # pairs of one prompt, the better first, as the scores on disk say
-        samples = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
-        reward = dict(zip(samples.ids, tables.read_scores(
+        samples = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+        reward = dict(zip(samples.ids, parquet_tables.read_scores(
             run.unit("rounds/001") / "scores.parquet", samples.ids).popitem()[1].values, strict=True))
         group = dict(zip(samples.ids, samples.group, strict=True))
         chosen, rejected = mixture.samples.ids[::2], mixture.samples.ids[1::2]
@@ -114,7 +114,7 @@ def test_checkpoints_at_listed_epochs_are_models_with_pictures(tmp_path: Path) -
     run = loop.run(small(POINTS, "rounds.count=0"), tmp_path)
     unit = run.unit("rounds/000/pretrain")
     assert sorted(p.name for p in (unit / "checkpoints").iterdir()) == ["epoch-0002", "epoch-0005"]
-    previews = tables.read_samples(unit / "previews.parquet")
-    grid = tables.read_samples(unit / "grid.parquet")
+    previews = parquet_tables.read_samples(unit / "previews.parquet")
+    grid = parquet_tables.read_samples(unit / "grid.parquet")
     assert sorted(set(previews.fields["epoch"])) == [2, 5]
     assert (previews.fields["key"][: len(grid)] == grid.fields["key"]).all()  # the same noise

@@ -15,7 +15,7 @@ from upturn.loop import loop
 from upturn.observer import Watch
 from upturn.report import write
 from upturn.runs import status
-from upturn.store import lineage, tables
+from upturn.store import lineage, parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 from upturn.types import Batch
@@ -84,11 +84,11 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_an_online_round_keeps_all_that_it_drew(online: Run) -> None:
     """40 steps, each on a draw of its own of 24 prompts x 8."""
     unit = online.unit("rounds/001")
-    samples = tables.read_samples(unit / "samples.parquet")
+    samples = parquet_tables.read_samples(unit / "samples.parquet")
     assert len(samples) == 40 * 24 * 8
     assert np.bincount(samples.fields["draw"].astype(int)).tolist() == [192] * 40
     assert len(np.unique(samples.group)) == 40 * 24 and len(set(samples.ids)) == len(samples)
-    scores = tables.read_scores(unit / "scores.parquet", samples.ids)["closeness"].values
+    scores = parquet_tables.read_scores(unit / "scores.parquet", samples.ids)["closeness"].values
     expected = np.exp(-((samples.content.astype(float) - [4.0, 0.0]) ** 2).sum(axis=1) / (2 * 4.0**2))
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
     record = online.done("rounds/001", "train")
@@ -97,7 +97,7 @@ def test_an_online_round_keeps_all_that_it_drew(online: Run) -> None:
 
 
 def test_an_online_round_has_its_ancestry_and_its_report(online: Run) -> None:
-    samples = tables.read_samples(online.unit("rounds/002") / "samples.parquet")
+    samples = parquet_tables.read_samples(online.unit("rounds/002") / "samples.parquet")
     assert "rounds/000" in json.dumps(lineage.trace(online, str(samples.ids[0])), default=vars)
     seen = status.read(online)
     assert seen.rounds[1].real_fraction == 0.0
@@ -130,7 +130,8 @@ def test_an_online_run_killed_anywhere_resumes_to_the_same_bytes(seconds: float,
     for unit in ("rounds/000/pretrain", "rounds/001", "rounds/002"):
         assert tree_hash(again.unit(unit) / "model") == tree_hash(online.unit(unit) / "model"), unit
         if unit.count("/") == 1:
-            drawn = [tables.read_samples(r.unit(unit) / "samples.parquet").ids.tolist() for r in (again, online)]
+            files = [r.unit(unit) / "samples.parquet" for r in (again, online)]
+            drawn = [parquet_tables.read_samples(file).ids.tolist() for file in files]
             assert drawn[0] == drawn[1]
 
 
@@ -139,9 +140,9 @@ def test_a_round_of_two_trainings(rounds: Run) -> None:
     first, second = rounds.done("rounds/001/best", "train"), rounds.done("rounds/001", "train")
     assert first is not None and second is not None
     assert second.info["parent"] == first.info["model"]
-    best = tables.read_mixture(rounds, rounds.unit("rounds/001/best") / "mixture.parquet").samples
-    pairs = tables.read_mixture(rounds, rounds.unit("rounds/001") / "mixture.parquet").samples
-    real = len(tables.read_mixture(rounds, rounds.unit("rounds/000/pretrain") / "mixture.parquet").samples)
+    best = parquet_tables.read_mixture(rounds, rounds.unit("rounds/001/best") / "mixture.parquet").samples
+    pairs = parquet_tables.read_mixture(rounds, rounds.unit("rounds/001") / "mixture.parquet").samples
+    real = len(parquet_tables.read_mixture(rounds, rounds.unit("rounds/000/pretrain") / "mixture.parquet").samples)
     assert (best.origin == "real").sum() == real and (best.origin == "synthetic").sum() == 64  # the best of each prompt
     rank, score = (pairs.fields[name].astype(float) for name in ("rank", "score"))
     assert (rank[::2] == 1).all() and (rank[1::2] > 1).all() and (score[::2] > score[1::2]).all()
@@ -184,7 +185,8 @@ evaluate:
 gate: {metric: gold_reward}
 """
     run = loop.run(small(text), tmp_path)
-    judged = [tables.read_mixture(run, run.unit(f"rounds/00{n}/reward") / "mixture.parquet").samples for n in (1, 2)]
+    files = [run.unit(f"rounds/00{n}/reward") / "mixture.parquet" for n in (1, 2)]
+    judged = [parquet_tables.read_mixture(run, file).samples for file in files]
     assert [len(j) for j in judged] == [160, 320]  # what was judged before stays
     seen = status.read(run)
     assert seen.rounds[0].metrics["reward"]["value"] is None  # no reward model yet: it says so
@@ -204,7 +206,7 @@ def test_pain_9_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
     record = run.done("rounds/001", "train")
     assert record is not None and 1 < record.info["steps"] < 40 and "kl_limit" in record.info["stopped"]
     assert any("kl_limit" in said for said in notes.said)
-    samples = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    samples = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     assert samples.fields["draw"].max() == record.info["steps"] - 1  # only what was learned from is kept
 
 
@@ -238,7 +240,7 @@ def test_a_draw_may_be_gone_through_more_than_once(tmp_path: Path) -> None:
     recipe = small(ONLINE, "rounds.count=1", "rounds.train.steps=8", "rounds.train.online.passes=2",
                    "rounds.train.batch_size=12", "rounds.train.learning_rate=1.0e-5")
     run = loop.run(recipe, tmp_path)
-    samples = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    samples = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     assert np.bincount(samples.fields["draw"].astype(int)).tolist() == [192, 192]
 
 

@@ -15,7 +15,7 @@ from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.loop.stages.provenance import _likelihood
 from upturn.report.page import render
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 
 GAUSSIAN = """
@@ -77,7 +77,7 @@ def test_the_likelihood_is_that_of_the_earlier_runs_own_policy(earlier, tmp_path
     gone say nothing."""
     other = ran(tmp_path, "other", "seed: 9")
     moments = [load_file(run.unit("rounds/001") / "model" / "model.safetensors") for run in (earlier, other)]
-    samples = tables.read_samples(earlier.unit("rounds/001") / "samples.parquet")
+    samples = parquet_tables.read_samples(earlier.unit("rounds/001") / "samples.parquet")
     points = np.stack(list(samples.content))
     normals = [stats.multivariate_normal(m["mean"], covariance(m["factor"])) for m in moments]
     want = np.max([normal.logpdf(points) for normal in normals], axis=0)

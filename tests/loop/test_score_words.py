@@ -17,7 +17,7 @@ from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.report.page import render
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import REAL, SYNTHETIC, Prompt
 
@@ -112,13 +112,13 @@ def test_a_run_tells_each_picture_what_it_earned(data: Path, tmp_path: Path, mon
         return "very bright" if value >= least["very bright"] else "bright" if value >= least["bright"] else ""
 
     for unit in ("rounds/000/tune", "rounds/001"):
-        samples = tables.read_mixture(done, done.unit(unit) / "mixture.parquet").samples
+        samples = parquet_tables.read_mixture(done, done.unit(unit) / "mixture.parquet").samples
         assert samples.fields[words.FIELD].tolist() == [word(content) for content in samples.content]
     assert {REAL, SYNTHETIC} == set(samples.origin)
-    made = tables.read_samples(done.unit("rounds/001") / "samples.parquet")
+    made = parquet_tables.read_samples(done.unit("rounds/001") / "samples.parquet")
     assert all(prompt.text.endswith(", very bright") for prompt in made.prompts)
     assert all(p.text.endswith(", very bright")
-               for p in tables.read_samples(done.unit("rounds/001") / "evaluation.parquet").prompts)
+               for p in parquet_tables.read_samples(done.unit("rounds/001") / "evaluation.parquet").prompts)
     # what the trainer read in the round: real captions with their word, the model's own with what they earned
     want = []
     for prompt, content, origin in zip(samples.prompts, samples.content, samples.origin, strict=True):
@@ -142,7 +142,7 @@ def test_a_second_start_finds_it_all_done(data: Path, tmp_path: Path) -> None:
 
 def test_other_words_can_be_asked_for(data: Path, tmp_path: Path) -> None:
     done = loop.run(asked(data, "score_words.ask=dull", "rounds=null"), tmp_path / "runs")
-    shown = tables.read_samples(done.unit("rounds/000/tune") / "evaluation.parquet")
+    shown = parquet_tables.read_samples(done.unit("rounds/000/tune") / "evaluation.parquet")
     assert all(prompt.text.endswith(", dull") for prompt in shown.prompts)
 
 

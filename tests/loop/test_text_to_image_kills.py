@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers import child_process as children
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 
@@ -88,5 +88,5 @@ def test_killed_in_every_kind_of_step_it_ends_with_the_same_bytes(text: str, tmp
     assert ended(text, tmp_path / "struck") == 0
     assert weights(run) == expected
     assert Run.open(run).verify().intact
-    made = tables.read_samples(run / "rounds" / "001" / "samples.parquet").fields["guide"]
+    made = parquet_tables.read_samples(run / "rounds" / "001" / "samples.parquet").fields["guide"]
     assert {name.split("/")[1] for name in made} == {"epoch-0001"}

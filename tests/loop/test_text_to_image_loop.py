@@ -16,7 +16,7 @@ from upturn.config import components
 from upturn.config.recipe import parse
 from upturn.config.schema import Training
 from upturn.errors import UserError
-from upturn.export import weights as merging
+from upturn.export import model_export as merging
 from upturn.loop import loop
 from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash

@@ -21,7 +21,7 @@ from upturn.config.recipe import to_yaml
 from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.runs import status
-from upturn.store import lineage, tables
+from upturn.store import lineage, parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 from upturn.web.simulated_run import answer, run_through
@@ -157,8 +157,8 @@ def test_what_was_picked_is_kept_and_the_votes_are_frozen(undisturbed: Run) -> N
     assert undisturbed.state.state == "waiting" and "rounds/002" in undisturbed.state.message
     found = votes_of(undisturbed, ["rounds/001"])
     assert found is not None and len(found) == 10
-    samples = tables.read_samples(undisturbed.unit("rounds/001") / "samples.parquet")
-    chosen = tables.read_selections(undisturbed.unit("rounds/001") / "selections.parquet", samples.ids)[-1]
+    samples = parquet_tables.read_samples(undisturbed.unit("rounds/001") / "samples.parquet")
+    chosen = parquet_tables.read_selections(undisturbed.unit("rounds/001") / "selections.parquet", samples.ids)[-1]
     picked = {shown[ranks.index(1)] for shown, ranks in zip(found.shown, found.ranks, strict=True)}
     assert set(samples.ids[chosen.kept]) == picked and len(picked) == 10
     assert set(chosen.reasons[~chosen.kept]) == {"picked: another of 4 was picked"}
@@ -200,8 +200,8 @@ def test_simulated_people_take_a_run_to_its_end(tmp_path: Path) -> None:
     assert set(votes.team) == {"simulated"} and len(set(votes.person)) == 3
     assert "of simulated people" in done.output
     assert "20 answers of 3 simulated people" in (run.folder / "report.html").read_text(encoding="utf-8")
-    points = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
-    kept = tables.read_selections(run.unit("rounds/001") / "selections.parquet", points.ids)[-1].kept
+    points = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    kept = parquet_tables.read_selections(run.unit("rounds/001") / "selections.parquet", points.ids)[-1].kept
     nearness = -np.linalg.norm(points.content - np.array([4.0, 0.0]), axis=1)
     assert nearness[kept].mean() > nearness.mean()
 
@@ -210,10 +210,10 @@ def test_corrected_texts_are_trained_on_and_say_where_they_come_from(tmp_path: P
     run = loop.run(small(EDITED), tmp_path)
     vote_all(run)
     assert loop.run(small(EDITED), tmp_path).state.state == "done"
-    samples = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
-    written = tables.read_samples(run.unit("rounds/001/edited") / "samples.parquet")
+    samples = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    written = parquet_tables.read_samples(run.unit("rounds/001/edited") / "samples.parquet")
     assert sorted(written.content) == [f"{i} + 1 = {i + 1}" for i in range(6)]
-    mixed = tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet").samples
+    mixed = parquet_tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet").samples
     assert set(mixed.ids[mixed.origin == "synthetic"]) == set(written.ids)
     traced = lineage.trace(run, str(written.ids[0]))
     assert traced.parent in samples.ids and traced.foreign == {"people": 6}
@@ -228,7 +228,7 @@ def test_preference_objectives_learn_from_the_votes(tmp_path: Path) -> None:
     text = text.replace("train: {steps: 1}", "train: {steps: 2, batch_size: 8, objective: dpo}")
     text = text.replace("name: fit, steps: 1", "name: fit, steps: 2, batch_size: 32")
     run = run_through(small(text, "rounds.sample.settings={steps: 2}", "evaluate.settings={steps: 2}"), tmp_path)
-    mixed = tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet").samples
+    mixed = parquet_tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet").samples
     votes = votes_of(run)
     assert votes is not None and run.state.state == "done"
     picked = {shown[ranks.index(1)] for shown, ranks in zip(votes.shown, votes.ranks, strict=True)}
@@ -241,7 +241,7 @@ def test_a_reward_model_is_fitted_on_votes(tmp_path: Path) -> None:
     run = run_through(small(FITTED), tmp_path)
     votes = votes_of(run)
     assert votes is not None and run.state.state == "done"
-    said = tables.read_mixture(run, run.unit("rounds/001/reward") / "mixture.parquet").samples
+    said = parquet_tables.read_mixture(run, run.unit("rounds/001/reward") / "mixture.parquet").samples
     picked = {shown[ranks.index(1)] for shown, ranks in zip(votes.shown, votes.ranks, strict=True)}
     assert set(said.ids[said.fields["rank"] == 1]) == picked and len(said) == 120
     fit = run.done("rounds/001/reward", "judge")

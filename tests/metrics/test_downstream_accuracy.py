@@ -195,14 +195,14 @@ grid: {prompts: 2, per_prompt: 1}
 def test_a_run_asks_for_the_rare_class_and_trains_the_recipes_own_classifier_anew(tmp_path: Any) -> None:
     from upturn.loop import loop
     from upturn.runs import status
-    from upturn.store import tables
+    from upturn.store import parquet_tables
 
     asked = recipe.parse(RECIPE, "rare.yaml")
     done = loop.run(asked, tmp_path)
     unit = done.unit("rounds/001")
-    assert {p.label for p in tables.read_samples(unit / "samples.parquet").prompts} == {1}
-    assert {p.label for p in tables.read_samples(unit / "evaluation-rare.parquet").prompts} == {1}
-    assert len({p.label for p in tables.read_samples(unit / "evaluation.parquet").prompts}) > 3
+    assert {p.label for p in parquet_tables.read_samples(unit / "samples.parquet").prompts} == {1}
+    assert {p.label for p in parquet_tables.read_samples(unit / "evaluation-rare.parquet").prompts} == {1}
+    assert len({p.label for p in parquet_tables.read_samples(unit / "evaluation.parquet").prompts}) > 3
     first, last = status.read(done).rounds
     found = last.metrics["rare/downstream_accuracy"]
     assert 0 < found["value"] <= 1 and set(found["details"]["added"]) == {"1"}

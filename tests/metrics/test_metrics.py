@@ -15,7 +15,7 @@ import torch
 
 from helpers.metric_cases import Noisy, evidence, made, measure, normal
 from upturn.config import components
-from upturn.metrics._gaussians import Fit, distance_and_influence, moments
+from upturn.metrics._gaussian_fit import Fit, distance_and_influence, moments
 from upturn.metrics._spectrum import Spectrum
 from upturn.metrics.class_entropy import relative_entropy
 from upturn.metrics.coverage import expected_coverage

@@ -12,7 +12,7 @@ from helpers.metric_cases import evidence, made, measure, normal, real
 from upturn.metrics.fld import Likelihood
 from upturn.metrics.pit import from_uniform, transforms
 from upturn.models.gaussian import Gaussian
-from upturn.statistics.kde import KernelMixture
+from upturn.statistics.kernel_density import KernelMixture
 
 # --- feature likelihood divergence ---------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from helpers.metric_cases import evidence, made, measure, normal, real
-from upturn.metrics._gaussians import Fit, distance_and_influence
+from upturn.metrics._gaussian_fit import Fit, distance_and_influence
 from upturn.metrics._spectrum import Spectrum
 from upturn.metrics._transport import on_lines
 from upturn.metrics.mauve import area, divergence_curve, frontier

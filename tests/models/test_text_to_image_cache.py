@@ -23,7 +23,7 @@ from upturn.config.recipe import parse
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.loop import loop
-from upturn.models._text_to_image.architectures.base import Family
+from upturn.models._text_to_image.architectures.architecture import Family
 from upturn.models._text_to_image.latents import Latents
 from upturn.models.text_to_image import TextToImage
 from upturn.store import shards

@@ -23,7 +23,7 @@ from upturn.config import components
 from upturn.errors import RunError, UserError
 from upturn.models._language import vllm as _vllm
 from upturn.models.causal_lm import CausalLm, TextSampling
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Batch, Prompt, Ragged
 
 
@@ -149,8 +149,8 @@ def test_what_is_asked_and_how_it_is_mapped(vllm: type[Engine], learned: CausalL
     theirs = own_log_probs(learned, prompts, engine).detach().numpy()
     np.testing.assert_allclose(samples.fields["model_log_prob"], theirs, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(samples.fields["log_prob"], samples.fields["model_log_prob"])
-    tables.write_samples(tmp_path / "s.parquet", samples)
-    again = tables.read_samples(tmp_path / "s.parquet")
+    parquet_tables.write_samples(tmp_path / "s.parquet", samples)
+    again = parquet_tables.read_samples(tmp_path / "s.parquet")
     assert not again.fields["key_reproducible"].any() and again.content.tolist() == samples.content.tolist()
 
 

@@ -25,7 +25,7 @@ from upturn.loop.assemble import assemble
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Planner
 from upturn.plan.timing import Line
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.training.feeds import FixedFeed
 from upturn.types import Array, Mixture, Prompt, Samples, real_samples, synthetic_samples
 
@@ -79,7 +79,7 @@ def test_a_run_does_what_was_planned(text: str, tmp_path: Path) -> None:
         if row.step == "sample":
             assert row.samples == record.counts["samples"]
         if row.step == "evaluate":
-            assert row.samples == len(tables.read_samples(run.unit(row.unit) / "evaluation.parquet"))
+            assert row.samples == len(parquet_tables.read_samples(run.unit(row.unit) / "evaluation.parquet"))
     timed = {(row.unit, row.step) for row in foreseen.rows}
     instant = {"mix", "curate", "gate", "base"}  # part of the loop's own few per cent
     assert {(r.unit, r.step) for r in run.records() if r.step not in instant} == timed
@@ -94,7 +94,7 @@ def _rows(folder: Path, online: bool) -> int:
     found = int(pq.read_table(folder / "mixture.parquet").num_rows)
     if not (online and (folder / "samples.parquet").exists()):
         return found
-    return found // len(set(tables.read_samples(folder / "samples.parquet").fields["draw"]))
+    return found // len(set(parquet_tables.read_samples(folder / "samples.parquet").fields["draw"]))
 
 
 def _count(recipe: Recipe) -> int:

@@ -22,7 +22,7 @@ from upturn.models._text_to_image.latents import Latents
 from upturn.plan import expected_counts, preprocessing, timing
 from upturn.plan.planner import Planner
 from upturn.scorers.ink import Ink
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Samples, Scores, objects
 
 RECIPE = """
@@ -83,7 +83,7 @@ def test_what_a_plan_counts_is_what_a_run_then_does(
     assert record is not None and record.counts["kept"] == 17  # ceil(0.7 * 24)
     assert foreseen["data", "filter"].samples == record.counts["kept"] + record.counts["dropped"]
     for unit in ("rounds/000/tune", "rounds/001"):
-        rows = len(tables.read_mixture(run, run.folder / unit / "mixture.parquet").samples)
+        rows = len(parquet_tables.read_mixture(run, run.folder / unit / "mixture.parquet").samples)
         assert foreseen[unit, "train"].samples == rows
         assert foreseen[unit, "encode"].samples == rows + 8  # and the held-out part, for its loss
     assert sum(looked) == sum(row.samples for (_, step), row in foreseen.items() if step == "encode")

@@ -18,7 +18,7 @@ import pytest
 from upturn import report
 from upturn.report import choices, pictures, svg, text
 from upturn.report import titles as words
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.store.values import write_values
 from upturn.types import Array, Mixture, Prompt, Samples, Scores, Selection, objects, real_samples, synthetic_samples
@@ -86,14 +86,14 @@ class Fake:
 
     def data(self) -> None:
         with self.run.commit("data", "load") as out:
-            tables.write_samples(out.path / "samples.parquet", self.real())
+            parquet_tables.write_samples(out.path / "samples.parquet", self.real())
             out.counts.update(train=24, held_out=6)
             out.info.update(classes=[f"class {i}" for i in range(5)] + [EVIL], notes=[f"2 files skipped {EVIL}"])
 
     def trained(self, unit: str, real: int, synthetic: int, seconds: float = 2.0) -> None:
         with self.run.commit(unit, "mix") as out:
             samples = self.real()
-            tables.write_mixture(out.path / "mixture.parquet", Mixture(samples, np.ones(30)), ["data"] * 30)
+            parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(samples, np.ones(30)), ["data"] * 30)
             out.counts.update(real=real, synthetic=synthetic)
             out.info["real_fraction"] = real / (real + synthetic)
             out.seconds = 0.5
@@ -123,8 +123,8 @@ class Fake:
         with self.run.commit(unit, "evaluate") as out:
             (out.path / "metrics.json").write_text(json.dumps(metrics))
             write_values(out.path / "values.parquet", {METRIC: values})
-            tables.write_samples(out.path / "evaluation.parquet", made)
-            tables.write_samples(out.path / "grid.parquet", self.made(2, skill, f"model-{unit}"))
+            parquet_tables.write_samples(out.path / "evaluation.parquet", made)
+            parquet_tables.write_samples(out.path / "grid.parquet", self.made(2, skill, f"model-{unit}"))
             if previews:
                 from upturn.types import concatenate
 
@@ -132,7 +132,7 @@ class Fake:
                     s.with_fields(epoch=np.full(len(s), e))
                     for e, s in ((e, self.made(2, skill * e / 4, "m", 0)) for e in (1, 2, 4))
                 ]
-                tables.write_samples(out.path / "previews.parquet", concatenate(series))
+                parquet_tables.write_samples(out.path / "previews.parquet", concatenate(series))
             out.seconds = 1.0
 
     def base(self) -> None:
@@ -146,10 +146,10 @@ class Fake:
         unit = f"rounds/{number:03d}"
         made = self.made(3, skill, f"m{number}", seed=number)
         with self.run.commit(unit, "sample") as out:
-            tables.write_samples(out.path / "samples.parquet", made)
+            parquet_tables.write_samples(out.path / "samples.parquet", made)
         rewards = np.linspace(0, 1, len(made))
         with self.run.commit(unit, "score") as out:
-            tables.write_scores(
+            parquet_tables.write_scores(
                 out.path / "scores.parquet", made, [Scores("judge_a", rewards), Scores("judge_b", rewards / 2)]
             )
         with self.run.commit(unit, "curate") as out:
@@ -159,7 +159,7 @@ class Fake:
             second = first & (made.candidate == 2)
             last = objects(["" if ok else "not chosen: one of 3" if f else "dropped by an earlier curator"
                             for ok, f in zip(second, first, strict=True)])
-            tables.write_selections(
+            parquet_tables.write_selections(
                 out.path / "selections.parquet", made,
                 [Selection("threshold", first, why), Selection("choice", second, last)],
             )
@@ -420,7 +420,7 @@ def _decoded(uri: str) -> Array:
 def test_grid_shows_the_stored_pixels(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "pictures", "image").whole()
     page = page_of(fake.run)
-    grid = tables.read_samples(fake.folder / "rounds/000/pretrain/grid.parquet")
+    grid = parquet_tables.read_samples(fake.folder / "rounds/000/pretrain/grid.parquet")
     # 6 prompts by 5 models; the first is the first prompt of pretrain: two pictures with a gap of one pixel
     shown = _decoded(page.pictures()[0])
     assert shown.shape == (8, 17, 4)
@@ -447,7 +447,7 @@ def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: F
 def test_frame_has_prompts_across(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "frames", "image").whole()
     page = page_of(fake.run)
-    grid = tables.read_samples(fake.folder / "rounds/003/grid.parquet")
+    grid = parquet_tables.read_samples(fake.folder / "rounds/003/grid.parquet")
     frame = next(u for u in map(_decoded, page.pictures()) if u.shape == (17, 6 * 9 - 1, 4) and u[0, 0, 0] ==
                  grid.content[0, 0, 0, 0] and (u[:8, 9:17, 0] == grid.content[2, :, :, 0]).all())
     np.testing.assert_array_equal(frame[9:, :8, 0], grid.content[1, :, :, 0])

@@ -18,8 +18,8 @@ from upturn.models.classifier import Classifier
 from upturn.scorers.coverage_gain import CoverageGain
 from upturn.scorers.downstream_gain import DownstreamGain
 from upturn.scorers.fld_gain import FldGain, halves
-from upturn.statistics import kde, memo, neighbours
-from upturn.statistics.kde import KernelMixture
+from upturn.statistics import kernel_density, memo, neighbours
+from upturn.statistics.kernel_density import KernelMixture
 from upturn.statistics.scaling import Scale
 from upturn.types import Samples
 
@@ -132,15 +132,15 @@ def test_the_fit_of_widths_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch
     centres, data = normal(70, 4, 13), normal(90, 4, 14)
     kept = KernelMixture.fitted(centres, data)
     held: list[int] = []
-    plain = kde._measured
+    plain = kernel_density._measured
 
     def watched(block: Any) -> Any:
         held.append(block.lower.numel())
         return plain(block)
 
-    monkeypatch.setattr(kde, "_KEPT", 100)
+    monkeypatch.setattr(kernel_density, "_KEPT", 100)
     monkeypatch.setattr(neighbours, "_CELLS", 700)
-    monkeypatch.setattr(kde, "_measured", watched)
+    monkeypatch.setattr(kernel_density, "_measured", watched)
     again = KernelMixture.fitted(centres, data)
     # sums round otherwise, and the fit ends where a step gains 1e-6 nats: the likelihood is what agrees
     assert again.log_density(data).mean() == pytest.approx(kept.log_density(data).mean(), abs=1e-4)

@@ -15,7 +15,7 @@ import pytest
 from upturn import seeds
 from upturn.data.sources.equations import Equations as Source
 from upturn.errors import UserError
-from upturn.scorers._arithmetic import NotArithmetic, value
+from upturn.scorers._safe_arithmetic import NotArithmetic, value
 from upturn.scorers.equations import Equations
 from upturn.types import Prompt, Samples, real_samples
 

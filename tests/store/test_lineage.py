@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from upturn.errors import UserError
-from upturn.store import lineage, tables
+from upturn.store import lineage, parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Mixture, Prompt, Samples, concatenate, objects, real_samples
 from upturn.types import synthetic_samples as synthetic
@@ -30,7 +30,7 @@ def made(model: str, n: int) -> Samples:
 
 def store(run: Run, unit: str, samples: Samples) -> None:
     with run.commit(unit, "sample") as out:
-        tables.write_samples(out.path / "samples.parquet", samples)
+        parquet_tables.write_samples(out.path / "samples.parquet", samples)
 
 
 def train(
@@ -40,7 +40,7 @@ def train(
     units = [name for name, part in parts for _ in range(len(part))]
     with run.commit(unit, "mix") as out:
         weights = np.ones(len(samples)) if weights is None else weights
-        tables.write_mixture(out.path / "mixture.parquet", Mixture(samples, weights), units)
+        parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(samples, weights), units)
     with run.commit(unit, "train", {"model": model, "parent": parent, "mixture": unit}) as out:
         (out.path / "model").mkdir()
         (out.path / "model" / "w").write_text(model)

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from upturn.errors import RunError, UserError
-from upturn.export import run as exports
-from upturn.store import checkpoints, files, png, tables
+from upturn.export import run_export as exports
+from upturn.store import checkpoints, files, parquet_tables, png
 from upturn.store.columns import read_table
 from upturn.store.run import Run
 from upturn.types import Mixture, Prompt, Samples, Scores, Selection, objects, real_samples, synthetic_samples
@@ -105,20 +105,20 @@ def any_samples(draw: st.DrawFn) -> Samples:
 @QUICK
 @given(samples=any_samples())
 def test_samples_come_back_bit_for_bit(samples: Samples, tmp_path: Path) -> None:
-    tables.write_samples(tmp_path / "s.parquet", samples)
-    same(tables.read_samples(tmp_path / "s.parquet"), samples)
+    parquet_tables.write_samples(tmp_path / "s.parquet", samples)
+    same(parquet_tables.read_samples(tmp_path / "s.parquet"), samples)
 
 
 def test_not_a_number_and_minus_zero_of_points_keep_their_bits(tmp_path: Path) -> None:
     odd = np.array([0x7FC00001, 0x80000000, 0x7F800000, 0x00000001], dtype=np.uint32).view(np.float32).reshape(2, 2)
     samples = real_samples("points", odd, [Prompt()] * 2, "x")
-    tables.write_samples(tmp_path / "s.parquet", samples)
-    assert tables.read_samples(tmp_path / "s.parquet").content.tobytes() == odd.tobytes()
+    parquet_tables.write_samples(tmp_path / "s.parquet", samples)
+    assert parquet_tables.read_samples(tmp_path / "s.parquet").content.tobytes() == odd.tobytes()
 
 
 def test_equal_prompts_are_one_object_after_reading(tmp_path: Path) -> None:
-    tables.write_samples(tmp_path / "s.parquet", texts(3, 4, "m"))
-    read = tables.read_samples(tmp_path / "s.parquet").prompts
+    parquet_tables.write_samples(tmp_path / "s.parquet", texts(3, 4, "m"))
+    read = parquet_tables.read_samples(tmp_path / "s.parquet").prompts
     assert len({id(prompt) for prompt in read}) == 3
 
 
@@ -146,13 +146,13 @@ def test_pictures_that_others_wrote_are_read(tmp_path: Path) -> None:
 def test_four_thousand_digits_are_written_in_half_a_second(tmp_path: Path) -> None:
     samples = pictures(4000)
     path = tmp_path / "s.parquet"
-    tables.write_samples(path, samples.take(np.arange(2)))  # imports do not count
+    parquet_tables.write_samples(path, samples.take(np.arange(2)))  # imports do not count
     taken = []
     for _ in range(3):
         began = time.process_time()
-        tables.write_samples(path, samples)
+        parquet_tables.write_samples(path, samples)
         half = time.process_time()
-        read = tables.read_samples(path)
+        read = parquet_tables.read_samples(path)
         taken.append((half - began, time.process_time() - half))
     assert min(write for write, _ in taken) < 0.5
     assert min(read for _, read in taken) < 0.4
@@ -163,7 +163,7 @@ def test_datasets_shows_the_pictures(tmp_path: Path) -> None:
     import datasets
 
     samples = pictures(6, (8, 8, 3)).with_fields(quality=np.linspace(0, 1, 6))
-    tables.write_samples(tmp_path / "s.parquet", samples)
+    parquet_tables.write_samples(tmp_path / "s.parquet", samples)
     loaded = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "s.parquet"), cache_dir=str(tmp_path / "cache"), split="train")
     assert loaded.features["image"] == datasets.Image()
@@ -175,7 +175,7 @@ def test_datasets_reads_points(tmp_path: Path) -> None:
     import datasets
 
     points = np.arange(6, dtype=np.float32).reshape(3, 2)
-    tables.write_samples(tmp_path / "s.parquet", real_samples("points", points, [Prompt()] * 3, "moons"))
+    parquet_tables.write_samples(tmp_path / "s.parquet", real_samples("points", points, [Prompt()] * 3, "moons"))
     loaded = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "s.parquet"), cache_dir=str(tmp_path / "cache"), split="train")
     assert loaded[1]["point"] == [2.0, 3.0]
@@ -185,9 +185,10 @@ def test_scores_come_back_aligned_to_any_order(tmp_path: Path) -> None:
     samples = texts(3, 2, "m")
     values = np.array([0.1, np.nan, -np.inf, 1e-300, 5.0, 0.0])
     said = objects(["", "no number", "", "ä", "", ""])
-    tables.write_scores(tmp_path / "s.parquet", samples, [Scores("exact", values, said), Scores("judge", -values)])
+    scores = [Scores("exact", values, said), Scores("judge", -values)]
+    parquet_tables.write_scores(tmp_path / "s.parquet", samples, scores)
     order = np.array([5, 0, 3, 1])
-    read = tables.read_scores(tmp_path / "s.parquet", samples.ids[order])
+    read = parquet_tables.read_scores(tmp_path / "s.parquet", samples.ids[order])
     assert list(read) == ["exact", "judge"]
     assert read["exact"].values.tobytes() == values[order].tobytes()
     assert read["exact"].explanations is not None and read["exact"].explanations.tolist() == said[order].tolist()
@@ -199,8 +200,8 @@ def test_scores_come_back_aligned_to_any_order(tmp_path: Path) -> None:
 
 def test_a_sample_without_a_score_is_unscored(tmp_path: Path) -> None:
     samples = texts(2, 1, "m")
-    tables.write_scores(tmp_path / "s.parquet", samples, [Scores("exact", np.ones(2))])
-    read = tables.read_scores(tmp_path / "s.parquet", [samples.ids[1], "nobody"])["exact"]
+    parquet_tables.write_scores(tmp_path / "s.parquet", samples, [Scores("exact", np.ones(2))])
+    read = parquet_tables.read_scores(tmp_path / "s.parquet", [samples.ids[1], "nobody"])["exact"]
     assert read.values[0] == 1 and read.unscored.tolist() == [False, True]
 
 
@@ -211,9 +212,10 @@ def test_equal_samples_keep_their_own_selection(tmp_path: Path) -> None:
     samples = real_samples("points", body, [Prompt()] * 3, "x")
     assert samples.ids[0] == samples.ids[2]
     kept = np.array([True, True, False])
-    tables.write_selections(tmp_path / "s.parquet", samples, [Selection("dedup", kept, objects(["", "", "twice"]))])
+    selection = Selection("dedup", kept, objects(["", "", "twice"]))
+    parquet_tables.write_selections(tmp_path / "s.parquet", samples, [selection])
     order = [1, 0, 2]
-    read = tables.read_selections(tmp_path / "s.parquet", samples.ids[order])[0]
+    read = parquet_tables.read_selections(tmp_path / "s.parquet", samples.ids[order])[0]
     assert read.kept.tolist() == [True, True, False] and read.reasons.tolist() == ["", "", "twice"]
 
 
@@ -221,12 +223,12 @@ def test_selections_keep_order_names_and_reasons(tmp_path: Path) -> None:
     samples = texts(2, 2, "m")
     first = Selection("threshold", np.array([True, False, True, True]), objects(["", "below 0.5", "", ""]))
     second = Selection("threshold", np.array([True, True, True, False]), objects(["", "", "", "below 0.9"]))
-    tables.write_selections(tmp_path / "s.parquet", samples, [first, second])
-    read = tables.read_selections(tmp_path / "s.parquet")
+    parquet_tables.write_selections(tmp_path / "s.parquet", samples, [first, second])
+    read = parquet_tables.read_selections(tmp_path / "s.parquet")
     assert [s.reasons.tolist() for s in read] == [first.reasons.tolist(), second.reasons.tolist()]
     assert [s.kept.tolist() for s in read] == [first.kept.tolist(), second.kept.tolist()]
     with pytest.raises(UserError, match="not in this file"):
-        tables.read_selections(tmp_path / "s.parquet", ["nobody"])
+        parquet_tables.read_selections(tmp_path / "s.parquet", ["nobody"])
 
 
 def test_a_mixture_joins_content_back_in_order(run: Run) -> None:
@@ -235,7 +237,7 @@ def test_a_mixture_joins_content_back_in_order(run: Run) -> None:
         "image", pictures(40, seed=1).content, [Prompt("", i) for i in range(10)], np.arange(40).reshape(10, 4), "m1")
     for unit, samples in (("data", real), ("rounds/001", made)):
         with run.commit(unit, "sample") as out:
-            tables.write_samples(out.path / "samples.parquet", samples)
+            parquet_tables.write_samples(out.path / "samples.parquet", samples)
     rng = np.random.default_rng(5)
     one, two = real.take(rng.integers(0, 50, 30)), made.take(rng.permutation(40)[:20])
     whole = Samples(
@@ -247,18 +249,18 @@ def test_a_mixture_joins_content_back_in_order(run: Run) -> None:
     mixture = Mixture(whole.take(shuffled), rng.random(50))
     units = np.array(["data"] * 30 + ["rounds/001"] * 20, dtype=object)[shuffled]
     with run.commit("rounds/001", "mix") as out:
-        tables.write_mixture(out.path / "mixture.parquet", mixture, units)
-    read = tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet")
+        parquet_tables.write_mixture(out.path / "mixture.parquet", mixture, units)
+    read = parquet_tables.read_mixture(run, run.unit("rounds/001") / "mixture.parquet")
     same(read.samples, mixture.samples)
     assert read.weights.tobytes() == mixture.weights.tobytes()
 
 
 def test_a_mixture_whose_samples_are_gone_names_the_file(run: Run, tmp_path: Path) -> None:
     with run.commit("data", "load") as out:
-        tables.write_samples(out.path / "samples.parquet", texts(2, 1, "m"))
-    tables.write_mixture(tmp_path / "m.parquet", Mixture(texts(2, 1, "other"), np.ones(2)), ["data", "data"])
+        parquet_tables.write_samples(out.path / "samples.parquet", texts(2, 1, "m"))
+    parquet_tables.write_mixture(tmp_path / "m.parquet", Mixture(texts(2, 1, "other"), np.ones(2)), ["data", "data"])
     with pytest.raises(UserError, match=r"data/samples.parquet: 2 samples of a mixture are not in this file"):
-        tables.read_mixture(run, tmp_path / "m.parquet")
+        parquet_tables.read_mixture(run, tmp_path / "m.parquet")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "words", "other"])
@@ -267,24 +269,24 @@ def test_a_damaged_table_is_one_message_that_names_it(damage: str, tmp_path: Pat
     import pyarrow.parquet as pq
 
     path = tmp_path / "samples.parquet"
-    tables.write_samples(path, pictures(20))
+    parquet_tables.write_samples(path, pictures(20))
     raw = path.read_bytes()
     path.write_bytes({"cut": raw[: len(raw) // 2], "empty": b"", "words": b"PAR1 no", "other": b""}[damage])
     if damage == "other":
         pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(UserError, match=r"samples\.parquet"):
-        tables.read_samples(path)
+        parquet_tables.read_samples(path)
     with pytest.raises(UserError, match=r"nothing\.parquet"):
-        tables.read_samples(tmp_path / "nothing.parquet")
+        parquet_tables.read_samples(tmp_path / "nothing.parquet")
 
 
 def test_content_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
     wide = real_samples("points", np.zeros((2, 2)), [Prompt()] * 2, "x")
     with pytest.raises(ValueError, match="float32"):
-        tables.write_samples(tmp_path / "s.parquet", wide)
+        parquet_tables.write_samples(tmp_path / "s.parquet", wide)
     dark = real_samples("image", np.zeros((2, 4, 4, 1), dtype=np.float32), [Prompt()] * 2, "x")
     with pytest.raises(ValueError, match="uint8"):
-        tables.write_samples(tmp_path / "s.parquet", dark)
+        parquet_tables.write_samples(tmp_path / "s.parquet", dark)
 
 
 # checkpoints
@@ -666,20 +668,20 @@ def judged(tmp_path: Path, kind: str) -> Run:
                                  np.arange(12).reshape(3, 4), "m0")
     data = pictures(5) if kind == "image" else real_samples("text", ["a", "b", "c", "d", "e"], [Prompt()] * 5, "book")
     with run.commit("data", "load") as out:
-        tables.write_samples(out.path / "samples.parquet", data.with_fields(
+        parquet_tables.write_samples(out.path / "samples.parquet", data.with_fields(
             split=objects(["train", "train", "held_out", "train", "held_out"])))
     with run.commit("rounds/000", "train", {"model": "m0", "parent": None, "mixture": "data"}) as out:
         (out.path / "model").mkdir()
         (out.path / "model" / "w").write_text("weights")
     with run.commit("rounds/001", "sample") as out:
-        tables.write_samples(out.path / "samples.parquet", made)
+        parquet_tables.write_samples(out.path / "samples.parquet", made)
     with run.commit("rounds/001", "score") as out:
         exact = np.array([0, 1, 0, 1, 1, 1, 1, 1, np.nan, np.nan, np.nan, 1])
         taste = np.array([0.5, 0.1, 0.2, 0.3, 1, 1, 1, 1, 1, 1, 1, 1])
-        tables.write_scores(out.path / "scores.parquet", made, [Scores("exact", exact), Scores("taste", taste)])
+        parquet_tables.write_scores(out.path / "scores.parquet", made, [Scores("exact", exact), Scores("taste", taste)])
     with run.commit("rounds/001", "curate") as out:
         kept = np.arange(12) % 4 == 3
-        tables.write_selections(out.path / "selections.parquet", made, [
+        parquet_tables.write_selections(out.path / "selections.parquet", made, [
             Selection("best", kept, objects(["" if k else "not the best" for k in kept]))])
     return run
 
@@ -703,7 +705,7 @@ def test_samples_are_exported_with_their_ancestry(tmp_path: Path, kind: str) -> 
     assert [row["kept"] for row in lines[3:7]] == [False, False, False, True] and lines[3]["reason"] == "not the best"
     assert lines[11]["score_exact"] is None and lines[3]["score_taste"] == 0.5
     if kind == "image":
-        made = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+        made = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
         assert (np.asarray(loaded[7]["image"]).reshape(8, 8, 1) == made.content[4]).all()
     card = (tmp_path / "out" / "README.md").read_text()
     assert "held-out data: 2" in card and "synthetic samples | 12" in card
@@ -718,7 +720,7 @@ def test_preferences_are_the_best_and_worst_by_the_weighted_reward(tmp_path: Pat
     assert done.left_out == {"prompts with fewer than two scored candidates": 1,
                              "prompts whose candidates all have one reward": 1}
     row = load(tmp_path / "out", tmp_path)[0]
-    made = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    made = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     assert row["chosen_reward"] == 2.3 and row["rejected_reward"] == 0.2
     assert row["chosen_id"] == made.ids[3] and row["rejected_id"] == made.ids[2]
     if kind == "text":

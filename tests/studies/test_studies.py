@@ -22,8 +22,8 @@ from upturn.observer import Watch
 from upturn.plan import plan
 from upturn.runs import status
 from upturn.store.run import Run
-from upturn.studies import cost, results, study
-from upturn.studies.runner import conduct
+from upturn.studies import cost, study_definition, study_results
+from upturn.studies.study_runner import conduct
 from upturn.types import Prompt, objects, real_samples
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -56,8 +56,8 @@ def write(folder: Path, tree: dict[str, Any] | str, name: str = "study.yaml") ->
     return path
 
 
-def load(folder: Path, **keys: Any) -> study.Study:
-    return study.load(write(folder, {"name": "toy", "recipe": TOY, **keys}))
+def load(folder: Path, **keys: Any) -> study_definition.Study:
+    return study_definition.load(write(folder, {"name": "toy", "recipe": TOY, **keys}))
 
 
 # what is varied
@@ -80,7 +80,7 @@ def test_axes_are_multiplied_and_named_variants_stand_beside_them(tmp_path: Path
 
 def test_the_command_line_stands_above_set_and_below_what_is_varied(tmp_path: Path) -> None:
     path = write(tmp_path, {"name": "toy", "recipe": TOY, "set": {"data.n": 200, "seed": 3}, "vary": {"seed": [1, 2]}})
-    found = study.load(path, ["data.n=250", "seed=9"])
+    found = study_definition.load(path, ["data.n=250", "seed=9"])
     assert [(v.jobs[0].recipe.data["n"], v.jobs[0].seed) for v in found.variants] == [(250, 1), (250, 2)]
 
 
@@ -119,16 +119,16 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, keys: dict[str, A
 def test_a_recipe_with_several_caption_strategies_is_a_study(tmp_path: Path) -> None:
     tree = yaml.safe_load((RECIPES / "emoji.yaml").read_text())
     tree["captions"] = ["empty", {"name": "fixed", "text": "an emoji"}, {"name": "fixed", "text": "a", "as": "short"}]
-    found = study.load(write(tmp_path, tree, "emoji.yaml"))
+    found = study_definition.load(write(tmp_path, tree, "emoji.yaml"))
     assert [v.name for v in found.variants] == ["empty", "fixed", "short"]
     assert [v.jobs[0].recipe.captions[0]["name"] for v in found.variants] == ["empty", "fixed", "fixed"]
     with pytest.raises(UserError, match="nothing to compare"):
-        study.load(write(tmp_path, TOY, "toy.yaml"))
+        study_definition.load(write(tmp_path, TOY, "toy.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_studies_are_read(path: Path) -> None:
-    found = study.load(path)
+    found = study_definition.load(path)
     assert found.variants and found.about and all(job.recipe.grid.texts for _, job in found.jobs)
 
 
@@ -163,7 +163,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    return conduct(study.load(write(folder, DIGITS)), folder / "studies")
+    return conduct(study_definition.load(write(folder, DIGITS)), folder / "studies")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def test_over_seeds_it_is_a_paired_t_test(seeded: Path) -> None:
 def test_a_finished_study_runs_nothing_again(seeded: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in seeded.glob("*/state.json")}
     said = read(seeded)
-    asked = study.load(seeded.parents[1] / "study.yaml")
+    asked = study_definition.load(seeded.parents[1] / "study.yaml")
     conduct(asked, seeded.parent)
     assert {path: path.stat().st_mtime_ns for path in seeded.glob("*/state.json")} == before
     assert read(seeded) == said
@@ -215,7 +215,7 @@ def test_judges_that_differ_are_said_aloud(tmp_path: Path) -> None:
     tree = yaml.safe_load(DIGITS)
     tree |= {"judges": None, "vary": {"models.referee.fit.learning_rate": [1e-3, 2e-3]}, "variants": {}, "wordings": []}
     tree["set"] = {"stages.0.epochs": 1, "stages.0.checkpoint_epochs": []}
-    folder = conduct(study.load(write(tmp_path, tree)), tmp_path)
+    folder = conduct(study_definition.load(write(tmp_path, tree)), tmp_path)
     assert "'referee' is not the same" in read(folder)["warnings"][0]
 
 
@@ -263,7 +263,7 @@ def test_all_recipes_are_checked_before_anything_is_spent(tmp_path: Path) -> Non
 
 
 def test_a_plan_adds_up_and_counts_lent_judges_once(tmp_path: Path) -> None:
-    asked = study.load(write(tmp_path, DIGITS))
+    asked = study_definition.load(write(tmp_path, DIGITS))
     found = cost.foresee(asked)
     assert [row["variant"] for row in found["variants"]] == ["few", "more", "bare"]
     for key in ("seconds", "usd", "disk_bytes"):
@@ -275,13 +275,13 @@ def test_a_plan_adds_up_and_counts_lent_judges_once(tmp_path: Path) -> None:
 
 
 def test_words_that_no_caption_has_and_concepts_held_out() -> None:
-    assert results._within("cat", "an emoji of Cat, nature") and not results._within("cat", "a category")
+    assert study_results._within("cat", "an emoji of Cat, nature") and not study_results._within("cat", "a category")
     samples = real_samples(
         "image", np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1),
         [Prompt("a red apple"), Prompt("x"), Prompt("pizza")], "s",
         {"split": objects(["train", "train", "held_out"]), "captions": objects([("a red apple", "fruit"), ("x",), ()])},
     )
-    assert results._words(samples) == {"a", "red", "apple", "fruit", "x"}
+    assert study_results._words(samples) == {"a", "red", "apple", "fruit", "x"}
 
 
 def test_the_command_prints_a_table_and_writes_the_page(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from helpers.small_recipes import GAUSSIAN, small
 from upturn import theory
 from upturn.errors import UserError
 from upturn.loop import loop
-from upturn.statistics.curvature import curvature
+from upturn.statistics.hessian import curvature
 from upturn.theory import estimates
 
 REPLICAS = 40

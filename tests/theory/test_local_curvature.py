@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from helpers.small_recipes import GAUSSIAN, POINTS, small
 from upturn.loop import loop
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.studies.curvature import local_curvature
 from upturn.studies.loop_estimates import estimate
@@ -45,7 +45,7 @@ def test_a_gaussian_against_differences_and_its_exact_slope(tmp_path: Path, lam:
     loop.run(recipe, tmp_path)
     run = Run.open(tmp_path / "gaussian")
     found = estimate(run)["curvature"]
-    real = tables.read_samples(run.unit("data") / "samples.parquet")
+    real = parquet_tables.read_samples(run.unit("data") / "samples.parquet")
     train = real.take(real.fields["split"].astype(str) == "train")
     rows = np.linspace(0, len(train) - 1, found["samples"]).round().astype(int)
     kept = load_file(run.unit("rounds/000") / "model" / "model.safetensors")

@@ -12,10 +12,10 @@ import pytest
 from helpers.voting_server_cases import booth_over, made_run, text_samples
 from upturn.annotation.tasks import Question
 from upturn.scorers.simulated_people import SimulatedPeople
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Array, Samples, Votes
+from upturn.web.server_state import Booth
 from upturn.web.simulated_annotators import LEFT, RANDOM, Simulated, Voter, crowd, felt, simulate
-from upturn.web.state import Booth
 
 
 def taste(samples: Samples) -> dict[str, float]:
@@ -46,7 +46,7 @@ def test_they_pick_as_the_scorer_of_simulated_people_does(tmp_path: Path, monkey
         votes = booth.box.votes()
         people = [person.id for person in booth.box.people()]
     assert done.given == [40, 40, 40] and done.ended == ["done"] * 3 and set(votes.team) == {"simulated"}
-    stored = tables.read_samples(run.unit("rounds/001") / "samples.parquet")
+    stored = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     crowd_of = SimulatedPeople("length", people=3, noise=1.0, careless=0.2, seed=5)
 
     class Taste:

@@ -20,7 +20,7 @@ from upturn.annotation.tasks import Question
 from upturn.loop import loop
 from upturn.store import png
 from upturn.store.run import Run
-from upturn.web import images
+from upturn.web import page_images
 from upturn.web.server import running
 from upturn.web.studio_worker import Studio
 
@@ -81,14 +81,14 @@ def test_a_model_that_is_gone_is_said(run: Run, tmp_path: Path) -> None:
 
 def test_enlarged() -> None:
     small_one = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1) * 3
-    large = Image.open(io.BytesIO(images.enlarged(png.encode(small_one)[0])))
+    large = Image.open(io.BytesIO(page_images.enlarged(png.encode(small_one)[0])))
     assert large.size == (1024, 1024)
     back = np.asarray(large.convert("L").resize((8, 8), Image.Resampling.BOX), dtype=float)
     assert np.abs(back - small_one[0, :, :, 0]).max() < 12, "enlarged is the same picture"
     huge = np.zeros((1, 4, 2000, 3), dtype=np.uint8)
-    assert Image.open(io.BytesIO(images.enlarged(png.encode(huge)[0]))).size == (2000, 4)
-    assert images.size(png.encode(huge)[0]) == (2000, 4)
-    assert images.crisp(png.encode(small_one)[0]) and not images.crisp(png.encode(huge)[0])
+    assert Image.open(io.BytesIO(page_images.enlarged(png.encode(huge)[0]))).size == (2000, 4)
+    assert page_images.size(png.encode(huge)[0]) == (2000, 4)
+    assert page_images.crisp(png.encode(small_one)[0]) and not page_images.crisp(png.encode(huge)[0])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_enlarged() -> None:
      ([2.0], (232, 180))],
 )
 def test_points_are_drawn_where_they_are(point: list[float], at: tuple[int, int]) -> None:
-    image = np.asarray(Image.open(io.BytesIO(images.drawn(json.dumps(point).encode(), 6.0))), dtype=int)
+    image = np.asarray(Image.open(io.BytesIO(page_images.drawn(json.dumps(point).encode(), 6.0))), dtype=int)
     dark = np.argwhere((np.abs(image - [0x1B, 0x6E, 0x8C]) < 30).all(axis=2))
     assert np.abs(dark.mean(axis=0)[::-1] - at).max() < 2

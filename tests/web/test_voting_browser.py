@@ -14,7 +14,7 @@ from helpers.voting_server_cases import EVIL, booth_over, keys, made_run, pictur
 from upturn.annotation.tasks import Question
 from upturn.types import Prompt, synthetic_samples
 from upturn.web.server import running
-from upturn.web.state import Booth
+from upturn.web.server_state import Booth
 
 pytestmark = pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())
 SHOTS = os.environ.get("UPTURN_SHOTS", "")  # a folder to leave the screenshots in, to look at them
@@ -221,9 +221,9 @@ def test_conversations(browser: Any, tmp_path: Path) -> None:
 
 
 def run_ids(run: Any) -> list[str]:
-    from upturn.store import tables
+    from upturn.store import parquet_tables
 
-    return [str(name) for name in tables.read_samples(run.unit("rounds/001") / "samples.parquet").ids]
+    return [str(name) for name in parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet").ids]
 
 
 @pytest.mark.parametrize("mode", ["pick", "compare", "rate", "rank", "edit"])

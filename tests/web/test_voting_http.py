@@ -17,12 +17,12 @@ import pytest
 from helpers.voting_server_cases import EVIL, FREE, Caller, booth_over, keys, made_run, picture_samples, text_samples
 from upturn.annotation.content import Shelf
 from upturn.annotation.tasks import Question, tasks_of
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Prompt, synthetic_samples
 from upturn.web.server import running
+from upturn.web.server_state import Booth
 from upturn.web.sessions import Rate, Rates
-from upturn.web.state import Booth
 
 MODES = (
     Question("pick"), Question("compare"), Question("rate", attributes=("clear", "true")), Question("rank"),
@@ -372,7 +372,7 @@ def test_what_cannot_be_asked_is_counted_or_said(tmp_path: Path) -> None:
     pictures = made_run(tmp_path / "pictures", picture_samples(2))
     with pytest.raises(UserError, match="cannot be edited"):
         tasks_of(pictures, Shelf(pictures), Question("edit"))
-    assert tables.SAMPLES == "samples.parquet"
+    assert parquet_tables.SAMPLES == "samples.parquet"
 
 
 def test_votes_from_many_at_once(booth: Booth, address: str) -> None:

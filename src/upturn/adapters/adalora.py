@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from upturn.adapter_layers import injection as adapters
-from upturn.adapters import _ranks
+from upturn.adapters import _rank_importance
 from upturn.adapters._low_rank import LowRank
 from upturn.adapters._targets import linear_kinds
 from upturn.protocols import Trainable
@@ -61,28 +61,30 @@ class Adalora(LowRank):
 
     def begin(self, module: Any) -> None:
         config = module.peft_config[self.adapter_name]
-        for _, layer in _ranks.ranked(module, self.adapter_name):
+        for _, layer in _rank_importance.ranked(module, self.adapter_name):
             if config.rank_pattern is None:  # what was pruned before keeps its ranks
-                layer.importance = _ranks.Importance(layer, self.adapter_name)
+                layer.importance = _rank_importance.Importance(layer, self.adapter_name)
 
     def regulariser(self, model: Trainable) -> torch.Tensor | None:
-        found = _ranks.ranked(adapters.inner(model.module), self.adapter_name)
-        loss = _ranks.orthogonality([layer for _, layer in found], self.adapter_name) if self.orthogonality else None
+        found = _rank_importance.ranked(adapters.inner(model.module), self.adapter_name)
+        if not self.orthogonality:
+            return None
+        loss = _rank_importance.orthogonality([layer for _, layer in found], self.adapter_name)
         return None if loss is None else self.orthogonality * loss
 
     def after_step(self, model: Trainable, step: int) -> None:
         """Importance from the step's gradients, which must not be cleared yet; then the budget of this step."""
         module = adapters.inner(model.module)
         config = module.peft_config[self.adapter_name]
-        found = _ranks.ranked(module, self.adapter_name)
+        found = _rank_importance.ranked(module, self.adapter_name)
         layers = [layer for _, layer in found if hasattr(layer, "importance")]
         if not layers:
             return
         last = config.total_step - config.tfinal
         if step <= last:
-            _ranks.observe(layers, self.adapter_name)
+            _rank_importance.observe(layers, self.adapter_name)
             all_ranks, target = sum(len(layer.lora_E[self.adapter_name]) for layer in layers), self.rank * len(layers)
-            _ranks.choose(layers, _ranks.budget(step, config.tinit, last, all_ranks, target))
-        _ranks.prune(layers, self.adapter_name)
+            _rank_importance.choose(layers, _rank_importance.budget(step, config.tinit, last, all_ranks, target))
+        _rank_importance.prune(layers, self.adapter_name)
         if step >= last and config.rank_pattern is None:
             config.rank_pattern = {f"{path}.lora_E": layer.importance.kept.tolist() for path, layer in found}

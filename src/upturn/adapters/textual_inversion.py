@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from upturn.adapter_layers import injection as adapters
-from upturn.adapter_layers import textual_inversion
-from upturn.adapter_layers.textual_inversion import Word
+from upturn.adapter_layers import token_embeddings
+from upturn.adapter_layers.token_embeddings import Word
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
 from upturn.protocols import Trainable
@@ -38,7 +38,7 @@ class TextualInversion:
         for token, word in self.tokens.items():
             if not token or token.split() != [token] or not word.strip():
                 raise ValueError(f"'{token}: {word}': a token has no space in it, and begins as some word")
-        odd = textual_inversion.clashes(list(self.tokens))
+        odd = token_embeddings.clashes(list(self.tokens))
         if odd:
             raise ValueError(f"tokens: {odd}; they would be taken for each other")
 
@@ -63,8 +63,8 @@ class TextualInversion:
             there = next((word for word in of.words if word.token == token), None)
             if there is None:
                 others = [word.token for word in of.words]
-                self._check(of, token, textual_inversion.clashes([*others, token]))
-                textual_inversion.add(of, Word(token, self.vectors), textual_inversion.began(of, begin, self.vectors))
+                self._check(of, token, token_embeddings.clashes([*others, token]))
+                token_embeddings.add(of, Word(token, self.vectors), token_embeddings.began(of, begin, self.vectors))
             elif there.vectors != self.vectors:
                 raise UserError(
                     f"the model's {token} has {there.vectors} vectors, and this stage asks for {self.vectors}",
@@ -105,7 +105,7 @@ class TextualInversion:
 
     def parameters(self, model: Trainable) -> Iterable[nn.Parameter]:
         of: Any = model
-        return [row for word in self._words(of) for row in textual_inversion.rows(of, word).values()]
+        return [row for word in self._words(of) for row in token_embeddings.rows(of, word).values()]
 
     def regulariser(self, model: Trainable) -> torch.Tensor | None:
         return None
@@ -117,7 +117,7 @@ class TextualInversion:
         """Tokens and adapters of the model into its base."""
         of: Any = model
         adapters.merge(adapters.inner(model.module))
-        textual_inversion.merge(of)
+        token_embeddings.merge(of)
 
 
 @dataclass(frozen=True)

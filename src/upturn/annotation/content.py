@@ -14,8 +14,8 @@ from typing import Any
 from upturn.annotation.conversations import Turn, turns_of
 from upturn.errors import UserError
 from upturn.store import png
+from upturn.store.parquet_tables import iterate_samples
 from upturn.store.run import Run
-from upturn.store.tables import iterate_samples
 from upturn.types import Prompt, Sample, Samples, content_id
 
 _ROWS = 64  # samples read at a time: 64 pictures of 512 pixels are 50 MB

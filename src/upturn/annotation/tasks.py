@@ -12,10 +12,10 @@ from typing import Any
 
 from upturn.annotation.content import Entry, Shelf
 from upturn.annotation.db.validation import CANDIDATES, MODES, OVERALL, Task
-from upturn.data.lines import records
+from upturn.data.json_lines import records
 from upturn.errors import UserError
+from upturn.store.parquet_tables import EVALUATION, SAMPLES
 from upturn.store.run import Run
-from upturn.store.tables import EVALUATION, SAMPLES
 from upturn.store.units import round_unit, unit_round
 from upturn.types import Mode, content_id
 

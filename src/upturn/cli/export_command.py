@@ -21,13 +21,13 @@ def export(
     runs: RunsFolder = RUNS,
 ) -> None:
     """A run's samples, votes, preferences, model or adapters in the formats of other tools."""
-    from upturn.export import run as exports
-    from upturn.export import weights
+    from upturn.export import model_export
+    from upturn.export import run_export as exports
 
     if form is not None and what != "adapters":
         raise UserError(f"'{what}' has one format", where="--format", fix="It is for '--what adapters'.")
-    adapters_only = partial(weights.write_adapters, form=cast(weights.Format, form or "peft"))
-    write = adapters_only if what == "adapters" else weights.write
+    adapters_only = partial(model_export.write_adapters, form=cast(model_export.Format, form or "peft"))
+    write = adapters_only if what == "adapters" else model_export.write
     done = exports.export(find_run(run, runs), cast(exports.What, what), to, write)
     print(f"{done.folder}: {', '.join(f'{count} {name}' for name, count in done.counts.items())}")
     for why, count in done.left_out.items():

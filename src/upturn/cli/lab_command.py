@@ -122,12 +122,12 @@ def _text(value: Any) -> str:
 def _run(name: str, settings: dict[str, Any], to: Path | None, workers: int | None, as_json: bool) -> None:
     from upturn import report
     from upturn.cli import printed_tables, progress_display
-    from upturn.lab import runner
+    from upturn.lab import experiment_runner
     from upturn.observer import Watch
 
     folder = to or Path("labs") / name.rpartition(":")[2]
     watch = Watch() if as_json else progress_display.Lines()
-    found = runner.conduct(name, settings, folder, watch, workers)
+    found = experiment_runner.conduct(name, settings, folder, watch, workers)
     page = report.write_lab(folder)
     if as_json:
         print(json.dumps({**found, "page": str(page)}, indent=1))

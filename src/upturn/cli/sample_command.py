@@ -24,7 +24,7 @@ def sample(
     runs: RunsFolder = RUNS,
 ) -> None:
     """New samples from a round's model, as files."""
-    from upturn.runs import sample as sampling
+    from upturn.runs import new_samples as sampling
 
     found = find_run(run, runs)
     files = sampling.to_files(found, find_round(found, number), prompt, n, seed, to, settings)

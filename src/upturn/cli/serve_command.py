@@ -72,7 +72,7 @@ def serve(
     from upturn.annotation.tasks import Question
     from upturn.web import server
     from upturn.web.continue_run import Onward
-    from upturn.web.state import Booth
+    from upturn.web.server_state import Booth
     from upturn.web.studio_worker import Studio
 
     found = find_run(run, runs)

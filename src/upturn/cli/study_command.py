@@ -25,9 +25,9 @@ def study(
     from upturn import report
     from upturn.cli import printed_tables, progress_display
     from upturn.errors import RunError
-    from upturn.studies import cost, runner
-    from upturn.studies import study as studies
-    from upturn.studies.results import RESULTS
+    from upturn.studies import cost, study_runner
+    from upturn.studies import study_definition as studies
+    from upturn.studies.study_results import RESULTS
 
     asked = studies.load(file, settings)
     if only:
@@ -42,7 +42,7 @@ def study(
     watch = progress_display.watch_for(as_json)
     failure: RunError | None = None
     try:
-        runner.conduct(asked, folder, watch, after=report.write)
+        study_runner.conduct(asked, folder, watch, after=report.write)
     except RunError as error:
         failure = error
     finally:

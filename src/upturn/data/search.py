@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.embeddings.dual_encoder import DualEncoder
+from upturn.embeddings.image_text_encoder import DualEncoder
 from upturn.errors import UserError
 from upturn.store import files
 from upturn.types import Array, Samples, content_id

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from upturn.embeddings.images import RGB, coloured
+from upturn.embeddings.image_tensors import RGB, coloured
 from upturn.types import Array
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers

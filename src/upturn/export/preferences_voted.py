@@ -14,8 +14,8 @@ from upturn.annotation.statistics.gold import weights
 from upturn.errors import UserError
 from upturn.export.card import Exported, write_card, write_lines
 from upturn.store.columns import content_column, read_table, with_notes, write_table
+from upturn.store.parquet_tables import EVALUATION, SAMPLES, read_samples
 from upturn.store.run import Run
-from upturn.store.tables import EVALUATION, SAMPLES, read_samples
 from upturn.types import Sample, Samples, Votes
 
 _DATABASE = "votes.db"  # looked for before SQLAlchemy is imported: most runs have no votes

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn.embeddings.images import prepared
+from upturn.embeddings.image_tensors import prepared
 from upturn.errors import UserError
 from upturn.features._local_encoder import load, preparation
 from upturn.types import Array, Samples

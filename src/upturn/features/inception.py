@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.embeddings.images import coloured, prepared
+from upturn.embeddings.image_tensors import coloured, prepared
 from upturn.errors import UserError
 from upturn.types import Array, Samples
 

@@ -17,8 +17,8 @@ from upturn.loop.assembly import (
     new_model,
     sampling_settings,
 )
-from upturn.loop.checks.captions import caption_of, refuse_captions
-from upturn.loop.checks.curation import curator_classes
+from upturn.loop.checks.caption_strategy import caption_of, refuse_captions
+from upturn.loop.checks.curator_chain import curator_classes
 from upturn.loop.checks.pairings import (
     check_gate,
     check_mix,

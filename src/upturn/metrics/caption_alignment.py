@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn.embeddings.dual_encoder import DualEncoder, Encoded
+from upturn.embeddings.image_text_encoder import DualEncoder, Encoded
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence

@@ -12,7 +12,7 @@ from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import subsample_masks
-from upturn.statistics.kde import KernelMixture
+from upturn.statistics.kernel_density import KernelMixture
 from upturn.statistics.memo import remembered
 from upturn.statistics.scaling import Scale
 from upturn.types import Array, Measurement

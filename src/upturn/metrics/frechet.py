@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
-from upturn.metrics._gaussians import distance_and_influence, fitted, moments
+from upturn.metrics._gaussian_fit import distance_and_influence, fitted, moments
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
-from upturn.metrics._gaussians import distance_and_influence, fitted
+from upturn.metrics._gaussian_fit import distance_and_influence, fitted
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.seeds import generator

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._judged import Judged
+from upturn.metrics._gold_judge import Judged
 from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean

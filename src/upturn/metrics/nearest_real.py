@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._pairs import pairs
+from upturn.metrics._nearest_pairs import pairs
 from upturn.metrics._undefined import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean

@@ -13,12 +13,12 @@ import torch
 
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
-from upturn.models._language import checkpoints, template, vllm
-from upturn.models._language.base import TextModel
+from upturn.models._language import pretrained_weights, prompt_template, vllm
 from upturn.models._language.chunked_head import head_log_probs, pays
 from upturn.models._language.generate import Choice, Decoded, decode
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models._language.plain_head import aside, plain_head
+from upturn.models._language.text_model import TextModel
 from upturn.types import (
     Array,
     Batch,
@@ -89,13 +89,13 @@ class CausalLm(TextModel):
     Sampling: ClassVar[type] = TextSampling
 
     def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
-        return checkpoints.from_config(config, codec)
+        return pretrained_weights.from_config(config, codec)
 
     def _from_files(self) -> tuple[torch.nn.Module, Codec]:
-        return checkpoints.from_files(self.folder, self.hub)
+        return pretrained_weights.from_files(self.folder, self.hub)
 
     def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
-        return checkpoints.load(folder)
+        return pretrained_weights.load(folder)
 
     def _stated(self) -> str:
         return json.dumps(self.config)
@@ -152,8 +152,8 @@ class CausalLm(TextModel):
     ) -> tuple[Decoded, list[list[int]]]:
         if not keys.size:
             raise UserError("there are no prompts to sample from", where="sampling", fix="Give at least one.")
-        texts, which = template.distinct([prompt.text for prompt in prompts])
-        read = template.prompt_tokens(self.codec, texts)
+        texts, which = prompt_template.distinct([prompt.text for prompt in prompts])
+        read = prompt_template.prompt_tokens(self.codec, texts)
         limit, longest = self._positions(), max(map(len, read))
         room = limit - longest
         wanted = room if settings.max_tokens is None else settings.max_tokens

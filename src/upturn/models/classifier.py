@@ -10,7 +10,7 @@ import torch
 
 from upturn import seeds
 from upturn.errors import UserError
-from upturn.models._heads import files as _network_files
+from upturn.models._heads import head_files as _network_files
 from upturn.models._heads import inputs
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id

@@ -16,11 +16,11 @@ from upturn import seeds
 from upturn.config import components
 from upturn.embeddings.processors import Reader
 from upturn.errors import UserError
-from upturn.models._dual_encoder import pretrained
-from upturn.models._dual_encoder import small as _dual_small
-from upturn.models._dual_encoder.pretrained import Pretrained
-from upturn.models._dual_encoder.small import CHANCES, Small, Towers
-from upturn.models._heads import files as _network_files
+from upturn.models._dual_encoder import small_dual_encoder as _dual_small
+from upturn.models._dual_encoder import transformers_encoder
+from upturn.models._dual_encoder.small_dual_encoder import CHANCES, Small, Towers
+from upturn.models._dual_encoder.transformers_encoder import Pretrained
+from upturn.models._heads import head_files as _network_files
 from upturn.store import files
 from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Ragged, Samples, by_size, content_id
 
@@ -88,7 +88,7 @@ class DualEncoder:
         if self.folder is not None and _ours(Path(self.folder)):
             self.load(Path(self.folder))
         elif self._small is None:
-            self._take(*pretrained.read(self.folder, self.hub))
+            self._take(*transformers_encoder.read(self.folder, self.hub))
             self.id = content_id(_NAME, *_fingerprint(self.module))
         else:
             raise UserError("has no weights before it is trained", where=f"model '{_NAME}' with 'config'",
@@ -211,14 +211,14 @@ class DualEncoder:
     def save(self, folder: Path) -> None:
         """A folder that ``transformers`` opens, or of the small one ``model.safetensors`` and ``config.json``."""
         if self._reader is not None:
-            pretrained.save(self._bare, self._reader, folder)
+            transformers_encoder.save(self._bare, self._reader, folder)
         else:
             _network_files.save(self.module, _NAME, self._settings(), folder)
 
     def load(self, folder: Path) -> None:
         """What ``save`` wrote; UserError where it cannot be read."""
         if not _ours(folder):
-            self._take(*pretrained.read(str(folder), None))
+            self._take(*transformers_encoder.read(str(folder), None))
             self.id = content_id(_NAME, *_fingerprint(self.module))
             return
         found = _network_files.settings(_NAME, folder)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from upturn import seeds
 from upturn.errors import UserError
-from upturn.models._heads import attributes as _reward_attributes
-from upturn.models._heads import files as _network_files
+from upturn.models._heads import attribute_rewards as _reward_attributes
+from upturn.models._heads import head_files as _network_files
 from upturn.models._heads import inputs
 from upturn.models._heads.networks import Network
 from upturn.store import files

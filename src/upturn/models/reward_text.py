@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from upturn.models._heads import attributes as _reward_attributes
+from upturn.models._heads import attribute_rewards as _reward_attributes
 from upturn.models._language.headed import HeadedText
 from upturn.types import Batch, Draw, Likelihood, Outputs, Samples
 

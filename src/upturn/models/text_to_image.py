@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from upturn import seeds
-from upturn.adapter_layers import files as _adapter_files
-from upturn.adapter_layers import textual_inversion
+from upturn.adapter_layers import adapter_files as _adapter_files
+from upturn.adapter_layers import token_embeddings
 from upturn.config import components
 from upturn.diffusion.denoiser import Condition, Formulation
 from upturn.errors import UserError
-from upturn.models._diffusion.base import Diffusion
-from upturn.models._text_to_image import files, sizes
-from upturn.models._text_to_image import small as _t2i_small
-from upturn.models._text_to_image.architectures.unet import StableDiffusionXl
+from upturn.models._diffusion.diffusion_model import Diffusion
+from upturn.models._text_to_image import pipeline_files, resolutions
+from upturn.models._text_to_image import small_pipeline as _t2i_small
+from upturn.models._text_to_image.architectures.stable_diffusion import StableDiffusionXl
 from upturn.models._text_to_image.build import settle
 from upturn.models._text_to_image.cache import Cache
-from upturn.models._text_to_image.captions import NONE, Captions
-from upturn.models._text_to_image.denoiser import CAPTION
+from upturn.models._text_to_image.caption_cache import NONE, Captions
+from upturn.models._text_to_image.conditioning import CAPTION
 from upturn.models._text_to_image.latents import Latents
 from upturn.models._text_to_image.pipeline import Pipeline, cached, family_of, from_folder, hub_folder
 from upturn.models._text_to_image.sampling import TextToImageSampling
@@ -64,7 +64,7 @@ class TextToImage(Diffusion):
     cache: bool | str = True  # latents and frozen text once, not in each forward pass; a folder: kept there
     gradient_checkpointing: bool = False  # less memory, more time
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: captions that were cut, counted
-    words: tuple[textual_inversion.Word, ...] = field(default=(), init=False)  # new tokens, in order
+    words: tuple[token_embeddings.Word, ...] = field(default=(), init=False)  # new tokens, in order
     inverts: tuple[str, ...] | None = field(default=None, init=False, repr=False)  # encoders that can learn tokens
     pipeline_class: str = field(default="", init=False, repr=False)
     pipeline: Pipeline = field(init=False, repr=False)
@@ -139,26 +139,26 @@ class TextToImage(Diffusion):
             raise UserError("there are no examples to build a model for", where="model")
         seeds.seed_torch(key)
         if self.small is not None:
-            size = self.size or sizes.own_size(examples.content)
+            size = self.size or resolutions.own_size(examples.content)
             captions = [text for texts in _texts(examples) for text in texts]
             pipeline = _t2i_small.build(self.small, size, captions)
         else:
             folder = Path(self.folder) if self.folder is not None else hub_folder(str(self.hub), self._where)
             pipeline, size = from_folder(folder, self._where), self.size or 0
         settle(self, pipeline, size)
-        sizes.check(self, examples.content)
+        resolutions.check(self, examples.content)
         self.id = content_id(self.name, key, str(self.config), self.folder, self.hub)
 
     def save(self, folder: Path) -> None:
         """A pipeline folder that ``DiffusionPipeline.from_pretrained`` opens, model.json, adapters/, and tokens/."""
-        files.save(self, folder)
+        pipeline_files.save(self, folder)
 
     def load(self, folder: Path) -> None:
         """What was saved. Raises UserError where this instance contradicts it, or a file is missing or damaged."""
-        pipeline, said = files.load(self, folder)
+        pipeline, said = pipeline_files.load(self, folder)
         settle(self, pipeline, int(said["size"]))
         _adapter_files.load(self.module, folder)
-        textual_inversion.load(self, folder)
+        token_embeddings.load(self, folder)
 
     # Examples.
 
@@ -168,14 +168,14 @@ class TextToImage(Diffusion):
         See ``notes`` for captions that are longer than a text encoder reads, and for what the cache had and had not.
         """
         self._check_kind(samples)
-        sizes.check(self, samples.content)
+        resolutions.check(self, samples.content)
         texts = _texts(samples)
         flat = self.captions.keys([text for row in texts for text in row])
         widths = torch.tensor([len(row) for row in texts])
         keys = torch.full((len(texts), max(map(len, texts), default=1)), -1)
         keys[torch.arange(keys.shape[1])[None, :] < widths[:, None]] = flat
         cut = sum(text in self.captions.cut for row in texts for text in row)
-        x = sizes.seen(self, samples.content)
+        x = resolutions.seen(self, samples.content)
         self.notes = (*self.captions.notes, *(self.shelf.told() if self.shelf else ()))
         self.captions.notes.clear()
         if cut:
@@ -183,16 +183,16 @@ class TextToImage(Diffusion):
         return Batch({"x": x, _CAPTIONS: keys})
 
     def row_shape(self, batch: Batch) -> tuple[int, ...]:
-        return sizes.row_shape(self, batch)
+        return resolutions.row_shape(self, batch)
 
     def drawn_shape(self, settings: Any) -> tuple[int, ...]:
-        return sizes.drawn_shape(self, settings)
+        return resolutions.drawn_shape(self, settings)
 
     def form_of(self, shape: tuple[int, ...]) -> Formulation:
         if shape == self.frame.shape:
             return self.form
         if shape not in self._forms:
-            self._forms[shape] = sizes.formulation(self.pipeline, self._where, *shape[1:])
+            self._forms[shape] = resolutions.formulation(self.pipeline, self._where, *shape[1:])
         return self._forms[shape]
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from upturn.objectives import _advantages, _policy_gradient
-from upturn.objectives._judged import judge
+from upturn.objectives._group_rewards import judge
 from upturn.types import Batch, Loss, Outputs
 
 

@@ -27,7 +27,7 @@ def plan(recipe: Recipe) -> Plan:
         from upturn.plan.disk_and_theory import disk_bytes, theory
         from upturn.plan.planner import Planner
         from upturn.plan.preprocessing import worded
-        from upturn.plan.rounds import add_rounds
+        from upturn.plan.round_rows import add_rounds
 
         parts = assemble(recipe)
         torch.set_num_threads(recipe.threads or torch.get_num_threads())

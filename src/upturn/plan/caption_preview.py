@@ -16,7 +16,7 @@ from upturn.data.caption_statistics import Reader, Statistics, all_captions, sta
 from upturn.data.captioning import captioned
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
-from upturn.loop.checks.captions import caption_strategies, refuse_captions
+from upturn.loop.checks.caption_strategy import caption_strategies, refuse_captions
 from upturn.loop.stages.load import SHARED, caption_key
 from upturn.types import Array, Splits
 

@@ -16,12 +16,12 @@ import torch
 from upturn import seeds
 from upturn.config.schema import Training
 from upturn.loop.assembly import Assembly, Evaluator
-from upturn.loop.checks.captions import prompt_for
+from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.stages.evaluate import Shown
 from upturn.loop.stages.train import encode_examples
 from upturn.loop.tools import Toolbox, where
 from upturn.plan import forward_passes as passes
-from upturn.plan import preprocessing, sizes, timing
+from upturn.plan import preprocessing, several_sizes, timing
 from upturn.plan.forward_passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
@@ -125,8 +125,8 @@ class Planner:
         self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int, made: int | None = None
     ) -> None:
         """A row of training on ``rows`` samples that are encoded as these are, ``made`` of them in this round."""
-        more = sizes.more_batches(like, spec.batch_size)
-        like = sizes.of_one_size(like)
+        more = several_sizes.more_batches(like, spec.batch_size)
+        like = several_sizes.of_one_size(like)
         groups = len(np.unique(like.group))
         shown = like.take(np.arange(min(len(like), _SHOWN * spec.batch_size * len(like) // groups)))
         objective, mixture = self.parts.objective(spec), Mixture(shown, np.ones(len(shown)))

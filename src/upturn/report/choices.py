@@ -14,7 +14,7 @@ from upturn.report.facts import DATA, Facts
 from upturn.report.samples import prompt_label
 from upturn.report.text import shortened
 from upturn.report.titles import number, visible
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.columns import read_table, to_samples
 from upturn.types import Array, Sample, Samples, Selection
 
@@ -70,7 +70,7 @@ class Choices:
 def choices(facts: Facts) -> Choices | None:
     """None where nothing was curated yet."""
     units = {r.round: r.unit for r in facts.status.rounds if facts.path(r.unit, "selections.parquet") is not None}
-    found = {n: tables.read_selections(facts.run.unit(u) / "selections.parquet") for n, u in units.items()}
+    found = {n: parquet_tables.read_selections(facts.run.unit(u) / "selections.parquet") for n, u in units.items()}
     found = {n: selections for n, selections in found.items() if selections}
     if not found:
         return None
@@ -155,7 +155,7 @@ class _Looks:
         """(N,) the weighted sum of the scorers, NaN where one is silent; empty where nothing was scored."""
         if unit not in self._rewards:
             path = self.facts.path(unit, "scores.parquet")
-            found = {} if path is None else tables.read_scores(path)
+            found = {} if path is None else parquet_tables.read_scores(path)
             weights = self._weights()
             parts = [weights.get(name, 1.0) * scores.values for name, scores in found.items()]
             self._rewards[unit] = np.sum(parts, axis=0) if parts else np.empty(0)

@@ -14,7 +14,7 @@ from upturn.runs import status as statuses
 from upturn.runs.status import RunStatus
 from upturn.seeds import key
 from upturn.statistics.intervals import bootstrap_mean
-from upturn.store import files, tables
+from upturn.store import files, parquet_tables
 from upturn.store.columns import read_table, to_samples
 from upturn.store.commit import Record
 from upturn.store.run import Run
@@ -151,7 +151,7 @@ class Facts:
 
     def samples(self, unit: str, name: str) -> Samples | None:
         path = self.path(unit, name)
-        return None if path is None else tables.read_samples(path)
+        return None if path is None else parquet_tables.read_samples(path)
 
     def some(self, unit: str, name: str, ids: list[str]) -> dict[str, Any]:
         """Id -> sample, for a few samples of a large table: only their pictures are decoded."""

@@ -17,7 +17,7 @@ from upturn.config.schema import Training
 from upturn.data import search
 from upturn.data.captioning import captioned
 from upturn.data.search import Hit
-from upturn.embeddings.dual_encoder import DualEncoder
+from upturn.embeddings.image_text_encoder import DualEncoder
 from upturn.errors import UserError
 from upturn.protocols import Source
 from upturn.store import files

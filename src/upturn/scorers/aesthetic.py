@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from upturn.data.groups import RANK
-from upturn.embeddings.dual_encoder import DualEncoder, Encoded, need_pictures
+from upturn.embeddings.image_text_encoder import DualEncoder, Encoded, need_pictures
 from upturn.protocols import Tools
 from upturn.scorers._embedding_heads import Head, column_of, from_file, from_preferences, from_scores
 from upturn.types import Samples, Scores, objects

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upturn.embeddings.dual_encoder import Encoded, need_pictures, own_cosines
+from upturn.embeddings.image_text_encoder import Encoded, need_pictures, own_cosines
 from upturn.protocols import Tools
 from upturn.types import Samples, Scores, objects
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.errors import UserError
 from upturn.protocols import Tools
-from upturn.scorers._arithmetic import NotArithmetic, Value, value
+from upturn.scorers._safe_arithmetic import NotArithmetic, Value, value
 from upturn.types import Samples, Scores, objects
 
 _MOST_CHARACTERS = 10_000  # of a completion; a longer one is wrong without being read

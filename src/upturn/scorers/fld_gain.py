@@ -11,7 +11,7 @@ from upturn.errors import UserError
 from upturn.protocols import Tools
 from upturn.scorers._contributions import made_features, real_features, spread_out
 from upturn.seeds import generator, key
-from upturn.statistics.kde import KernelMixture
+from upturn.statistics.kernel_density import KernelMixture
 from upturn.statistics.scaling import Scale
 from upturn.types import Array, Samples, Scores
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.embeddings.dual_encoder import need_pictures
+from upturn.embeddings.image_text_encoder import need_pictures
 from upturn.errors import UserError
 from upturn.protocols import Tools
 from upturn.scorers._picture_classes import PictureClasses, read

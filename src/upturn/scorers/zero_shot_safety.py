@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from upturn.embeddings.dual_encoder import Encoded, need_pictures
+from upturn.embeddings.image_text_encoder import Encoded, need_pictures
 from upturn.protocols import Tools
 from upturn.scorers._verdict_words import check_threshold, verdicts
 from upturn.types import Samples, Scores, objects

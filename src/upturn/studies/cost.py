@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from upturn.studies.study import Study
+from upturn.studies.study_definition import Study
 
 
 def foresee(study: Study) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from upturn.loop.assemble import assemble
 from upturn.loop.stages.context import Work
 from upturn.observer import Watch
 from upturn.protocols import Policy
-from upturn.statistics import curvature
-from upturn.store import tables
+from upturn.statistics import hessian
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.theory import estimates
 from upturn.types import Array, Batch, Draw, Samples
@@ -44,8 +44,8 @@ def local_curvature(run: Run, lam: float) -> dict[str, Any]:
     policy = work.policy(_UNIT)
     parameters = sum(p.numel() for p in policy.module.parameters())
     found: dict[str, Any] = {"parameters": parameters, "likelihood": policy.likelihood}
-    if parameters > curvature.MOST:
-        return found | {"note": f"the model has {parameters:,} parameters; exact up to {curvature.MOST:,}"}
+    if parameters > hessian.MOST:
+        return found | {"note": f"the model has {parameters:,} parameters; exact up to {hessian.MOST:,}"}
     real = _spread(work.tools.train)
     if len(real) < _BLOCKS:
         return found | {"note": f"{len(real)} real samples; {_BLOCKS} are needed"}
@@ -55,7 +55,7 @@ def local_curvature(run: Run, lam: float) -> dict[str, Any]:
     values, vectors = np.linalg.eigh(ours.whole[np.ix_(used, used)])
     ends = {name: asdict(ours.end(float(values[i]), _full(vectors[:, i], used), float(values[-1])))
             for name, i in (("least", 0), ("greatest", -1))}
-    made = _spread(tables.read_samples(run.unit(_UNIT) / "evaluation.parquet"))
+    made = _spread(parquet_tables.read_samples(run.unit(_UNIT) / "evaluation.parquet"))
     why = _untold(policy.likelihood, work.parts.evaluators[0].settings, lam, len(made), ends["least"]["low"])
     slope = estimates.unidentified(why) if why else _slope(ours, _Curve(policy, made, key + 1), lam)
     return found | ends | {
@@ -94,7 +94,7 @@ class _Curve:
     def halves(self) -> tuple[Array, Array]:
         """(P, P) of the even blocks' samples, and of the odd ones'."""
         rows = np.arange(len(self.samples)) % _BLOCKS % 2
-        first, second = (curvature.hessian(self._loss(np.flatnonzero(rows == half)), self.at) for half in (0, 1))
+        first, second = (hessian.hessian(self._loss(np.flatnonzero(rows == half)), self.at) for half in (0, 1))
         return first, second
 
     @property
@@ -111,7 +111,7 @@ class _Curve:
         v = torch.from_numpy(direction).to(self.at)
         blocks = np.arange(len(self.samples)) % _BLOCKS
         return np.array([
-            float(v @ curvature.product(self._loss(np.flatnonzero(blocks == block)), self.at, v))
+            float(v @ hessian.product(self._loss(np.flatnonzero(blocks == block)), self.at, v))
             for block in range(_BLOCKS)
         ])
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn.errors import UserError
 from upturn.runs import status
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.columns import read_table
 from upturn.store.run import Run
 from upturn.studies.curvature import local_curvature
@@ -44,12 +44,12 @@ def _finished(run: Run) -> list[int]:
 
 def _selection(run: Run, number: int) -> dict[str, estimates.Estimated]:
     unit = run.unit(_ONE.format(number))
-    samples = tables.read_samples(unit / "samples.parquet")
+    samples = parquet_tables.read_samples(unit / "samples.parquet")
     rewards = _rewards(run, unit.name, samples)
     if rewards is None or not (unit / "selections.parquet").exists() or np.isnan(rewards).any():
         missing = estimates.unidentified("this round has no curation by scores that are all known")
         return {"effective_candidates": missing, "selection_strength": missing}
-    kept = tables.read_selections(unit / "selections.parquet", samples.ids)[-1].kept
+    kept = parquet_tables.read_selections(unit / "selections.parquet", samples.ids)[-1].kept
     return {
         "effective_candidates": estimates.effective_candidates(rewards, samples.group, kept),
         "selection_strength": estimates.selection_strength(rewards, samples.group, kept),
@@ -63,19 +63,19 @@ def _rewards(run: Run, name: str, samples: Samples) -> Array | None:
     if rounds is None or not rounds.score or not path.exists():
         return None
     weights = {str(s.get("as", s["name"])): float(s.get("weight", 1.0)) for s in rounds.score}
-    found = tables.read_scores(path, samples.ids)
+    found = parquet_tables.read_scores(path, samples.ids)
     return np.asarray(sum(weight * found[scorer].values for scorer, weight in weights.items()))
 
 
 def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
-    if _features(tables.read_samples(run.unit(_ONE.format(numbers[0])) / "samples.parquet")) is None:
+    if _features(parquet_tables.read_samples(run.unit(_ONE.format(numbers[0])) / "samples.parquet")) is None:
         return estimates.unidentified("texts have no mean; only points and pictures are measured")
-    mixtures = [tables.read_mixture(run, run.unit(_ONE.format(n)) / "mixture.parquet").samples for n in numbers]
+    mixtures = [parquet_tables.read_mixture(run, run.unit(_ONE.format(n)) / "mixture.parquet").samples for n in numbers]
     real = [mixture.take(mixture.origin == REAL) for mixture in mixtures]
     if not len(real[0]):
         return estimates.unidentified("nothing real is in the mixture: λ is infinite by the recipe")
     kept = [_features(mixture.take(mixture.origin != REAL)) for mixture in mixtures]
-    after = [_features(tables.read_samples(run.unit(_ONE.format(n)) / "evaluation.parquet")) for n in numbers]
+    after = [_features(parquet_tables.read_samples(run.unit(_ONE.format(n)) / "evaluation.parquet")) for n in numbers]
     pairs = [(k, a) for k, a in zip(kept, after, strict=True) if k is not None and a is not None and len(k)]
     data = _features(real[0])
     assert data is not None
@@ -84,14 +84,14 @@ def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
 
 def _stated_lambda(run: Run, number: int) -> float:
     """Synthetic : real by the weights that a round was trained on."""
-    mixture = tables.read_mixture(run, run.unit(_ONE.format(number)) / "mixture.parquet")
+    mixture = parquet_tables.read_mixture(run, run.unit(_ONE.format(number)) / "mixture.parquet")
     real = mixture.samples.origin == REAL
     weight = float(mixture.weights[real].sum())
     return float(mixture.weights[~real].sum()) / weight if weight else math.inf
 
 
 def _real_ids(run: Run) -> set[str]:
-    return set(read_table(run.unit("data") / tables.SAMPLES, ["id"]).column("id").to_pylist())
+    return set(read_table(run.unit("data") / parquet_tables.SAMPLES, ["id"]).column("id").to_pylist())
 
 
 def _contraction(run: Run, twin: Run) -> estimates.Estimated:
@@ -104,7 +104,7 @@ def _contraction(run: Run, twin: Run) -> estimates.Estimated:
     last = min(max(_finished(run)), max(_finished(twin)))
     paths: list[list[Array]] = []
     for one in (run, twin):
-        made = [tables.read_samples(one.unit(_ONE.format(n)) / "evaluation.parquet") for n in range(last + 1)]
+        made = [parquet_tables.read_samples(one.unit(_ONE.format(n)) / "evaluation.parquet") for n in range(last + 1)]
         features = [found for found in map(_features, made) if found is not None]
         if len(features) < len(made):
             return estimates.unidentified("texts have no mean; only points and pictures are measured")

@@ -14,7 +14,7 @@ from upturn.loop.stages.context import Work
 from upturn.observer import Watch
 from upturn.runs import status
 from upturn.statistics.consistency import consistency
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Samples
 
@@ -41,7 +41,7 @@ def wording_effects(run: Run, wordings: Sequence[Sequence[str]]) -> list[list[di
     """
     parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
     work = Work(run, parts, Watch())
-    grid = tables.read_samples(run.unit(status.read(run).incumbent.unit) / "grid.parquet")
+    grid = parquet_tables.read_samples(run.unit(status.read(run).incumbent.unit) / "grid.parquet")
     try:
         features = work.tools.embed(grid)
     except UserError:

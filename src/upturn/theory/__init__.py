@@ -77,6 +77,7 @@ from upturn.theory.real_data import (
     stationary_error,
     tempered_variance,
 )
+from upturn.theory.recipe_forecast import verdict
 from upturn.theory.regression import (
     regression_risk_accumulate,
     regression_risk_accumulate_fresh,
@@ -92,7 +93,6 @@ from upturn.theory.settling import (
     fixed_point_from_rewards,
 )
 from upturn.theory.statements import Kind, Statement, Verdict, kind_of
-from upturn.theory.verdict import verdict
 
 __all__ = [
     "Division",

@@ -12,14 +12,14 @@ from fastapi import APIRouter, Form, Path
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
-from upturn.annotation.db import annotators, columns, polls
+from upturn.annotation.db import annotators, polls, vote_columns
 from upturn.annotation.db.validation import MODES, Person, Refused, Role
-from upturn.export.votes import plain_rows
+from upturn.export.vote_files import plain_rows
 from upturn.web.dependencies import Admin, AdminWriter, TheBooth, Voter, checked
+from upturn.web.rendering import page
 from upturn.web.schemas import Name, Strict, Words
+from upturn.web.server_state import Booth
 from upturn.web.sessions import Session
-from upturn.web.state import Booth
-from upturn.web.templates import page
 
 router = APIRouter()
 _Said = Annotated[Words, Field(max_length=200)]
@@ -137,7 +137,7 @@ async def change_poll(
 @router.get("/admin/votes.jsonl", response_class=Response)
 async def export(booth: TheBooth, session: Admin, kind: Literal["explicit", "implicit"] = "explicit") -> Response:
     """Every vote that stands, as JSON lines; people by pseudonym."""
-    found = await booth.read(columns.votes if kind == "explicit" else columns.implicit)
+    found = await booth.read(vote_columns.votes if kind == "explicit" else vote_columns.implicit)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain_rows(found))
     name = "votes.jsonl" if kind == "explicit" else "implicit-votes.jsonl"
     return Response(

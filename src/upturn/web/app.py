@@ -15,8 +15,8 @@ from upturn.errors import UserError
 from upturn.web import admin_routes, auth, studio_routes, vote_routes
 from upturn.web.dependencies import SignIn
 from upturn.web.middleware import Guard
-from upturn.web.state import Booth
-from upturn.web.templates import STATIC, page, static
+from upturn.web.rendering import STATIC, page, static
+from upturn.web.server_state import Booth
 
 _STATUS = {"unknown": 404, "paused": 403, "answered": 409, "conflict": 409, "wrong": 422}
 _YEAR = 31_536_000  # seconds

@@ -11,10 +11,10 @@ from pydantic import Field
 from upturn.annotation.db.annotators import by_token
 from upturn.annotation.db.validation import Person
 from upturn.web.dependencies import TheBooth, Voter, Writer, checked, slow_down
+from upturn.web.rendering import page
 from upturn.web.schemas import Strict, Words
+from upturn.web.server_state import Booth
 from upturn.web.sessions import COOKIE, LASTS, Session
-from upturn.web.state import Booth
-from upturn.web.templates import page
 
 router = APIRouter()
 _Token = Annotated[Words, Field(max_length=200)]

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header, HTTPException, Request
 
+from upturn.web.server_state import Booth
 from upturn.web.sessions import COOKIE, Session, same
-from upturn.web.state import Booth
 
 
 class SignIn(Exception):

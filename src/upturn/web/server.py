@@ -13,7 +13,7 @@ from typing import Any
 
 from upturn.errors import UserError
 from upturn.web.app import create
-from upturn.web.state import Booth
+from upturn.web.server_state import Booth
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _UP = 30.0  # seconds a server may take to begin

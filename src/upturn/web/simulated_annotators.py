@@ -22,8 +22,8 @@ from upturn.annotation.simulated_votes import uniforms
 from upturn.errors import RunError
 from upturn.types import Array, content_id
 from upturn.web.server import running
+from upturn.web.server_state import Booth
 from upturn.web.sessions import Limits, Rate, Rates
-from upturn.web.state import Booth
 
 Reward = Callable[[str], float]
 UNLIMITED = Rates(*(Rate(1e9, 1e9),) * 4)

@@ -16,10 +16,10 @@ from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
 from upturn.loop.stages.context import Work
 from upturn.observer import Watch
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
+from upturn.web.server_state import Booth
 from upturn.web.simulated_annotators import Voter, crowd, simulate
-from upturn.web.state import Booth
 
 
 def run_through(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path, int] | None = None) -> Run:
@@ -51,7 +51,7 @@ def answer(run: Run, parts: Assembly, people: People) -> int:
     assert asked is not None
     unit = unanswered(run)
     assert unit is not None, "a run that waits for people has a round that they have not answered"
-    samples = tables.read_samples(run.unit(unit) / tables.SAMPLES)
+    samples = parquet_tables.read_samples(run.unit(unit) / parquet_tables.SAMPLES)
     _, liked = Work(run, parts, Watch()).judged(samples, parts.taste)
     if np.isnan(liked).all():
         raise RunError("the taste of the simulated people says nothing of any sample", where=unit)

@@ -15,11 +15,11 @@ from upturn.annotation.db.studio import LONGEST_PROMPT
 from upturn.annotation.db.studio import Request as Asked
 from upturn.annotation.db.validation import Refused
 from upturn.web.dependencies import TheBooth, Voter, Writer, checked, slow_down
-from upturn.web.images import drawn, enlarged
+from upturn.web.page_images import drawn, enlarged
+from upturn.web.rendering import page
 from upturn.web.schemas import Name, OwnId, Strict, Words, client_of
-from upturn.web.state import Booth
+from upturn.web.server_state import Booth
 from upturn.web.studio_worker import Studio
-from upturn.web.templates import page
 from upturn.web.views import candidate
 from upturn.web.vote_routes import REACH, png_answer
 

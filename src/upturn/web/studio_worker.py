@@ -112,7 +112,7 @@ def work(folder: str, unit: str, pipe: Connection) -> None:
     """The worker: reads the model once, then answers (request, prompt) with what it made."""
     os.nice(_NICE)
     try:
-        from upturn.runs.sample import Drawer
+        from upturn.runs.new_samples import Drawer
         from upturn.store.run import Run
 
         drawer = Drawer(Run.open(folder), unit)

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from upturn.annotation.content import Content
 from upturn.annotation.conversations import Turn, after, side
 from upturn.annotation.db.validation import Showing
-from upturn.web.images import crisp, size
 from upturn.web.markup import Style, rendered
-from upturn.web.state import Booth
+from upturn.web.page_images import crisp, size
+from upturn.web.server_state import Booth
 
 
 @dataclass(frozen=True)

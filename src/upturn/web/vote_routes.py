@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from upturn.annotation.db import columns
+from upturn.annotation.db import vote_columns
 from upturn.annotation.db.validation import MODES, Assigned, Refused
-from upturn.export.votes import plain_rows
+from upturn.export.vote_files import plain_rows
 from upturn.web.dependencies import TheBooth, Voter, Writer, checked, slow_down
-from upturn.web.images import drawn
+from upturn.web.page_images import drawn
+from upturn.web.rendering import page
 from upturn.web.schemas import Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
+from upturn.web.server_state import Booth
 from upturn.web.sessions import Session
-from upturn.web.state import Booth
-from upturn.web.templates import page
 from upturn.web.views import plain, view
 
 router = APIRouter()
@@ -153,7 +153,7 @@ async def own_votes(
     booth: TheBooth, session: Voter, most: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[dict[str, Any]]:
     """One's own votes that stand, the newest first; of others nobody but an admin sees any."""
-    found = await booth.read(partial(columns.votes, person=session.person.id))
+    found = await booth.read(partial(vote_columns.votes, person=session.person.id))
     return plain_rows(found)[::-1][:most]
 
 

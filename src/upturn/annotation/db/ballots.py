@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from upturn.annotation.db import annotators, closing, columns, engine, polls, record, studio
+from upturn.annotation.db import annotators, closing, engine, polls, record, studio, vote_columns
 from upturn.annotation.db import assign as assigning
-from upturn.annotation.db.progress import Progress, progress
+from upturn.annotation.db.poll_progress import Progress, progress
 from upturn.annotation.db.tokens import key_in
 from upturn.annotation.db.upgrade import upgrade
 from upturn.annotation.db.validation import OVERALL, Answer, Assigned, Person, Poll, Recorded, Role, Showing, Task
@@ -156,11 +156,11 @@ class BallotBox:
         until: int | None = None,
     ) -> Votes:
         """Explicit votes that stand (or stood, ``until`` a row), in the order they came."""
-        return self.read(partial(columns.votes, units=units, modes=modes, person=person, until=until))
+        return self.read(partial(vote_columns.votes, units=units, modes=modes, person=person, until=until))
 
     def implicit(self) -> Votes:
         """What was downloaded or enlarged in the studio."""
-        return self.read(columns.implicit)
+        return self.read(vote_columns.implicit)
 
     # the studio's queue is in store.votes.studio, for ``submit`` and ``read``
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, select, update
 
 from upturn.annotation.db import tables as t
+from upturn.annotation.db.poll_progress import progress
 from upturn.annotation.db.polls import UNTIL
-from upturn.annotation.db.progress import progress
 from upturn.types import Mode, content_id
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from upturn.data.caption_fields import FILE, with_captions
-from upturn.data.lines import records
+from upturn.data.json_lines import records
 from upturn.errors import UserError
 from upturn.types import Samples
 

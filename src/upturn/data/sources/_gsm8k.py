@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from upturn.data.lines import column, records
+from upturn.data.json_lines import column, records
 from upturn.errors import UserError
 
 _EQUATION = re.compile(r"<<([^<>\n]*)>>")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upturn.data.lines import records
+from upturn.data.json_lines import records
 from upturn.errors import UserError
 
 FILE_NAME = "file_name"

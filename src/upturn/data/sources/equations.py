@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn import seeds
-from upturn.data.sources._arithmetic import Worked, work_out, work_out_pieces
+from upturn.data.sources._arithmetic_steps import Worked, work_out, work_out_pieces
 from upturn.data.sources._common import Rows, a_file, check_fraction, divide, with_own_test
 from upturn.data.sources._gsm8k import problems
 from upturn.data.split import content_keys

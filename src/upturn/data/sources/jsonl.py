@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from upturn.data.lines import column, records
+from upturn.data.json_lines import column, records
 from upturn.data.sources._columns import Columns, Table, joined
 from upturn.data.sources._common import files
 from upturn.data.sources._tables import splits

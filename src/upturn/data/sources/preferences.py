@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from upturn.data.images import Pictures
-from upturn.data.lines import records
+from upturn.data.json_lines import records
 from upturn.data.sources import _preference_layouts as layouts
 from upturn.data.sources._common import check_fraction, files
 from upturn.data.sources._preference_layouts import Example, Layout

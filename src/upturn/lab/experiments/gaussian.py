@@ -12,8 +12,8 @@ import numpy as np
 
 from upturn import theory
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.lab.experiments import _gaussians as gaussians
-from upturn.lab.experiments._gaussians import Setup, State
+from upturn.lab.experiments import _gaussian_stack as gaussians
+from upturn.lab.experiments._gaussian_stack import Setup, State
 from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,

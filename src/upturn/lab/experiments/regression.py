@@ -12,7 +12,7 @@ import numpy as np
 
 from upturn import theory
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.lab.experiments._gaussians import bartlett, square
+from upturn.lab.experiments._gaussian_stack import bartlett, square
 from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,

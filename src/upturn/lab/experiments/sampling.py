@@ -12,7 +12,7 @@ import numpy as np
 
 from upturn import theory
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
-from upturn.lab.experiments import _gaussians as gaussians
+from upturn.lab.experiments import _gaussian_stack as gaussians
 from upturn.lab.experiments import _guided as guided
 from upturn.lab.rows import Formula, Row, exact, measured
 from upturn.types import Array

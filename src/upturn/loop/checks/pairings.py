@@ -11,8 +11,8 @@ from upturn.config.schema import Mix, Training, named
 from upturn.errors import UserError
 from upturn.loop.assembly import Assembly, models_named, new_model, sampling_settings
 from upturn.loop.checks import image_sizes
-from upturn.loop.checks.captions import reads_text
-from upturn.loop.checks.curation import refuse_choices
+from upturn.loop.checks.caption_strategy import reads_text
+from upturn.loop.checks.curator_chain import refuse_choices
 from upturn.loop.gate import guard
 from upturn.protocols import MixingPolicy, Objective, Policy, Scorer, Trainable
 

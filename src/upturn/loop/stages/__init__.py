@@ -1,8 +1,8 @@
 """The steps of the loop: plain functions from what is stored to what is stored, each committed whole or not at all."""
 
-from upturn.loop.stages.checkpoints import checkpoints
 from upturn.loop.stages.context import Done, Outcome, Waiting, Work
 from upturn.loop.stages.curate import curate
+from upturn.loop.stages.epoch_checkpoints import checkpoints
 from upturn.loop.stages.evaluate import evaluate
 from upturn.loop.stages.filter_real import filter_real
 from upturn.loop.stages.gate import gate

@@ -17,7 +17,7 @@ from upturn.loop.stages.curate import kept_rows
 from upturn.loop.stages.evaluate import evaluation_file, read_measured
 from upturn.loop.stages.score import rewards_of
 from upturn.protocols import MixingPolicy, Policy
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.theory import certificates, kl_bound
 from upturn.theory.certificates import Check
 from upturn.types import Array, Measurement, Samples
@@ -97,9 +97,9 @@ def _checks(work: Work, unit: str, incumbent: str) -> tuple[list[Check], list[st
     before = incumbent if math.isinf(lam) else round_unit(0)
     pool_of = unit if math.isinf(lam) else round_unit(1)  # candidates that ``before`` made
     new, old = _evaluated(work, unit), _evaluated(work, before)
-    pool = tables.read_samples(work.run.unit(pool_of) / "samples.parquet")
+    pool = parquet_tables.read_samples(work.run.unit(pool_of) / "samples.parquet")
     rewards = rewards_of(work, pool_of, pool)
-    own = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    own = parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet")
     given = rewards_of(work, unit, own)[kept_rows(work, unit)]
     seen = [new[1], old[1], rewards, given]
     unscored = sum(int(np.isnan(values).sum()) for values in seen)
@@ -169,7 +169,7 @@ def _info(work: Work, unit: str, step: str) -> dict[str, Any]:
 
 def _evaluated(work: Work, unit: str) -> tuple[Samples, Array]:
     """The first evaluation's samples and their rewards: as measured, else scored again."""
-    samples = tables.read_samples(work.run.unit(unit) / evaluation_file(work, work.parts.evaluators[0]))
+    samples = parquet_tables.read_samples(work.run.unit(unit) / evaluation_file(work, work.parts.evaluators[0]))
     for name, measured in _metrics(work, unit, "reward"):
         if "/" not in name and measured.values is not None and len(measured.values) == len(samples):
             return samples, np.asarray(measured.values, dtype=np.float64)

@@ -21,7 +21,7 @@ from upturn.loop.assembly import Assembly, Evaluator, load_model, models_named
 from upturn.loop.tools import Toolbox, fitting
 from upturn.observer import Watch
 from upturn.protocols import Policy, Scorer, Trainable
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.commit import Draft
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, Scores, objects
@@ -102,7 +102,7 @@ class Work:
     @cached_property
     def real(self) -> Samples:
         """All real samples as stored, both parts."""
-        return tables.read_samples(self.run.unit(DATA) / "samples.parquet")
+        return parquet_tables.read_samples(self.run.unit(DATA) / "samples.parquet")
 
     @cached_property
     def tools(self) -> Toolbox:
@@ -119,7 +119,8 @@ class Work:
         """What the recipe's filter kept, once it has run."""
         if self.run.done(DATA, "filter") is None:
             return train
-        return train.take(tables.read_selections(self.run.unit(DATA) / "selections.parquet", train.ids)[-1].kept)
+        selections = parquet_tables.read_selections(self.run.unit(DATA) / "selections.parquet", train.ids)
+        return train.take(selections[-1].kept)
 
     def narrow(self) -> None:
         """From here on the training part is what the filter kept; helper models were fitted on all of it."""

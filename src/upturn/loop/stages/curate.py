@@ -12,7 +12,7 @@ from upturn.loop.stages.context import Done, Outcome, Work
 from upturn.loop.stages.score import rewards_of
 from upturn.loop.stages.vote import votes_used
 from upturn.protocols import Curator
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Array, Samples, Selection, objects
 
 
@@ -20,11 +20,11 @@ def curate(work: Work, unit: str) -> Outcome:
     """rounds/NNN/selections.parquet: the curators in the recipe's order, each on what the one before kept."""
     if work.finished(unit, "curate"):
         return Done()
-    samples = _voted(work, unit, tables.read_samples(work.run.unit(unit) / "samples.parquet"))
+    samples = _voted(work, unit, parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet"))
     rewards = rewards_of(work, unit, samples)
     with work.committing(unit, "curate") as out:
         selections, alive, reasons = chosen(work, unit, work.parts.curators, samples, rewards)
-        tables.write_selections(out.path / "selections.parquet", samples, selections)
+        parquet_tables.write_selections(out.path / "selections.parquet", samples, selections)
         out.counts.update(kept=len(alive), dropped=len(samples) - len(alive))
         out.info["dropped"] = dict(reasons)
         if len(alive) and not np.isnan(rewards[alive]).all():
@@ -63,8 +63,8 @@ def chosen(
 
 def kept_rows(work: Work, unit: str) -> Array:
     """(N,) bool: what the last curator kept; all where there is none."""
-    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    samples = parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet")
     if not work.parts.curators:
         return np.ones(len(samples), dtype=bool)
-    found = tables.read_selections(work.run.unit(unit) / "selections.parquet", samples.ids)
+    found = parquet_tables.read_selections(work.run.unit(unit) / "selections.parquet", samples.ids)
     return found[-1].kept

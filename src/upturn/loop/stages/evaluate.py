@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from upturn.loop.assembly import Evaluator
-from upturn.loop.checks.captions import prompt_for, reads_text
+from upturn.loop.checks.caption_strategy import prompt_for, reads_text
 from upturn.loop.stages.context import Done, Outcome, Work, prompt_keys
 from upturn.loop.tools import Toolbox
 from upturn.protocols import Policy
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.values import read_values, write_values
 from upturn.types import Array, Measurement, Prompt, Samples
 
@@ -52,14 +52,14 @@ def measure(
         samples = _evaluation_samples(work, policy, evaluator)
         _, rewards = work.scores(samples)
         if keep_samples:
-            tables.write_samples(folder / evaluation_file(work, evaluator), samples)
+            parquet_tables.write_samples(folder / evaluation_file(work, evaluator), samples)
         shown = Shown(samples, rewards, work.tools, work.key("measure", evaluator.name), evaluator.settings)
         for i, (metric_name, metric) in enumerate(evaluator.metrics.items()):
             work.watch.advance(i, len(evaluator.metrics), metric_name)
             measured[metric_name] = metric.measure(shown)
     (folder / "metrics.json").write_text(json.dumps(_readable(measured), indent=1))
     write_values(folder / "values.parquet", {n: m.values for n, m in measured.items()})
-    tables.write_samples(folder / "grid.parquet", grid_samples(work, policy))
+    parquet_tables.write_samples(folder / "grid.parquet", grid_samples(work, policy))
 
 
 def evaluation_file(work: Work, evaluator: Evaluator) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from upturn.errors import RunError
 from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.loop.stages.curate import chosen
-from upturn.store import tables
+from upturn.store import parquet_tables
 
 _SAID = 3  # reasons that the note counts
 
@@ -30,8 +30,8 @@ def filter_real(work: Work) -> Outcome:
                     f"the filter keeps none of {len(train):,} training samples: {counted}", where="filter",
                     fix="Loosen its curators.",
                 )
-            tables.write_scores(out.path / "scores.parquet", train, found)
-            tables.write_selections(out.path / "selections.parquet", train, selections)
+            parquet_tables.write_scores(out.path / "scores.parquet", train, found)
+            parquet_tables.write_selections(out.path / "selections.parquet", train, selections)
             out.counts.update(kept=len(alive), dropped=len(train) - len(alive))
             out.info["dropped"] = dict(reasons)
             if found and not np.isnan(rewards).all():

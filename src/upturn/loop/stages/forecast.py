@@ -8,8 +8,8 @@ import numpy as np
 
 from upturn.loop.stages.context import Work
 from upturn.loop.stages.score import rewards_of
-from upturn.store import tables
-from upturn.theory import selector_of, verdict
+from upturn.store import parquet_tables
+from upturn.theory import recipe_forecast, selector_of
 from upturn.types import Array, Samples
 
 _SUPPORT = 256  # rewards that stand for a round's: the cost of a forecast grows with them
@@ -26,7 +26,7 @@ def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     policy = work.parts.mixing.theory if work.parts.mixing is not None else None
     if rounds.sample is None or policy is None or mixed is None or "synthetic" not in mixed.counts:
         return None
-    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    samples = parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet")
     left = _left(work, unit, samples)
     kept = left[-1]
     if kept < 2:
@@ -34,7 +34,7 @@ def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     settings = work.parts.sampling
     curators = work.parts.curators.values()
     selection = [selector_of(c, after / before) for c, before, after in zip(curators, left[:-1], left[1:], strict=True)]
-    found = verdict(
+    found = recipe_forecast(
         policy, synthetic=kept, real=int(mixed.counts["real"]), rounds=rounds.count,
         lam=rounds.mix.lambda_, selection=selection, candidates=rounds.sample.candidates,
         temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
@@ -49,7 +49,7 @@ def _left(work: Work, unit: str, samples: Samples) -> list[int]:
     """How many candidates there were, and how many each curator of the chain left."""
     if not work.parts.curators:
         return [len(samples)]
-    selections = tables.read_selections(work.run.unit(unit) / "selections.parquet", samples.ids)
+    selections = parquet_tables.read_selections(work.run.unit(unit) / "selections.parquet", samples.ids)
     return [len(samples), *(int(selection.kept.sum()) for selection in selections)]
 
 

@@ -10,7 +10,7 @@ from upturn.loop.stages.certificate import certificate
 from upturn.loop.stages.context import Done, Outcome, Work, round_unit
 from upturn.loop.stages.evaluate import read_measured
 from upturn.loop.stages.forecast import foreseen
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Array
 
 
@@ -54,4 +54,4 @@ def _clusters(work: Work, unit: str) -> Array:
     assert work.parts.recipe.gate is not None
     name = work.parts.recipe.gate.metric
     file = "evaluation.parquet" if "/" not in name else f"evaluation-{name.split('/')[0]}.parquet"
-    return tables.read_samples(work.run.unit(unit) / file).group
+    return parquet_tables.read_samples(work.run.unit(unit) / file).group

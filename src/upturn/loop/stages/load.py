@@ -16,7 +16,7 @@ from upturn.errors import UserError
 from upturn.loop.assembly import Assembly
 from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.loop.tools import fitting
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Splits, concatenate, objects
 
 CAPTIONS = "captions"  # of a run's folder: what a captioning model wrote
@@ -78,7 +78,7 @@ def load(work: Work) -> Outcome:
         ]
         everything = concatenate(parts)
         everything = replace(everything, group=np.arange(len(everything)))
-        tables.write_samples(out.path / "samples.parquet", everything)
+        parquet_tables.write_samples(out.path / "samples.parquet", everything)
         (out.path / "asked.json").write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
         out.counts.update(train=len(splits.train), held_out=len(splits.held_out))
         out.info.update(classes=list(splits.classes), notes=list(splits.notes))

@@ -19,7 +19,7 @@ from upturn.loop.stages.score_words import with_words
 from upturn.loop.stages.vote import EDITED, edits_of, votes_used
 from upturn.loop.tools import where
 from upturn.protocols import Objective
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.commit import Draft
 from upturn.types import REAL, Array, Groups, Mixture, Samples, concatenate
 
@@ -52,7 +52,7 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
     kept: list[Samples] = []
     units: dict[str, str] = {}
     for past in earlier:
-        samples = tables.read_samples(work.run.unit(past) / "samples.parquet").take(kept_rows(work, past))
+        samples = parquet_tables.read_samples(work.run.unit(past) / "samples.parquet").take(kept_rows(work, past))
         units |= dict.fromkeys(samples.ids, past)
         written = edits_of(work, past)
         if written is not None:
@@ -78,7 +78,7 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
 
 def _mix_groups(work: Work, unit: str, origin: str, candidates: int | None) -> Outcome:
     """This round's candidates as groups: what was said of a row stands in its fields rank, score and strength."""
-    samples = tables.read_samples(work.run.unit(origin) / "samples.parquet")
+    samples = parquet_tables.read_samples(work.run.unit(origin) / "samples.parquet")
     rewards = rewards_of(work, origin, samples)
     groups = by_reward(samples, rewards, candidates)
     telling = (groups.ranks > 0).any(axis=1) & (groups.ranks.max(axis=1) > 1)
@@ -97,7 +97,7 @@ def _mix_groups(work: Work, unit: str, origin: str, candidates: int | None) -> O
 
 def _mix_said(work: Work, unit: str, origin: str, objective: Objective, people: People) -> Outcome:
     """What people said of this round's candidates: each vote a group, its weight that of the person."""
-    samples = tables.read_samples(work.run.unit(origin) / "samples.parquet")
+    samples = parquet_tables.read_samples(work.run.unit(origin) / "samples.parquet")
     said = groups_for(objective, votes_used(work, origin), samples, people)
     if not len(said.samples):
         raise RunError(
@@ -133,7 +133,7 @@ def _write(work: Work, out: Draft, mixture: Mixture, units: dict[str, str]) -> N
     if leak.note:
         work.watch.note(leak.note)
     places = [units.get(name, DATA) for name in mixture.samples.ids]
-    tables.write_mixture(out.path / "mixture.parquet", mixture, places)
+    parquet_tables.write_mixture(out.path / "mixture.parquet", mixture, places)
     real = mixture.samples.origin == REAL
     weight = float(mixture.weights.sum())
     out.counts.update(real=int(real.sum()), synthetic=int((~real).sum()), equal_to_held_out=leak.rows)

@@ -14,13 +14,13 @@ from upturn.config import components
 from upturn.config.schema import Online
 from upturn.data.groups import by_reward, encode_groups
 from upturn.errors import RunError
-from upturn.loop.checks.captions import prompt_for
+from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.stages.context import Work, prompt_keys
 from upturn.loop.stages.sample import round_prompts
 from upturn.loop.stages.score import without_spread
 from upturn.loop.tools import where
 from upturn.protocols import Objective
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.commit import Draft
 from upturn.types import Array, Batch, Mixture, Samples, Scores, concatenate
 
@@ -79,21 +79,22 @@ class Draws:
 
 def _stored(path: Path, samples: Samples, found: Sequence[Scores]) -> None:
     partial = path.with_suffix(".tmp")
-    tables.write_scores(path.with_suffix(".scores"), samples, found)
-    tables.write_samples(partial, samples)
+    parquet_tables.write_scores(path.with_suffix(".scores"), samples, found)
+    parquet_tables.write_samples(partial, samples)
     partial.rename(path)
 
 
 def keep_draws(work: Work, unit: str, folder: Path, draws: int, out: Draft) -> None:
     """samples, scores and mixture of all that a stage drew; what it says of rewards goes into the record."""
     paths = [folder / f"draw-{number:06d}.parquet" for number in range(draws)]
-    parts = [tables.read_samples(path) for path in paths]
-    said = [tables.read_scores(path.with_suffix(".scores")) for path in paths]
+    parts = [parquet_tables.read_samples(path) for path in paths]
+    said = [parquet_tables.read_scores(path.with_suffix(".scores")) for path in paths]
     samples = concatenate(parts)
-    tables.write_samples(out.path / tables.SAMPLES, samples)
+    parquet_tables.write_samples(out.path / parquet_tables.SAMPLES, samples)
     scores = [Scores(name, np.concatenate([s[name].values for s in said])) for name in work.parts.scorers]
-    tables.write_scores(out.path / tables.SCORES, samples, scores)
-    tables.write_mixture(out.path / tables.MIXTURE, Mixture(samples, np.ones(len(samples))), [unit] * len(samples))
+    parquet_tables.write_scores(out.path / parquet_tables.SCORES, samples, scores)
+    mixture = Mixture(samples, np.ones(len(samples)))
+    parquet_tables.write_mixture(out.path / parquet_tables.MIXTURE, mixture, [unit] * len(samples))
     weights = [weight for _, weight in work.parts.scorers.values()]
     rewards = sum(weight * s.values for weight, s in zip(weights, scores, strict=True))
     known = np.asarray(rewards, dtype=np.float64)

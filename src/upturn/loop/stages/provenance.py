@@ -17,7 +17,7 @@ from upturn.loop.stages.context import DATA, Done, Outcome, Work
 from upturn.observer import Watch
 from upturn.protocols import Source
 from upturn.statistics.contamination import Contamination, contamination
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Kind, Samples, concatenate
 
@@ -71,8 +71,8 @@ def _own(asked: Provenance, kind: Kind) -> Samples | None:
         run = Run.open(Path(name))
         files = [path for unit in run.units() if unit.startswith("rounds/")
                  for path in sorted(run.unit(unit).glob("*.parquet"))
-                 if path.name == tables.SAMPLES or path.name.startswith("evaluation")]
-        parts = [tables.read_samples(path) for path in files]
+                 if path.name == parquet_tables.SAMPLES or path.name.startswith("evaluation")]
+        parts = [parquet_tables.read_samples(path) for path in files]
         if not parts:
             raise UserError("this run has no samples", where=f"provenance.runs: {name}", fix="Name one that sampled.")
         if parts[0].kind != kind:

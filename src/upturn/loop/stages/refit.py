@@ -14,7 +14,7 @@ from upturn.errors import RunError
 from upturn.loop.stages.context import Done, Outcome, Work, round_unit
 from upturn.loop.stages.train import assessed, finish, fitted
 from upturn.loop.stages.vote import votes_used
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Mixture, Samples, concatenate
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def judge(work: Work, unit: str, name: str, number: int) -> Outcome:
         return Done()
     spec = work.parts.recipe.models[name].refit
     assert spec is not None
-    samples = tables.read_samples(work.run.unit(unit) / tables.SAMPLES)
+    samples = parquet_tables.read_samples(work.run.unit(unit) / parquet_tables.SAMPLES)
     if not spec.score:
         return _said(work, unit, name, number, samples)
     groups = np.unique(samples.group)
@@ -44,9 +44,9 @@ def judge(work: Work, unit: str, name: str, number: int) -> Outcome:
         found, rewards = work.judged(shown, work.parts.judges[name])
         if np.isnan(rewards).all():
             raise RunError("the judges score no candidate", where=into, fix="Look at the scorers and their fields.")
-        tables.write_scores(out.path / tables.SCORES, shown, found)
+        parquet_tables.write_scores(out.path / parquet_tables.SCORES, shown, found)
         said, places = _with_earlier(work, name, number, _told(shown, rewards), unit)
-        tables.write_mixture(out.path / tables.MIXTURE, Mixture(said, np.ones(len(said))), places)
+        parquet_tables.write_mixture(out.path / parquet_tables.MIXTURE, Mixture(said, np.ones(len(said))), places)
         out.counts.update(judged=len(shown), groups=len(asked))
         out.info["gold"] = float(np.nanmean(rewards))
     return Done()
@@ -62,7 +62,7 @@ def _said(work: Work, unit: str, name: str, number: int, samples: Samples) -> Ou
         raise RunError("people prefer none of the candidates to another", where=into, fix="Ask about more prompts.")
     with work.committing(into, "judge") as out:
         every, places = _with_earlier(work, name, number, said.samples, unit)
-        tables.write_mixture(out.path / tables.MIXTURE, Mixture(every, np.ones(len(every))), places)
+        parquet_tables.write_mixture(out.path / parquet_tables.MIXTURE, Mixture(every, np.ones(len(every))), places)
         out.counts.update(judged=len(said.samples), groups=len(np.unique(said.samples.group)))
         out.info["votes"] = dict(said.counts)
     return Done()
@@ -81,9 +81,9 @@ def _with_earlier(work: Work, name: str, number: int, new: Samples, unit: str) -
     before = f"{round_unit(number - 1)}/{name}"
     if number == 1 or work.run.done(before, "judge") is None:
         return new, [unit] * len(new)
-    path = work.run.unit(before) / tables.MIXTURE
-    old = tables.read_mixture(work.run, path).samples
-    return concatenate([old, new]), [*tables.places(path), *[unit] * len(new)]
+    path = work.run.unit(before) / parquet_tables.MIXTURE
+    old = parquet_tables.read_mixture(work.run, path).samples
+    return concatenate([old, new]), [*parquet_tables.places(path), *[unit] * len(new)]
 
 
 def refit(work: Work, unit: str, name: str, incumbent: str) -> Outcome:
@@ -94,7 +94,7 @@ def refit(work: Work, unit: str, name: str, incumbent: str) -> Outcome:
         return Done()
     spec = work.parts.recipe.models[name].refit
     assert spec is not None
-    judged = tables.read_mixture(work.run, work.run.unit(into) / tables.MIXTURE)
+    judged = parquet_tables.read_mixture(work.run, work.run.unit(into) / parquet_tables.MIXTURE)
     apart = judged.samples.group % _ASIDE == _ASIDE - 1
     mixture = Mixture(judged.samples.take(~apart), judged.weights[~apart])
     held_out = judged.samples.take(apart)

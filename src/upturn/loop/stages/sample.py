@@ -8,10 +8,10 @@ import numpy as np
 
 from upturn import seeds
 from upturn.config.schema import Rounds, Sampling
-from upturn.loop.checks.captions import prompt_for
+from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.stages.context import Done, Outcome, Work, prompt_keys
 from upturn.loop.tools import where
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Prompt, Samples, concatenate
 
 
@@ -36,13 +36,13 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
                     some = slice(start, start + size)
                     made = work.draw(policy, prompts[some], keys[some], work.parts.sampling)
                 partial = path.with_suffix(".tmp")
-                tables.write_samples(partial, made)
+                parquet_tables.write_samples(partial, made)
                 partial.rename(path)
             # read back, so that a resumed round sees exactly what an undisturbed one sees
-            parts.append(tables.read_samples(path))
+            parts.append(parquet_tables.read_samples(path))
             work.watch.advance(min(start + size, len(prompts)), len(prompts), "prompts")
         samples = concatenate(parts)
-        tables.write_samples(out.path / "samples.parquet", samples)
+        parquet_tables.write_samples(out.path / "samples.parquet", samples)
         out.counts["samples"] = len(samples)
         out.info.update(model=policy.id, incumbent=incumbent)
         if "guide" in samples.fields:

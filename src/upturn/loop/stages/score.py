@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from upturn.loop.stages.context import Done, Outcome, Work
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Array, Samples
 
 
@@ -13,10 +13,10 @@ def score(work: Work, unit: str) -> Outcome:
     """rounds/NNN/scores.parquet, one row a sample and scorer."""
     if work.finished(unit, "score"):
         return Done()
-    samples = tables.read_samples(work.run.unit(unit) / "samples.parquet")
+    samples = parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet")
     with work.committing(unit, "score") as out:
         found, rewards = work.scores(samples)
-        tables.write_scores(out.path / "scores.parquet", samples, found)
+        parquet_tables.write_scores(out.path / "scores.parquet", samples, found)
         scored = rewards[~np.isnan(rewards)]
         out.counts.update(scored=len(scored), unscored=len(samples) - len(scored))
         if len(scored):
@@ -30,7 +30,7 @@ def rewards_of(work: Work, unit: str, samples: Samples) -> Array:
     """(N,) as the score stage left them."""
     if not work.parts.scorers:
         return np.full(len(samples), np.nan)
-    found = tables.read_scores(work.run.unit(unit) / "scores.parquet", samples.ids)
+    found = parquet_tables.read_scores(work.run.unit(unit) / "scores.parquet", samples.ids)
     total = np.zeros(len(samples))
     for name, (_, weight) in work.parts.scorers.items():
         total = total + weight * found[name].values

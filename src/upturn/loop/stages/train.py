@@ -25,7 +25,7 @@ from upturn.loop.stages.score_words import as_told, with_words
 from upturn.loop.stages.warnings import told
 from upturn.loop.tools import where
 from upturn.protocols import ClosedForm, Objective, Trainable
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.training.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
 from upturn.training.tracking import tracking
@@ -57,7 +57,7 @@ def fit(work: Work, name: str) -> Outcome:
         return Done()
     with work.committing(unit, "fit") as out:
         mixture = Mixture(samples, np.ones(len(samples)))
-        tables.write_mixture(out.path / "mixture.parquet", mixture, [DATA] * len(samples))
+        parquet_tables.write_mixture(out.path / "mixture.parquet", mixture, [DATA] * len(samples))
         with work.computing(out):
             history = fitted(work, unit, model, spec, mixture, other)
             out.info.update(assessed(model, other, name, work.key("assess", name)))
@@ -75,7 +75,7 @@ def _taken(work: Work, unit: str, name: str) -> Outcome:
 
     with work.committing(unit, "fit") as out:
         nothing = work.tools.train.take([])
-        tables.write_mixture(out.path / "mixture.parquet", Mixture(nothing, np.zeros(0)), [])
+        parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(nothing, np.zeros(0)), [])
         model = work.parts.model(name)
         model.build(work.tools.train, work.key("build", name))
         out.info.update(assessed(model, work.tools.held_out, name, work.key("assess", name)))
@@ -89,7 +89,7 @@ def train(work: Work, unit: str, spec: Training, start: str | None) -> Outcome:
         return Done()
     mixture = None
     if spec.online is None:
-        stored = tables.read_mixture(work.run, work.run.unit(unit) / "mixture.parquet")
+        stored = parquet_tables.read_mixture(work.run, work.run.unit(unit) / "mixture.parquet")
         mixture = Mixture(as_told(work, stored.samples), stored.weights)
     held_out = as_told(work, with_words(work, work.tools.held_out))
     if start is None:

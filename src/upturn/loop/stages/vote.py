@@ -10,7 +10,7 @@ from upturn.annotation.poll import box_of, missing, publish, settled
 from upturn.annotation.to_groups import corrected
 from upturn.config.schema import People
 from upturn.loop.stages.context import Done, Outcome, Waiting, Work
-from upturn.store import tables
+from upturn.store import parquet_tables
 from upturn.types import Samples, Votes
 
 EDITED = "edited"  # the unit within a round that holds what people wrote themselves
@@ -44,19 +44,19 @@ def edited(work: Work, unit: str) -> Outcome:
     into = f"{unit}/{EDITED}"
     if work.finished(into, "edit"):
         return Done()
-    samples = tables.read_samples(work.run.unit(unit) / tables.SAMPLES)
+    samples = parquet_tables.read_samples(work.run.unit(unit) / parquet_tables.SAMPLES)
     made = corrected(votes_used(work, unit), samples, _people(work))
     with work.committing(into, "edit") as out:
         if made is not None:
-            tables.write_samples(out.path / tables.SAMPLES, made)
+            parquet_tables.write_samples(out.path / parquet_tables.SAMPLES, made)
         out.counts["edited"] = 0 if made is None else len(made)
     return Done()
 
 
 def edits_of(work: Work, unit: str) -> Samples | None:
     """What ``edited`` kept of a round; None where there is nothing."""
-    path = work.run.unit(f"{unit}/{EDITED}") / tables.SAMPLES
-    return tables.read_samples(path) if path.is_file() else None
+    path = work.run.unit(f"{unit}/{EDITED}") / parquet_tables.SAMPLES
+    return parquet_tables.read_samples(path) if path.is_file() else None
 
 
 def votes_used(work: Work, unit: str) -> Votes:

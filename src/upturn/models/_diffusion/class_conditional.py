@@ -15,8 +15,8 @@ from upturn import seeds
 from upturn.config import components
 from upturn.diffusion.denoiser import Condition, Formulation, Network
 from upturn.errors import UserError
-from upturn.models._diffusion import files
-from upturn.models._diffusion.base import Diffusion
+from upturn.models._diffusion import model_files
+from upturn.models._diffusion.diffusion_model import Diffusion
 from upturn.models._diffusion.normalization import Frame
 from upturn.types import Array, Batch, Draw, Prompt, Samples
 
@@ -85,14 +85,14 @@ class ClassDiffusion(Diffusion):
 
         An unconditional U-Net that predicts the noise is a whole ``diffusers.DDPMPipeline``.
         """
-        files.save(self, folder)
+        model_files.save(self, folder)
 
     def load(self, folder: Path) -> None:
         """What was saved: network, formulation, classes and shape are the folder's.
 
         Raises UserError where this instance was given others, and where a file is missing or damaged.
         """
-        files.load(self, folder)
+        model_files.load(self, folder)
 
     # Examples.
 

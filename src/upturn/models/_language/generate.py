@@ -17,7 +17,7 @@ from torch import Tensor
 
 from upturn import seeds
 from upturn.models._language import llama_decode
-from upturn.models._language.checkpoints import bare
+from upturn.models._language.pretrained_weights import bare
 from upturn.types import Array
 
 _COMPACT = 0.875  # finished rows leave once an eighth is done: the copy of the cache costs about one decoding step

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from upturn.data.tokenizers import Codec
 from upturn.models._language import headed_checkpoints
-from upturn.models._language.base import TextModel
+from upturn.models._language.text_model import TextModel
 from upturn.types import Batch
 
 

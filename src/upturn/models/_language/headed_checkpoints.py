@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from upturn.adapter_layers import files, injection
+from upturn.adapter_layers import adapter_files, injection
 from upturn.data.tokenizers import Codec
 from upturn.embeddings.pretrained import located
 from upturn.errors import UserError
 from upturn.models import _hub
-from upturn.models._language import checkpoints
+from upturn.models._language import pretrained_weights
 
 _HEAD = "score"  # what transformers calls the head of every causal model of this kind
 
@@ -23,7 +23,7 @@ def from_config(spec: Mapping[str, Any], codec: Codec, outputs: int) -> torch.nn
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
 
     with torch.device("meta"):  # the config alone: nothing is allocated, nothing drawn
-        config = checkpoints.bare(checkpoints.from_config(spec, codec)).config
+        config = pretrained_weights.bare(pretrained_weights.from_config(spec, codec)).config
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"transformers has no '{config.model_type}' with a head of its own", where="model.config.model_type",
@@ -44,7 +44,7 @@ def from_files(folder: str | None, hub: str | None, outputs: int) -> tuple[torch
         folder, hub, lambda name, where, local: _read(name, outputs, where, local=local, dropout=False)
     )
     if folder is not None:
-        files.load(found[0], Path(folder))
+        adapter_files.load(found[0], Path(folder))
         injection.merge(found[0])
     return found
 
@@ -55,7 +55,7 @@ def load(folder: Path, outputs: int) -> tuple[torch.nn.Module, Codec]:
     if not headed:
         raise UserError("the head is missing, and would have been random", where=str(folder),
                         fix="Use another checkpoint.")
-    files.load(module, folder)
+    adapter_files.load(module, folder)
     return module, codec
 
 
@@ -74,7 +74,7 @@ def _read(
 
 def _headed(module: torch.nn.Module, codec: Codec, where: str) -> torch.nn.Module:
     """The module, its padding that of ``codec``: by it the library finds the last token."""
-    inner = checkpoints.bare(module)
+    inner = pretrained_weights.bare(module)
     if not isinstance(getattr(inner, _HEAD, None), torch.nn.Linear):
         raise UserError(
             f"the head of a '{inner.config.model_type}' is not read at the last token", where=where,

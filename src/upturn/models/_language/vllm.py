@@ -24,8 +24,8 @@ import torch
 from upturn.adapter_layers import injection
 from upturn.embeddings.pretrained import quiet
 from upturn.errors import RunError, UserError
-from upturn.models._language.checkpoints import bare
 from upturn.models._language.generate import Choice, Decoded
+from upturn.models._language.pretrained_weights import bare
 from upturn.types import Array
 
 _SHARE = 0.5  # of the GPU's memory: the policy itself stays on it, and vLLM takes what it is given at once

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from upturn.diffusion.joint import Joint
 from upturn.models._diffusion.normalization import Frame
-from upturn.models._text_to_image import sizes
+from upturn.models._text_to_image import resolutions
 from upturn.models._text_to_image.cache import Cache
-from upturn.models._text_to_image.captions import Captions
-from upturn.models._text_to_image.denoiser import TextCaller
+from upturn.models._text_to_image.caption_cache import Captions
+from upturn.models._text_to_image.conditioning import TextCaller
 from upturn.models._text_to_image.latents import Latents
 from upturn.models._text_to_image.pipeline import Pipeline
 
@@ -25,10 +25,10 @@ def settle(model: Any, pipeline: Pipeline, size: int) -> None:
     at = "cuda" if torch.cuda.is_available() else "cpu"
     model.latents = Latents(pipeline.vae.to(at), family.shifts)
     factor = model.latents.factor
-    side = sizes.side(size, factor, family, pipeline.denoiser.config)
+    side = resolutions.side(size, factor, family, pipeline.denoiser.config)
     channels = model.latents.channels
     model.frame = Frame((channels, side, side), (0.0,) * channels, 1.0, 1.0)
-    model.form = sizes.formulation(pipeline, model._where, side, side)
+    model.form = resolutions.formulation(pipeline, model._where, side, side)
     model._operations, model._forms = {}, {}
     if model.gradient_checkpointing:
         pipeline.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]

@@ -18,7 +18,7 @@ from torch import nn
 
 from upturn.adapter_layers.new_tokens import without
 from upturn.diffusion.joint import Read
-from upturn.models._text_to_image.architectures.base import Family
+from upturn.models._text_to_image.architectures.architecture import Family
 from upturn.models._text_to_image.latents import Latents
 from upturn.store.shards import Row, Shards
 from upturn.store.weights import digest

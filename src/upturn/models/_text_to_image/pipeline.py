@@ -14,11 +14,11 @@ from torch import nn
 
 from upturn.diffusion import scheduled
 from upturn.errors import UserError
-from upturn.models._text_to_image.architectures.base import Family
+from upturn.models._text_to_image.architectures.architecture import Family
 from upturn.models._text_to_image.architectures.flux import Flux
 from upturn.models._text_to_image.architectures.pixart import PixArt
 from upturn.models._text_to_image.architectures.sd3 import StableDiffusion3
-from upturn.models._text_to_image.architectures.unet import StableDiffusion, StableDiffusionXl
+from upturn.models._text_to_image.architectures.stable_diffusion import StableDiffusion, StableDiffusionXl
 from upturn.store.files import read_json
 
 FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXl, StableDiffusion3, Flux, PixArt)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Read
-from upturn.models._text_to_image.architectures.base import Family, clip_length, padded
-from upturn.models._text_to_image.architectures.unet import VAES
+from upturn.models._text_to_image.architectures.architecture import Family, clip_length, padded
+from upturn.models._text_to_image.architectures.stable_diffusion import VAES
 
 _T5_TOKENS = 512  # the pipeline's own max_sequence_length
 _TIMES = 1000.0  # its transformer counts time from 0 to 1

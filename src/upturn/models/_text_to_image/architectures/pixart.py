@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Read
-from upturn.models._text_to_image.architectures.base import Family, padded
-from upturn.models._text_to_image.architectures.unet import VAES
+from upturn.models._text_to_image.architectures.architecture import Family, padded
+from upturn.models._text_to_image.architectures.stable_diffusion import VAES
 
 _TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}  # the pipelines' own max_sequence_length
 _LARGE = 128  # latents a side from which the transformer is told resolution and aspect ratio

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from upturn.diffusion.joint import Read
-from upturn.models._text_to_image.architectures.base import Family, clip_length, hidden, joined, padded
-from upturn.models._text_to_image.architectures.unet import VAES
+from upturn.models._text_to_image.architectures.architecture import Family, clip_length, hidden, joined, padded
+from upturn.models._text_to_image.architectures.stable_diffusion import VAES
 
 _T5_TOKENS = 256  # the pipeline's own max_sequence_length
 _CLIPS = ("text_encoder", "text_encoder_2")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from upturn.errors import UserError
-from upturn.models._text_to_image.architectures.unet import StableDiffusionXl
+from upturn.models._text_to_image.architectures.stable_diffusion import StableDiffusionXl
 from upturn.models._text_to_image.pipeline import Pipeline, quiet
 
 _BOS, _EOS, _END = "<|startoftext|>", "<|endoftext|>", "</w>"  # CLIP's own

@@ -15,10 +15,10 @@ from upturn.config.recipe import Recipe
 from upturn.loop.stages.evaluate import read_measured
 from upturn.runs import status
 from upturn.runs.status import RunStatus
-from upturn.store import files, tables
+from upturn.store import files, parquet_tables
 from upturn.store.run import Run
 from upturn.studies.differences import Arm, differences, marks, over_seeds
-from upturn.studies.study import Study, Variant
+from upturn.studies.study_definition import Study, Variant
 from upturn.studies.wordings import wording_effects
 from upturn.types import Samples
 
@@ -77,7 +77,7 @@ def _arm(variant: Variant, runs: Mapping[str, Run], seen: Mapping[str, RunStatus
     for job in variant.jobs:
         run, unit = runs[job.recipe.name], seen[job.recipe.name].incumbent.unit
         measured.append(read_measured(run.unit(unit)))
-        asked.append(tables.read_samples(run.unit(unit) / "evaluation.parquet"))
+        asked.append(parquet_tables.read_samples(run.unit(unit) / "evaluation.parquet"))
     policy = {k: v for k, v in variant.jobs[0].recipe.models["policy"].spec.items() if k != "name"}
     return Arm(variant.name, tuple(job.seed for job in variant.jobs), tuple(measured), tuple(asked), str(policy))
 
@@ -149,10 +149,10 @@ def _prompts(
     texts: dict[str, None] = {}
     for variant in done:
         run = runs[variant.jobs[0].recipe.name]
-        data = tables.read_samples(run.unit("data") / "samples.parquet")
+        data = parquet_tables.read_samples(run.unit("data") / "samples.parquet")
         known |= _words(data)
         concepts |= {str(value) for value in data.fields.get("concept", ()) if value}
-        grid = tables.read_samples(run.unit(seen[run.name].incumbent.unit) / "grid.parquet")
+        grid = parquet_tables.read_samples(run.unit(seen[run.name].incumbent.unit) / "grid.parquet")
         texts |= dict.fromkeys(prompt.text for prompt in grid.prompts)
     out = {}
     for text in texts:

@@ -15,8 +15,8 @@ from upturn.store import files
 from upturn.store.fingerprint import fingerprint
 from upturn.store.new_run import new_folder, take_along
 from upturn.store.run import Run
-from upturn.studies.results import RESULTS, results
-from upturn.studies.study import Job, Study, Variant
+from upturn.studies.study_definition import Job, Study, Variant
+from upturn.studies.study_results import RESULTS, results
 
 
 def conduct(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from upturn.diffusion.joint import Read
-from upturn.models._text_to_image.architectures.base import Family, clip_length, hidden, padded
+from upturn.models._text_to_image.architectures.architecture import Family, clip_length, hidden, padded
 
 VAES = ("AutoencoderKL", "AutoencoderTiny")
 _SAID = ("hidden:text_encoder", "hidden:text_encoder_2")  # what XL's encoders say, in the order of its U-Net

@@ -9,7 +9,7 @@ import torch
 from upturn.config.schema import Rounds, Sampling, Turn
 from upturn.data.groups import by_reward, encode_groups
 from upturn.data.mixer import expected_real_fraction
-from upturn.loop.checks.captions import prompt_for
+from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.tools import where
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Draw, Planner, Timed

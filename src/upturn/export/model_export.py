@@ -24,12 +24,12 @@ def write(run: Run, unit: str, folder: Path) -> None:
     if not any((source / name).is_dir() for name in _BESIDE):
         shutil.copytree(source, folder)
         return
-    from upturn.adapter_layers import injection, textual_inversion
+    from upturn.adapter_layers import injection, token_embeddings
 
     policy = _loaded(run, unit, source)
     injection.merge(policy.module)
     if getattr(policy, "words", ()):
-        textual_inversion.merge(policy)
+        token_embeddings.merge(policy)
     policy.save(folder)
 
 

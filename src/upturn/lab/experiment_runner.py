@@ -13,9 +13,9 @@ from typing import Any
 
 from upturn.config import components
 from upturn.errors import RunError, UserError
-from upturn.lab import results
+from upturn.lab import experiment_results
+from upturn.lab.chunks import Shard
 from upturn.lab.experiment import Experiment
-from upturn.lab.shards import Shard
 from upturn.observer import Watch
 from upturn.store import files
 from upturn.store.lock import Lock
@@ -63,7 +63,7 @@ def conduct(
         else:
             for place in pending:
                 shards[place].work(_teller(seen, place, len(shards)))
-        return results.collect(name, experiment, shards, folder)
+        return experiment_results.collect(name, experiment, shards, folder)
     finally:
         lock.release()
 

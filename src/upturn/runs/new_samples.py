@@ -15,7 +15,7 @@ from upturn.config import recipe as recipes
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
-from upturn.loop.checks.captions import reads_text
+from upturn.loop.checks.caption_strategy import reads_text
 from upturn.loop.stages.context import Work, prompt_keys
 from upturn.observer import Watch
 from upturn.store.run import Run

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from upturn.adapter_layers import files, injection, textual_inversion
+from upturn.adapter_layers import adapter_files, injection, token_embeddings
 from upturn.adapter_layers.new_tokens import without
 from upturn.diffusion.denoiser import bare
-from upturn.diffusion.files import save_network
 from upturn.diffusion.joint import Joint, denoiser_of
+from upturn.diffusion.network_files import save_network
 from upturn.errors import UserError
 from upturn.models._text_to_image.pipeline import INDEX, SCHEDULER, Pipeline, from_folder, quiet, tokenizer_of
 from upturn.store.files import read_json, to_json
@@ -51,8 +51,8 @@ def save(model: Any, folder: Path) -> None:
         for name, encoder in trained.items():
             _encoder(encoder, folder / name)
         _frozen(pipeline, trained, folder)
-    files.save(inner, folder)
-    textual_inversion.save(model, folder)
+    adapter_files.save(inner, folder)
+    token_embeddings.save(model, folder)
     index = {name: value for name, value in pipeline.index.items() if name != "_name_or_path"}
     for name in _UNUSED:
         if name in index:
@@ -135,7 +135,7 @@ def load(model: Any, folder: Path) -> tuple[Pipeline, dict[str, Any]]:
                 f"config.{key} is {said['config'].get(key)!r} in the saved model, but {value!r} was asked for",
                 where=str(path), fix=f"Change '{key}:' of the config, or train it anew.",
             )
-    if (folder / files.FOLDER).is_dir() and said["train_text"] != model.trains_text:
+    if (folder / adapter_files.FOLDER).is_dir() and said["train_text"] != model.trains_text:
         raise UserError(
             f"its adapters were trained with train_text: {str(said['train_text']).lower()}", where=str(path),
             fix="Ask for the same.",

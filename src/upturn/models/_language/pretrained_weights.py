@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from upturn.adapter_layers import files, heads, injection
+from upturn.adapter_layers import adapter_files, heads, injection
 from upturn.data.tokenizers import Codec
 from upturn.embeddings.pretrained import located, quiet, without_dropout
 from upturn.errors import UserError
@@ -96,7 +96,7 @@ def load(folder: Path) -> tuple[torch.nn.Module, Codec]:
     inner: Any = module
     inner.base_file = folder / _WEIGHTS
     heads.load(inner, folder)
-    files.load(inner, folder)
+    adapter_files.load(inner, folder)
     return module, codec
 
 
@@ -118,4 +118,4 @@ def save(module: torch.nn.Module, folder: Path) -> None:
         else:
             inner.save_pretrained(str(folder), max_shard_size=_EVERYTHING)
     heads.save(inner, folder)
-    files.save(inner, folder)
+    adapter_files.save(inner, folder)

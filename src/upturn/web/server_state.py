@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from upturn.annotation.content import Content, Shelf
 from upturn.annotation.db.ballots import BallotBox
 from upturn.annotation.db.engine import clear_errors
-from upturn.annotation.db.progress import Progress
+from upturn.annotation.db.poll_progress import Progress
 from upturn.annotation.db.validation import Assigned, Person, Showing
 from upturn.annotation.statistics.agreement import Agreement, agreement
 from upturn.errors import UserError

@@ -12,8 +12,8 @@ import numpy as np
 from upturn.errors import UserError
 from upturn.export.card import Exported, write_card, write_lines
 from upturn.store.columns import content_column, with_notes, write_table
+from upturn.store.parquet_tables import SAMPLES, SCORES, read_samples, read_scores
 from upturn.store.run import Run
-from upturn.store.tables import SAMPLES, SCORES, read_samples, read_scores
 from upturn.types import Array, Samples
 
 

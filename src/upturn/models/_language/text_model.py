@@ -14,7 +14,7 @@ from upturn import seeds
 from upturn.data import tokenizers as _tokenizer
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
-from upturn.models._language import checkpoints, template
+from upturn.models._language import pretrained_weights, prompt_template
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
 
@@ -80,7 +80,7 @@ class TextModel(ABC):
         self._need_text(examples)
         seeds.seed_torch(key)
         if self.config is not None:
-            texts = template.distinct([p.text for p in examples.prompts])[0] + [str(c) for c in examples.content]
+            texts = prompt_template.distinct([p.text for p in examples.prompts])[0] + [str(c) for c in examples.content]
             self.codec, _ = _tokenizer.settle(_tokenizer.train(self.tokenizer, texts), "model.tokenizer")
             self.module = self._from_config(self.config, self.codec)
         else:
@@ -94,7 +94,7 @@ class TextModel(ABC):
 
     @property
     def _bare(self) -> Any:
-        return checkpoints.bare(self.module)
+        return pretrained_weights.bare(self.module)
 
     def _positions(self) -> int:
         """Tokens in a row at most: ``max_length``, or the model's own number of positions."""
@@ -113,7 +113,7 @@ class TextModel(ABC):
     def encode(self, samples: Samples) -> Batch:
         """Ragged "tokens" and "mask" (1 where a token is learned); see ``notes`` for what was cut."""
         self._need_text(samples)
-        batch, self.notes = template.encode(self.codec, samples, self._positions(), self.truncated_at_most)
+        batch, self.notes = prompt_template.encode(self.codec, samples, self._positions(), self.truncated_at_most)
         return batch
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
@@ -121,9 +121,9 @@ class TextModel(ABC):
 
     def save(self, folder: Path) -> None:
         """What the library's own classes and ``AutoTokenizer`` open, adapters, ``upturn.json``; no paths, no times."""
-        checkpoints.save(self.module, folder)
+        pretrained_weights.save(self.module, folder)
         self.codec.save(folder)
-        settings = {"model": self.name, "template": template.NAME, **self._settings()}
+        settings = {"model": self.name, "template": prompt_template.NAME, **self._settings()}
         said = json.dumps(settings, indent=self.indent, sort_keys=True, ensure_ascii=False)
         (folder / _SETTINGS).write_text(said + "\n", encoding="utf-8")
 
@@ -133,9 +133,10 @@ class TextModel(ABC):
         settings = files.read_json(at)
         if not isinstance(settings, dict) or settings.get("model") != self.name:
             raise UserError(f"is not the config of a {self.name}", where=str(at), fix="Use another checkpoint.")
-        if settings.get("template") != template.NAME:
+        if settings.get("template") != prompt_template.NAME:
             raise UserError(
-                f"was trained with the template {settings.get('template')!r}, not {template.NAME!r}", where=str(at)
+                f"was trained with the template {settings.get('template')!r}, not {prompt_template.NAME!r}",
+                where=str(at),
             )
         self.module, self.codec = self._from_saved(folder, settings)
         self.id = files.tree_hash(folder)[:16]

@@ -20,7 +20,7 @@ from upturn.loop.stages.context import Done, Outcome, Work
 from upturn.loop.stages.evaluate import measure, read_measured
 from upturn.statistics.consistency import consistency
 from upturn.statistics.plateau import plateau
-from upturn.store import files, tables
+from upturn.store import files, parquet_tables
 from upturn.store.animation import animated
 from upturn.store.checkpoints import tree_hash
 from upturn.store.columns import read_table
@@ -62,7 +62,7 @@ def _measure_all(work: Work, unit: str, spec: Training) -> None:
         _measured(work, unit, place)
     moments = _moments(work, unit, kept)
     with work.committing(unit, STEP) as out, work.computing(out):
-        grids = [tables.read_samples(moment.folder / "grid.parquet") for moment in moments]
+        grids = [parquet_tables.read_samples(moment.folder / "grid.parquet") for moment in moments]
         plateaus = _plateaus(work, unit, moments)
         found: dict[str, Any] = {
             "epochs": [{"epoch": m.epoch, "metrics": _figures(m.folder)} for m in moments],
@@ -73,7 +73,7 @@ def _measure_all(work: Work, unit: str, spec: Training) -> None:
         listed = [(m, grid) for m, grid in zip(moments, grids, strict=True) if m.folder.name.startswith("epoch-")]
         if listed:
             series = [grid.with_fields(epoch=np.full(len(grid), int(m.epoch))) for m, grid in listed]
-            tables.write_samples(out.path / "previews.parquet", concatenate(series))
+            parquet_tables.write_samples(out.path / "previews.parquet", concatenate(series))
         _animate(grids, out.path / "animations")
 
 

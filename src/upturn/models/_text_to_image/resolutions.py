@@ -11,7 +11,7 @@ from torch import Tensor
 from upturn.diffusion import scheduled
 from upturn.diffusion.denoiser import Formulation
 from upturn.errors import UserError
-from upturn.models._text_to_image.architectures.base import Family
+from upturn.models._text_to_image.architectures.architecture import Family
 from upturn.models._text_to_image.cache import size_of
 from upturn.types import Array, Batch, Stacks, by_size
 

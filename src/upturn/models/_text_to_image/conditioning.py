@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from upturn.diffusion.denoiser import Condition
-from upturn.models._text_to_image.architectures.base import Family
-from upturn.models._text_to_image.captions import NONE, Captions
+from upturn.models._text_to_image.architectures.architecture import Family
+from upturn.models._text_to_image.caption_cache import NONE, Captions
 
 CAPTION = "caption"
 _READ = "read:"  # begins the name of a condition's column that holds what a trained encoder has said already

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import HTMLResponse
 
+from upturn.web.server_state import Booth
 from upturn.web.sessions import Session
-from upturn.web.state import Booth
 
 if TYPE_CHECKING:
     from jinja2 import Environment

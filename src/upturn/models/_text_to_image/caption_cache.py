@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from upturn import seeds
 from upturn.adapter_layers.new_tokens import rows_of
 from upturn.diffusion.joint import Read
-from upturn.models._text_to_image.architectures.base import Family
+from upturn.models._text_to_image.architectures.architecture import Family
 from upturn.models._text_to_image.cache import Cache
 from upturn.types import Stacks
 

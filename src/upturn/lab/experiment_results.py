@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from upturn.lab.chunks import Shard, told
 from upturn.lab.experiment import Experiment
 from upturn.lab.rows import BOUND, Formula
-from upturn.lab.shards import Shard, told
 from upturn.store import columns, files
 
 if TYPE_CHECKING:

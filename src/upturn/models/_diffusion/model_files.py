@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Protocol
 
 from torch.nn import Module
 
-from upturn.adapter_layers import files, injection
+from upturn.adapter_layers import adapter_files, injection
 from upturn.diffusion.denoiser import Formulation, Network, bare
-from upturn.diffusion.files import load_network, save_network
+from upturn.diffusion.network_files import load_network, save_network
 from upturn.errors import UserError
 from upturn.models._diffusion.normalization import Frame
 from upturn.store.files import read_json, to_json
@@ -42,7 +42,7 @@ def save(model: StoredModel, folder: Path) -> None:
     inner = bare(model.module)
     with injection.plain(inner):
         save_network(model.net, inner, folder / model.net.folder)
-    files.save(inner, folder)
+    adapter_files.save(inner, folder)
     scheduler = dict(model.form.scheduler())
     (folder / _SCHEDULER).mkdir(exist_ok=True)
     (folder / _SCHEDULER / "scheduler_config.json").write_text(to_json(scheduler), encoding="utf-8")
@@ -86,7 +86,7 @@ def load(model: StoredModel, folder: Path) -> None:
     model.frame = Frame(tuple(at["shape"]), tuple(at["mean"]), at["scale"], at["rms"])
     model.parts()
     model.module = load_network(model.net, folder / model.net.folder)
-    files.load(model.module, folder)
+    adapter_files.load(model.module, folder)
 
 
 def _name(spec: str | Mapping[str, Any]) -> str:

@@ -16,14 +16,14 @@ import numpy as np
 
 from upturn.errors import UserError
 from upturn.export.card import Exported, write_card, write_lines
-from upturn.export.preferences import write_preferences
+from upturn.export.preference_pairs import write_preferences
 from upturn.export.preferences_voted import votes_so_far, write_voted
-from upturn.export.votes import write_votes
+from upturn.export.vote_files import write_votes
 from upturn.store import files
 from upturn.store.columns import read_table, with_notes, write_table
 from upturn.store.files import tree_hash
+from upturn.store.parquet_tables import SAMPLES, SCORES, SELECTIONS, read_scores, read_selections
 from upturn.store.run import Run
-from upturn.store.tables import SAMPLES, SCORES, SELECTIONS, read_scores, read_selections
 from upturn.store.units import unit_round
 
 if TYPE_CHECKING:
