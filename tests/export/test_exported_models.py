@@ -103,6 +103,9 @@ def test_the_llama_rounds_run_on_any_folder_of_a_causal_model(run: Run, tmp_path
     """The shipped recipe on a tiny model from a folder: all its parts, few of each."""
     from upturn.config import recipe
     from upturn.report import write
+    from upturn.report.bars import times
+    from upturn.report.facts import Facts
+    from upturn.runs import status
 
     (tmp_path / "texts").mkdir()
     lines = [f"{a} + {b} = {a + b}." if a % 2 else f"{a} - {b} = {a - b}" for a in range(40) for b in range(20)]
@@ -123,3 +126,13 @@ def test_the_llama_rounds_run_on_any_folder_of_a_causal_model(run: Run, tmp_path
     assert fitted is not None and "accuracy" in fitted.info["assessment"]
     assert done.done("rounds/001/rejection-sampling", "train") is not None
     assert "rejection-sampling" in write(done).read_text()
+    every = done.records()
+    spent = status.read(done)
+    assert set(spent.setup_seconds) == {"load"}  # a refit belongs to its round
+    first = {step: sum(r.seconds for r in every if r.unit.startswith("rounds/001") and r.step == step)
+             for step in ("train", "judge", "fit", "mix")}
+    assert first == {step: pytest.approx(spent.rounds[1].seconds[step]) for step in first}
+    assert sum(r.step == "train" and r.unit.startswith("rounds/001") for r in every) == 2
+    counted = sum(spent.setup_seconds.values()) + sum(sum(r.seconds.values()) for r in spent.rounds)
+    assert counted == pytest.approx(sum(r.seconds for r in every if r.step != "base"))
+    assert {"fitting helper models", "labelling for helper models"} <= {name for _, name in times(Facts(done)).legend}

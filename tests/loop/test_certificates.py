@@ -213,7 +213,7 @@ def test_the_report_shows_certificates(done: Run) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (("rounds.curate=best_of_n",), "'choice' alone, and here it is best_of_n"),
+        (("rounds.curate=best_of_n",), "'choice' alone, and here the chain is best_of_n"),
         (("rounds.sample.settings={temperature: 0.9}",), "unbiased sampling, and here temperature is 0.9"),
         (("rounds.mix.policy=accumulate",), "those of earlier rounds stay"),
         (("rounds.curate=[]",), "nothing is curated"),

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from upturn import plan
-from upturn.config.recipe import Recipe, parse
+from upturn.config.recipe import Recipe, load, parse
 from upturn.data.captions.generated import Generated
 from upturn.errors import UserError
 from upturn.loop import loop
@@ -168,3 +168,22 @@ def test_a_plan_writes_nothing_into_the_cache(data: Path, tmp_path: Path) -> Non
     planner = Planner(parts, parts.source.load(), 0.0)
     planner.policy.encode(planner.splits.train)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_plan_has_every_training_and_refit_of_a_round() -> None:
+    """`recipes/llama-rounds.yaml`, smaller: two trainings a round, and the reward model's labels and fit in it."""
+    changes = [
+        "data.length=24", "stages.0.steps=4", "rounds.count=2", "rounds.sample.prompts=16",
+        "rounds.sample.settings={max_tokens: 8}", "models.reward.refit.prompts=8", "evaluate.0.prompts=4",
+        "evaluate.0.settings={max_tokens: 8}", "grid={prompts: 1, per_prompt: 1}",
+    ]
+    found = plan.plan(load(Path(__file__).parents[2] / "recipes" / "llama-rounds.yaml", changes))
+    for unit in ("rounds/001", "rounds/002"):
+        inside = [(row.unit, row.step) for row in found.rows if row.unit.startswith(unit)]
+        assert inside == [
+            (unit, "sample"), (f"{unit}/reward", "judge"), (f"{unit}/reward", "fit"), (unit, "score"),
+            (f"{unit}/rejection-sampling", "train"), (unit, "train"), (unit, "evaluate"),
+        ]
+    assert all(row.seconds > 0 for row in found.rows)
+    labelled = [row.samples for row in found.rows if row.step == "judge"]
+    assert labelled == [8 * 4] * 2

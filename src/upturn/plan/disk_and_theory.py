@@ -22,7 +22,10 @@ def disk_bytes(planner: Planner) -> float:
     trainings = rounds.count * len(rounds.train) if rounds else 0
     epochs = sum(len(stage.checkpoint_epochs) for stage in recipe.stages)
     epochs += rounds.count * sum(len(turn.checkpoint_epochs) for turn in rounds.train) if rounds else 0
-    helpers = sum(_weight_bytes(planner.tools.model(name).module) for name in recipe.models if name != "policy")
+    helpers = sum(
+        _weight_bytes(planner.tools.model(name).module) * (rounds.count if model.refit is not None and rounds else 1)
+        for name, model in recipe.models.items() if name != "policy"
+    )
     made = sum(row.samples for row in planner.rows if row.step in ("load", "sample", "evaluate"))
     weights = _weight_bytes(planner.policy.module) * (len(recipe.stages) + trainings + epochs)
     return weights + helpers + made * (_ROW_BYTES + _content_bytes(planner.splits.train))

@@ -210,9 +210,10 @@ class Planner:
         learned = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
         return max(1, round(float(torch.quantile(learned, _LONG))))
 
-    def rewards(self, samples: Samples) -> Array:
-        """(N,) by the round's scorers."""
-        found = [scorer.score(samples, self.tools).values for scorer, _ in self.parts.scorers.values()]
+    def rewards(self, samples: Samples, judge: str = "") -> Array:
+        """(N,) by the round's scorers, or by those that label samples for the refitted model ``judge``."""
+        scorers = self.parts.judges[judge] if judge else self.parts.scorers
+        found = [scorer.score(samples, self.tools).values for scorer, _ in scorers.values()]
         return np.sum(found, axis=0) if found else np.zeros(len(samples))
 
     def evaluate(self, unit: str, spec: Training) -> None:
@@ -284,11 +285,11 @@ class Planner:
         seconds, self._fits = self._fits, 0.0
         return seconds
 
-    def scoring(self, sampled: Sampled, wanted: int) -> Line:
-        """Seconds to score the candidates of n prompts."""
-        if not self.parts.scorers:
+    def scoring(self, sampled: Sampled, wanted: int, judge: str = "") -> Line:
+        """Seconds to score the candidates of n prompts, as :meth:`rewards` does."""
+        if not (self.parts.judges[judge] if judge else self.parts.scorers):
             return Line(0.0, 0.0)
-        return self._measuring_line(lambda count: self.rewards(sampled.first(count)), sampled, wanted)
+        return self._measuring_line(lambda count: self.rewards(sampled.first(count), judge), sampled, wanted)
 
     def _measuring_line(self, measure: Callable[[int], object], sampled: Sampled, wanted: int) -> Line:
         return timing.measuring_line(measure, sampled.prompts, wanted, loaded=self._loaded)

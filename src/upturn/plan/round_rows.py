@@ -37,14 +37,20 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
     assert mixing is not None
     seen = planner.sampled(pool, asked.candidates, settings, asked.prompts)
     scoring, count = planner.scoring(seen, asked.prompts), expected_counts.sampled(rounds)
+    labelling = {
+        name: planner.scoring(seen, min(model.refit.prompts or asked.prompts, asked.prompts), name)
+        for name, model in planner.recipe.models.items() if model.refit is not None
+    }
     flops, fractions = count * planner.policy.sampling_flops(settings), [1.0]
     for number in range(1, rounds.count + 1):
         unit = f"rounds/{number:03d}"
         planner.rows.append(Row(unit, "sample", count, 0, flops, seen.line(asked.prompts) + COMMIT))
         for name, model in planner.recipe.models.items():
             if model.refit is not None:
-                judged = min(model.refit.prompts or asked.prompts, asked.prompts) * number
-                rows = round(_FITTED * judged * asked.candidates)
+                labelled = min(model.refit.prompts or asked.prompts, asked.prompts)
+                seconds = labelling[name](labelled) + COMMIT
+                planner.rows.append(Row(f"{unit}/{name}", "judge", labelled * asked.candidates, 0, 0.0, seconds))
+                rows = round(_FITTED * labelled * number * asked.candidates)
                 groups = _as_groups(seen, None)
                 planner.train_on(f"{unit}/{name}", "fit", planner.tools.model(name), model.refit, groups, rows)
         planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(asked.prompts) + 2 * COMMIT))

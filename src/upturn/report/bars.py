@@ -10,7 +10,10 @@ from upturn.report.facts import DATA, Column, Facts
 
 _COLOURS = 10  # of the page; further classes take them again
 _LABEL = (0.02, 0.011)  # share of the width that a label in a segment needs: its edges, and each character
-_STEPS = ("load", "fit", "sample", "score", "curate", "mix", "train", "evaluate", "gate", "checkpoints")
+_STEPS = (
+    "load", "provenance", "filter", "score_words", "fit", "sample", "judge", "vote", "edit", "score", "curate", "mix",
+    "train", "evaluate", "gate", "checkpoints",
+)
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,16 @@ def times(facts: Facts) -> Bars | None:
     rows: list[tuple[str, Mapping[str, float]]] = []
     setup = facts.status.setup_seconds
     if setup:
-        fitted = sum(seconds for name, seconds in setup.items() if name != "load")
-        rows.append(("before training", {"load": setup.get("load", 0.0), "fit": fitted}))
+        fitted = sum(seconds for name, seconds in setup.items() if name.startswith("models/"))
+        data = {step: seconds for step, seconds in setup.items() if not step.startswith("models/")}
+        rows.append(("before training", data | {"fit": fitted}))
     rows += [(s.name, s.seconds) for s in zero.stages] + [(f"round {r.round}", r.seconds) for r in rounds]
     rows = [(title, seconds) for title, seconds in rows if sum(seconds.values()) > 0]
     if not rows:
         return None
     longest = max(sum(seconds.values()) for _, seconds in rows)
     used = [step for step in _STEPS if any(seconds.get(step, 0) > 0 for _, seconds in rows)]
-    colours = {step: f"c{_STEPS.index(step)}" for step in _STEPS}
+    colours = {step: f"c{place % _COLOURS}" for place, step in enumerate(used)}
     bars = tuple(
         Bar(title, "", tuple(
             Segment(

@@ -112,7 +112,9 @@ METRICS: dict[str, Term] = {
 STEPS: dict[str, str] = {
     "sample": "sampling", "score": "scoring", "curate": "curation", "mix": "mixing", "train": "training",
     "evaluate": "evaluation", "checkpoints": "measuring checkpoints", "gate": "gate", "load": "loading data",
-    "fit": "fitting judges", "base": "linking",
+    "provenance": "searching the real data for synthetic samples", "filter": "filtering real data",
+    "score_words": "finding score words", "fit": "fitting helper models", "judge": "labelling for helper models",
+    "vote": "voting", "edit": "editing", "base": "linking",
 }
 
 

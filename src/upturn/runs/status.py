@@ -14,7 +14,9 @@ from upturn.errors import UserError
 from upturn.store.commit import Record
 from upturn.store.run import Run
 
-_ROUND_STEPS = ("sample", "vote", "score", "curate", "mix", "train", "evaluate", "gate")
+_ROUND_STEPS = (
+    "sample", "judge", "fit", "vote", "edit", "score", "curate", "mix", "train", "evaluate", "gate", "checkpoints",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class RunStatus:
     message: str
     recipe: Recipe
     rounds: tuple[RoundStatus, ...]
-    setup_seconds: Mapping[str, float] = field(default_factory=dict)  # loading data, fitting judges
+    setup_seconds: Mapping[str, float] = field(default_factory=dict)  # by step of "data", and by unit "models/<name>"
 
     @property
     def incumbent(self) -> RoundStatus:
@@ -62,11 +64,17 @@ class RunStatus:
         promoted = [r for r in self.rounds if r.gate and r.gate.get("decision") == "promoted"]
         return promoted[-1] if promoted else self.rounds[0]
 
+    @property
+    def setup_usd(self) -> float:
+        """Cost of what precedes the first stage: loading and preparing data, fitting helper models."""
+        return sum(self.setup_seconds.values()) / 3600 * self.recipe.usd_per_hour
+
     def to_json(self) -> dict[str, Any]:
         """As ``upturn status --json`` prints it."""
         return {
             "run": self.run, "state": self.state, "message": self.message,
             "recipe": self.recipe.model_dump(mode="json", by_alias=True),
+            "setup": {"seconds": dict(self.setup_seconds), "usd": self.setup_usd},
             "rounds": [_round_json(r) for r in self.rounds],
         }
 
@@ -80,8 +88,8 @@ def read(run: Run) -> RunStatus:
     count = recipe.rounds.count if recipe.rounds else 0
     later = [_round(run, number, records, price) for number in range(1, count + 1)]
     setup = {
-        (unit if step == "fit" else step): record.seconds
-        for (unit, step), record in records.items() if step in {"load", "provenance", "filter", "score_words", "fit"}
+        (step if unit == "data" else unit): record.seconds
+        for (unit, step), record in records.items() if unit == "data" or unit.startswith("models/")
     }
     message = _missing(run, recipe) or run.state.message
     return RunStatus(run.folder.name, run.folder, run.state.state, message, recipe, (zero, *later), setup)
@@ -132,9 +140,13 @@ def _round(run: Run, number: int, records: Mapping[tuple[str, str], Record], pri
 
 
 def _seconds(records: Mapping[tuple[str, str], Record], unit: str) -> dict[str, float]:
-    found = {step: records[unit, step].seconds for step in _ROUND_STEPS if (unit, step) in records}
-    within = [record.seconds for (where, step), record in records.items() if where == unit and _of_checkpoints(step)]
-    return found | ({"checkpoints": sum(within)} if within else {})
+    """By step, of the unit and of the units inside it: further trainings of a round, and models refitted in it."""
+    found: dict[str, float] = {}
+    for (where, step), record in records.items():
+        if where == unit or where.startswith(f"{unit}/"):
+            name = "checkpoints" if _of_checkpoints(step) else step
+            found[name] = found.get(name, 0.0) + record.seconds
+    return {step: found.pop(step) for step in _ROUND_STEPS if step in found} | found
 
 
 def _of_checkpoints(step: str) -> bool:
