@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.simulated_voters import Person, asked, joined, votes_of
-from upturn.annotation.statistics.agreement import LEAST, LEVELS, Level, Said, _Parts, agreement, alpha, raw
+from upturn.annotation.statistics.agreement import LEAST, Level, Said, _Parts, agreement, alpha, raw
 from upturn.types import Array
 
 N = math.nan
@@ -127,7 +127,7 @@ def test_each_mode_has_its_level() -> None:
 
     rows = crowd("rate", rate) + crowd("rank", rank) + crowd("pick", pick)
     found = {a.mode: a for a in agreement(votes_of(rows))}
-    assert {mode: a.level for mode, a in found.items()} == {m: LEVELS[m] for m in ("pick", "rank", "rate")}
+    assert {mode: a.level for mode, a in found.items()} == {"pick": "nominal", "rank": "ordinal", "rate": "interval"}
     assert all((a.people, a.tasks) == (4, 60) for a in found.values())
     for mode in ("rate", "rank", "pick"):
         own = [row for row in rows if row["mode"] == mode]
@@ -141,7 +141,7 @@ def test_each_mode_has_its_level() -> None:
                     table[person, task] = candidate if value == 1 else table[person, task]
                 else:
                     table[person, 3 * task + candidate] = value
-        theirs = krippendorff.alpha(table, level_of_measurement=LEVELS[mode])
+        theirs = krippendorff.alpha(table, level_of_measurement=found[mode].level)
         assert found[mode].alpha.value == pytest.approx(theirs, abs=1e-12), mode
         assert 0.3 < found[mode].alpha.low < found[mode].alpha.value < found[mode].alpha.high < 1
     same = [np.mean([a == b for i, a in enumerate(own) for b in own[:i]]) for own in table.T]  # of picks, task by task

@@ -20,7 +20,7 @@ from upturn.annotation.db import tables as t
 from upturn.annotation.db.assign import _NEXT
 from upturn.annotation.db.ballots import BallotBox
 from upturn.annotation.db.tokens import hashed, key_in
-from upturn.annotation.db.validation import OVERALL, Answer, Mode, Refused, Showing, Task
+from upturn.annotation.db.validation import OVERALL, Answer, Refused, Showing, Task
 from upturn.errors import UserError
 
 KEY = b"k" * 32
@@ -340,7 +340,7 @@ def test_orders_differ_from_person_to_person(opened: Open) -> None:
     ],
 )
 def test_an_answer_must_fit_what_was_asked(
-    tmp_path: Path, mode: Mode, count: int, answer: dict[str, object], wrong: str | None
+    tmp_path: Path, mode: str, count: int, answer: dict[str, object], wrong: str | None
 ) -> None:
     with BallotBox(f"sqlite:///{tmp_path / 'v.db'}", "upturn_x", KEY) as box:
         box.open_poll("rounds/001", mode, tasks(1, count), overlap=1)

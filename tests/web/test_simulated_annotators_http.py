@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 
 from helpers.voting_server_cases import booth_over, made_run, text_samples
+from upturn.annotation.simulated_annotator import LEFT, RANDOM, SimulatedAnnotator
 from upturn.annotation.tasks import Question
 from upturn.scorers.simulated_people import SimulatedPeople
 from upturn.store import parquet_tables
 from upturn.types import Array, Samples, Votes
 from upturn.web.server_state import Booth
-from upturn.web.simulated_annotators import LEFT, RANDOM, Simulated, Voter, crowd, felt, simulate
+from upturn.web.simulated_annotators import Simulated, crowd, felt, simulate
 
 
 def taste(samples: Samples) -> dict[str, float]:
     return {str(name): float(len(text) % 7) / 3 for name, text in zip(samples.ids, samples.content, strict=True)}
 
 
-def cast(booth: Booth, voters: list[Voter], rewards: dict[str, float], seed: int = 0) -> Simulated:
+def cast(booth: Booth, voters: list[SimulatedAnnotator], rewards: dict[str, float], seed: int = 0) -> Simulated:
     with crowd(booth, voters) as (address, tokens):
         return simulate(address, tokens, rewards.__getitem__, voters, seed)
 
@@ -40,7 +41,7 @@ def test_they_pick_as_the_scorer_of_simulated_people_does(tmp_path: Path, monkey
     samples = text_samples(40)
     run = made_run(tmp_path / "run", samples)
     rewards = taste(samples)
-    voters = [Voter(temperature=1.0, careless=0.2)] * 3
+    voters = [SimulatedAnnotator(temperature=1.0, careless=0.2)] * 3
     with booth_over(run, Question("pick", overlap=3)) as booth:
         done = cast(booth, voters, rewards, seed=5)
         votes = booth.box.votes()
@@ -73,7 +74,8 @@ def test_the_softmax_at_a_temperature() -> None:
     for temperature in (0.5, 1.0, 2.0):
         n = 10_000
         chosen = Counter(
-            int(felt(Voter(temperature), rewards, [f"{i}-{k}" for k in range(4)], 0, 1, 0).argmax()) for i in range(n)
+            int(felt(SimulatedAnnotator(temperature), rewards, [f"{i}-{k}" for k in range(4)], 0, 1, 0).argmax())
+            for i in range(n)
         )
         expected = np.exp(rewards / temperature) / np.exp(rewards / temperature).sum()
         for k in range(4):
@@ -85,7 +87,7 @@ def test_careless_and_biased_people(tmp_path: Path) -> None:
     samples = text_samples(300)
     run = made_run(tmp_path / "run", samples)
     rewards = taste(samples)
-    voters = [Voter(temperature=0.0), Voter(temperature=0.0, careless=0.3), RANDOM, LEFT]
+    voters = [SimulatedAnnotator(temperature=0.0), SimulatedAnnotator(temperature=0.0, careless=0.3), RANDOM, LEFT]
     with booth_over(run, Question("pick", overlap=4)) as booth:
         assert cast(booth, voters, rewards).votes == 1200
         votes = booth.box.votes()
@@ -114,7 +116,7 @@ def test_every_mode_is_answered(tmp_path: Path) -> None:
     questions = (Question("pick"), Question("compare"), Question("rank"), Question("edit"),
                  Question("rate", attributes=("a", "b")))
     with booth_over(run, *questions) as booth:
-        done = cast(booth, [Voter(temperature=0.0)] * 2, taste(samples))
+        done = cast(booth, [SimulatedAnnotator(temperature=0.0)] * 2, taste(samples))
         votes = booth.box.votes()
         assert booth.box.progress().met and done.votes == 6 + 6 + 6 + 24 + 24
     for row in np.flatnonzero(votes.mode == "rank"):
@@ -130,4 +132,4 @@ def simulated_modes(votes: Votes) -> set[str]:
 @pytest.mark.parametrize("wrong", [{"careless": 2.0}, {"first": -1.0}, {"temperature": -1.0}])
 def test_impossible_people_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="careless"):
-        Voter(**wrong)
+        SimulatedAnnotator(**wrong)

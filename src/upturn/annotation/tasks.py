@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from upturn.annotation.content import Entry, Shelf
-from upturn.annotation.db.validation import CANDIDATES, MODES, OVERALL, Task
+from upturn.annotation.db.validation import OVERALL, Task
+from upturn.annotation.vote_mode import mode_named
 from upturn.data.json_lines import records
 from upturn.errors import UserError
 from upturn.store.parquet_tables import EVALUATION, SAMPLES
 from upturn.store.run import Run
 from upturn.store.units import round_unit, unit_round
-from upturn.types import Mode, content_id
+from upturn.types import content_id
 
 MOST = 8  # candidates at a time: there are as many keys as fingers, and a screen
 MOST_ATTRIBUTES = 8
@@ -27,7 +28,7 @@ MOST_ATTRIBUTES = 8
 class Question:
     """What is asked of people about a run.
 
-    mode        pick, compare, rate, rank or edit
+    mode        a vote mode by name, such as pick
     rounds      whose samples: one round's own, or the evaluations of several, the same prompts side by side;
                 empty: the newest round that has samples
     candidates  at a time, of as many as a prompt has
@@ -35,7 +36,7 @@ class Question:
     attributes  what a rating is about;  golds, repeats  shares of tasks with a known answer, and of those asked twice
     """
 
-    mode: Mode = "pick"
+    mode: str = "pick"
     rounds: tuple[int, ...] = ()
     candidates: int = 4
     overlap: int = 1
@@ -47,8 +48,7 @@ class Question:
     unit: str = ""  # instead of rounds: any unit with samples
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"there is no mode '{self.mode}'", where="mode", fix=f"One of: {', '.join(MODES)}.")
+        mode_named(self.mode)
         if not 2 <= self.candidates <= MOST:
             raise UserError(f"{self.candidates} candidates at a time", where="candidates", fix=f"2 to {MOST}.")
         if not 1 <= len(self.attributes) <= MOST_ATTRIBUTES or len(set(self.attributes)) < len(self.attributes):
@@ -73,8 +73,10 @@ def tasks_of(run: Run, shelf: Shelf, question: Question, gold: Path | None = Non
     every = [_groups(place, shelf.place(place)) for place in places]
     asked = Asked(unit, [])
     groups = every[0] if len(every) == 1 else _side_by_side(every, asked)
-    if question.mode == "edit" and any(member.kind == "image" for _, _, member in groups[0][:1]):
-        raise UserError("pictures cannot be edited here", where="mode", fix="Use pick, compare, rate or rank.")
+    mode = mode_named(question.mode)
+    if any(member.kind not in mode.content for _, _, member in groups[0][:1]):
+        raise UserError(f"'{mode.name}' cannot ask about content of kind '{groups[0][0][2].kind}'", where="mode",
+                        fix="Use another vote mode.")
     for group in _some(groups, question.prompts):
         _add(asked, group, question)
     if gold is not None:
@@ -145,7 +147,8 @@ def _side_by_side(every: Sequence[list[list[Member]]], asked: Asked) -> list[lis
 
 
 def _add(asked: Asked, group: list[Member], question: Question) -> None:
-    if CANDIDATES[question.mode] == 1:
+    mode = mode_named(question.mode)
+    if not mode.compares:
         asked.tasks += [_task([member]) for member in group]
         return
     different = list({entry.digest: (place, name, entry) for place, name, entry in group}.values())
@@ -155,7 +158,7 @@ def _add(asked: Asked, group: list[Member], question: Question) -> None:
     if len(different) < 2:
         asked.left_out["prompts whose candidates are all the same"] += 1
         return
-    most = CANDIDATES[question.mode] or question.candidates
+    most = mode.candidates or question.candidates
     # keyed by what they are, so that asking again asks the same
     dice = random.Random(content_id("asked", *(name for _, name, _ in different)))
     chosen = different if len(different) <= most else dice.sample(different, most)
@@ -170,8 +173,9 @@ def _task(members: Sequence[Member], gold: str = "") -> Task:
 
 def _gold(path: Path, groups: Sequence[Sequence[Member]], question: Question) -> list[Task]:
     """Tasks with a known answer: JSON lines {"candidates": [sample ids], "right": one of them}."""
-    if CANDIDATES[question.mode] == 1:
-        raise UserError(f"'{question.mode}' has no known answers", where=str(path), fix="Use pick, compare or rank.")
+    if not mode_named(question.mode).compares:
+        raise UserError(f"'{question.mode}' has no known answers", where=str(path),
+                        fix="Use a mode with several candidates, such as pick.")
     members: dict[str, Member] = {member[1]: member for group in groups for member in group}
     out = []
     for number, row in records(path):

@@ -15,6 +15,7 @@ import numpy as np
 from upturn.annotation.annotator_weights import weights_of
 from upturn.annotation.statistics.aggregation import RULES, TIED, columns
 from upturn.annotation.statistics.votes import countable, numbers
+from upturn.annotation.vote_mode import mode_named
 from upturn.config.schema import People
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.protocols import Objective
@@ -55,7 +56,7 @@ def groups_said(
     labels  whether "all bad" is told, as a 2 for each; else it is counted and left out
     Ratings are groups of a prompt, ranked by the mean that people gave.
     """
-    if people.mode == "rate":
+    if mode_named(people.mode).feedback == "rating":
         return _rated_groups(votes, samples, people)
     kept, left = countable(votes)
     weight = weights_of(votes, people).of(votes)
@@ -149,9 +150,10 @@ def ratings(votes: Votes, samples: Samples, weights: Array) -> tuple[Array, Coun
 def said_of(votes: Votes, samples: Samples, people: People) -> dict[str, Array]:
     """The columns rank, score, strength and vote of N samples: what people together say of each prompt's candidates."""
     weights = weights_of(votes, people).of(votes)
-    if people.mode == "edit":
+    feedback = mode_named(people.mode).feedback
+    if feedback == "correction":
         return _mended(votes, samples, weights)
-    if people.mode == "rate":
+    if feedback == "rating":
         return _rated(votes, samples, weights)
     said = columns(RULES[people.rule](votes, weights), samples)
     word = said[VOTE]

@@ -32,6 +32,7 @@ FOLDERS: Mapping[str, str] = {
     "metric": "upturn.metrics",
     "optimizer": "upturn.training.optimizers",
     "schedule": "upturn.training.schedules",
+    "vote_mode": "upturn.annotation.modes",
     "experiment": "upturn.lab.experiments",
 }
 

@@ -9,7 +9,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from upturn.config import components
 from upturn.errors import UserError
-from upturn.types import Mode
 
 
 def named(value: Any) -> Any:
@@ -193,7 +192,7 @@ class Voters(Part):
 class People(Part):
     """What people are asked about each round's candidates; the run waits until they have answered."""
 
-    mode: Mode = "pick"
+    mode: Annotated[str, plug_in("vote_mode")] = "pick"
     prompts: Positive | None = None  # whose candidates are shown; null: all
     candidates: int = Field(4, ge=2, le=8)  # at a time, for pick and rank
     overlap: Positive = 1  # how many people answer each task

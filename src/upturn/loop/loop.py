@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from upturn.annotation.vote_mode import mode_named
 from upturn.config.recipe import Recipe, differences, parse, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.loop import stages
@@ -139,7 +140,7 @@ def _round(work: Work, recipe: Recipe, number: int) -> Iterator[Step]:
         yield lambda: stages.sample(work, unit, number, incumbent)
         if rounds.people is not None:
             yield lambda: stages.vote(work, unit)
-            if rounds.people.mode == "edit":
+            if mode_named(rounds.people.mode).feedback == "correction":
                 yield lambda: stages.edited(work, unit)
         for name, model in recipe.models.items():
             if model.refit is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from upturn.annotation.vote_mode import mode_named
 from upturn.config import components
 from upturn.config.schema import Filter, Mix, Rounds
 from upturn.protocols import Curator, MixingPolicy
@@ -66,7 +67,7 @@ def votes(rounds: Rounds) -> list[str]:
     if people is None or sample is None:
         return []
     tasks = min(people.prompts or sample.prompts, sample.prompts)
-    tasks *= sample.candidates if people.mode in ("rate", "edit") else 1
+    tasks *= 1 if mode_named(people.mode).compares else sample.candidates
     wanted = min(people.quota or tasks * people.overlap, tasks * people.overlap)
     answers = round(wanted * rounds.count / (1 - people.repeats))
     again = ", those asked twice counted" if people.repeats else ""

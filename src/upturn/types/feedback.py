@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import numpy as np
 
 from upturn.types.samples import Array, Samples
 
-Mode = Literal["pick", "compare", "rate", "rank", "edit"]  # what people are asked to do
 BEST, WORST = 10.0, 1.0  # of a rating
 
 
@@ -68,7 +66,7 @@ class Votes:
     ids       (N,) str objects
     person    (N,) str objects, never a name: a pseudonym;  team (N,) the person's group, "" where none is known
     task      (N,) str objects: what was shown; answers to one task are about the same candidates
-    mode      (N,) "pick" | "compare" | "rate" | "rank" | "edit" | "studio" (implicit: what was downloaded, enlarged)
+    mode      (N,) the vote mode by name, such as "pick", or "studio" (implicit: what was downloaded, enlarged)
     action    (N,) "said" (ranks or scores say what), "tie", "bad" (all are), "skip", "edit", "download", "upscale"
     shown     (N,) tuples of sample ids by position on the screen, the first first
     ranks     (N,) tuples of int beside ``shown``: 1 is best, equal is a tie, 0 nothing was said. A pick is its 1 alone

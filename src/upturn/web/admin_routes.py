@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
 from upturn.annotation.db import annotators, polls, vote_columns
-from upturn.annotation.db.validation import MODES, Person, Refused, Role
+from upturn.annotation.db.validation import Person, Refused, Role
 from upturn.export.vote_files import plain_rows
 from upturn.web.dependencies import Admin, AdminWriter, TheBooth, Voter, checked
 from upturn.web.rendering import page
@@ -55,7 +55,7 @@ async def progress(booth: TheBooth, session: Voter) -> Response:
     seen = await booth.progress(exact=True)
     votes = sum(person.given for person in seen.people)
     most = max((person.given for person in seen.people), default=0)
-    modes = tuple(name for name in MODES if any(one.poll.mode == name for one in seen.polls))
+    modes = tuple(dict.fromkeys(one.poll.mode for one in seen.polls))
     return page(
         booth, "progress.html.j2", session, here="progress", progress=seen, votes=votes, most=most, modes=modes,
         agreement=await booth.agreement(), note="", mode="",

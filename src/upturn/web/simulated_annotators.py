@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from upturn.annotation.db.validation import STRENGTHS
+from upturn.annotation.simulated_annotator import SimulatedAnnotator
 from upturn.annotation.simulated_votes import uniforms
+from upturn.annotation.vote_mode import mode_named
 from upturn.errors import RunError
 from upturn.types import Array, content_id
 from upturn.web.server import running
@@ -30,30 +31,6 @@ UNLIMITED = Rates(*(Rate(1e9, 1e9),) * 4)
 _TRIES = 50  # of a task that lies before others just now
 _SENDS = 5  # of one request: a busy machine may take longer to answer than the line waits
 _WAIT = 0.05  # seconds between them
-
-
-@dataclass(frozen=True)
-class Voter:
-    """How one simulated person answers.
-
-    temperature  of the softmax over rewards that a pick is drawn from (Luce 1959); 0: always the best
-    careless     share of tasks that are answered at random
-    first        share of tasks where the first on the screen is taken, whatever it is: a position bias
-    ties         in units of the reward: two within it are about the same
-    """
-
-    temperature: float = 1.0
-    careless: float = 0.0
-    first: float = 0.0
-    ties: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.careless <= 1 and 0 <= self.first <= 1 and self.temperature >= 0 and self.ties >= 0):
-            raise ValueError("careless and first lie in [0, 1], temperature and ties are 0 or more")
-
-
-RANDOM = Voter(careless=1.0)  # one who never looks
-LEFT = Voter(first=0.7)  # one who takes the first in seven of ten
 
 
 @dataclass
@@ -69,7 +46,7 @@ class Simulated:
 
 
 def simulate(
-    address: str, tokens: Sequence[str], rewards: Reward, voters: Sequence[Voter], seed: int = 0,
+    address: str, tokens: Sequence[str], rewards: Reward, voters: Sequence[SimulatedAnnotator], seed: int = 0,
     most: int | None = None,
 ) -> Simulated:
     """Each person answers in turn until nothing is handed to anybody, or ``most`` votes are given.
@@ -105,7 +82,7 @@ def simulate(
 
 
 @contextmanager
-def crowd(booth: Booth, voters: Sequence[Voter]) -> Iterator[tuple[str, list[str]]]:
+def crowd(booth: Booth, voters: Sequence[SimulatedAnnotator]) -> Iterator[tuple[str, list[str]]]:
     """A server over the booth and a token for each of these people, called "simulated 1", … of team "simulated"."""
     there = {person.name: person.id for person in booth.box.people()}
     tokens = []
@@ -120,7 +97,7 @@ def crowd(booth: Booth, voters: Sequence[Voter]) -> Iterator[tuple[str, list[str
 
 class _Person:
     def __init__(
-        self, address: str, token: str, voter: Voter, place: int, people: int, seed: int, rewards: Reward
+        self, address: str, token: str, voter: SimulatedAnnotator, place: int, people: int, seed: int, rewards: Reward
     ) -> None:
         self._line = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
         self._voter, self._place, self._people = voter, place, people
@@ -169,34 +146,15 @@ class _Person:
 
 
 def said(
-    voter: Voter, task: dict[str, Any], place: int, people: int, seed: int, rewards: Reward
+    voter: SimulatedAnnotator, task: dict[str, Any], place: int, people: int, seed: int, rewards: Reward
 ) -> dict[str, Any]:
     """What this person answers to a task: a function of the candidates, their place in the crowd, and the seed."""
     ids = [one["sample"] for one in task["candidates"]]
     utility = felt(voter, np.array([rewards(name) for name in ids]), ids, place, people, seed)
-    mode = task["mode"]
-    order = np.argsort(-utility, kind="stable")
-    if mode == "pick":
-        best = np.flatnonzero(utility[order[0]] - utility <= voter.ties)
-        return {"action": "tie"} if len(best) > 1 else {"pick": int(order[0]) + 1}
-    if mode == "compare":
-        gap = abs(float(utility[0] - utility[1]))
-        if gap <= voter.ties:
-            return {"ranks": [1, 1], "strength": 0.0}
-        scale = max(voter.temperature, 1e-9)
-        strength = STRENGTHS[0] if gap > 2 * scale else STRENGTHS[1] if gap > scale else STRENGTHS[2]
-        return {"ranks": [1, 2] if order[0] == 0 else [2, 1], "strength": strength}
-    if mode == "rank":
-        ranks = np.empty(len(ids), dtype=np.int64)
-        ranks[order] = np.arange(1, len(ids) + 1)
-        return {"ranks": ranks.tolist()}
-    if mode == "rate":
-        rating = float(np.clip(round(1 + 9 / (1 + np.exp(-np.clip(utility[0], -50, 50)))), 1, 10))
-        return {"scores": dict.fromkeys(task["attributes"], rating)}
-    return {"action": "said", "ranks": [1]}  # an edit: they leave the text as it is
+    return mode_named(task["mode"]).simulate(utility, voter, tuple(task["attributes"]))
 
 
-def felt(voter: Voter, rewards: Array, ids: Sequence[str], place: int, people: int, seed: int) -> Array:
+def felt(voter: SimulatedAnnotator, rewards: Array, ids: Sequence[str], place: int, people: int, seed: int) -> Array:
     """(K,) what a person feels about each, by position: rewards and Gumbel noise, or chance, or where it stands.
 
     The greatest of reward / temperature + Gumbel is a draw from the softmax.

@@ -8,6 +8,7 @@ import numpy as np
 
 from upturn.annotation.content import Shelf
 from upturn.annotation.poll import box_of, unanswered
+from upturn.annotation.simulated_annotator import SimulatedAnnotator
 from upturn.config.recipe import Recipe
 from upturn.config.schema import People
 from upturn.errors import RunError, UserError
@@ -19,7 +20,7 @@ from upturn.observer import Watch
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.web.server_state import Booth
-from upturn.web.simulated_annotators import Voter, crowd, simulate
+from upturn.web.simulated_annotators import crowd, simulate
 
 
 def run_through(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path, int] | None = None) -> Run:
@@ -57,7 +58,7 @@ def answer(run: Run, parts: Assembly, people: People) -> int:
         raise RunError("the taste of the simulated people says nothing of any sample", where=unit)
     liked = np.where(np.isnan(liked), np.nanmin(liked), liked)  # what cannot be judged is liked least
     rewards = dict(zip(samples.ids.astype(str).tolist(), liked.tolist(), strict=True))
-    voters = [Voter(temperature=asked.temperature, careless=asked.careless)] * asked.count
+    voters = [SimulatedAnnotator(temperature=asked.temperature, careless=asked.careless)] * asked.count
     shelf = Shelf(run)
     try:
         with box_of(run, people) as box, crowd(Booth(run.name, box, shelf), voters) as (address, tokens):

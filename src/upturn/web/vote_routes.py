@@ -9,12 +9,13 @@ from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from upturn.annotation.db import vote_columns
-from upturn.annotation.db.validation import MODES, Assigned, Refused
+from upturn.annotation.db.validation import Assigned, Refused
+from upturn.annotation.vote_mode import mode_named
 from upturn.export.vote_files import plain_rows
 from upturn.web.dependencies import TheBooth, Voter, Writer, checked, slow_down
 from upturn.web.page_images import drawn
 from upturn.web.rendering import page
-from upturn.web.schemas import Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
+from upturn.web.schemas import ModeName, Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
 from upturn.web.server_state import Booth
 from upturn.web.sessions import Session
 from upturn.web.views import plain, view
@@ -26,7 +27,6 @@ NOTES = {
     "answered": "You had answered that already.", "wrong": "That did not fit what was asked: please answer again.",
 }
 Note = Literal["", "said", "tie", "bad", "skip", "edit", "undo", "nothing", "answered", "wrong"]
-ModeName = Literal["", "pick", "compare", "rate", "rank", "edit"]
 REACH = 6.0  # of the plane that points are drawn on
 
 
@@ -38,14 +38,16 @@ async def voting(booth: TheBooth, session: Voter, mode: ModeName = "", note: Not
     except Refused as refusal:
         return page(booth, "rest.html.j2", session, here="vote", why=refusal.code, words=refusal.what, note="")
     progress = await booth.progress()
-    modes = tuple(name for name in MODES if any(one.poll.mode == name for one in progress.polls))
+    modes = tuple(dict.fromkeys(one.poll.mode for one in progress.polls))
     shared: dict[str, Any] = {
         "modes": modes, "here": "vote", "mode": mode, "note": NOTES.get(note, ""), "progress": progress,
     }
     if assigned.showing is None:
         return page(booth, "rest.html.j2", session, why=assigned.why, words="", **shared)
     seen = await view(booth, assigned.showing)
-    return page(booth, f"{seen.mode}.html.j2", session, view=seen, **shared)
+    voting_mode = mode_named(seen.mode)
+    form = voting_mode.form(len(seen.candidates), seen.attributes)
+    return page(booth, "vote.html.j2", session, view=seen, vote_mode=voting_mode, form=form, **shared)
 
 
 @router.post("/vote")
@@ -53,7 +55,6 @@ async def vote(request: Request, booth: TheBooth, session: Voter, form: Annotate
     """A vote by the page's form; then the next task."""
     checked(session, form.csrf)
     slow_down(booth, "votes", session.person.id)
-    mode = form.mode if form.mode in MODES else ""
     showing = await booth.showing(form.showing, session.person.id)
     if showing is None:
         raise HTTPException(404, "there is no such task")
@@ -64,8 +65,8 @@ async def vote(request: Request, booth: TheBooth, session: Voter, form: Annotate
     except Refused as refusal:
         if refusal.code not in ("answered", "wrong"):
             raise
-        return _to_vote(mode, refusal.code)
-    return _to_vote(mode, form.action)
+        return _to_vote(form.mode, refusal.code)
+    return _to_vote(form.mode, form.action)
 
 
 @router.post("/undo")

@@ -19,7 +19,7 @@ from upturn.annotation.db.upgrade import upgrade
 from upturn.annotation.db.validation import OVERALL, Answer, Assigned, Person, Poll, Recorded, Role, Showing, Task
 from upturn.annotation.db.writer import Writer
 from upturn.store.run import Run
-from upturn.types import Mode, Votes
+from upturn.types import Votes
 
 DATABASE = "votes.db"
 PATIENCE = 600.0  # seconds that a task is held for a person: time to correct a text; a late answer counts all the same
@@ -88,7 +88,7 @@ class BallotBox:
     # polls
 
     def open_poll(
-        self, unit: str, mode: Mode, tasks: Sequence[Task], *, overlap: int = 1, quota: int | None = None,
+        self, unit: str, mode: str, tasks: Sequence[Task], *, overlap: int = 1, quota: int | None = None,
         attributes: Sequence[str] = (OVERALL,), golds: float = 0.0, repeats: float = 0.0,
     ) -> Poll:
         """Ask people about these tasks; asked again, it adds those that are not there, and the new numbers hold."""
@@ -101,7 +101,7 @@ class BallotBox:
         """overlap, quota, active."""
         return self._now(partial(polls.change_poll, poll=poll, **what))
 
-    def settle(self, unit: str, mode: Mode) -> int | None:
+    def settle(self, unit: str, mode: str) -> int | None:
         """Once the quota is met the poll is closed, for good: the last row that counts, for ``votes``; None before."""
         return self._now(partial(closing.settle, unit=unit, mode=mode))
 

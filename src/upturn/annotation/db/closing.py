@@ -7,10 +7,10 @@ from sqlalchemy import Connection, func, select, update
 from upturn.annotation.db import tables as t
 from upturn.annotation.db.poll_progress import progress
 from upturn.annotation.db.polls import UNTIL
-from upturn.types import Mode, content_id
+from upturn.types import content_id
 
 
-def settle(db: Connection, unit: str, mode: Mode) -> int | None:
+def settle(db: Connection, unit: str, mode: str) -> int | None:
     """The last row of votes that counts for a poll, once all that it wants is there; None before.
 
     From the first time on the poll is asked no more, and the answer stays: what comes later changes nothing.

@@ -10,8 +10,10 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from upturn.annotation.db import tables as t
 from upturn.annotation.db.engine import analyse
-from upturn.annotation.db.validation import CANDIDATES, MODES, OVERALL, Poll, Refused, Task
-from upturn.types import Mode, content_id
+from upturn.annotation.db.validation import OVERALL, Poll, Refused, Task
+from upturn.annotation.vote_mode import mode_named
+from upturn.errors import UserError
+from upturn.types import content_id
 
 UNTIL = "until"  # among a poll's settings: the last row that counts, once the quota is met
 _MOST_ROWS = 500  # in one INSERT
@@ -34,7 +36,7 @@ def poll_of(row: Row[Any]) -> Poll:
 
 
 def open_poll(
-    db: Connection, unit: str, mode: Mode, tasks: Sequence[Task], overlap: int, quota: int | None,
+    db: Connection, unit: str, mode: str, tasks: Sequence[Task], overlap: int, quota: int | None,
     attributes: Sequence[str], golds: float, repeats: float,
 ) -> Poll:
     """The poll of this unit and mode, with these tasks at least; what stood there before keeps its answers.
@@ -88,20 +90,22 @@ def change_poll(db: Connection, poll: str, **columns: Any) -> Poll:
 
 
 def _check(
-    mode: Mode, tasks: Sequence[Task], overlap: int, quota: int | None, golds: float, repeats: float
+    mode: str, tasks: Sequence[Task], overlap: int, quota: int | None, golds: float, repeats: float
 ) -> None:
-    if mode not in MODES:
-        raise Refused("wrong", f"there is no mode '{mode}': it is one of {', '.join(MODES)}")
+    try:
+        found = mode_named(mode)
+    except UserError as error:
+        raise Refused("wrong", f"{error.what} ({error.fix})") from error
     if overlap < 1 or (quota is not None and quota < 0):
         raise Refused("wrong", f"an overlap is 1 or more and a quota 0 or more, not {overlap} and {quota}")
     if not (golds >= 0 and repeats >= 0 and golds + repeats < 1):
         raise Refused("wrong", f"the shares of gold tasks and repeats add up to less than 1, not {golds} and {repeats}")
-    wanted = CANDIDATES[mode]
+    wanted = found.candidates
     for task in tasks:
         count = len(task.candidates)
         if len(set(task.candidates)) != count or len(task.places) != count:
             raise Refused("wrong", "a task shows different candidates, each with its place")
         if count < (wanted or 2) or (wanted is not None and count != wanted):
             raise Refused("wrong", f"'{mode}' shows {wanted or 'at least 2'} candidates, not {count}")
-        if task.gold and (task.gold not in task.candidates or mode not in ("pick", "compare", "rank")):
+        if task.gold and (task.gold not in task.candidates or not found.compares):
             raise Refused("wrong", "what is known to be best must be among the candidates of a choice")

@@ -11,9 +11,8 @@ from sqlalchemy import Connection, Row, bindparam, exists, insert, select, updat
 from upturn.annotation.db import tables as t
 from upturn.annotation.db.assign import again, load
 from upturn.annotation.db.validation import OVERALL, Answer, Recorded, Refused, Showing
-from upturn.types import BEST, WORST
+from upturn.annotation.vote_mode import mode_named, picked
 
-LONGEST_TEXT = 100_000  # characters of a corrected text
 LONGEST_CLIENT = 120
 _VOTE = select(t.votes.c.id, t.votes.c.person, t.votes.c.showing, t.votes.c.task, t.votes.c.action, t.votes.c.undoes)
 _BY_ID = _VOTE.where(t.votes.c.id == bindparam("id"))
@@ -55,7 +54,8 @@ def record(db: Connection, answer: Answer, now: float) -> Recorded:
     if showing.state not in ("open", "expired"):
         raise Refused("answered", "this was answered already")
     answer = replace(answer, ranks=picked(answer.pick, len(showing.shown)), pick=None) if answer.pick else answer
-    fitting(showing.mode, len(showing.shown), tuple(showing.settings.get("attributes") or (OVERALL,)), answer)
+    attributes = tuple(showing.settings.get("attributes") or (OVERALL,))
+    mode_named(showing.mode).check(answer, len(showing.shown), attributes)
     passed = max(0.0, now - showing.moment)
     own = passed if answer.seconds is None or not math.isfinite(answer.seconds) else max(0.0, answer.seconds)
     db.execute(_INSERT, {
@@ -71,13 +71,6 @@ def record(db: Connection, answer: Answer, now: float) -> Recorded:
         db.execute(_COUNT, {"who": answer.person, "by": 1})
     _slots(db, showing, held=showing.state == "open", holds=said)
     return Recorded(answer.id, showing.task, answer.action)
-
-
-def picked(position: int, count: int) -> tuple[int, ...]:
-    """The ranks of a pick; Refused where there is no such position."""
-    if not 1 <= position <= count:
-        raise Refused("wrong", f"positions go from 1 to {count}")
-    return tuple(int(place == position) for place in range(1, count + 1))
 
 
 def _slots(db: Connection, showing: Row[Any], *, held: bool, holds: bool) -> None:
@@ -113,42 +106,3 @@ def undo(
     if last.check != "repeat":
         load(db, last.task, last.poll, by=0 if said else 1, more=-int(said), gold=last.gold)
     return Recorded(name, last.task, "undo"), showing
-
-
-def fitting(mode: str, count: int, attributes: tuple[str, ...], answer: Answer) -> None:
-    """Refused where an answer does not fit its mode and number of candidates."""
-    action, ranks, scores = answer.action, answer.ranks, answer.scores
-    if action == "edit" and mode != "edit":
-        raise Refused("wrong", f"'{mode}' is answered without a text")
-    if action != "edit" and answer.text:
-        raise Refused("wrong", "a text is sent only where one is corrected")
-    if action == "edit" and not 0 < len(answer.text.strip()) <= LONGEST_TEXT:
-        raise Refused("wrong", f"a corrected text has 1 to {LONGEST_TEXT} characters")
-    if action != "said" and (any(ranks) or scores or answer.strength is not None):
-        raise Refused("wrong", f"'{action}' says nothing of single candidates")
-    if action == "said":
-        _fitting_words(mode, count, attributes, answer)
-
-
-def _fitting_words(mode: str, count: int, attributes: tuple[str, ...], answer: Answer) -> None:
-    ranks, scores, strength = answer.ranks, answer.scores, answer.strength
-    if mode == "rate":
-        wanted = set(attributes)
-        if set(scores) != wanted or any(len(values) != count for values in scores.values()):
-            raise Refused("wrong", f"a rating gives a number for each of {', '.join(sorted(wanted))}")
-        if not all(WORST <= value <= BEST for values in scores.values() for value in values):
-            raise Refused("wrong", f"a rating lies between {WORST:g} and {BEST:g}")
-    elif scores:
-        raise Refused("wrong", f"'{mode}' is answered without numbers")
-    if strength is not None and (mode != "compare" or not 0 <= strength <= 1):
-        raise Refused("wrong", "a strength belongs to two that are compared, and lies between 0 and 1")
-    fits = {
-        "pick": sorted(ranks) == [0] * (count - 1) + [1],
-        "compare": len(ranks) == count and ranks in ((1, 0), (0, 1), (1, 2), (2, 1), (1, 1)),
-        "rank": len(ranks) == count and min(ranks, default=0) == 1 and all(1 <= rank <= count for rank in ranks),
-        "rate": not any(ranks), "edit": tuple(ranks) in ((), (1,)),
-    }
-    if not fits[mode]:
-        raise Refused("wrong", f"these ranks do not answer a '{mode}' of {count}")
-    if mode == "compare" and (strength is None or (strength == 0) != (tuple(ranks) == (1, 1))):
-        raise Refused("wrong", "two that are compared need a strength, 0 where they are about the same")

@@ -25,6 +25,8 @@ from sqlalchemy import (
 NAMES = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
          "fk": "fk_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
 metadata = MetaData(naming_convention=NAMES)
+# the name of a vote mode; SQLite does not enforce lengths, so only Postgres needs the longer column
+MODE = String(8).with_variant(String(200), "postgresql")
 
 people = Table(
     "people", metadata,
@@ -44,7 +46,7 @@ polls = Table(
     "polls", metadata,
     Column("id", String(16), primary_key=True),
     Column("unit", Text, nullable=False),  # whose samples are shown: rounds/001, or several joined by " "
-    Column("mode", String(8), nullable=False),
+    Column("mode", MODE, nullable=False),
     Column("overlap", Integer, nullable=False),  # how many people answer each task
     Column("quota", Integer),  # how many answers in all; NULL: overlap times the tasks
     Column("settings", JSON, nullable=False),  # attributes, and the shares of gold tasks and repeats
@@ -105,7 +107,7 @@ votes = Table(
     *_vote_columns(
         Column("task", String(16), ForeignKey("tasks.id"), nullable=False),
         Column("showing", String(32), ForeignKey("showings.id"), nullable=False),
-        Column("mode", String(8), nullable=False),
+        Column("mode", MODE, nullable=False),
     ),
     Column("scores", JSON, nullable=False),  # attribute -> a number for each shown
     Column("strength", Double),

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from upturn.annotation.db.engine import make_schema, only_writer
 from upturn.errors import UserError
 
-HEAD = "0002"  # the newest revision in migrations/versions
+HEAD = "0003"  # the newest revision in migrations/versions
 
 
 def version(connection: Connection) -> str | None:

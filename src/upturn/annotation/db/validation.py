@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from upturn.errors import UserError
-from upturn.types import Mode
 
 Action = Literal["said", "tie", "bad", "skip", "edit"]
 Role = Literal["voter", "admin"]
 Check = Literal["", "gold", "repeat"]
 Why = Literal["", "quota", "done", "later", "held"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-CANDIDATES: Mapping[Mode, int | None] = {"pick": None, "compare": 2, "rate": 1, "rank": None, "edit": 1}
-STRENGTHS = (1.0, 2 / 3, 1 / 3)  # much better, better, slightly better; about the same is 0, equal ranks
+LONGEST_TEXT = 100_000  # characters of a corrected text
 OVERALL = "overall"  # the one attribute of a rating that names none
 
 
@@ -71,7 +68,7 @@ class Poll:
 
     id: str
     unit: str
-    mode: Mode
+    mode: str
     overlap: int
     quota: int | None
     active: bool
@@ -88,7 +85,7 @@ class Showing:
     id: str
     person: str
     task: str
-    mode: Mode
+    mode: str
     prompt: Mapping[str, Any]
     shown: tuple[str, ...]
     places: tuple[str, ...]

@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 
 from upturn.annotation.statistics.votes import BAD, OTHER, TIE, Answers, countable, numbers, read, valued
+from upturn.annotation.vote_mode import AgreementBy, measured_modes
 from upturn.seeds import key as keyed
 from upturn.statistics.intervals import bootstrap_mean, resampled_mean, share
 from upturn.types import Array, Measurement, Votes
 
 Level = Literal["nominal", "ordinal", "interval"]
-LEVELS: dict[str, Level] = {"pick": "nominal", "compare": "ordinal", "rank": "ordinal", "rate": "interval"}
+LEVELS: dict[AgreementBy, Level] = {"choice": "nominal", "side": "ordinal", "order": "ordinal", "number": "interval"}
 # Tasks that two people answered: from 20 on the interval of alpha covered 0.92 to 0.97 in every setting that was
 # simulated, at 10 it fell to 0.73 (bench/test_votes_worth.py).
 LEAST = 20
@@ -28,7 +29,7 @@ class Agreement:
     """What people who answered the same tasks in one mode agree on.
 
     alpha   Krippendorff's alpha at ``level``: 1 all agree, 0 as by chance, below 0 they contradict each other
-    raw     of two people at one task, how often they say the same; in ``rank`` of each two candidates, in ``rate``
+    raw     of two people at one task, how often they say the same; of an order, of each two candidates; of ratings,
             of each candidate, where numbers up to 1 apart are the same
     people  how many took part;  tasks  those that two of them answered
     """
@@ -51,17 +52,18 @@ class Said:
 
 
 def agreement(votes: Votes) -> tuple[Agreement, ...]:
-    """One for each mode in which people were asked, in the order of ``LEVELS``, of the votes that count."""
+    """One for each mode in which people were asked, by name, of the votes that count."""
     found = []
-    for mode, level in LEVELS.items():
+    for mode, by in measured_modes(votes.mode).items():
+        level = LEVELS[by]
         own = votes.take(votes.mode == mode)
-        own = own.take(valued(own) if mode == "rate" else countable(own)[0])
+        own = own.take(valued(own) if by == "number" else countable(own)[0])
         if not len(own):
             continue
         answers = read(own)
-        scale, same = _asked(mode, answers, own)
+        scale, same = _asked(by, answers, own)
         shared = np.unique(answers.task, return_counts=True)[1] >= 2
-        within = _NEAR if mode == "rate" else 0.0
+        within = _NEAR if by == "number" else 0.0
         found.append(Agreement(
             mode, level, alpha(scale, level), raw(same, within=within), len(answers.people), int(shared.sum()),
         ))
@@ -212,19 +214,19 @@ def _silent(why: str, n: int) -> Measurement:
     return Measurement(math.nan, math.nan, math.nan, n, note=why)
 
 
-def _asked(mode: str, answers: Answers, votes: Votes) -> tuple[Said, Said]:
+def _asked(by: AgreementBy, answers: Answers, votes: Votes) -> tuple[Said, Said]:
     """What alpha and what raw agreement look at in this mode."""
-    if mode == "pick":
+    if by == "choice":
         said = Said(answers.task, _among(answers).astype(np.float64), answers.task)
         return said, said
-    if mode == "compare":
+    if by == "side":
         side = _sides(answers)
         strength = np.where(np.isnan(votes.strength), 1.0, votes.strength)
         graded = np.where(answers.best == BAD, np.nan, np.where(answers.best == TIE, 0.0, side * strength))
         return Said(answers.task, graded, answers.task), Said(answers.task, side.astype(np.float64), answers.task)
     rows, columns = np.nonzero(answers.items >= 0)
     units = answers.task[rows] * len(answers.names) + answers.items[rows, columns]
-    if mode == "rate":
+    if by == "number":
         values = numbers(votes)[rows, columns]
         told = ~np.isnan(values)
         said = Said(units[told], values[told], answers.task[rows][told])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from upturn.annotation.vote_mode import gives
 from upturn.types import WORST, Array, Votes
 
 IMPLICIT = ("studio",)  # modes that say something by what was done, not by what was asked
@@ -117,8 +118,8 @@ def countable(votes: Votes) -> tuple[Array, Counter[str]]:
     Left out are what is no such answer (skipped, corrected, said by download alone, nothing said), what was asked to
     measure the person (gold tasks, repeated ones), and second answers of a person to one task: the first counts.
     """
-    answers, mode = read(votes), votes.mode.astype(str)
-    alone = (mode == "rate") & (answers.shown < 2) & ~np.isnan(numbers(votes)).all(axis=1)
+    answers = read(votes)
+    alone = gives(votes.mode, "rating") & (answers.shown < 2) & ~np.isnan(numbers(votes)).all(axis=1)
     return _counted(votes, answers, {
         "ratings of one candidate, which compare it with nothing": alone, "nothing was said": answers.best == OTHER,
     })
@@ -148,7 +149,7 @@ def _counted(votes: Votes, answers: Answers, silent: Mapping[str, Any]) -> tuple
 
     because(np.isin(mode, IMPLICIT), "said by use alone (studio)")
     because(action == "skip", "skipped")
-    because((action == "edit") | (mode == "edit"), "corrections, which are examples and no votes")
+    because((action == "edit") | gives(mode, "correction"), "corrections, which are examples and no votes")
     because(check == "gold", "gold tasks")
     because(check == "repeat", "repeated to measure the person")
     for reason, rows in silent.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from upturn.annotation.vote_mode import mode_named
 from upturn.config import components
 from upturn.config.schema import Rounds
 from upturn.errors import UserError
@@ -67,9 +68,10 @@ def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitte
     if not voted and not compare and not fitted:
         raise UserError("annotators vote, and nothing reads their votes", where="rounds.people",
                         fix="Add the curator 'picked', or an objective that compares, such as dpo.")
-    if people.mode in ("pick", "compare", "rank") and candidates < 2:
+    mode = mode_named(people.mode)
+    if mode.compares and candidates < 2:
         raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 a prompt",
                         where="rounds.sample.candidates", fix="Ask for at least 2.")
-    if people.mode == "edit" and compare:
-        raise UserError(f"'{compare[0]}' compares candidates, and people who edit compare none",
-                        where="rounds.people.mode", fix="Use pick, compare, rate or rank.")
+    if mode.feedback == "correction" and compare:
+        raise UserError(f"'{compare[0]}' compares candidates, and annotators who edit compare none",
+                        where="rounds.people.mode", fix="Use a mode that compares, such as pick.")
