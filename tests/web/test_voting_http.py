@@ -370,7 +370,7 @@ def test_what_cannot_be_asked_is_counted_or_said(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             tasks_of(run, Shelf(run), question)
     pictures = made_run(tmp_path / "pictures", picture_samples(2))
-    with pytest.raises(UserError, match="cannot be edited"):
+    with pytest.raises(UserError, match="cannot ask about content of kind 'image'"):
         tasks_of(pictures, Shelf(pictures), Question("edit"))
     assert parquet_tables.SAMPLES == "samples.parquet"
 

@@ -48,7 +48,7 @@ class Question:
     unit: str = ""  # instead of rounds: any unit with samples
 
     def __post_init__(self) -> None:
-        mode_named(self.mode)
+        mode_named(self.mode, "mode")
         if not 2 <= self.candidates <= MOST:
             raise UserError(f"{self.candidates} candidates at a time", where="candidates", fix=f"2 to {MOST}.")
         if not 1 <= len(self.attributes) <= MOST_ATTRIBUTES or len(set(self.attributes)) < len(self.attributes):

@@ -120,9 +120,9 @@ class VoteMode(ABC):
 
 
 @cache
-def mode_named(name: str) -> VoteMode:
-    """The mode of a name. UserError where there is none."""
-    found = components.make(KIND, name)
+def mode_named(name: str, where: str = "") -> VoteMode:
+    """The mode of a name. UserError, naming ``where`` it was asked for, where there is none."""
+    found = components.make(KIND, name, where)
     assert isinstance(found, VoteMode), f"{name} is no VoteMode"
     return found
 

@@ -24,8 +24,8 @@ _SOLE = "you"  # who votes where nobody was named
 def serve(
     run: RunName,
     mode: Annotated[
-        list[str], typer.Option("--mode", help="pick, compare, rate, rank or edit; several are possible. "
-                                "Absent: what was asked before, else pick.")
+        list[str], typer.Option("--mode", help="A vote mode, such as pick ('upturn list vote_mode'); several "
+                                "are possible. Absent: those of the polls that are open, else pick.")
     ] = [],
     rounds: Annotated[
         list[int], typer.Option("--round", help="Whose samples; several: their evaluations side by side. "
@@ -91,7 +91,7 @@ def serve(
         unasked = people_asked is None and not box.polls(active=True)  # else the run asks for itself
         for name in mode or (["pick"] if said or unasked else []):
             question = Question(
-                name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),  # type: ignore[arg-type]
+                name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),
                 golds if gold is not None else 0.0, repeats, unit=unit,
             )
             _ask(box, found, shelf, question, gold)
