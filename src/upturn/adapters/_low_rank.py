@@ -18,7 +18,7 @@ from upturn.adapter_layers.heads import trained_whole
 from upturn.adapters import _targets
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
-from upturn.protocols import Trainable
+from upturn.protocols import Adapter, Trainable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # what an adapter that a stage goes on with must have been made with
@@ -26,7 +26,7 @@ _SAME = ("peft_type", "use_dora", "r", "init_r", "target_r", "lora_alpha", "alph
 
 
 @dataclass(frozen=True)
-class LowRank(ABC):
+class LowRank(Adapter, ABC):
     """The fields of every adapter of low rank.
 
     A stage trains the adapter ``adapter_name`` of the base, and heads; a new one begins as the identity. Where the

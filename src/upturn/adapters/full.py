@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from upturn.adapter_layers import injection as adapters
-from upturn.protocols import Trainable
+from upturn.protocols import Adapter, Trainable
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Adapter):
     """All weights are trained, those of adapters from earlier stages too; the reference is a frozen copy."""
+
+    trains_all: ClassVar[bool] = True
 
     def attach(self, model: Trainable, total_steps: int, key: int) -> None:
         model.module.requires_grad_(False)

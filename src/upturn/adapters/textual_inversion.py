@@ -16,11 +16,11 @@ from upturn.adapter_layers import token_embeddings
 from upturn.adapter_layers.token_embeddings import Word
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
-from upturn.protocols import Trainable
+from upturn.protocols import Adapter, Trainable
 
 
 @dataclass(frozen=True)
-class TextualInversion:
+class TextualInversion(Adapter):
     """Rows of the text encoders' embeddings for new tokens, which captions and prompts then use as words.
 
     Gal et al. 2022, "An image is worth one word: Personalizing text-to-image generation using textual inversion",
@@ -42,12 +42,11 @@ class TextualInversion:
         if odd:
             raise ValueError(f"tokens: {odd}; they would be taken for each other")
 
-    def refuses(self, model: Any) -> str:
+    def refuses(self, model: Trainable) -> str:
         """Why this model cannot learn tokens; empty where it can, or where that is not known yet."""
-        learners = getattr(model, "inverts", ())
-        if learners is None or learners:
+        if model.inverts is None or model.inverts:
             return ""
-        what = getattr(model, "pipeline_class", "") or f"the model '{getattr(model, 'name', type(model).__name__)}'"
+        what = model.pipeline_class or f"the model '{model.name or type(model).__name__}'"
         return f"{what} has no text encoder that learns new tokens"
 
     def attach(self, model: Trainable, total_steps: int, key: int) -> None:

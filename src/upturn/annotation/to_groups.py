@@ -41,8 +41,7 @@ class SaidGroups:
 def groups_for(objective: Objective, votes: Votes, samples: Samples, people: People) -> SaidGroups:
     """The groups that an objective can learn from."""
     return groups_said(
-        votes, samples, people, pairs=getattr(objective, "candidates", None) == 2,
-        ties=getattr(objective, "ties", False), labels=getattr(objective, "unrelated", False),
+        votes, samples, people, pairs=objective.candidates == 2, ties=objective.ties, labels=objective.unrelated,
     )
 
 

@@ -17,7 +17,7 @@ def captioned(strategy: Caption, splits: Splits, folder: Path | None, key: int) 
     """Splits with the strategy's captions, told in the notes; ids stay those of the pictures.
 
     Both parts go through it at once, so a model is asked once and counts are of all data. Empty captions are counted
-    where the strategy does not say that they are wanted (``silent``).
+    where the strategy does not say that they are wanted (``wants_empty``).
     """
     parts = [part for part in (splits.train, splits.held_out) if len(part)]
     both, notes = strategy.caption(concatenate(parts), splits.classes, folder, key)
@@ -32,7 +32,7 @@ def captioned(strategy: Caption, splits: Splits, folder: Path | None, key: int) 
 
 def empty_note(strategy: Caption, samples: Samples) -> list[str]:
     """How many captions are empty, where that was not asked for."""
-    if getattr(strategy, "silent", False):
+    if strategy.wants_empty:
         return []
     empty = [row for row, prompt in enumerate(samples.prompts) if not prompt.text.strip()]
     return silent_note(samples, empty, "have an empty caption")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Component, Tools
 from upturn.types import Array, Samples
 
 
+@runtime_checkable
 class DualEncoder(Protocol):
-    """``scale`` times a cosine is a logit of the model's own probabilities."""
+    """Capability of a model: vectors of images and of texts in one space.
+
+    ``scale`` times a cosine is a logit of the model's own probabilities."""
 
     id: str
 
@@ -30,7 +33,7 @@ class DualEncoder(Protocol):
 
 
 @dataclass
-class Encoded:
+class Encoded(Component):
     """Exactly one of these says which dual encoder.
 
     model   one of the recipe's models
@@ -49,6 +52,10 @@ class Encoded:
         if sum(given is not None for given in (self.model, self.folder, self.hub)) != 1:
             raise ValueError("give exactly one of 'model' (a dual_encoder of the recipe), 'folder' and 'hub'")
 
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return () if self.model is None else (self.model,)
+
     def encoder(self, tools: Tools) -> DualEncoder:
         """UserError where the model is no dual encoder, or files cannot be read as one."""
         if self.model is not None:
@@ -61,11 +68,10 @@ class Encoded:
 
 def as_dual(model: Any, name: str) -> DualEncoder:
     """The model, if it has vectors of pictures and of texts."""
-    if not (hasattr(model, "pictures") and hasattr(model, "texts")):
+    if not isinstance(model, DualEncoder):
         raise UserError(f"the model '{name}' has no vectors of pictures and texts", where=f"model: {name}",
                         fix="Name a 'dual_encoder'.")
-    found: DualEncoder = model
-    return found
+    return model
 
 
 def need_pictures(samples: Samples, what: str) -> None:

@@ -28,7 +28,7 @@ def write(run: Run, unit: str, folder: Path) -> None:
 
     policy = _loaded(run, unit, source)
     injection.merge(policy.module)
-    if getattr(policy, "words", ()):
+    if policy.words:
         token_embeddings.merge(policy)
     policy.save(folder)
 
@@ -55,7 +55,7 @@ def write_adapters(run: Run, unit: str, folder: Path, form: Format) -> None:
     from upturn.export import adapter_formats
 
     policy = _loaded(run, unit, source)
-    if not hasattr(policy, "pipeline"):
+    if form not in policy.adapter_formats:
         raise UserError(
             f"the format of {form} is for text-to-image models", where="--format", fix="Take '--format peft'."
         )

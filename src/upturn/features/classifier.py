@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from upturn.embeddings.inference import forwarded
-from upturn.protocols import Tools
+from upturn.protocols import Features, Tools
 from upturn.types import Array, Samples
 
 
 @dataclass
-class Classifier:
+class Classifier(Features):
     """The penultimate layer of a classifier of the recipe: what it needs to tell the classes apart.
 
     Learned from the data itself, so there is one for digits, points and text, too; distances in it compare only with
@@ -18,6 +18,10 @@ class Classifier:
     """
 
     model: str = "judge"  # one of the recipe's models
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     def embed(self, samples: Samples, tools: Tools) -> Array:
         """(N, D) float32. UserError where the model has no features or cannot read these samples."""

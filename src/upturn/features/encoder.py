@@ -12,13 +12,14 @@ import numpy as np
 from upturn.embeddings.image_tensors import prepared
 from upturn.errors import UserError
 from upturn.features._local_encoder import load, preparation
+from upturn.protocols import Features
 from upturn.types import Array, Samples
 
 _LONGEST = 512  # tokens, where neither the tokenizer nor the config has a limit (BERT's)
 
 
 @dataclass
-class Encoder:
+class Encoder(Features):
     """Any local ``transformers`` encoder of text or images, its last hidden states averaged.
 
     Texts: the mean over the tokens of the completion (Sentence-BERT's pooling, Reimers and Gurevych 2019). Images: the

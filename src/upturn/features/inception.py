@@ -12,6 +12,7 @@ import numpy as np
 
 from upturn.embeddings.image_tensors import coloured, prepared
 from upturn.errors import UserError
+from upturn.protocols import Features
 from upturn.types import Array, Samples
 
 _SIDE = 299  # pixels, Szegedy et al. 2016
@@ -20,7 +21,7 @@ _WHERE = "features.weights"
 
 
 @dataclass
-class Inception:
+class Inception(Features):
     """Inception v3's pooled features, where its weights are at hand: the space of published Fréchet distances.
 
     weights  ``*.pt``, a TorchScript file that takes (N, 3, H, W) uint8 and ``return_features=True`` (the form in which

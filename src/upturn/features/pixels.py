@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.protocols import Features
 from upturn.types import Array, Samples
 
 
 @dataclass
-class Pixels:
+class Pixels(Features):
     """The pixels themselves, in [0, 1]: for small pictures, where a distance between pixels still means something."""
 
     def embed(self, samples: Samples, tools: object) -> Array:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.protocols import Features
 from upturn.types import Array, Samples
 
 
 @dataclass
-class Points:
+class Points(Features):
     """Points as they are: distances are those of the data."""
 
     def embed(self, samples: Samples, tools: object) -> Array:

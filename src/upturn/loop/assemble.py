@@ -51,7 +51,7 @@ def assemble(recipe: Recipe) -> Assembly:
         if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
             raise UserError("is fitted on the candidates of a round, and no round samples any",
                             where=f"models.{name}.refit", fix="Add 'sample:' to the rounds, or use 'fit:'.")
-    if not hasattr(policy, "sample"):
+    if not isinstance(policy, Policy):
         raise UserError(
             f"models.policy is '{recipe.models['policy'].name}', which cannot sample",
             fix="The policy must be a generative model.",
@@ -64,7 +64,7 @@ def assemble(recipe: Recipe) -> Assembly:
     for stage in recipe.stages:
         check_objective(stage, policy, recipe.models["policy"].name, f"stages.{stage.name}")
         made = components.make("objective", stage.objective, f"stages.{stage.name}.objective")
-        if made.example == "group" and not getattr(source, "compares", False):
+        if made.example == "group" and not source.compares:
             raise UserError(
                 f"the objective '{stage.objective['name']}' learns from comparisons, and the data "
                 f"'{recipe.data['name']}' has none", where=f"stages.{stage.name}.objective",
@@ -217,7 +217,7 @@ def _round_sampling(policy: Policy, recipe: Recipe) -> Any:
     made = sampling_settings(policy, online.settings, "rounds.train.online.settings")
     guides.check(recipe, made, "rounds.train.online.settings", measures=False)
     objective: Objective = components.make("objective", recipe.rounds.train[0].objective, "rounds.train.objective")
-    guide: str = getattr(made, "guide", "")
+    guide: str = made.guide
     if objective.example == "rollout" and guide:
         raise UserError(
             f"the objective '{recipe.rounds.train[0].objective['name']}' replays what this model itself did: no "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +14,14 @@ from upturn.errors import UserError
 from upturn.protocols import (
     Adapter,
     Caption,
+    Component,
     Curator,
     Features,
     Metric,
     MixingPolicy,
     Objective,
     Policy,
+    SamplingSettings,
     Scorer,
     Source,
     Trainable,
@@ -101,25 +102,24 @@ def new_model(recipe: Recipe, name: str, policy: Path | None = None) -> Any:
     return components.make("model", spec, f"models.{name}")
 
 
-def models_named(part: Any) -> list[str]:
-    """The models of the recipe that a plug-in names in its fields ``model`` and ``models``."""
-    return [name for name in (getattr(part, "model", None), *(getattr(part, "models", None) or ()))
-            if isinstance(name, str)]
+def models_named(part: Component) -> list[str]:
+    """The models of the recipe that a component uses."""
+    return list(part.models_used)
 
 
 def reward_bounds(scorers: Mapping[str, tuple[Scorer, float]]) -> tuple[float, float]:
     """The least and the greatest reward, the weighted sum of what scorers state; infinite where one states no end."""
     low = high = 0.0
     for scorer, weight in scorers.values():
-        ends: tuple[float, float] = getattr(scorer, "bounds", (-math.inf, math.inf))
+        ends = scorer.bounds
         low, high = low + weight * ends[weight < 0], high + weight * ends[weight >= 0]
     return low, high
 
 
 def sampling_settings(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bool = True) -> Any:
     """Settings of a model's sampling; ``keyed``: samples must be functions of their keys, whatever draws them."""
-    made = components.checked(policy.Sampling, settings, where, "sampling")
-    if getattr(made, "keyed", True):
+    made: SamplingSettings = components.checked(policy.Sampling, settings, where, "sampling")
+    if made.keyed:
         return made
     if keyed:
         raise UserError(

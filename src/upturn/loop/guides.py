@@ -97,7 +97,7 @@ def check(recipe: Recipe, settings: Any, where: str, measures: bool) -> None:
     ``measures``: they are used from the end of the first stage on, not only in rounds. What they may name is of round
     0, whose weights ``keep:`` never removes.
     """
-    guide = str(getattr(settings, "guide", ""))
+    guide = settings.guide
     if not guide:
         return
     at = f"{where}.guide"

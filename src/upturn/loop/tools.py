@@ -35,7 +35,9 @@ class Toolbox:
         return self.fitter(name, samples, key)
 
     def pretrained(self, name: str, source: Mapping[str, str]) -> Trainable:
-        model: Pretrained = components.make("model", {"name": name, **source}, name)
+        model: Trainable = components.make("model", {"name": name, **source}, name)
+        if not isinstance(model, Pretrained):
+            raise UserError(f"the model '{name}' cannot be used without training", where=name)
         model.open()
         return model
 

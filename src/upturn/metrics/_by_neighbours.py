@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from upturn.metrics._embedded import Real
+from upturn.protocols import Better, Metric
 
 
 @dataclass(frozen=True)
-class ByNeighbours:
+class ByNeighbours(Metric):
     """``k`` neighbours make a ball; ``against`` says which real samples are meant."""
 
     k: int
     against: Real = "held_out"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
     by_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn.config import components
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric, Scorer
 from upturn.types import Array
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judged(Metric):
     """``scorer`` is the gold judge: a scorer's name, or a mapping of 'name' and its fields."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
     name: ClassVar[str]  # of the metric
 
     scorer: str | dict[str, Any]
@@ -27,10 +27,9 @@ class Judged:
         object.__setattr__(self, "_judge", components.make("scorer", self.scorer, f"{self.name}.scorer"))
 
     @property
-    def model(self) -> str | None:
-        """The recipe's model that the judge asks for, so that its absence is found before anything runs."""
-        named = getattr(self._judge, "model", None)
-        return named if isinstance(named, str) else None
+    def models_used(self) -> tuple[str, ...]:
+        judge: Scorer = self._judge
+        return judge.models_used
 
     def rewards(self, evidence: Evidence) -> tuple[Array, Array]:
         """(N,) float64 gold and (N,) float64 proxy, the reward trained on; NaN where unscored."""

@@ -9,14 +9,14 @@ import numpy as np
 
 from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._undefined import speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.neighbours import nearest, radii
 from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class Authenticity:
+class Authenticity(Metric):
     """Share of samples farther from their nearest training sample than that one is from its own nearest other.
 
     Alaa et al., ICML 2022 ("How faithful is your synthetic data?"): a sample that lies nearer is called
@@ -27,7 +27,7 @@ class Authenticity:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -10,13 +10,13 @@ import numpy as np
 
 from upturn.metrics._classified import classified
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import share
 from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class BalancedAccuracy:
+class BalancedAccuracy(Metric):
     """Mean over the classes asked for of the share that the classifier ``model`` puts into that class.
 
     Chance is 1 / classes, whatever their sizes. Each sample's value is right (0 or 1) times N / (classes * its class's
@@ -30,7 +30,11 @@ class BalancedAccuracy:
     model: str = "classifier"  # a name under the recipe's models:; another than the one that gives the reward
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -10,7 +10,7 @@ import numpy as np
 from upturn.embeddings.image_text_encoder import DualEncoder, Encoded
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement, Samples
 
@@ -18,7 +18,7 @@ _NEAR = 10  # among so many nearest texts the right one is looked for: recall@10
 
 
 @dataclass
-class CaptionAlignment(Encoded):
+class CaptionAlignment(Encoded, Metric):
     """Mean cosine of a picture and its prompt's text (CLIPScore of Hessel et al. 2021 without its factor 2.5).
 
     ``model``, ``folder`` or ``hub`` names the dual encoder. A cosine has no unit that two encoders share; what it is
@@ -30,7 +30,7 @@ class CaptionAlignment(Encoded):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -10,13 +10,13 @@ import numpy as np
 from upturn.metrics._classified import classified
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class ClassEntropy:
+class ClassEntropy(Metric):
     """Entropy of the class shares by the classifier ``model``, over log C: 1 is uniform, 0 is one class.
 
     Miller–Madow: (classes seen - 1) / 2n nats are added, the first-order bias of the plug-in estimate (Miller 1955), so
@@ -27,7 +27,11 @@ class ClassEntropy:
     model: str = "classifier"  # a name under the recipe's models:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -9,13 +9,13 @@ import numpy as np
 
 from upturn.metrics._classified import classified
 from upturn.metrics._undefined import number, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import share
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class ClassShares:
+class ClassShares(Metric):
     """Share of each class by the classifier ``model``; the value is the largest share, all stand in the details.
 
     The interval of each share is Wilson's. That of the largest is for the class that is the largest here, and does not
@@ -25,7 +25,11 @@ class ClassShares:
     model: str = "classifier"  # a name under the recipe's models:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "neither"
+    better: ClassVar[Better] = "neither"
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

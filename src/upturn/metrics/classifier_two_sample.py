@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
 from upturn.metrics._undefined import speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import share
 from upturn.statistics.two_samples import told_apart
 from upturn.types import Measurement
@@ -18,7 +18,7 @@ _LEAST = 40  # of either: 20 to learn from, 20 to test on
 
 
 @dataclass(frozen=True)
-class ClassifierTwoSample:
+class ClassifierTwoSample(Metric):
     """Accuracy on rows it has not seen of a classifier fitted to tell samples from real ones: 1/2 is indistinguishable.
 
     Lopez-Paz & Oquab, ICLR 2017 ("Revisiting classifier two-sample tests"), section 3; as many of both, half of them to
@@ -31,7 +31,7 @@ class ClassifierTwoSample:
     at_most: int = 5000  # of either, evenly spaced
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:
         if self.at_most < _LEAST:

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.memo import remembered
 from upturn.statistics.neighbours import nearest
@@ -20,7 +20,7 @@ _LEAST = 20  # samples and held-out data in a cell that is counted: the normal a
 
 
 @dataclass(frozen=True)
-class Copying:
+class Copying(Metric):
     """C_T of Meehan, Chaudhuri & Dasgupta, AISTATS 2020 ("A non-parametric test to detect data-copying").
 
     Space is cut into ``cells`` by k-means on training data. In each, distances to the nearest training sample of the
@@ -36,7 +36,7 @@ class Copying:
     cells: int = 3  # Jiralerspong et al. 2023 use it so, for comparison; few, so that each has its 20
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "neither"
+    better: ClassVar[Better] = "neither"
 
     def __post_init__(self) -> None:
         if self.cells < 1:

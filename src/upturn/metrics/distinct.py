@@ -10,13 +10,13 @@ import numpy as np
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._grams import Unit, grams, units
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample
 from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class Distinct:
+class Distinct(Metric):
     """distinct-n: different n-grams over all n-grams of the samples (Li et al., NAACL 2016, section 5); higher is more.
 
     It falls with the number of samples, so compare only equal numbers of them. The interval is by subsampling whole
@@ -24,7 +24,7 @@ class Distinct:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     n: int = 2
     unit: Unit = "words"

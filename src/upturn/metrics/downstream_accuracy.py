@@ -11,14 +11,14 @@ from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
-from upturn.protocols import Evidence, Tools
+from upturn.protocols import Better, Evidence, Metric, Tools
 from upturn.seeds import key
 from upturn.statistics.intervals import stratified_mean
 from upturn.types import Array, Measurement, Samples, concatenate, content_id
 
 
 @dataclass(frozen=True)
-class DownstreamAccuracy:
+class DownstreamAccuracy(Metric):
     """Balanced accuracy on held-out data of a classifier trained anew on real training data and the samples.
 
     The classifier is one of the recipe's, built and trained anew as its ``fit:`` says, ``repeats`` times with other
@@ -36,13 +36,17 @@ class DownstreamAccuracy:
     repeats: int = 3
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     _alone: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}: it must be at least 1")
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.kernel_density import KernelMixture
@@ -23,7 +23,7 @@ _COPIED = 1000.0  # beyond it, the reference's authors say, samples are most lik
 
 
 @dataclass(frozen=True)
-class Fld:
+class Fld(Metric):
     """100/D times how much less likely (nats) held-out data is under the samples' density than under training data's.
 
     Jiralerspong et al., NeurIPS 2023, section 3: 0 is as good as real data, larger is worse, in quality, diversity or
@@ -40,7 +40,7 @@ class Fld:
     at_most: int = 10_000  # samples, and training data: the reference's number
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:
         if self.at_most < _LEAST:

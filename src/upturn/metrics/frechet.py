@@ -8,13 +8,13 @@ from typing import ClassVar
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
 from upturn.metrics._gaussian_fit import distance_and_influence, fitted, moments
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class Frechet:
+class Frechet(Metric):
     """Fréchet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) on features (FID, where they are Inception's).
 
     Heusel et al., NeurIPS 2017. It is biased upwards at finite n, by about c/n: compare equal n only, or use
@@ -28,7 +28,7 @@ class Frechet:
     against: Real = "held_out"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
     by_features: ClassVar[bool] = True
 
     @speaks_or_says_why

@@ -10,7 +10,7 @@ import numpy as np
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
 from upturn.metrics._gaussian_fit import distance_and_influence, fitted
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
@@ -21,7 +21,7 @@ _CURVED = 4  # sizes from which on the fit has a term in 1/n^2
 
 
 @dataclass(frozen=True)
-class FrechetUnbiased:
+class FrechetUnbiased(Metric):
     """Fréchet distance extrapolated to infinitely many samples, so that runs of different n can be compared.
 
     Chong & Forsyth, CVPR 2020, equation 7 and algorithm 1: the distance at several n, a fit in 1/n, its value at 0.
@@ -37,7 +37,7 @@ class FrechetUnbiased:
     against: Real = "held_out"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

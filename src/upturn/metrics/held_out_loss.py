@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import fold
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
@@ -18,7 +18,7 @@ _ROWS = 256  # samples in one forward pass
 
 
 @dataclass(frozen=True)
-class HeldOutLoss:
+class HeldOutLoss(Metric):
     """Minus the log-probability of held-out samples under the policy, in nats a dimension (a token, a pixel channel).
 
     Each sample's sum over its mask is divided by mask and dimensions, then samples are averaged, so that rounds can be
@@ -31,13 +31,17 @@ class HeldOutLoss:
     model: str = "policy"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
     several_sizes: ClassVar[bool] = True
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ValueError(f"draws is {self.draws}: it must be at least 1")
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -11,7 +11,7 @@ import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.memo import remembered
 from upturn.types import Array, Measurement
@@ -24,7 +24,7 @@ _LEAST = 8
 
 
 @dataclass(frozen=True)
-class Kid:
+class Kid(Metric):
     """Squared maximum mean discrepancy with the kernel (x.y / d + 1)^3: unbiased, so it may fall below 0.
 
     Binkowski et al. 2018 ("Demystifying MMD GANs"), section 4 and equation 4. It means the same at any n, where the
@@ -38,7 +38,7 @@ class Kid:
     against: Real = "held_out"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
     by_features: ClassVar[bool] = True
 
     @speaks_or_says_why

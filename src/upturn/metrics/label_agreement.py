@@ -10,13 +10,13 @@ import numpy as np
 from upturn.metrics._classified import classified
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class LabelAgreement:
+class LabelAgreement(Metric):
     """Share of samples that the classifier ``model`` puts into the class of their prompt, with 0 or 1 a sample.
 
     Let ``model`` be another classifier than the one whose word is the reward, fitted on other real data. Samples whose
@@ -26,7 +26,11 @@ class LabelAgreement:
     model: str = "classifier"  # a name under the recipe's models:
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

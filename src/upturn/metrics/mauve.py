@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.memo import remembered
 from upturn.types import Array, Measurement
@@ -23,7 +23,7 @@ _SCALE = 5.0  # c of the paper
 
 
 @dataclass(frozen=True)
-class Mauve:
+class Mauve(Metric):
     """Area under the divergence curve between samples and real data on quantised features: 1 is alike, 0 apart.
 
     Pillutla et al., NeurIPS 2021 ("MAUVE"), section 2: for mixtures R of both, exp(-c KL(Q|R)) and exp(-c KL(P|R)),
@@ -40,7 +40,7 @@ class Mauve:
     at_most: int = 5000  # of either, evenly spaced
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     def __post_init__(self) -> None:
         if self.at_most < _LEAST:

@@ -11,14 +11,14 @@ import numpy as np
 from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._nearest_pairs import pairs
 from upturn.metrics._undefined import speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.neighbours import nearest
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class Memorisation:
+class Memorisation(Metric):
     """Share of samples nearer to their nearest training sample than a low quantile of held-out distances.
 
     Held-out samples are real and were never trained on, so about ``quantile`` of them is that near by chance: the
@@ -35,7 +35,7 @@ class Memorisation:
     pairs: int = 10  # how many of the flagged, closest first, are named beside what they copy
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:
         if not 0 < self.quantile < 1:

@@ -8,14 +8,14 @@ from typing import ClassVar
 from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._nearest_pairs import pairs
 from upturn.metrics._undefined import speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.neighbours import nearest
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class NearestReal:
+class NearestReal(Metric):
     """Mean feature distance of a sample to its nearest training sample; the closest pairs stand in the details.
 
     Neither direction is better: near 0 are copies, far out is nonsense. ``held_out`` in the details is what real
@@ -25,7 +25,7 @@ class NearestReal:
     pairs: int = 10  # how many of the closest pairs are named, for the report to show side by side
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "neither"
+    better: ClassVar[Better] = "neither"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -11,12 +11,12 @@ import numpy as np
 from upturn.config import components
 from upturn.metrics._classified import classes_of
 from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
-from upturn.protocols import Evidence, Metric, Tools, Trainable
+from upturn.protocols import Better, Evidence, Metric, Tools, Trainable
 from upturn.types import Array, Measurement, Samples
 
 
 @dataclass(frozen=True)
-class PerClass:
+class PerClass(Metric):
     """A metric of samples and real data, within each class that prompts name; the value is the worst class's.
 
     A whole-set metric can hide a class: one that is 5% of the data moves it by 5%. Samples belong to the class that
@@ -35,7 +35,7 @@ class PerClass:
     _inner: Any = field(default=None, init=False, repr=False, compare=False)
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "neither"  # of this and of kinds, an instance says what its metric says
+    better: ClassVar[Better] = "neither"  # of this and of kinds, an instance says what its metric says
 
     def __post_init__(self) -> None:
         inner: Metric = components.make("metric", self.metric, "per_class.metric")
@@ -44,10 +44,9 @@ class PerClass:
         object.__setattr__(self, "kinds", inner.kinds)
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """The recipe's models that are asked, so that their absence is found before anything runs."""
-        named = (self.classifier, getattr(self._inner, "model", None), *(getattr(self._inner, "models", None) or ()))
-        return tuple(name for name in named if isinstance(name, str))
+    def models_used(self) -> tuple[str, ...]:
+        inner: Metric = self._inner
+        return inner.models_used if self.classifier is None else (self.classifier, *inner.models_used)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -12,13 +12,13 @@ from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
 from upturn.metrics._embedded import metric_key, spread_rows
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(Metric):
     """exp of the mean negative log-likelihood a token, of held-out text under the policy; lower is better.
 
     Every token counts the same (long documents weigh more), the end token too, prompts not. The interval draws whole
@@ -29,7 +29,7 @@ class Perplexity:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
 
     documents: int = 2000  # held-out documents at most, evenly spaced: about 2% of width at 100 tokens each

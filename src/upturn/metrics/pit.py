@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric, Standardises
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
 
@@ -19,7 +19,7 @@ _BRIDGE = math.sqrt(2 / math.pi) * math.pi / 8  # E of the mean |Brownian bridge
 
 
 @dataclass(frozen=True)
-class Pit:
+class Pit(Metric):
     """How far the probability integral transforms of held-out points are from uniform: 0 is calibrated, 1/2 the worst.
 
     Dawid 1984; Diebold, Gunther & Tay 1998. Each point's d coordinates become independent uniform numbers where the
@@ -35,15 +35,19 @@ class Pit:
     model: str = "policy"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:
         from scipy.stats import kstest
 
         model, held_out = evidence.tools.model(self.model), evidence.tools.held_out
-        if not hasattr(model, "standardised"):
+        if not isinstance(model, Standardises):
             raise CannotSpeak(f"the model '{self.model}' is no Gaussian: its points have no standard form")
         n = len(held_out)
         if n < _LEAST:

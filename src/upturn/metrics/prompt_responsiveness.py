@@ -9,13 +9,13 @@ import numpy as np
 
 from upturn.metrics._embedded import made_features, metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class PromptResponsiveness:
+class PromptResponsiveness(Metric):
     """Share of the features' variance that the prompts account for: 0 where prompts are ignored, 1 where chance is.
 
     One-way analysis of variance with random groups, summed over the dimensions: with MSB and MSW the mean squares
@@ -28,7 +28,7 @@ class PromptResponsiveness:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -9,17 +9,17 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class Reward:
+class Reward(Metric):
     """Mean reward by the round's scorers, with a value a sample (NaN where it is unscored, which the note counts)."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
     several_sizes: ClassVar[bool] = True
 
     @speaks_or_says_why

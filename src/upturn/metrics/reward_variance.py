@@ -9,13 +9,13 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class RewardVariance:
+class RewardVariance(Metric):
     """Var[e^r] over the samples, and E[e^r] in the details.
 
     The growth bound for curated retraining is E_{t+1}[e^r] >= E_t[e^r] + ((K-1)/K) Var_t[e^r] / e^{r*}: a variance near
@@ -24,7 +24,7 @@ class RewardVariance:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "neither"
+    better: ClassVar[Better] = "neither"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -11,7 +11,7 @@ import numpy as np
 from upturn.metrics._embedded import metric_key, spread_rows
 from upturn.metrics._grams import Unit, grams, units
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
 
@@ -20,7 +20,7 @@ _NONE = 0.1  # matches where there are none: the first smoothing of Chen & Cherr
 
 
 @dataclass(frozen=True)
-class SelfBleu:
+class SelfBleu(Metric):
     """Mean BLEU of each sample with all others as its references: 1 is all alike, lower is more variety.
 
     Zhu et al., SIGIR 2018 ("Texygen"); BLEU of Papineni et al., ACL 2002, with even weights up to ``n``-grams and their
@@ -35,7 +35,7 @@ class SelfBleu:
     at_most: int = 1000  # samples, evenly spaced
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.at_most < _LEAST:

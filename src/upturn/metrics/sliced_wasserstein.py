@@ -11,7 +11,7 @@ import numpy as np
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features, strips
 from upturn.metrics._transport import on_lines, root
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
@@ -21,7 +21,7 @@ _AT_ONCE = 16  # directions that are sorted together: 6 MB each of 50,000 rows
 
 
 @dataclass(frozen=True)
-class SlicedWasserstein:
+class SlicedWasserstein(Metric):
     """The p-th root of the mean, over random directions, of W_p^p between the projections of samples and of real ones.
 
     Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures". Any dimension, all rows,
@@ -35,7 +35,7 @@ class SlicedWasserstein:
     directions: int = 256
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:
         if self.directions < 1:

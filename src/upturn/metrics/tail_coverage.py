@@ -10,7 +10,7 @@ import numpy as np
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._grams import Unit, grams, units
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
 
@@ -18,7 +18,7 @@ _LEAST = 30  # rare n-grams
 
 
 @dataclass(frozen=True)
-class TailCoverage:
+class TailCoverage(Metric):
     """Share of the rare n-grams of held-out text that the samples use at least once.
 
     Rare is what training text has, so that the model could learn it, but at most ``rare`` times; and held-out text has,
@@ -33,7 +33,7 @@ class TailCoverage:
     unit: Unit = "words"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.rare < 1:

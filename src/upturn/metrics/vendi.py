@@ -12,7 +12,7 @@ import numpy as np
 from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows, strips
 from upturn.metrics._spectrum import Spectrum
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import bootstrap_mean, subsample
 from upturn.types import Array, Measurement
@@ -22,7 +22,7 @@ _SCALE = 500  # training samples that the bandwidth is the median distance of
 
 
 @dataclass(frozen=True)
-class Vendi:
+class Vendi(Metric):
     """Vendi score: the exponential of the entropy of the eigenvalues of K/n, K the kernel of the features.
 
     Friedman & Dieng, TMLR 2023, definition 3.1: n for n samples without likeness, 1 for copies. ``order`` is q of its
@@ -48,7 +48,7 @@ class Vendi:
     frequencies: int = 1024
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
     by_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

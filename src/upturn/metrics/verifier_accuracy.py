@@ -9,13 +9,13 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class VerifierAccuracy:
+class VerifierAccuracy(Metric):
     """The share of samples that the verifier calls right (reward 1); with ``k``, of prompts solved within k candidates.
 
     At k > 1 the unbiased estimate of pass@k from the n scored candidates of a prompt, c of them right:
@@ -27,7 +27,7 @@ class VerifierAccuracy:
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
 
     k: int = 1
 

@@ -11,7 +11,7 @@ import numpy as np
 from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
 from upturn.metrics._transport import on_lines, root
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
 
@@ -21,7 +21,7 @@ _STEPS = 10_000_000  # of the network simplex, which stops by itself long before
 
 
 @dataclass(frozen=True)
-class Wasserstein:
+class Wasserstein(Metric):
     """The exact Wasserstein distance W_p between samples and real ones, in units of the features; low dimensions only.
 
     (min over couplings of E |x - y|^p)^(1/p), Villani 2009, definition 6.1. In one dimension by matching quantiles, all
@@ -38,7 +38,7 @@ class Wasserstein:
     at_most: int = 1000  # 0.5 s; the cost grows as n^3
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
-    better: ClassVar[str] = "lower"
+    better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:
         if self.at_most < _LEAST:

@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn.metrics._grams import Unit, grams, units
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
-from upturn.protocols import Evidence
+from upturn.protocols import Better, Evidence, Metric
 from upturn.types import Array, Measurement
 
 _TAIL = 50  # different words that a fit needs: below, Clauset et al. find it biased (their section 3)
@@ -18,7 +18,7 @@ _RANGE = (1.0 + 1e-6, 12.0)  # where the exponent is looked for
 
 
 @dataclass(frozen=True)
-class Zipf:
+class Zipf(Metric):
     """Exponent s of Zipf's law, frequency ~ 1 / rank^s, by maximum likelihood: about 1 in natural text.
 
     Clauset, Shalizi & Newman 2009, SIAM Review 51, section 3: how often words occur is fitted by the discrete power law
@@ -33,7 +33,7 @@ class Zipf:
     unit: Unit = "words"
 
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
-    better: ClassVar[str] = "neither"
+    better: ClassVar[Better] = "neither"
 
     @speaks_or_says_why
     def measure(self, evidence: Evidence) -> Measurement:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from upturn.models._language.generate import Choice, Decoded, decode
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models._language.plain_head import aside, plain_head
 from upturn.models._language.text_model import TextModel
+from upturn.protocols import Policy, SamplingSettings
 from upturn.types import (
     Array,
     Batch,
@@ -37,7 +38,7 @@ VALUE_HEAD = "value_head"
 
 
 @dataclass(frozen=True)
-class TextSampling:
+class TextSampling(SamplingSettings):
     """How texts are drawn: ``temperature`` 0 is greedy, ``top_k`` 0 and ``top_p`` 1 leave every token in.
 
     ``max_tokens`` counts the end token; None is whatever the model's ``max_length`` leaves after the longest prompt.
@@ -63,6 +64,9 @@ class TextSampling:
         """Whether a text is a function of its prompt and key."""
         return self.sampler == "own"
 
+    def with_length(self, tokens: int) -> Self:
+        return replace(self, max_tokens=min(self.max_tokens or tokens, tokens))
+
     def require(self, where: str) -> None:
         """UserError where the sampler cannot run on this machine."""
         if self.sampler == "vllm":
@@ -70,7 +74,7 @@ class TextSampling:
 
 
 @dataclass(eq=False)
-class CausalLm(TextModel):
+class CausalLm(TextModel, Policy):
     """A causal language model of `transformers`: [BOS] prompt completion [EOS], learned after the prompt.
 
     Exactly one of ``config`` (keys of ``AutoConfig.for_model``, with model_type; random weights), ``folder`` (local)

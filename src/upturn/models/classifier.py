@@ -12,6 +12,7 @@ from upturn import seeds
 from upturn.errors import UserError
 from upturn.models._heads import head_files as _network_files
 from upturn.models._heads import inputs
+from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
 
@@ -19,7 +20,7 @@ _WHERE = "model 'classifier'"
 
 
 @dataclass
-class Classifier:
+class Classifier(Trainable):
     """log p(label | content) of images, points or text: a judge, its features, and what makes both.
 
     The objective ``likelihood`` trains it to the usual cross-entropy. Images go through small convolutions, points

@@ -21,6 +21,7 @@ from upturn.models._dual_encoder import transformers_encoder
 from upturn.models._dual_encoder.small_dual_encoder import CHANCES, Small, Towers
 from upturn.models._dual_encoder.transformers_encoder import Pretrained
 from upturn.models._heads import head_files as _network_files
+from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Ragged, Samples, by_size, content_id
 
@@ -30,7 +31,7 @@ _SILENT = -1  # the number of an empty caption: it takes no part in contrastive 
 
 
 @dataclass(eq=False)
-class DualEncoder:
+class DualEncoder(Trainable):
     """Pictures and texts in one space, near where they belong together: CLIP, SigLIP, AltCLIP, or a small one.
 
     Exactly one of ``config`` (a small one from nothing: convolutions, and a bag of words and their pieces; see

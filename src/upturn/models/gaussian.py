@@ -15,6 +15,7 @@ from torch import Tensor
 
 from upturn import seeds
 from upturn.errors import UserError
+from upturn.protocols import Policy, SamplingSettings
 from upturn.types import (
     Array,
     Batch,
@@ -62,7 +63,7 @@ class Normal(torch.nn.Module):
 
 
 @dataclass(frozen=True)
-class GaussianSampling:
+class GaussianSampling(SamplingSettings):
     """``temperature`` multiplies the standard deviations; ``batch`` rows are made at once."""
 
     temperature: float = 1.0
@@ -74,7 +75,7 @@ class GaussianSampling:
 
 
 @dataclass(eq=False)
-class Gaussian:
+class Gaussian(Policy):
     """A Gaussian in d dimensions (d is the data's), fitted in closed form, or by gradient steps.
 
     ``division`` by n is maximum likelihood, by n-1 unbiased: of retraining on own samples the two have known and

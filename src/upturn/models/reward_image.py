@@ -16,6 +16,7 @@ from upturn.models._heads import attribute_rewards as _reward_attributes
 from upturn.models._heads import head_files as _network_files
 from upturn.models._heads import inputs
 from upturn.models._heads.networks import Network
+from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
 
@@ -40,7 +41,7 @@ class Asked(nn.Module):
 
 
 @dataclass
-class RewardImage:
+class RewardImage(Trainable):
     """A reward of an image (or a point in the plane) and the class that was asked for: a head on small convolutions.
 
     Images of any size, halved until 4 pixels are left, as in the classifier; there is no batch statistic, so a score

@@ -80,7 +80,8 @@ class TextToImage(Diffusion):
     asks: ClassVar[tuple[str, ...]] = (CAPTION,)
     counted: ClassVar[int] = 1
     several_sizes: ClassVar[bool] = True
-    dear: ClassVar[bool] = True  # frozen networks read pictures and captions before a training: a plan times it
+    expensive: ClassVar[bool] = True  # frozen networks read images and captions before a training
+    adapter_formats: ClassVar[frozenset[str]] = frozenset({"peft", "diffusers", "kohya"})
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
@@ -126,6 +127,10 @@ class TextToImage(Diffusion):
     def pixels(self) -> int:
         """Of a picture, a side."""
         return self.frame.shape[1] * self.latents.factor
+
+    def without_store(self) -> None:
+        if isinstance(self.cache, str):
+            self.cache = True
 
     # Weights.
 
@@ -232,7 +237,7 @@ class TextToImage(Diffusion):
         return {CAPTION: caption if draw.drop is None else caption.masked_fill(draw.drop.to(caption.device), NONE)}
 
     def without(self, condition: Condition, settings: Any) -> Condition:
-        negative = getattr(settings, "negative", "") or None
+        negative = settings.negative or None
         return {CAPTION: torch.full_like(condition[CAPTION], int(self.captions.keys([negative])[0]))}
 
     def prepared(self, condition: Condition) -> Condition:

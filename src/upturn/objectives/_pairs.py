@@ -12,6 +12,7 @@ from torch import Tensor
 
 from upturn.errors import UserError
 from upturn.objectives._rows import example_weights, lengths, present
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
@@ -92,7 +93,7 @@ def pairs_only(name: str, batch: Batch) -> Batch:
 
 
 @dataclass(frozen=True)
-class Pairwise(ABC):
+class Pairwise(Objective, ABC):
     """A loss of the margin between the implicit rewards of chosen and rejected.
 
     ``given["ranks"]`` (E, 2): 1 is best; a tie, or a pair of which nothing is said, weighs nothing and is counted in

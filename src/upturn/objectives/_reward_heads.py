@@ -12,6 +12,7 @@ from torch import Tensor
 from upturn.errors import UserError
 from upturn.objectives._ranks import better, means
 from upturn.objectives._rows import example_weights, present
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
@@ -24,7 +25,7 @@ def rewards_of(out: Outputs, batch: Batch) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anchored:
+class Anchored(Objective):
     """What keeps rewards, which comparisons know but for a constant, where they can be read.
 
     absolute  weight of (reward - score)^2, the mean over the candidates of a group that have a score in

@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 
 from upturn.errors import UserError
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Attributes:
+class Attributes(Objective):
     """Squared error of each attribute that a sample states, their mean over a sample (Wang et al. 2024, HelpSteer2).
 
     The model names the attributes and their weights in the reward ('attributes: {helpfulness: 1.0, verbosity: -0.3}');

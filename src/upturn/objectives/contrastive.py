@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from upturn.errors import UserError
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 _SILENT = -1  # the number of an empty caption
@@ -16,7 +17,7 @@ _PULL, _OWN, _RIGHT, _BEFORE = "pull", "own_loss", "own_first", "before_values"
 
 
 @dataclass(frozen=True)
-class Contrastive:
+class Contrastive(Objective):
     """InfoNCE over all pairs of the global batch, both ways, in nats (Radford et al. 2021, CLIP, figure 3).
 
     Of row i, with s_ij = picture_i . caption_j (scaled): half of -log softmax_j(s_ij) at its own caption and half of

@@ -9,11 +9,12 @@ import torch
 
 from upturn.objectives import _advantages, _policy_gradient
 from upturn.objectives._group_rewards import judge
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Grpo:
+class Grpo(Objective):
     """GRPO: a group's rewards, centred and scaled, are the advantage of every action; KL to the reference in the loss.
 
     A_i = (r_i - mean r) / std r                                           (Shao et al. 2024, section 4.1.2)

@@ -11,11 +11,12 @@ from torch import Tensor
 from upturn.errors import UserError
 from upturn.objectives._pairs import log_ratios
 from upturn.objectives._rows import example_weights, present
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs, Ragged, Stacks
 
 
 @dataclass(frozen=True)
-class Kto:
+class Kto(Objective):
     """KTO on labels: w (1 - sigmoid(± beta (log pi - log ref - z))), + and desirable_weight for desirable ones.
 
     Ethayarajh et al. 2024, equation 8. z >= 0, the reference point, estimates KL(pi || ref): the mean log-ratio of

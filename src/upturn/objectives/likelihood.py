@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from upturn.errors import UserError
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(Objective):
     """Weighted negative log-likelihood in nats a dimension (text: a token).
 
     ``sum_i w_i sum_t m_it (-log p_it) / sum_i w_i sum_t m_it d``: for text the usual cross-entropy, for diffusion the
@@ -19,6 +20,7 @@ class Likelihood:
 
     example: ClassVar[str] = "sample"
     inputs: ClassVar[frozenset[str]] = frozenset({"log_probs"})
+    maximum_likelihood: ClassVar[bool] = True
     accepts: ClassVar[frozenset[str]] = frozenset({"exact", "elbo", "surrogate"})
 
     def prepare(self, batch: Batch) -> Batch:

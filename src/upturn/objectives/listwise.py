@@ -8,11 +8,12 @@ from typing import ClassVar
 from upturn.objectives._pairs import log_ratios
 from upturn.objectives._ranks import better, groups_only, log_likelihood, means
 from upturn.objectives._rows import example_weights, present
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Listwise:
+class Listwise(Objective):
     """-log P(what was said of K candidates) under Plackett–Luce with rewards beta (log pi - log ref).
 
     ``given["ranks"]`` (E, K) say which case it is, group by group:

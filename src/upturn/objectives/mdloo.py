@@ -9,11 +9,12 @@ import torch
 
 from upturn.objectives import _advantages, _policy_gradient
 from upturn.objectives._group_rewards import judge
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Mdloo:
+class Mdloo(Objective):
     """MDLOO: leave-one-out advantages, and KL to the previous policy, the one that acted, instead of clipping.
 
     R_i = r_i - beta sum_t (log previous - log ref)_it,   A_i = R_i - mean_{j != i} R_j      (the report on MDLOO)

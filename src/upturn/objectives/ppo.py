@@ -10,6 +10,7 @@ import torch
 
 from upturn.objectives import _advantages, _policy_gradient
 from upturn.objectives._group_rewards import judge
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 _COEFFICIENT = "kl_coefficient"
@@ -17,7 +18,7 @@ _LARGEST_ERROR = 0.2  # Ziegler et al. 2019, section 2.2: the relative error of 
 
 
 @dataclass(frozen=True)
-class Ppo:
+class Ppo(Objective):
     """PPO: clipped ratios of single actions, advantages by GAE from a value head, KL to the reference in the reward.
 
     reward_t = -beta (log previous - log ref)_t, plus r at the row's last action         (Ouyang et al. 2022, eq. 2)

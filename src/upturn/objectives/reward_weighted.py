@@ -9,13 +9,14 @@ import torch
 
 from upturn.objectives import _weightings
 from upturn.objectives._group_rewards import judge
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 _FIELD = {"exponential": "beta", "threshold": "threshold", "rank": "best"}  # what each weighting reads
 
 
 @dataclass(frozen=True)
-class RewardWeighted:
+class RewardWeighted(Objective):
     """Weighted likelihood of a group's candidates: sum_k w_k (-log p(x_k)) over sum_k w_k dims, nats a dimension.
 
     exponential  w_k = e^{r_k / beta} / sum_j e^{r_j / beta}, within the group: self-normalised importance sampling

@@ -9,11 +9,12 @@ import torch
 
 from upturn.objectives import _advantages, _policy_gradient
 from upturn.objectives._group_rewards import judge
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Rloo:
+class Rloo(Objective):
     """RLOO: a row is one action, its baseline the mean reward of the other candidates of its prompt.
 
     R_i = r_i - beta sum_t (log previous - log ref)_it             KL inside the reward, k1 estimate

@@ -11,11 +11,12 @@ from torch.nn.functional import logsigmoid
 
 from upturn.errors import UserError
 from upturn.objectives._pairs import log_ratios, pairs_only, sort
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Rpo:
+class Rpo(Objective):
     """RPO on pairs: the implicit reward gap a = beta (log-ratio gap) is fitted to the given one, b = eta (reward gap).
 
     The optimum of KL-regularised maximisation satisfies a = b for every pair with eta = 1, so all distances have it

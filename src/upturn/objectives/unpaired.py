@@ -11,11 +11,12 @@ from torch.nn.functional import logsigmoid
 from upturn.errors import UserError
 from upturn.objectives._reward_heads import rewards_of
 from upturn.objectives._rows import example_weights
+from upturn.protocols import Objective
 from upturn.types import Batch, Loss, Outputs
 
 
 @dataclass(frozen=True)
-class Unpaired:
+class Unpaired(Objective):
     """A reward head on labels of single samples: -log sigmoid(reward) of the good, -log sigmoid(-reward) of the bad.
 
     Bradley–Terry against a sample of reward 0, so that the reward is the logit of "good" (an outcome reward model,

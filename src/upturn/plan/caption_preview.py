@@ -18,6 +18,7 @@ from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.checks.caption_strategy import caption_strategies, refuse_captions
 from upturn.loop.stages.load import SHARED, caption_key
+from upturn.protocols import FromFiles
 from upturn.types import Array, Splits
 
 PLAIN = "the data's own"  # the name of what stands for captions where the recipe asks for none
@@ -77,13 +78,11 @@ def _preview(name: str, splits: Splits, rows: Array, policy: Any) -> Preview:
 
 def _readers(policy: Any, splits: Splits) -> tuple[list[Reader], list[str]]:
     """The policy's tokenizers, where they can be had without its weights; a model from nothing makes its own."""
-    place = getattr(policy, "folder", None)
-    if place is None and getattr(policy, "config", None) is not None:
-        policy.build(splits.train, 0)
-        found = {str(name): tokenizer for name, tokenizer in policy.pipeline.tokenizers.items()}
-        return [_reader(name.replace("text_encoder", "tokenizer"), t) for name, t in found.items()], []
-    if place is None:
-        place = _cached(str(getattr(policy, "hub", None)))
+    place: str | Path | None = None
+    if isinstance(policy, FromFiles):
+        if policy.folder is None and policy.config is not None:
+            return _built_readers(policy, splits), []
+        place = policy.folder if policy.folder is not None else _cached(str(policy.hub))
     folders = sorted(Path(place).glob("tokenizer*")) if place is not None else []
     if not folders:
         return [], ["no tokenizer is at hand: lengths in tokens, and what is cut, are not known before the model is"]
@@ -99,6 +98,12 @@ def _readers(policy: Any, splits: Splits) -> tuple[list[Reader], list[str]]:
             ) from error
         readers.append(_reader(folder.name, tokenizer))
     return readers, []
+
+
+def _built_readers(policy: Any, splits: Splits) -> list[Reader]:
+    policy.build(splits.train, 0)
+    return [_reader(str(name).replace("text_encoder", "tokenizer"), tokenizer)
+            for name, tokenizer in policy.pipeline.tokenizers.items()]
 
 
 def _cached(hub: str) -> Path | None:

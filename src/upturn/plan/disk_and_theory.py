@@ -9,6 +9,7 @@ from upturn.loop.assembly import Assembly, models_named, reward_bounds
 from upturn.loop.tools import where
 from upturn.plan import expected_counts
 from upturn.plan.planner import Planner
+from upturn.protocols import Trainable
 from upturn.theory import Division, Normal, Shares, Verdict, recipe_forecast
 from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
@@ -46,7 +47,7 @@ def theory(planner: Planner) -> Verdict | None:
     return foresee(planner.parts, planner.splits, planner.policy)
 
 
-def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
+def foresee(parts: Assembly, splits: Splits, policy: Trainable) -> Verdict | None:
     """The verdict on a recipe's rounds, from the recipe and its real data; ``policy`` need not be trained.
 
     A model that states its ``family`` ("gaussian"; "categorical": points, whole numbers) is followed round by
@@ -63,23 +64,23 @@ def foresee(parts: Assembly, splits: Splits, policy: object) -> Verdict | None:
     return recipe_forecast(
         mixing.theory, synthetic=expected_counts.kept(rounds), real=count, rounds=rounds.count,
         lam=rounds.mix.lambda_, selection=expected_counts.selection(rounds), candidates=rounds.sample.candidates,
-        temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
-        guidance=float(getattr(settings, "guidance", 1.0) or 1.0), modes=max(2, len(splits.classes) or 10),
+        temperature=settings.temperature or 1.0,
+        guidance=settings.guidance or 1.0, modes=max(2, len(splits.classes) or 10),
         size=rounds.mix.size, bounds=reward_bounds(parts.scorers) if bounded else None,
         start=_start(parts, real, policy),
     )
 
 
-def _start(parts: Assembly, real: Samples, policy: object) -> Normal | Shares | None:
+def _start(parts: Assembly, real: Samples, policy: Trainable) -> Normal | Shares | None:
     """The model at round 0 where its family is known, and its rewards can be."""
-    family = getattr(policy, "family", "")
+    family = policy.family
     scored = any(curator.law != "independent" for curator in parts.curators.values())
     if not family or (scored and any(models_named(scorer) for scorer, _ in parts.scorers.values())):
         return None
     points = np.asarray(real.content, dtype=np.float64)
     if family == "gaussian":
         covariance = np.cov(points.T, bias=True).reshape(points.shape[1], points.shape[1])
-        division: Division = getattr(policy, "division", "n")
+        division: Division = policy.division
         return Normal(points.mean(axis=0), covariance, (lambda at: _rewards(parts, at)) if scored else None, division)
     places, counts = np.unique(np.rint(points), axis=0, return_counts=True)
     return Shares(counts / counts.sum(), _rewards(parts, places) if scored else None)

@@ -83,8 +83,7 @@ class Planner:
             if refit is not None and refit.base == "policy":
                 self.policy.save(Path(folder))
             model = self.parts.model(name, Path(folder))
-            if isinstance(getattr(model, "cache", None), str):
-                model.cache = True  # type: ignore[attr-defined]  # a plan writes nothing, and times the work itself
+            model.without_store()
             model.build(self.splits.train, seeds.key("plan", name))
         model.id = f"plan-{name}"
         if not isinstance(model, ClosedForm):
@@ -141,7 +140,7 @@ class Planner:
         self, unit: str, step: str, model: Trainable, spec: Training, timed: Timed, rows: int, draw: Draw = Draw()
     ) -> None:
         """A row of training on ``rows`` samples; ``draw`` is what each epoch costs beside its steps."""
-        if isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":
+        if isinstance(model, ClosedForm) and self.parts.objective(spec).maximum_likelihood:
             self.rows.append(Row(unit, step, rows, 0, 0.0, 2 * COMMIT))
             return
         per_epoch = draw.passes * (-(-timed.count // spec.batch_size) + timed.more)
@@ -196,8 +195,8 @@ class Planner:
 
     def as_trained(self, settings: Any) -> Any:
         """These settings with texts as long as the data's: an untrained text model may never stop."""
-        usual = self._usual_length if hasattr(settings, "max_tokens") else None
-        return settings if usual is None else replace(settings, max_tokens=min(settings.max_tokens or usual, usual))
+        usual = self._usual_length if self.policy.kind == "text" else None
+        return settings if usual is None else settings.with_length(usual)
 
     @cached_property
     def _usual_length(self) -> int | None:
@@ -259,7 +258,7 @@ class Planner:
                 samples = sampled.first(count)
                 return metric.measure(Shown(samples, rewards[: len(samples)], self.tools, 0, evaluator.settings))
 
-            if getattr(metric, "held_out_only", False):
+            if metric.held_out_only:
                 line += timing.measuring_once(measure, sampled.prompts, loaded=self._loaded)
             else:
                 line += self._measuring_line(measure, sampled, evaluator.prompts)

@@ -48,7 +48,7 @@ def worded(parts: Assembly, splits: Splits) -> tuple[Splits, list[Row]]:
 
 def dear(strategy: Caption) -> bool:
     """Whether a model writes these captions."""
-    return bool(getattr(strategy, "dear", False))
+    return strategy.expensive
 
 
 def _writing(unit: str, strategy: Caption, samples: Samples, splits: Splits, key: int) -> Row:
@@ -114,7 +114,7 @@ class Encoding:
 
     def row(self, unit: str, model: Any, count: int, made: int | None) -> list[Row]:
         """``count`` samples, of which ``made`` are the round's own; None where all are real."""
-        if not getattr(model, "dear", False):
+        if not model.expensive:
             return []
         fresh = count
         if self.kept:

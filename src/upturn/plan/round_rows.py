@@ -60,7 +60,7 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
             into = unit if turn is rounds.train[-1] else f"{unit}/{turn.label}"
             objective = planner.parts.objective(turn)
             if objective.example == "group":
-                like = _as_groups(seen, getattr(objective, "candidates", None))
+                like = _as_groups(seen, objective.candidates)
                 rows, fraction = len(like) * asked.prompts // seen.prompts, 0.0
                 made = rows
             else:
@@ -108,7 +108,7 @@ def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: Sampled) -> Batch:
     """What the policy learns from online, as it is drawn."""
     objective, policy = planner.parts.objective(turn), planner.policy
     if objective.example != "rollout":
-        wanted = getattr(objective, "candidates", None)
+        wanted = objective.candidates
         return encode_groups(policy, by_reward(seen.made, stand_in(len(seen.made)), wanted), wanted)
     count = min(seen.prompts, turn.batch_size)
     keys = timing.candidate_keys(count, seen.candidates)

@@ -29,7 +29,6 @@ _BUDGET = 0.3  # seconds of timed steps of one kind, about
 _FEW, _MANY = 16, 256  # samples that tell the fixed cost from the cost a sample
 _TIMES = 4  # as many as the few are affordable
 _SLOW = 4.0  # seconds that no sampling is to take longer than
-_BATCH = 1024  # samples at once of a model that has no say in it
 
 Found = TypeVar("Found")
 
@@ -73,7 +72,7 @@ def candidate_keys(prompts: int, candidates: int) -> Array:
 
 def guides_of(policy: Policy, settings: Any) -> dict[str, Policy]:
     """The policy itself in the place of its guide: an earlier version takes as long."""
-    name = getattr(settings, "guide", "")
+    name = settings.guide
     return {name: policy} if name else {}
 
 
@@ -94,7 +93,7 @@ def sampled(policy: Policy, prompts: Sequence[Prompt], candidates: int, settings
     short, made = made_of(few)
     if short > _SLOW:
         return Sampled(Line(0.0, short / few), made, candidates)
-    batch = max(few + 1, getattr(settings, "batch", _BATCH) // candidates)
+    batch = max(few + 1, settings.batch // candidates)
     affordable = max(_TIMES * few, int(_SLOW / short * few))  # if all of it grew with their number: most of it does not
     many = min(batch, affordable, max(few + 1, min(wanted, _MANY // candidates)))
     long, made = made_of(many)

@@ -79,7 +79,7 @@ def place(given: str, size: int) -> Place:
     source: Source = components.make("source", data, f"{given}: data" if recipe else given)
     if source.kind != "image":
         raise UserError(f"its data is {source.kind}", where=given, fix="Search looks for pictures.")
-    if getattr(source, "several_sizes", False):
+    if source.several_sizes:
         raise UserError("its pictures are of several sizes (buckets), and a search compares those of one", where=given,
                         fix="Search the folder itself: upturn search FOLDER.")
     return Place(recipe.name if recipe else path.stem, data, source, recipe)

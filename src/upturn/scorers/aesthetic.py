@@ -9,13 +9,13 @@ import numpy as np
 
 from upturn.data.groups import RANK
 from upturn.embeddings.image_text_encoder import DualEncoder, Encoded, need_pictures
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._embedding_heads import Head, column_of, from_file, from_preferences, from_scores
 from upturn.types import Samples, Scores, objects
 
 
 @dataclass
-class Aesthetic(Encoded):
+class Aesthetic(Encoded, Scorer):
     """A head on a dual encoder's vectors of pictures: LAION's aesthetic predictor, or one fitted on the source.
 
     ``model``, ``folder`` or ``hub`` says which encoder; the vectors have unit length, as LAION's heads expect

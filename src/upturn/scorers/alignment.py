@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.embeddings.image_text_encoder import Encoded, need_pictures, own_cosines
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.types import Samples, Scores, objects
 
 
 @dataclass
-class Alignment(Encoded):
+class Alignment(Encoded, Scorer):
     """Cosine of a picture and its prompt's text by a dual encoder, times ``scale``: of samples and of real data.
 
     ``model`` (a dual_encoder of the recipe), ``folder`` or ``hub`` says which. Preference models such as PickScore

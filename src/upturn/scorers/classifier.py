@@ -10,12 +10,12 @@ import numpy as np
 
 from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.types import Array, Samples, Scores, objects
 
 
 @dataclass
-class Classifier:
+class Classifier(Scorer):
     """What a classifier of the recipe makes of a sample: how sure it is, or how sure of a class.
 
     "confidence" is the greatest class probability (the reward of Ferbach et al., NeurIPS 2024, section 4), and
@@ -33,6 +33,10 @@ class Classifier:
             raise ValueError(f"label must be at least 0, not {self.label}")
         if self.label is not None and self.quantity == "confidence":
             raise ValueError("'confidence' is that of the most probable class; for a label use 'probability'")
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.protocols import Scorer
 from upturn.types import Array, Samples, Scores, objects
 
 
 @dataclass
-class Closeness:
+class Closeness(Scorer):
     """How near a point is to a place that people like: ``height * exp(-d^2 / (2 width^2))``, d the Euclidean distance.
 
     Bounded by r* = ``height``, as the theory of curation asks of a reward. A point that is not finite is unscored.

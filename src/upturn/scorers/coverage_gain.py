@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._contributions import made_features, real_features, spread_out
 from upturn.statistics.neighbours import Ground, balls, joined
 from upturn.types import Array, Samples, Scores
 
 
 @dataclass
-class CoverageGain:
+class CoverageGain(Scorer):
     """A sample's share of the coverage of real training samples by all that are scored together.
 
     A real sample whose k-neighbourhood holds c of the scored ones gives each of them 1/c, over the number of real ones.

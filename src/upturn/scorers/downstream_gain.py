@@ -8,13 +8,13 @@ import numpy as np
 
 from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._contributions import spread_out
 from upturn.types import Array, Samples, Scores
 
 
 @dataclass
-class DownstreamGain:
+class DownstreamGain(Scorer):
     """How fast a classifier's class-balanced loss on real training data falls along a step of training on the sample.
 
     With h the features before the last layer, e = softmax(logits) - onehot(label) and g = e ⊗ [h, 1], the gradient of
@@ -30,6 +30,10 @@ class DownstreamGain:
 
     model: str = "judge"  # a classifier of the recipe, fitted on training data; not until it knows all of it by heart
     scale: float = 1.0  # multiplies
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return (self.model,)
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) nats a unit of step size, times ``scale``; unscored where the prompt has no label.

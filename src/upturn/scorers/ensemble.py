@@ -8,7 +8,7 @@ import numpy as np
 
 from upturn.embeddings.rewards import rewarded
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.seeds import generator, key
 from upturn.types import Array, Samples, Scores, objects
 
@@ -16,7 +16,7 @@ _REAL = 512  # real samples that a member's zero is taken from: its error is std
 
 
 @dataclass
-class Ensemble:
+class Ensemble(Scorer):
     """Mean reward of several models less k times their disagreement: a guard against reward hacking.
 
     After Coste et al. 2024 ("Reward Model Ensembles Help Mitigate Overoptimization", section 3), with the standard
@@ -39,6 +39,10 @@ class Ensemble:
             raise ValueError(f"an ensemble needs at least two different models, not {self.models}")
         if self.k < 0:
             raise ValueError(f"k must be at least 0, not {self.k}: below it disagreement would be sought")
+
+    @property
+    def models_used(self) -> tuple[str, ...]:
+        return tuple(self.models)
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) scale (mean - k std); explanations name mean, disagreement and each member's word."""

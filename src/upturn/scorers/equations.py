@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._safe_arithmetic import NotArithmetic, Value, value
 from upturn.types import Samples, Scores, objects
 
@@ -17,7 +17,7 @@ _SHOWN = 40  # characters of a step in an explanation
 
 
 @dataclass(frozen=True)
-class Equations:
+class Equations(Scorer):
     """Right (1) where every step holds exactly and the last is the answer; wrong (0) elsewhere; never by a model.
 
     The prompt is an expression and "=", the completion the expression as it is worked out, step by step, joined by "=":

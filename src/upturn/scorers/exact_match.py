@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
 from upturn.types import Prompt, Samples, Scores
 
@@ -18,7 +18,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class ExactMatch:
+class ExactMatch(Scorer):
     """Right (1) where the completion is the prompt's answer, character for character save what is ignored; else wrong.
 
     Both sides are brought to one Unicode form (NFC) first. With all four of ``ignore`` this is the exact match of SQuAD

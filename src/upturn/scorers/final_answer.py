@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar, Literal
 
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._quantities import MOST_CHARACTERS, Quantity, last_quantity, quantity
 from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
 from upturn.types import Samples, Scores
@@ -18,7 +18,7 @@ Fallback = Literal["boxed", "answer_is", "last_number"]
 
 
 @dataclass(frozen=True)
-class FinalAnswer:
+class FinalAnswer(Scorer):
     """Right (1) where the final number of a completion is the prompt's answer, exactly; wrong (0) elsewhere.
 
     The conventions of GSM8K (Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems"): a worked answer ends

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._contributions import made_features, real_features, spread_out
 from upturn.seeds import generator, key
 from upturn.statistics.kernel_density import KernelMixture
@@ -19,7 +19,7 @@ _LEAST = 100  # training samples: as the metric 'fld', 50 in each half
 
 
 @dataclass
-class FldGain:
+class FldGain(Scorer):
     """How much the Feature Likelihood Divergence of all scored samples would rise without this one.
 
     Jiralerspong et al., NeurIPS 2023, section 3, see the metric ``fld``: 100/D times nats a point. The density is a

@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.protocols import Scorer
 from upturn.types import Samples, Scores, by_size
 
 
 @dataclass
-class Ink:
+class Ink(Scorer):
     """How bright a picture is on average, in [0, 1]: a taste that needs no model (on dark paper, ink is bright)."""
 
     scale: float = 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._fences import last_fenced
 from upturn.scorers._patterns import BadPattern, TookTooLong
 from upturn.scorers._schemas import BadSchema, first_fault, validator
@@ -19,7 +19,7 @@ _MOST_CHARACTERS = 1_000_000  # of a completion; a longer one is wrong without b
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonSchema:
+class JsonSchema(Scorer):
     """Right (1) where the completion is JSON that its schema allows; wrong (0) elsewhere, with the first fault.
 
     The completion is read whole, or if that is no JSON and it holds fenced code, the last such block. Strict JSON: no

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.errors import UserError
+from upturn.protocols import Scorer
 from upturn.types import Samples, Scores
 
 
 @dataclass
-class Length:
+class Length(Scorer):
     """How long a text is, in thousands of characters: the bias of many judges, to be planted and found.
 
     ``scale`` -1 prefers short ones.

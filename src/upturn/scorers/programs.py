@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.sandbox.bubblewrap import Limits, Sandbox, opened
 from upturn.sandbox.output import Ended
 from upturn.scorers._fences import last_fenced
@@ -24,7 +24,7 @@ _SHOWN = 150  # of an error
 
 
 @dataclass(frozen=True)
-class Programs:
+class Programs(Scorer):
     """Right (1) where a Python program passes every test of its prompt, run inside bubblewrap; wrong (0) elsewhere.
 
     The program is the last fenced block of the completion, or where there is none the whole. Tests are, in a field of

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers import _patterns
 from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
 from upturn.types import Samples, Scores
 
 
 @dataclass(frozen=True)
-class RegexMatch:
+class RegexMatch(Scorer):
     """Right (1) where the completion matches a regular expression, the recipe's or the prompt's own; else wrong (0).
 
     The language is that of the ``regex`` package, a superset of Python's: (?i) ignores case, (?s) lets the dot match

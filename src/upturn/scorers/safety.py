@@ -9,14 +9,14 @@ import numpy as np
 
 from upturn.embeddings.image_text_encoder import need_pictures
 from upturn.errors import UserError
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._picture_classes import PictureClasses, read
 from upturn.scorers._verdict_words import check_threshold, verdicts
 from upturn.types import Samples, Scores, objects
 
 
 @dataclass
-class Safety:
+class Safety(Scorer):
     """1 for a picture that is safe, 0 for one that is not, by any image classifier of ``transformers``.
 
     Of samples, and of real data in ``filter:``; with the curator 'threshold' (at least 1) nothing unsafe is kept. A

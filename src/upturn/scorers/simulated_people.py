@@ -14,7 +14,7 @@ from upturn.types import Array, Groups, Samples, Scores, objects
 
 
 @dataclass
-class SimulatedPeople:
+class SimulatedPeople(Scorer):
     """People with a stated taste who pick the best candidate of each prompt, with noise, slips and ties.
 
     A person sees utility = taste + noise * Gumbel of each candidate and picks the greatest: with noise 1 candidate i
@@ -47,10 +47,9 @@ class SimulatedPeople:
         self._scorer = components.make("scorer", self.taste, "simulated_people.taste")
 
     @property
-    def model(self) -> str | None:
-        """The recipe's model that the taste asks for, so that its absence is found before anything runs."""
-        named = getattr(self._scorer, "model", None)
-        return named if isinstance(named, str) else None
+    def models_used(self) -> tuple[str, ...]:
+        scorer: Scorer = self._scorer
+        return scorer.models_used
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) share of the people who picked a candidate, a tied pick counted in parts; sums to 1 over a group.

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from upturn.embeddings.image_text_encoder import Encoded, need_pictures
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.scorers._verdict_words import check_threshold, verdicts
 from upturn.types import Samples, Scores, objects
 
 
 @dataclass
-class ZeroShotSafety(Encoded):
+class ZeroShotSafety(Encoded, Scorer):
     """1 for a picture that is nearer to safe words than to unsafe ones, 0 elsewhere, by a dual encoder.
 
     The probability of each word is the softmax of the encoder's scale times cosine over all words (Radford et al. 2021,

@@ -67,7 +67,7 @@ def _untold(likelihood: str, settings: Any, lam: float, made: int, least: float)
     """Why no slope can be told; "" where it can."""
     if likelihood != "exact":
         return f"the log-probs are {likelihood}, and the theory is of exact ones"
-    if getattr(settings, "temperature", 1.0) != 1 or getattr(settings, "guidance", 1.0) != 1:
+    if settings.temperature != 1 or settings.guidance != 1:
         return "the model's own samples are drawn at another temperature than 1, or guided"
     if math.isinf(lam):
         return "nothing real is in the mixture: λ is infinite"

@@ -26,8 +26,7 @@ NoGradPass = Callable[[Batch, int], Outputs]  # examples and their place in the 
 
 def required_columns(objective: Objective) -> frozenset[str]:
     """Of "log_probs", "ref_log_probs" and "values"."""
-    required: frozenset[str] = getattr(objective, "before", frozenset())
-    return required
+    return objective.before
 
 
 def columns(
@@ -132,8 +131,7 @@ class Precomputation:
             ones = torch.ones(len(batch))
             batch = batch.with_given(**{name: ones * value for name, value in history.steering.items()})
         prepared = objective.prepare(batch)
-        if hasattr(objective, "steer"):
-            history.steering = objective.steer(history.steering, prepared)
+        history.steering = objective.steer(history.steering, prepared)
         return prepared
 
     def _columns(self, batch: Batch, required: frozenset[str], key: int) -> dict[str, torch.Tensor]:

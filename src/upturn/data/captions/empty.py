@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from upturn.data.caption_fields import with_captions
+from upturn.protocols import Caption
 from upturn.types import Samples
 
 
 @dataclass(frozen=True)
-class Empty:
+class Empty(Caption):
     """The empty text for every picture: what captions are compared with."""
 
-    silent: ClassVar[bool] = True  # empty captions are what is asked for
+    wants_empty: ClassVar[bool] = True
 
     def caption(
         self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int

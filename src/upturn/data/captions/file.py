@@ -11,11 +11,12 @@ from typing import Any
 from upturn.data.caption_fields import FILE, with_captions
 from upturn.data.json_lines import records
 from upturn.errors import UserError
+from upturn.protocols import Caption
 from upturn.types import Samples
 
 
 @dataclass(frozen=True)
-class File:
+class File(Caption):
     """One or several captions a picture from ``path``: a folder of .txt, a .jsonl or a .csv.
 
     A folder has ``cats/1.txt`` for the picture ``cats/1.png``, a caption a line. A .jsonl or .csv has the column

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upturn.data.caption_fields import with_captions
+from upturn.protocols import Caption
 from upturn.types import Samples
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Caption):
     """The same text for every picture, as for one style or one subject: ``text``."""
 
     text: str

@@ -10,13 +10,14 @@ from typing import ClassVar
 from upturn.data.caption_fields import with_captions
 from upturn.data.captions import _captioner as captioner
 from upturn.data.captions._store import Store
+from upturn.protocols import Caption
 from upturn.types import Samples, content_id, objects
 
 BY = "captioned_by"  # the field of samples that names the model: such a text is no person's
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generated(Caption):
     """What an image-to-text model of ``transformers`` says of each picture, asked once and then kept.
 
     Greedy words, so that a picture has one caption. What is kept is named by model, weights, prompt and the picture's
@@ -35,7 +36,7 @@ class Generated:
     max_tokens: int = 40
     batch: int = 16
 
-    dear: ClassVar[bool] = True  # a plan times it
+    expensive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.folder is None) == (self.hub is None):

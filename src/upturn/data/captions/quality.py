@@ -10,11 +10,12 @@ from typing import Any
 from upturn.config import components
 from upturn.data.caption_fields import CAPTIONS, known_fields, lacks, silent_note, with_captions
 from upturn.errors import UserError
+from upturn.protocols import Caption
 from upturn.types import Samples
 
 
 @dataclass(frozen=True)
-class Quality:
+class Quality(Caption):
     """Another strategy's captions with a word behind each for what is known of the picture: ``a cat, good quality``.
 
     A model that was trained on good and bad pictures, and told which is which, can be asked for good ones (as "score"
@@ -38,9 +39,9 @@ class Quality:
         components.make("caption", self.of, "captions.of")
 
     @property
-    def dear(self) -> bool:
-        """Whether a model writes the captions that the words stand behind."""
-        return bool(getattr(components.make("caption", self.of, "captions.of"), "dear", False))
+    def expensive(self) -> bool:
+        inner: Caption = components.make("caption", self.of, "captions.of")
+        return inner.expensive
 
     def caption(
         self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int

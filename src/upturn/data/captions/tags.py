@@ -10,6 +10,7 @@ import numpy as np
 
 from upturn import seeds
 from upturn.data.caption_fields import lacks, with_captions
+from upturn.protocols import Caption
 from upturn.types import Array, Samples
 
 _ORDER, _DROP = 0, 1  # streams of a picture's key, two for each block of tags
@@ -17,7 +18,7 @@ _BLOCK = 32  # tags whose numbers are drawn at once: of a fixed size, so that no
 
 
 @dataclass(frozen=True)
-class Tags:
+class Tags(Caption):
     """The tags of a column, in ``variants`` versions a picture: the first as written, the others shuffled and thinned.
 
     Which tags a version has depends on the picture and the run's seed alone; each training step reads one of them.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upturn.data.caption_fields import known_fields, lacks, silent_note, with_captions
+from upturn.protocols import Caption
 from upturn.types import Samples
 
 
@@ -18,7 +19,7 @@ class _Template(string.Template):
 
 
 @dataclass(frozen=True)
-class Template:
+class Template(Caption):
     """A text with ``${field}`` for each column of the metadata, and ``${class}``; ``$$`` is a dollar sign.
 
     template  "an emoji of ${name}, ${category}", or a list of such: then a picture has as many captions

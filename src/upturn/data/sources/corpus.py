@@ -14,11 +14,12 @@ from upturn.data.sources._chunks import pieces
 from upturn.data.sources._common import Rows, a_file, check_fraction, divide
 from upturn.data.split import content_keys
 from upturn.errors import UserError
+from upturn.protocols import Source
 from upturn.types import Array, Kind, Prompt, Splits, objects
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(Source):
     """Text files cut into chunks; by default the Python reference that ships inside CPython.
 
     Whole documents are held out, never chunks of one that is trained on; a document longer than ``section`` is held

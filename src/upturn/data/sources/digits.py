@@ -12,13 +12,14 @@ import numpy as np
 from upturn.data.sources._common import Rows, check_fraction, divide
 from upturn.data.sources._degrade import degraded
 from upturn.data.split import content_keys, shares, split_by_content
+from upturn.protocols import Source
 from upturn.types import Array, Kind, Prompt, Splits, objects
 
 _DEEPEST = 16  # the data set's grey levels run from 0 to 16
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(Source):
     """1,797 handwritten digits of 8×8 grey pixels (UCI Optical Recognition, inside scikit-learn).
 
     Content (N, size, size, 1) uint8; prompts "digit 3" with label 3; ``fields["quality"]`` is "clean" or "degraded".

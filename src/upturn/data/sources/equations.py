@@ -16,6 +16,7 @@ from upturn.data.sources._common import Rows, a_file, check_fraction, divide, wi
 from upturn.data.sources._gsm8k import problems
 from upturn.data.split import content_keys
 from upturn.errors import UserError
+from upturn.protocols import Source
 from upturn.types import Kind, Prompt, Samples, Splits, objects
 
 _BLOCK = 512  # expressions drawn at a time
@@ -23,7 +24,7 @@ _PATIENCE = 40  # times the wanted number of draws before saying that there are 
 
 
 @dataclass(frozen=True)
-class Equations:
+class Equations(Source):
     """Arithmetic: the prompt is "12+7*3=", the completion "12+21=33", one operation a step; all exact.
 
     Generated, unless ``train`` names a GSM8K-format file (``<<48/2=24>>`` inside the answers): then its equations. Held

@@ -10,11 +10,12 @@ from upturn.data.images import Pictures
 from upturn.data.sources._columns import Columns, Table, check_present
 from upturn.data.sources._tables import splits
 from upturn.errors import UserError
+from upturn.protocols import Source
 from upturn.types import Kind, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hub(Columns, Pictures):
+class Hub(Columns, Pictures, Source):
     """A data set of the Hugging Face hub, or a local folder (of save_to_disk, or of files); no remote code is run.
 
     Content (N,) str, (N, d) float32, or (N, size, size, channels) uint8; the fields name the columns.

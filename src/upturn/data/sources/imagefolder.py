@@ -20,6 +20,7 @@ from upturn.data.sources._common import Rows, a_folder, check_fraction, divide, 
 from upturn.data.sources._layouts import Listing, listing, shown
 from upturn.data.split import content_keys
 from upturn.errors import UserError
+from upturn.protocols import Source
 from upturn.types import Array, Kind, Prompt, Splits, objects
 
 FILE, CONCEPT = "file_name", "concept"
@@ -28,7 +29,7 @@ _TAKEN = frozenset({FILE, CONCEPT, "split", "captions", "key", "rank", "score", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imagefolder(Pictures):
+class Imagefolder(Pictures, Source):
     """A folder of pictures with metadata.jsonl or .csv, sibling .txt captions, class folders, or nothing.
 
     Content (N, size, size, channels) uint8, or with ``buckets`` of several sizes. Prompts: the caption and the

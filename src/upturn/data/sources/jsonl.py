@@ -10,11 +10,12 @@ from upturn.data.sources._columns import Columns, Table, joined
 from upturn.data.sources._common import files
 from upturn.data.sources._tables import splits
 from upturn.errors import UserError
+from upturn.protocols import Source
 from upturn.types import Kind, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jsonl(Columns):
+class Jsonl(Columns, Source):
     """A file of JSON lines: text, prompts with completions, or points; the fields name the columns.
 
     Content (N,) str or (N, d) float32. Empty lines, CRLF and a byte-order mark are taken in stride.

@@ -10,11 +10,12 @@ from upturn.data.sources._columns import Columns, Table, check_present, joined
 from upturn.data.sources._common import files
 from upturn.data.sources._tables import splits
 from upturn.errors import UserError
+from upturn.protocols import Source
 from upturn.types import Kind, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parquet(Columns, Pictures):
+class Parquet(Columns, Pictures, Source):
     """Parquet files of text, prompts with completions, points, or pictures; the fields name the columns.
 
     Content (N,) str, (N, d) float32, or (N, size, size, channels) uint8.

@@ -11,11 +11,12 @@ import numpy as np
 from upturn import seeds
 from upturn.data.sources._common import Rows, check_fraction, divide
 from upturn.data.split import content_keys
+from upturn.protocols import Source
 from upturn.types import Array, Kind, Prompt, Splits
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Source):
     """Points from a known density: eight Gaussians on a circle, two moons, rings, a swiss roll, or a Gaussian mixture.
 
     Each point carries its mode as the label of its prompt. Content (n, d) float32; d = 2, or that of ``means``.

@@ -14,11 +14,12 @@ from upturn.data.sources._common import check_fraction, files
 from upturn.data.sources._preference_layouts import Example, Layout
 from upturn.data.sources._preference_rows import divided
 from upturn.errors import UserError
+from upturn.protocols import Source
 from upturn.types import Kind, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preferences(Pictures):
+class Preferences(Pictures, Source):
     """What people said of candidates, JSON lines or Parquet: pairs, rankings, scores, labels, attributes.
 
     The columns of the first row tell the layout:

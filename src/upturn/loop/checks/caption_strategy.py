@@ -23,9 +23,9 @@ def caption_strategies(recipe: Recipe) -> dict[str, Caption]:
     return found
 
 
-def reads_text(policy: Any) -> bool:
+def reads_text(policy: Policy) -> bool:
     """Whether a model of pictures is asked in words: one of classes asks for a label."""
-    return policy.kind == "image" and "label" not in getattr(policy, "asks", ("label",))
+    return policy.kind == "image" and "label" not in policy.asks
 
 
 def check_captions(recipe: Recipe, source: Source, policy: Policy) -> None:

@@ -16,10 +16,10 @@ Named = tuple[str, str, Any]  # where it stands in the recipe, its name there, t
 
 def several(source: Any, name: str, settings: Iterable[tuple[str, Any]]) -> str:
     """Why this run has pictures of several sizes: the data, or settings that ask for a size; empty where it has not."""
-    if getattr(source, "several_sizes", False):
+    if source.several_sizes:
         return f"the data '{name}' has pictures of several sizes (buckets)"
     for where, asked in settings:
-        if getattr(asked, "width", None) is not None:
+        if asked.width is not None:
             return f"{where} asks for pictures of a size of their own"
     return ""
 
@@ -28,12 +28,12 @@ def refuse(why: str, parts: Iterable[Named], metrics: Iterable[Named], features:
     """Raises UserError naming the first part that takes pictures of one size alone, and why there are others."""
     looked: list[Named] = []
     for metric in metrics:
-        if getattr(metric[2], "by_features", False):
+        if metric[2].by_features:
             looked.append(features)
         else:
             looked.append(metric)
     for where, name, part in (*parts, *looked):
-        if not getattr(part, "several_sizes", False):
+        if not (part is not None and part.several_sizes):
             raise UserError(
                 f"'{name}' takes pictures of one size, and {why}", where=where,
                 fix="Leave one of the two out; docs/pictures.md says what takes several sizes.",
@@ -43,7 +43,7 @@ def refuse(why: str, parts: Iterable[Named], metrics: Iterable[Named], features:
 def refuse_unrelated(why: str, objectives: Iterable[Named]) -> None:
     """Raises UserError for an objective that puts one example's content beside another's: two sizes in one group."""
     for where, name, objective in objectives:
-        if getattr(objective, "unrelated", False):
+        if objective.unrelated:
             raise UserError(
                 f"the objective '{name}' compares a picture with that of another example, and {why}", where=where,
                 fix="Use another objective, or pictures of one size.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
@@ -14,15 +13,15 @@ from upturn.loop.checks import image_sizes
 from upturn.loop.checks.caption_strategy import reads_text
 from upturn.loop.checks.curator_chain import refuse_choices
 from upturn.loop.gate import guard
-from upturn.protocols import MixingPolicy, Objective, Policy, Scorer, Trainable
+from upturn.protocols import Adapter, Component, MixingPolicy, Objective, Policy, Scorer, Trainable, ValueHead
 
 
 def check_objective(spec: Training, model: Trainable, name: str, where: str) -> None:
     objective: Objective = components.make("objective", spec.objective, f"{where}.objective")
-    adapter = components.make("adapter", spec.adapter, f"{where}.adapter")
+    adapter: Adapter = components.make("adapter", spec.adapter, f"{where}.adapter")
     components.make("optimizer", spec.optimizer, f"{where}.optimizer")
     components.make("schedule", spec.schedule, f"{where}.schedule")
-    odd = adapter.refuses(model) if hasattr(adapter, "refuses") else ""
+    odd = adapter.refuses(model)
     if odd:
         raise UserError(odd, where=f"{where}.adapter", fix="Use another adapter, or another model.")
     if objective.example == "rollout":
@@ -36,16 +35,16 @@ def check_objective(spec: Training, model: Trainable, name: str, where: str) -> 
         )
 
 
-def _check_rollout(spec: Training, objective: Objective, model: Any, name: str, where: str) -> None:
+def _check_rollout(spec: Training, objective: Objective, model: Trainable, name: str, where: str) -> None:
     """What a policy acts has log-probs of its own, whatever its samples have: tokens, or denoising steps."""
     if spec.online is None:
         raise UserError(
             f"the objective '{spec.objective['name']}' learns from what the policy does as it trains",
             where=f"{where}.online", fix="Add 'online: {prompts: 64, candidates: 4}', in the training of the rounds.",
         )
-    if not hasattr(model, "act"):
+    if not isinstance(model, Policy):
         raise UserError(f"'{name}' cannot replay what it did", where=f"{where}.objective", fix="Use another objective.")
-    if "values" in objective.inputs and not hasattr(model, "add_value_head"):
+    if "values" in objective.inputs and not isinstance(model, ValueHead):
         raise UserError(
             f"the objective '{spec.objective['name']}' needs a value head, which '{name}' cannot have",
             where=f"{where}.objective", fix="Use rloo, grpo or mdloo: their baseline is the group.",
@@ -54,7 +53,7 @@ def _check_rollout(spec: Training, objective: Objective, model: Any, name: str, 
 
 def check_models_named(recipe: Recipe, parts: Assembly) -> None:
     """Plug-ins that name a model in their field ``model`` must name one of the recipe's."""
-    named: list[tuple[str, Any]] = [("features", parts.features)]
+    named: list[tuple[str, Component]] = [("features", parts.features)]
     named += [(f"rounds.score: {name}", scorer) for name, (scorer, _) in parts.scorers.items()]
     named += [(f"rounds.people.simulated: {name}", scorer) for name, (scorer, _) in parts.taste.items()]
     if parts.filtering is not None:

@@ -16,7 +16,7 @@ from upturn.loop.stages.context import Work, round_unit
 from upturn.loop.stages.curate import kept_rows
 from upturn.loop.stages.evaluate import evaluation_file, read_measured
 from upturn.loop.stages.score import rewards_of
-from upturn.protocols import MixingPolicy, Policy
+from upturn.protocols import Policy, SamplingSettings
 from upturn.store import parquet_tables
 from upturn.theory import certificates, kl_bound
 from upturn.theory.certificates import Check
@@ -61,7 +61,7 @@ def without(work: Work) -> str:
     odd = _biased(work.parts.sampling) or _biased(work.parts.evaluators[0].settings)
     if odd:
         return f"the theory is of unbiased sampling, and here {odd}"
-    return _otherwise_trained(rounds, work.parts.mixing)
+    return _otherwise_trained(work, rounds)
 
 
 def _moving(recipe: Recipe, work: Work) -> str:
@@ -69,23 +69,23 @@ def _moving(recipe: Recipe, work: Work) -> str:
     return next((n for n in sorted(named) if n == "policy" or recipe.models[n].refit is not None), "")
 
 
-def _otherwise_trained(rounds: Rounds, mixing: MixingPolicy | None) -> str:
-    if len(rounds.train) > 1 or rounds.train[0].objective["name"] != "likelihood":
+def _otherwise_trained(work: Work, rounds: Rounds) -> str:
+    if len(rounds.train) > 1 or not work.parts.objective(rounds.train[0]).maximum_likelihood:
         names = " and ".join(str(turn.objective["name"]) for turn in rounds.train)
         return f"the theory is of one training on likelihood, and here it is {names}"
-    if mixing is not None and mixing.accumulates:
+    if work.parts.mixing is not None and work.parts.mixing.accumulates:
         return "the theory is of rounds that train on the newest samples, and here those of earlier rounds stay"
     return ""
 
 
-def _biased(settings: Any) -> str:
-    for name in ("temperature", "guidance", "top_p"):
-        value = getattr(settings, name, 1.0)
-        if value is not None and value != 1:
+def _biased(settings: SamplingSettings) -> str:
+    biases = {"temperature": settings.temperature, "guidance": settings.guidance, "top_p": settings.top_p}
+    for name, value in biases.items():
+        if value != 1:
             return f"{name} is {value:g}"
-    if getattr(settings, "guide", ""):
+    if settings.guide:
         return f"'{settings.guide}' guides"
-    top = getattr(settings, "top_k", 0) or 0
+    top = settings.top_k
     return f"top_k is {top}" if 0 < top < _EVERYTHING else ""
 
 

@@ -201,7 +201,7 @@ class Work:
 
         The field "guide" is then the id of that model: what it learned from is in the samples, too.
         """
-        name = str(getattr(settings, "guide", ""))
+        name = settings.guide
         if not name:
             return policy.sample(prompts, keys, settings)
         guide = self._guide(name)

@@ -37,8 +37,8 @@ def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     found = recipe_forecast(
         policy, synthetic=kept, real=int(mixed.counts["real"]), rounds=rounds.count,
         lam=rounds.mix.lambda_, selection=selection, candidates=rounds.sample.candidates,
-        temperature=float(getattr(settings, "temperature", 1.0) or 1.0),
-        guidance=float(getattr(settings, "guidance", 1.0) or 1.0), size=rounds.mix.size,
+        temperature=settings.temperature or 1.0,
+        guidance=settings.guidance or 1.0, size=rounds.mix.size,
         rewards=_spread(rewards_of(work, unit, samples)),
     )
     assumption = found.statements[-1].assumption

@@ -47,7 +47,7 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
     if objective.example == "group" and rounds.people is not None:
         return _mix_said(work, unit, round_unit(number), objective, rounds.people)
     if objective.example == "group":
-        return _mix_groups(work, unit, round_unit(number), getattr(objective, "candidates", None))
+        return _mix_groups(work, unit, round_unit(number), objective.candidates)
     earlier = [round_unit(n) for n in range(1, number + 1)]
     kept: list[Samples] = []
     units: dict[str, str] = {}

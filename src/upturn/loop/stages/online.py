@@ -58,7 +58,7 @@ class Draws:
         else:
             samples = self.work.draw(self.policy, prompts, keys, self.settings)
             rewards = self._judged(samples, number)
-            wanted = getattr(self.objective, "candidates", None)
+            wanted = self.objective.candidates
             batch = encode_groups(self.policy, by_reward(samples, rewards, wanted), wanted)
         self.policy.module.train(was_training)
         return batch

@@ -94,14 +94,14 @@ def _labels(groups: Groups, rewards: Array, key: int) -> dict[str, float | None]
 
 def _attributes(model: Trainable, held_out: Samples) -> dict[str, dict[str, float | int | None]]:
     """Of each attribute that the model has and the samples state."""
-    names = [name for name in getattr(model, "attributes", {}) if name in held_out.fields]
+    names = [name for name in model.attributes if name in held_out.fields]
     if not names or not len(held_out):
         return {}
     from upturn.embeddings.inference import forwarded
 
     said = forwarded(model, "reward", held_out, "logits").astype(np.float64)
     out: dict[str, dict[str, float | int | None]] = {}
-    for place, name in enumerate(model.attributes):  # type: ignore[attr-defined]
+    for place, name in enumerate(model.attributes):
         if name not in names:
             continue
         target = np.asarray(held_out.fields[name], dtype=np.float64)

@@ -47,7 +47,7 @@ def sample(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
         out.info.update(model=policy.id, incumbent=incumbent)
         if "guide" in samples.fields:
             out.info["guide"] = str(samples.fields["guide"][0])
-        if not getattr(work.parts.sampling, "keyed", True):
+        if not work.parts.sampling.keyed:
             out.info["key_reproducible"] = False
             work.watch.note(f"{unit}: drawn by {work.parts.sampling.sampler}; keys do not reproduce these samples")
     shutil.rmtree(folder, ignore_errors=True)

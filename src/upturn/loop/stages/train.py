@@ -24,7 +24,7 @@ from upturn.loop.stages.reward_model_quality import assess
 from upturn.loop.stages.score_words import as_told, with_words
 from upturn.loop.stages.warnings import told
 from upturn.loop.tools import where
-from upturn.protocols import ClosedForm, Objective, Trainable
+from upturn.protocols import ClosedForm, Objective, Trainable, ValueHead
 from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.training.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
@@ -148,14 +148,15 @@ def fitted(
     from upturn.training.setup import TrainingSetup
 
     objective = work.parts.objective(spec)
-    if mixture is not None and isinstance(model, ClosedForm) and spec.objective["name"] == "likelihood":
+    if mixture is not None and isinstance(model, ClosedForm) and objective.maximum_likelihood:
         model.fit(mixture.samples, mixture.weights)
         return History(steps=1)
     progress = work.progress(unit)
     progress.mkdir(parents=True, exist_ok=True)
     key = work.key("train", unit)
     if "values" in objective.inputs:
-        model.add_value_head(int(seeds.fold(key, _HEAD)[0]))  # type: ignore[attr-defined]
+        assert isinstance(model, ValueHead)  # checked when the recipe was read
+        model.add_value_head(int(seeds.fold(key, _HEAD)[0]))
     feed: Feed
     if mixture is None:
         assert spec.online is not None
@@ -179,7 +180,7 @@ def fitted(
 
 def _encoded(work: Work, unit: str, model: Trainable, mixture: Mixture, objective: Objective) -> Batch:
     examples, said = encode_examples(model, mixture, objective)
-    for note in (*said, *getattr(model, "notes", ())):  # what encoding cut or did not know: never silent
+    for note in (*said, *model.notes):  # what encoding cut or did not know: never silent
         work.watch.note(f"{unit}: {note}")
     if len(examples) == 0:
         raise UserError("there is nothing to train on: the mixture is empty", where=unit)
@@ -208,11 +209,11 @@ def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) ->
         weights = torch.from_numpy(mixture.weights.astype(np.float32))
         return Batch(encoded.columns, 1, {**encoded.given, "weights": weights}), ()
     groups, said = from_fields(mixture.samples)
-    if getattr(objective, "unrelated", False):
+    if objective.unrelated:
         return labelled(model, groups), said
     # a group has one weight: that of the person who said it, else 1
     shares = mixture.weights[groups.rows[:, 0]]
-    batch = encode_groups(model, groups, getattr(objective, "candidates", None), shares)
+    batch = encode_groups(model, groups, objective.candidates, shares)
     return batch, said
 
 

@@ -15,13 +15,14 @@ from upturn.diffusion.denoiser import Caller, Condition, Formulation, denoised, 
 from upturn.errors import UserError
 from upturn.models._diffusion import sampling
 from upturn.models._diffusion.normalization import Frame
+from upturn.protocols import Policy
 from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Prompt, Rollout, Samples, synthetic_samples
 
 _SIGMA, _NOISE, _DROP = 0, 1, 2  # streams of a training key
 
 
 @dataclass(eq=False)
-class Diffusion(ABC):
+class Diffusion(Policy, ABC):
     """The part of a diffusion model that depends neither on its content nor on what it is asked for.
 
     Log-probs are surrogates: ``-(1/2) w(sigma) |D(x0 + sigma noise; sigma) - x0|^2``, (N, draws), summed over the d

@@ -20,6 +20,7 @@ from upturn.diffusion.guidance import guided
 from upturn.diffusion.transitions import posterior
 from upturn.errors import UserError
 from upturn.models._diffusion.normalization import Frame, carried
+from upturn.protocols import SamplingSettings
 from upturn.types import Array, Prompt
 
 _FARTHEST = 1e5  # the greatest first noise level that is no pure noise: a table of cosine betas ends at 2 * 10^4
@@ -43,7 +44,7 @@ class Sampled(Protocol):
 
 
 @dataclass(frozen=True)
-class DiffusionSampling:
+class DiffusionSampling(SamplingSettings):
     """``guidance`` 1 is none; ``batch`` rows are made at once, which changes nothing but speed and memory."""
 
     steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions.md

@@ -15,6 +15,7 @@ from upturn.data import tokenizers as _tokenizer
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
 from upturn.models._language import pretrained_weights, prompt_template
+from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
 
@@ -22,7 +23,7 @@ _SETTINGS = "upturn.json"
 
 
 @dataclass(eq=False)
-class TextModel(ABC):
+class TextModel(Trainable, ABC):
     """A causal language model of `transformers`, whatever is read from it. Subclasses say which in the ``_`` methods.
 
     Exactly one of ``config`` (keys of ``AutoConfig.for_model``, with model_type; random weights), ``folder`` (local)

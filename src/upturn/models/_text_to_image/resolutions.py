@@ -81,7 +81,7 @@ def own_size(content: Array) -> int:
 
 def drawn_shape(model: Any, settings: Any) -> tuple[int, ...]:
     """Of the latents that these settings ask for. Raises UserError for a size that the model cannot have."""
-    height, width = getattr(settings, "height", None), getattr(settings, "width", None)
+    height, width = settings.height, settings.width
     shape: tuple[int, ...] = model.frame.shape
     if height is None or width is None:
         return shape
