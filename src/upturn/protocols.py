@@ -82,7 +82,7 @@ class SamplingSettings:
         return True
 
     @property
-    def sampler(self) -> str:
+    def sampler(self) -> str | dict[str, Any]:
         """The algorithm, for messages."""
         return ""
 
@@ -552,9 +552,9 @@ class Metric(Component):
     """Whether its details have "shares", the share of each class among the samples."""
 
     @classmethod
-    def described(cls, spec: Mapping[str, Any]) -> tuple[str, str]:
-        """Title and meaning under the settings of a recipe, where these change them."""
-        return cls.title, cls.meaning
+    def described(cls, spec: Mapping[str, Any]) -> tuple[str, str, Better]:
+        """Title, meaning and better direction with the settings of a recipe, where these change them."""
+        return cls.title, cls.meaning, cls.better
 
     def measure(self, evidence: Evidence) -> Measurement:
         raise NotImplementedError

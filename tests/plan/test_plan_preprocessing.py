@@ -148,13 +148,14 @@ def test_what_a_filter_is_expected_to_keep(curate: str, kept: int, data: Path) -
 COUNTED = [(20, None), (30, None), (34, 4), (38, 4)]  # samples of each training, and how many of them a round made
 
 
-@pytest.mark.parametrize(("kept", "dear", "wanted"), [
+@pytest.mark.parametrize(("kept", "expensive", "wanted"), [
     (False, True, [20, 30, 34, 38]), (True, True, [20, 10, 4, 4]), (False, False, []),
 ])
 def test_a_cache_on_the_disk_asks_about_each_real_picture_once(
-    kept: bool, dear: bool, wanted: Sequence[int], clock: SimpleNamespace
+    kept: bool, expensive: bool, wanted: Sequence[int], clock: SimpleNamespace
 ) -> None:
-    encoding, model, costs = preprocessing.Encoding(kept), SimpleNamespace(id="m", dear=dear), [10.0, 0.0, 0.0, 0.0]
+    encoding, model = preprocessing.Encoding(kept), SimpleNamespace(id="m", expensive=expensive)
+    costs = [10.0, 0.0, 0.0, 0.0]
     rows = []
     for count, made in COUNTED:
         encoding.timed(model, 5, lambda: setattr(clock, "seconds", clock.seconds + costs.pop(0)))

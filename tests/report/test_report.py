@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from upturn import report
+from upturn.config import components
 from upturn.report import choices, pictures, svg, text
 from upturn.report import titles as words
 from upturn.store import parquet_tables
@@ -627,21 +628,21 @@ def test_numbers_have_the_digits_that_the_interval_gives(measured: Mapping[str, 
 def test_metrics_have_the_name_that_the_recipe_gave() -> None:
     assert words.term("coverage").title == "Coverage"
     assert words.term("tries/coverage", {"name": "coverage"}).title == "Coverage (tries)"
-    assert words.term("quality", {"name": "coverage"}) == words.Term(
-        "quality", words.METRICS["coverage"].meaning, "higher", words.METRICS["coverage"].reference
-    )
+    found = words.term("quality", {"name": "coverage"})
+    assert found.title == "quality" and found.better == "higher" and found.meaning == words.term("coverage").meaning
+    assert found.reference is not None and found.reference[0] == "if_equal"
     assert words.term("tries/solved", {"name": "verifier_accuracy", "as": "solved", "k": 8}).title == "tries/solved"
     assert words.term("verifier_accuracy", {"name": "verifier_accuracy", "k": 8}).title == "Solved within 8 tries"
     assert words.term("their_own") == words.Term("their_own", "")
 
 
-def test_directions_are_those_of_the_metrics() -> None:
-    from upturn.config import components
-
-    known = [name for name in components.names("metric") if name in words.METRICS]
-    assert len(known) >= 10
-    for name in known:
-        assert words.METRICS[name].better == components.find("metric", name).better, name
+def test_every_metric_that_ships_has_a_title_a_meaning_and_its_own_direction() -> None:
+    for name in components.names("metric"):
+        term = words.term(name)
+        assert term.title != name and term.meaning.endswith("."), name
+        assert term.better == components.find("metric", name).better, name
+    worst = words.term("per_class", {"name": "per_class", "metric": {"name": "coverage", "k": 3}})
+    assert worst.title == "Coverage, worst class" and worst.better == "higher"
 
 
 @pytest.mark.parametrize(

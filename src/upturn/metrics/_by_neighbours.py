@@ -16,7 +16,6 @@ class ByNeighbours(Metric):
     k: int
     against: Real = "held_out"
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[Better] = "higher"
     by_features: ClassVar[bool] = True
 

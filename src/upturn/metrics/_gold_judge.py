@@ -16,7 +16,6 @@ from upturn.types import Array
 class Judged(Metric):
     """``scorer`` is the gold judge: a scorer's name, or a mapping of 'name' and its fields."""
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
     better: ClassVar[Better] = "higher"
     name: ClassVar[str]  # of the metric
 

@@ -26,7 +26,9 @@ class Authenticity(Metric):
     depend on the place.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Authenticity"
+    meaning: ClassVar[str] = "Share of samples that are not noisy copies of training samples: higher is better."
+    reference: ClassVar[tuple[str, str] | None] = ("held_out", "unseen real samples")
     better: ClassVar[Better] = "higher"
 
     @speaks_or_says_why

@@ -29,7 +29,11 @@ class BalancedAccuracy(Metric):
 
     model: str = "classifier"  # a name under the recipe's models:; another than the one that gives the reward
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Balanced accuracy"
+    meaning: ClassVar[str] = (
+        "Share of samples that a classifier assigns to the class that the prompt requests, every class counted "
+        "equally."
+    )
     better: ClassVar[Better] = "higher"
 
     @property

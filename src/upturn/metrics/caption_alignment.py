@@ -29,6 +29,11 @@ class CaptionAlignment(Encoded, Metric):
     Samples whose prompt has no text are left out (NaN) and counted in the note.
     """
 
+    title: ClassVar[str] = "Caption alignment"
+    meaning: ClassVar[str] = (
+        "Similarity of images and the captions that they were generated for, by a model that embeds both: higher "
+        "is better."
+    )
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
     better: ClassVar[Better] = "higher"
 

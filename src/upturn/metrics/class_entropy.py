@@ -26,7 +26,8 @@ class ClassEntropy(Metric):
 
     model: str = "classifier"  # a name under the recipe's models:
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Class evenness"
+    meaning: ClassVar[str] = "How evenly samples are distributed over the classes: 1 is even, 0 is one class."
     better: ClassVar[Better] = "higher"
 
     @property

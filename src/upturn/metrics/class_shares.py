@@ -24,7 +24,9 @@ class ClassShares(Metric):
 
     model: str = "classifier"  # a name under the recipe's models:
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Largest class"
+    meaning: ClassVar[str] = "Share of the most frequent class among the samples: 1 means that only one class is left."
+    counts_classes: ClassVar[bool] = True
     better: ClassVar[Better] = "neither"
 
     @property

@@ -30,7 +30,10 @@ class ClassifierTwoSample(Metric):
     against: Real = "held_out"
     at_most: int = 5000  # of either, evenly spaced
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Classifier two-sample test"
+    meaning: ClassVar[str] = (
+        "Accuracy of a classifier that distinguishes samples from real data: 0.5 is chance, lower is better."
+    )
     better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:

@@ -35,7 +35,11 @@ class Copying(Metric):
 
     cells: int = 3  # Jiralerspong et al. 2023 use it so, for comparison; few, so that each has its 20
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Copying test"
+    meaning: ClassVar[str] = (
+        "Test statistic of whether samples lie nearer to training data than unseen real data does: far below 0 "
+        "they are copies."
+    )
     better: ClassVar[Better] = "neither"
 
     def __post_init__(self) -> None:

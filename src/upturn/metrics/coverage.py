@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,12 @@ class Coverage(ByNeighbours):
     samples from the real distribution would give at this n. The interval (subsampling) is over the samples; the real
     ones are the same in every round.
     """
+
+    title: ClassVar[str] = "Coverage"
+    meaning: ClassVar[str] = (
+        "Share of real held-out samples with a generated one nearby: where it falls, variety is lost."
+    )
+    reference: ClassVar[tuple[str, str] | None] = ("if_equal", "samples from the real distribution")
 
     k: int = 5  # the paper's, section 4.2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from upturn.metrics._by_neighbours import ByNeighbours
 from upturn.metrics._embedded import made_features, metric_key, real_features
@@ -20,6 +21,11 @@ class Density(ByNeighbours):
     Naeem et al., ICML 2020, "Reliable fidelity and diversity metrics", equation 3. Unlike precision, one outlying real
     sample cannot carry it.
     """
+
+    title: ClassVar[str] = "Density"
+    meaning: ClassVar[str] = (
+        "Mean number of real neighbourhoods that a sample lies in, scaled so that real samples give 1."
+    )
 
     k: int = 5  # the paper's, section 4.2
 

@@ -23,6 +23,8 @@ class Distinct(Metric):
     prompts without replacement, because a bootstrap repeats samples, and repeated samples are what is measured.
     """
 
+    title: ClassVar[str] = "Distinct phrases"
+    meaning: ClassVar[str] = "Share of short word sequences that are not repeats: higher is more varied."
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[Better] = "higher"
 

@@ -35,7 +35,10 @@ class DownstreamAccuracy(Metric):
     model: str = "classifier"  # a name under the recipe's models:, one with 'fit:'
     repeats: int = 3
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Downstream accuracy"
+    meaning: ClassVar[str] = (
+        "Accuracy on held-out data of a classifier that is trained on real data and samples: higher is better."
+    )
     better: ClassVar[Better] = "higher"
 
     _alone: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -39,7 +39,10 @@ class Fld(Metric):
 
     at_most: int = 10_000  # samples, and training data: the reference's number
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Feature likelihood divergence"
+    meaning: ClassVar[str] = (
+        "How much less likely unseen real data is under the samples than under real samples: 0 is as good as real."
+    )
     better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:

@@ -27,7 +27,11 @@ class Frechet(Metric):
 
     against: Real = "held_out"
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Fréchet distance"
+    meaning: ClassVar[str] = (
+        "Distance between the distributions of generated and real samples, by their mean and spread: 0 is equal."
+    )
+    reference: ClassVar[tuple[str, str] | None] = ("floor", "real training data")
     better: ClassVar[Better] = "lower"
     by_features: ClassVar[bool] = True
 

@@ -36,7 +36,11 @@ class FrechetUnbiased(Metric):
 
     against: Real = "held_out"
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Fréchet distance, unbiased"
+    meaning: ClassVar[str] = (
+        "Distance between the distributions of generated and real samples, extrapolated to infinitely many: 0 is "
+        "equal."
+    )
     better: ClassVar[Better] = "lower"
 
     @speaks_or_says_why

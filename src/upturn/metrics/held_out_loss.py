@@ -30,7 +30,8 @@ class HeldOutLoss(Metric):
     draws: int = 4  # of time and noise a sample, where the model needs any: halves their part of the error against 1
     model: str = "policy"
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Held-out loss"
+    meaning: ClassVar[str] = "The training loss on real samples that were never trained on: lower is better."
     better: ClassVar[Better] = "lower"
     several_sizes: ClassVar[bool] = True
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at

@@ -37,7 +37,11 @@ class Kid(Metric):
 
     against: Real = "held_out"
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Kernel distance"
+    meaning: ClassVar[str] = (
+        "Distance between the distributions of generated and real samples, without bias at small numbers: 0 is "
+        "equal."
+    )
     better: ClassVar[Better] = "lower"
     by_features: ClassVar[bool] = True
 

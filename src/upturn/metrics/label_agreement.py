@@ -25,7 +25,10 @@ class LabelAgreement(Metric):
 
     model: str = "classifier"  # a name under the recipe's models:
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Label agreement"
+    meaning: ClassVar[str] = (
+        "Share of samples that an independent classifier assigns to the class that the prompt requests."
+    )
     better: ClassVar[Better] = "higher"
 
     @property

@@ -39,7 +39,9 @@ class Mauve(Metric):
     against: Real = "held_out"
     at_most: int = 5000  # of either, evenly spaced
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "MAUVE"
+    meaning: ClassVar[str] = "How closely the samples cover the real data, and only it: 1 is the same distribution."
+    reference: ClassVar[tuple[str, str] | None] = ("floor", "real training data")
     better: ClassVar[Better] = "higher"
 
     def __post_init__(self) -> None:

@@ -34,7 +34,12 @@ class Memorisation(Metric):
     alarm: float = 10.0  # times the baseline: held-out data may be farther off than new samples of known kinds are
     pairs: int = 10  # how many of the flagged, closest first, are named beside what they copy
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Memorisation"
+    meaning: ClassVar[str] = (
+        "Share of samples nearer to a training sample than almost all unseen real ones are: high values mean "
+        "copies."
+    )
+    reference: ClassVar[tuple[str, str] | None] = ("baseline", "unseen real samples")
     better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:

@@ -24,7 +24,12 @@ class NearestReal(Metric):
 
     pairs: int = 10  # how many of the closest pairs are named, for the report to show side by side
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Distance to the nearest real sample"
+    meaning: ClassVar[str] = (
+        "Mean distance to the closest training sample: near 0 are copies, far from the reference are unrealistic "
+        "samples."
+    )
+    reference: ClassVar[tuple[str, str] | None] = ("held_out", "unseen real samples")
     better: ClassVar[Better] = "neither"
 
     @speaks_or_says_why

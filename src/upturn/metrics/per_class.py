@@ -34,8 +34,21 @@ class PerClass(Metric):
     classifier: str | None = None
     _inner: Any = field(default=None, init=False, repr=False, compare=False)
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Worst class"
+    meaning: ClassVar[str] = (
+        "The value of another metric within the class where it is worst; better is as that metric says."
+    )
     better: ClassVar[Better] = "neither"  # of this and of kinds, an instance says what its metric says
+
+    @classmethod
+    def described(cls, spec: Mapping[str, Any]) -> tuple[str, str, Better]:
+        inner = spec.get("metric")
+        if inner is None:
+            return super().described(spec)
+        settings = {"name": inner} if isinstance(inner, str) else inner
+        metric: type[Metric] = components.find("metric", str(settings["name"]))
+        title, meaning, better = metric.described(settings)
+        return f"{title}, worst class", f"Within the class where it is worst: {meaning}", better
 
     def __post_init__(self) -> None:
         inner: Metric = components.make("metric", self.metric, "per_class.metric")

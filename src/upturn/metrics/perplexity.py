@@ -28,6 +28,11 @@ class Perplexity(Metric):
     Raises UserError where the model's log-probs are no exact likelihoods: a bound's exponential is no perplexity.
     """
 
+    title: ClassVar[str] = "Perplexity"
+    meaning: ClassVar[str] = (
+        "Inverse probability that the model gives to a token of real text that it never trained on, a geometric "
+        "mean: lower is better."
+    )
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[Better] = "lower"
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at

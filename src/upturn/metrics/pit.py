@@ -34,6 +34,11 @@ class Pit(Metric):
 
     model: str = "policy"
 
+    title: ClassVar[str] = "Calibration error"
+    meaning: ClassVar[str] = (
+        "Distance between predicted probabilities and their frequencies on unseen points: 0 is calibrated."
+    )
+    reference: ClassVar[tuple[str, str] | None] = ("by_chance", "a right model")
     kinds: ClassVar[frozenset[str]] = frozenset({"points"})
     better: ClassVar[Better] = "lower"
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at

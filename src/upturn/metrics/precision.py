@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,11 @@ class Precision(ByNeighbours):
     Kynkäänniemi et al., NeurIPS 2019, "Improved precision and recall", equation 1, on features (N, D). Real samples
     are held-out ones unless ``against`` says train, which would reward copies.
     """
+
+    title: ClassVar[str] = "Precision"
+    meaning: ClassVar[str] = (
+        "Share of samples that lie where real samples lie: high values mean that samples look real."
+    )
 
     k: int = 3  # the paper's, section 3
 

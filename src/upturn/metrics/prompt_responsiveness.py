@@ -27,7 +27,10 @@ class PromptResponsiveness(Metric):
     at least two candidates of some prompts: 'candidates: 4' of the evaluation.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Prompt responsiveness"
+    meaning: ClassVar[str] = (
+        "Share of the variation between images that the prompts explain: 0 where prompts are ignored."
+    )
     better: ClassVar[Better] = "higher"
 
     @speaks_or_says_why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,9 @@ class Recall(ByNeighbours):
     outlying samples raise it; ``coverage`` does not have this weakness. The interval (subsampling, radii anew in every
     subset) is over the samples; the real ones are the same in every round.
     """
+
+    title: ClassVar[str] = "Recall"
+    meaning: ClassVar[str] = "Share of real samples that lie where generated ones lie: where it falls, variety is lost."
 
     k: int = 3  # the paper's, section 3
 

@@ -18,7 +18,9 @@ from upturn.types import Measurement
 class Reward(Metric):
     """Mean reward by the round's scorers, with a value a sample (NaN where it is unscored, which the note counts)."""
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Reward"
+    meaning: ClassVar[str] = "Mean score by the scorers that the rounds are curated with."
+    averages_reward: ClassVar[bool] = True
     better: ClassVar[Better] = "higher"
     several_sizes: ClassVar[bool] = True
 

@@ -27,6 +27,8 @@ class RewardAccuracy(Judged):
     scorer  the gold judge: a scorer's name, or a mapping of 'name' and its fields
     """
 
+    title: ClassVar[str] = "Reward accuracy"
+    meaning: ClassVar[str] = "Share of pairs of candidates that the reward orders as the gold scorer does."
     name: ClassVar[str] = "reward_accuracy"
 
     @speaks_or_says_why

@@ -23,7 +23,8 @@ class RewardVariance(Metric):
     The interval is that of the mean of (e^r - mean)^2 n/(n-1), the variance to first order.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Reward variance"
+    meaning: ClassVar[str] = "Variance of e^reward: how much selection by reward can still move the model."
     better: ClassVar[Better] = "neither"
 
     @speaks_or_says_why

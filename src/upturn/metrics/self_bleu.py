@@ -34,6 +34,8 @@ class SelfBleu(Metric):
     unit: Unit = "words"
     at_most: int = 1000  # samples, evenly spaced
 
+    title: ClassVar[str] = "Self-BLEU"
+    meaning: ClassVar[str] = "How much samples resemble each other: 1 where all are equal, lower is more varied."
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[Better] = "lower"
 

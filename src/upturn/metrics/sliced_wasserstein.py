@@ -34,7 +34,11 @@ class SlicedWasserstein(Metric):
     against: Real = "held_out"
     directions: int = 256
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Sliced Wasserstein distance"
+    meaning: ClassVar[str] = (
+        "Distance by which samples must be moved to become the real ones, along random lines: lower is better."
+    )
+    reference: ClassVar[tuple[str, str] | None] = ("floor", "real training data")
     better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:

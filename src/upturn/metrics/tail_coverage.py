@@ -32,6 +32,9 @@ class TailCoverage(Metric):
     rare: int = 5
     unit: Unit = "words"
 
+    title: ClassVar[str] = "Rare words kept"
+    meaning: ClassVar[str] = "Share of the rare words of unseen text that the samples still use: higher is more varied."
+    reference: ClassVar[tuple[str, str] | None] = ("if_equal", "as much real text")
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[Better] = "higher"
 

@@ -47,7 +47,9 @@ class Vendi(Metric):
     order: float = 1.0
     frequencies: int = 1024
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Vendi score"
+    meaning: ClassVar[str] = "Effective number of different samples: copies count once, so that higher is more varied."
+    reference: ClassVar[tuple[str, str] | None] = ("real", "as many real samples")
     better: ClassVar[Better] = "higher"
     by_features: ClassVar[bool] = True
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,10 +27,19 @@ class VerifierAccuracy(Metric):
     Greedy accuracy is k = 1 where the evaluation samples at temperature 0.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Accuracy"
+    meaning: ClassVar[str] = "Share of answers that the verifier finds right."
     better: ClassVar[Better] = "higher"
 
     k: int = 1
+
+    @classmethod
+    def described(cls, spec: Mapping[str, Any]) -> tuple[str, str, Better]:
+        tries = int(spec.get("k", 1))
+        if tries == 1:
+            return super().described(spec)
+        meaning = f"Share of prompts for which at least one of {tries} answers is right."
+        return f"Solved within {tries} tries", meaning, cls.better
 
     def __post_init__(self) -> None:
         if self.k < 1:

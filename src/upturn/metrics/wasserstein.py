@@ -37,7 +37,9 @@ class Wasserstein(Metric):
     against: Real = "held_out"
     at_most: int = 1000  # 0.5 s; the cost grows as n^3
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"text", "image", "points"})
+    title: ClassVar[str] = "Wasserstein distance"
+    meaning: ClassVar[str] = "Mean distance by which samples must be moved to become the real ones: lower is better."
+    reference: ClassVar[tuple[str, str] | None] = ("floor", "real training data")
     better: ClassVar[Better] = "lower"
 
     def __post_init__(self) -> None:

@@ -32,6 +32,9 @@ class Zipf(Metric):
 
     unit: Unit = "words"
 
+    title: ClassVar[str] = "Zipf exponent"
+    meaning: ClassVar[str] = "How fast the frequency of words falls with their rank: about 1 in natural text."
+    reference: ClassVar[tuple[str, str] | None] = ("real", "held-out text")
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[Better] = "neither"
 

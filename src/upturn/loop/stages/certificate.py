@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +17,7 @@ from upturn.loop.stages.context import Work, round_unit
 from upturn.loop.stages.curate import kept_rows
 from upturn.loop.stages.evaluate import evaluation_file, read_measured
 from upturn.loop.stages.score import rewards_of
-from upturn.protocols import Policy, SamplingSettings
+from upturn.protocols import Metric, Policy, SamplingSettings
 from upturn.store import parquet_tables
 from upturn.theory import certificates, kl_bound
 from upturn.theory.certificates import Check
@@ -170,23 +171,21 @@ def _info(work: Work, unit: str, step: str) -> dict[str, Any]:
 def _evaluated(work: Work, unit: str) -> tuple[Samples, Array]:
     """The first evaluation's samples and their rewards: as measured, else scored again."""
     samples = parquet_tables.read_samples(work.run.unit(unit) / evaluation_file(work, work.parts.evaluators[0]))
-    for name, measured in _metrics(work, unit, "reward"):
+    for name, measured in _metrics(work, unit, lambda metric: metric.averages_reward):
         if "/" not in name and measured.values is not None and len(measured.values) == len(samples):
             return samples, np.asarray(measured.values, dtype=np.float64)
     return samples, work.scores(samples)[1]
 
 
-def _metrics(work: Work, unit: str, component: str) -> list[tuple[str, Measurement]]:
-    """Measurements of a unit by the recipe's metrics of one kind."""
-    recipe = work.parts.recipe
-    specs = [spec for evaluation in recipe.evaluate for spec in evaluation.metrics]
-    names = [n for n, spec in zip(recipe.metric_names(), specs, strict=True) if spec["name"] == component]
+def _metrics(work: Work, unit: str, wanted: Callable[[Metric], bool]) -> list[tuple[str, Measurement]]:
+    """Measurements of a unit by the recipe's metrics that declare what is wanted."""
+    names = [n for e in work.parts.evaluators for n, metric in e.metrics.items() if wanted(metric)]
     measured = read_measured(work.run.unit(unit))
     return [(name, measured[name]) for name in names if name in measured]
 
 
 def _class_counts(work: Work, unit: str) -> Array | None:
-    for name, measured in _metrics(work, unit, "class_shares"):
+    for name, measured in _metrics(work, unit, lambda metric: metric.counts_classes):
         if "/" not in name and "shares" in measured.details:
             return np.array([share["value"] * measured.n for share in measured.details["shares"].values()])
     return None
