@@ -26,6 +26,7 @@ from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Planner
 from upturn.plan.timing import Line
 from upturn.store import parquet_tables
+from upturn.protocols import SamplingSettings
 from upturn.training.feeds import FixedFeed
 from upturn.types import Array, Mixture, Prompt, Samples, real_samples, synthetic_samples
 
@@ -135,7 +136,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @dataclass(frozen=True)
-class Batched:
+class Batched(SamplingSettings):
     batch: int = 64
 
 

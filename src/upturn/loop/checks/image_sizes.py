@@ -19,7 +19,7 @@ def several(source: Any, name: str, settings: Iterable[tuple[str, Any]]) -> str:
     if source.several_sizes:
         return f"the data '{name}' has pictures of several sizes (buckets)"
     for where, asked in settings:
-        if asked.width is not None:
+        if asked is not None and asked.width is not None:
             return f"{where} asks for pictures of a size of their own"
     return ""
 
