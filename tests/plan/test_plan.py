@@ -25,8 +25,8 @@ from upturn.loop.assemble import assemble
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Planner
 from upturn.plan.timing import Line
-from upturn.store import parquet_tables
 from upturn.protocols import SamplingSettings
+from upturn.store import parquet_tables
 from upturn.training.feeds import FixedFeed
 from upturn.types import Array, Mixture, Prompt, Samples, real_samples, synthetic_samples
 
