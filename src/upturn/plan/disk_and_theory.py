@@ -10,7 +10,7 @@ from upturn.loop.tools import where
 from upturn.plan import expected_counts
 from upturn.plan.planner import Planner
 from upturn.protocols import Trainable
-from upturn.theory import Division, Normal, Shares, Verdict, recipe_forecast
+from upturn.theory import Division, Normal, Shares, Verdict, verdict
 from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
 _ROW_BYTES = 200  # of ids, prompt and key in a table, about
@@ -61,7 +61,7 @@ def foresee(parts: Assembly, splits: Splits, policy: Trainable) -> Verdict | Non
     real = where(splits.train, rounds.mix.where, "rounds.mix")
     bounded = bool(parts.scorers) and bool(np.isfinite(reward_bounds(parts.scorers)).all())
     count = mixing.real_count(len(real), rounds.mix.real, rounds.count)
-    return recipe_forecast(
+    return verdict(
         mixing.theory, synthetic=expected_counts.kept(rounds), real=count, rounds=rounds.count,
         lam=rounds.mix.lambda_, selection=expected_counts.selection(rounds), candidates=rounds.sample.candidates,
         temperature=settings.temperature or 1.0,

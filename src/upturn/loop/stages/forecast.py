@@ -9,7 +9,7 @@ import numpy as np
 from upturn.loop.stages.context import Work
 from upturn.loop.stages.score import rewards_of
 from upturn.store import parquet_tables
-from upturn.theory import recipe_forecast, selector_of
+from upturn.theory import selector_of, verdict
 from upturn.types import Array, Samples
 
 _SUPPORT = 256  # rewards that stand for a round's: the cost of a forecast grows with them
@@ -34,7 +34,7 @@ def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     settings = work.parts.sampling
     curators = work.parts.curators.values()
     selection = [selector_of(c, after / before) for c, before, after in zip(curators, left[:-1], left[1:], strict=True)]
-    found = recipe_forecast(
+    found = verdict(
         policy, synthetic=kept, real=int(mixed.counts["real"]), rounds=rounds.count,
         lam=rounds.mix.lambda_, selection=selection, candidates=rounds.sample.candidates,
         temperature=settings.temperature or 1.0,
