@@ -36,7 +36,7 @@ def features(rows: int, key: int, scale: float = 1.0) -> Array:
     return found
 
 
-class Shown:
+class Inputs:
     """Evidence whose samples are their own features."""
 
     def __init__(self, samples: Array, held_out: Array, train: Array) -> None:
@@ -45,10 +45,10 @@ class Shown:
 
 
 def ours(what: str, samples: Array, held_out: Array, train: Array) -> dict[str, float]:
-    shown = Shown(samples, held_out, train)
+    inputs = Inputs(samples, held_out, train)
     if what == "prdc":
-        return {name: measure(name, shown, k=K).value for name in ("precision", "recall", "density", "coverage")}
-    return {what: measure(what, shown).value}
+        return {name: measure(name, inputs, k=K).value for name in ("precision", "recall", "density", "coverage")}
+    return {what: measure(what, inputs).value}
 
 
 def theirs(what: str, samples: Array, held_out: Array) -> dict[str, float]:

@@ -32,7 +32,7 @@ def arm(seed: int, name: str) -> tuple[Run, RunStatus]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_made_pictures_do_for_a_rare_class(seed: int) -> None:
+def test_synthetic_images_for_a_rare_class(seed: int) -> None:
     for name in ARMS:
         _, seen = arm(seed, name)
         for r in seen.rounds:

@@ -1,4 +1,4 @@
-"""Features for scorers that ask what one sample adds to all that are scored with it."""
+"""Features for scorers of the contribution of one sample to all that are scored with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from upturn.types import Array, Samples, Scores, objects
 
 
 def real_features(tools: Tools, least: int, scorer: str) -> Array:
-    """(N, D) of the real training part: held-out data measures, and no scorer may look at it.
+    """(N, D) of the real training part: held-out data is for metrics, no scorer may read it.
 
     Raises UserError below ``least`` samples, or where features are not finite.
     """
@@ -24,7 +24,7 @@ def real_features(tools: Tools, least: int, scorer: str) -> Array:
     return found
 
 
-def made_features(samples: Samples, tools: Tools) -> tuple[Array, Array]:
+def sample_features(samples: Samples, tools: Tools) -> tuple[Array, Array]:
     """(M, D) features of the samples that have finite ones, and (N,) bool which those are."""
     found = np.asarray(tools.embed(samples))
     finite: Array = np.isfinite(found).all(axis=1)
@@ -33,6 +33,6 @@ def made_features(samples: Samples, tools: Tools) -> tuple[Array, Array]:
 
 def spread_out(name: str, known: Array, values: Array, words: list[str], why: str) -> Scores:
     """Scores of (N,) samples from those (M,) of the known ones; the others are unscored, and ``why`` says so."""
-    everything, told = np.full(len(known), np.nan), objects([f"unscored: {why}"] * len(known))
-    everything[known], told[known] = values, objects(words)
-    return Scores(name, everything, told)
+    everything, explanations = np.full(len(known), np.nan), objects([f"unscored: {why}"] * len(known))
+    everything[known], explanations[known] = values, objects(words)
+    return Scores(name, everything, explanations)

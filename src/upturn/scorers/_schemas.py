@@ -10,7 +10,7 @@ from typing import Any
 from upturn.errors import UserError
 from upturn.scorers import _patterns
 
-_SHOWN = 150  # characters of a fault in an explanation
+_QUOTED = 150  # characters of a fault in an explanation
 
 
 class BadSchema(Exception):
@@ -38,7 +38,7 @@ def validator(text: str) -> Any:
     try:
         plain.check_schema(schema)
     except exceptions.SchemaError as error:
-        raise BadSchema(f"no JSON schema: {error.message[:_SHOWN]}, at {error.json_path}") from error
+        raise BadSchema(f"no JSON schema: {error.message[:_QUOTED]}, at {error.json_path}") from error
     guarded = validators.extend(
         plain,
         {"pattern": _pattern, "patternProperties": _pattern_properties, "additionalProperties": _additional_properties},
@@ -61,7 +61,7 @@ def first_fault(checks: Any, written: Any) -> str | None:
         raise BadSchema("schema or text are nested too deeply") from error
     if fault is None:
         return None
-    said = fault.message if len(fault.message) <= _SHOWN else f"{fault.message[:_SHOWN]}…"
+    said = fault.message if len(fault.message) <= _QUOTED else f"{fault.message[:_QUOTED]}…"
     return f"{said}, at {fault.json_path}"
 
 

@@ -12,10 +12,10 @@ from upturn.errors import UserError
 from upturn.types import Prompt, Samples, Scores, objects
 
 Verdict = tuple[float, str]
-Asked = TypeVar("Asked", bound=Hashable)
+Question = TypeVar("Question", bound=Hashable)
 
 RIGHT: Verdict = (1.0, "right")
-_SHOWN = 60  # characters of somebody's text in an explanation
+_QUOTED = 60  # characters of somebody's text in an explanation
 
 
 def wrong(why: str) -> Verdict:
@@ -27,9 +27,9 @@ def unscored(why: str) -> Verdict:
     return math.nan, f"unscored: {why}"
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """The text in quotes on one line, cut to a length that an explanation can bear."""
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+    return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
 
 
 def check_text(name: str, samples: Samples) -> None:
@@ -42,21 +42,21 @@ def check_text(name: str, samples: Samples) -> None:
 
 
 def verified(
-    name: str, samples: Samples, ask: Callable[[Prompt], Asked], judge: Callable[[Asked, str], Verdict]
+    name: str, samples: Samples, ask: Callable[[Prompt], Question], judge: Callable[[Question, str], Verdict]
 ) -> Scores:
     """(N,) verdicts: ``judge(ask(prompt), completion)``, asked once for each different pair.
 
     Raises UserError on samples that are no text.
     """
     check_text(name, samples)
-    seen: dict[tuple[Asked, str], Verdict] = {}
+    seen: dict[tuple[Question, str], Verdict] = {}
     values = np.empty(len(samples), dtype=np.float64)
-    said = []
+    explanations = []
     for row, (prompt, content) in enumerate(zip(samples.prompts, samples.content, strict=True)):
-        asked = ask(prompt)
-        verdict = seen.get((asked, content))
+        question = ask(prompt)
+        verdict = seen.get((question, content))
         if verdict is None:
-            verdict = seen[asked, content] = judge(asked, content)
+            verdict = seen[question, content] = judge(question, content)
         values[row] = verdict[0]
-        said.append(verdict[1])
-    return Scores(name, values, objects(said))
+        explanations.append(verdict[1])
+    return Scores(name, values, objects(explanations))

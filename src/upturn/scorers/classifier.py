@@ -52,34 +52,34 @@ class Classifier(Scorer):
         logits = forwarded(tools.model(self.model), self.model, samples, "logits").astype(np.float64)
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_probs: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        asked = self._asked(samples, log_probs)
-        known = asked >= 0
-        own = np.where(known, log_probs[np.arange(len(samples)), np.maximum(asked, 0)], np.nan)
+        scored = self._class_scored(samples, log_probs)
+        known = scored >= 0
+        own = np.where(known, log_probs[np.arange(len(samples)), np.maximum(scored, 0)], np.nan)
         values = own if self.quantity == "log_probability" else np.exp(own)
-        told = _told(asked, np.exp(own), log_probs, tools.classes)
-        told[~known] = "unscored: the prompt has no label"
-        return Scores("classifier", self.scale * values, told)
+        words = _explanations(scored, np.exp(own), log_probs, tools.classes)
+        words[~known] = "unscored: the prompt has no label"
+        return Scores("classifier", self.scale * values, words)
 
-    def _asked(self, samples: Samples, log_probs: Array) -> Array:
+    def _class_scored(self, samples: Samples, log_probs: Array) -> Array:
         """(N,) the class whose probability is the score, -1 where there is none."""
         if self.quantity == "confidence":
             likeliest: Array = log_probs.argmax(axis=1)
             return likeliest
-        asked = samples.labels if self.label is None else np.full(len(samples), self.label)
-        if asked.max() >= log_probs.shape[1]:
+        scored = samples.labels if self.label is None else np.full(len(samples), self.label)
+        if scored.max() >= log_probs.shape[1]:
             raise UserError(
-                f"class {asked.max()} is asked for, and the classifier '{self.model}' knows {log_probs.shape[1]}",
+                f"class {scored.max()} is scored for, and the classifier '{self.model}' knows {log_probs.shape[1]}",
                 where="scorer 'classifier'", fix="Lower 'label', or train the classifier on every class.",
             )
-        return asked
+        return scored
 
 
-def _told(asked: Array, probability: Array, log_probs: Array, classes: tuple[str, ...]) -> Array:
+def _explanations(scored: Array, probability: Array, log_probs: Array, classes: tuple[str, ...]) -> Array:
     """(N,) words; where the most probable class is another one, it is named, too."""
     names = [classes[i] if i < len(classes) else str(i) for i in range(log_probs.shape[1])]
     likeliest = log_probs.argmax(axis=1)
     greatest = np.exp(log_probs.max(axis=1))
-    words = [f"class {names[a]} with {p:.2f}" for a, p in zip(asked.tolist(), probability.tolist(), strict=True)]
-    for row in np.flatnonzero(likeliest != asked).tolist():
+    words = [f"class {names[a]} with {p:.2f}" for a, p in zip(scored.tolist(), probability.tolist(), strict=True)]
+    for row in np.flatnonzero(likeliest != scored).tolist():
         words[row] += f"; more likely {names[likeliest[row]]} with {greatest[row]:.2f}"
     return objects(words)

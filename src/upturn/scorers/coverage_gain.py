@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.protocols import Scorer, Tools
-from upturn.scorers._contributions import made_features, real_features, spread_out
+from upturn.scorers._contributions import real_features, sample_features, spread_out
 from upturn.statistics.neighbours import Ground, balls, joined
 from upturn.types import Array, Samples, Scores
 
@@ -39,21 +39,21 @@ class CoverageGain(Scorer):
         if len(samples) == 0:
             return Scores("coverage_gain", np.zeros(0))
         real = real_features(tools, self.k + 1, "coverage_gain")
-        made, finite = made_features(samples, tools)
-        credit, covers, alone = shapley(real, made, self.k)
+        features, finite = sample_features(samples, tools)
+        credit, covers, alone = shapley(real, features, self.k)
         words = [f"covers {n} real samples, {lonely} of them alone" if n else "covers no real sample"
                  for n, lonely in zip(covers.tolist(), alone.tolist(), strict=True)]
         return spread_out("coverage_gain", finite, self.scale * credit, words, "its features are not finite")
 
 
-def shapley(real: Array, made: Array, k: int) -> tuple[Array, Array, Array]:
-    """(M,) Shapley values of ``made``, how many of ``real`` each covers, and how many of those no other covers."""
+def shapley(real: Array, samples: Array, k: int) -> tuple[Array, Array, Array]:
+    """(M,) Shapley values of ``samples``, how many of ``real`` each covers, and how many of those no other covers."""
     import torch
 
-    if len(made) == 0:
+    if len(samples) == 0:
         return np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    ground = Ground.of(made)
-    credit = torch.zeros(len(made), dtype=torch.float64, device=ground.rows.device)
+    ground = Ground.of(samples)
+    credit = torch.zeros(len(samples), dtype=torch.float64, device=ground.rows.device)
     covers, alone = torch.zeros_like(credit), torch.zeros_like(credit)
     for _, inside in balls(real, k, ground):
         sharing = inside.sum(dim=1)

@@ -13,7 +13,7 @@ from upturn.scorers._safe_arithmetic import NotArithmetic, Value, value
 from upturn.types import Samples, Scores, objects
 
 _MOST_CHARACTERS = 10_000  # of a completion; a longer one is wrong without being read
-_SHOWN = 40  # characters of a step in an explanation
+_QUOTED = 40  # characters of a step in an explanation
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Reader:
         if answer:
             stated = self.read(answer)
             if isinstance(stated, str) or not stated.states(read.exact):
-                return f"unscored: the prompt is {_short(read.exact)}, its answer says {answer[:_SHOWN]}"
+                return f"unscored: the prompt is {_short(read.exact)}, its answer says {answer[:_QUOTED]}"
         return read.exact
 
     def verdict(self, prompt: str, truth: Fraction | str, content: str) -> tuple[float, str]:
@@ -94,11 +94,11 @@ class _Reader:
             if isinstance(read, str):
                 return 0.0, f"wrong: step {number} has no value: {read}"
             if not read.states(truth):
-                shown = step.strip()[:_SHOWN]
-                return 0.0, f"wrong: step {number}, {shown}, is {_short(read.exact)}, not {_short(truth)}"
+                quoted = step.strip()[:_QUOTED]
+                return 0.0, f"wrong: step {number}, {quoted}, is {_short(read.exact)}, not {_short(truth)}"
             worked_out = read.number
         if not worked_out:
-            return 0.0, f"wrong: it ends in {steps[-1].strip()[:_SHOWN]}, which is not worked out"
+            return 0.0, f"wrong: it ends in {steps[-1].strip()[:_QUOTED]}, which is not worked out"
         return 1.0, "right"
 
 

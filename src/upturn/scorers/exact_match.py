@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from upturn.protocols import Scorer, Tools
-from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
+from upturn.scorers._verdicts import RIGHT, Verdict, quoted, unscored, verified, wrong
 from upturn.types import Prompt, Samples, Scores
 
 Ignorable = Literal["space", "case", "punctuation", "articles"]
@@ -39,26 +39,26 @@ class ExactMatch(Scorer):
 
     def score(self, samples: Samples, tools: Tools | None = None) -> Scores:
         """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are no text."""
-        return verified("exact_match", samples, self._asked, self._verdict)
+        return verified("exact_match", samples, self._answers, self._verdict)
 
-    def _asked(self, prompt: Prompt) -> tuple[str, str]:
+    def _answers(self, prompt: Prompt) -> tuple[str, str]:
         return prompt.fields.get(self.answer, ""), prompt.fields.get(self.aliases or "", "")
 
-    def _verdict(self, asked: tuple[str, str], content: str) -> Verdict:
-        answer, more = asked
+    def _verdict(self, answers: tuple[str, str], content: str) -> Verdict:
+        answer, more = answers
         aliases = _texts(more) if self.aliases else []
         if aliases is None:
-            return unscored(f"the field '{self.aliases}' is not a JSON list of texts: {shown(more)}")
+            return unscored(f"the field '{self.aliases}' is not a JSON list of texts: {quoted(more)}")
         right = {self._plain(text) for text in (answer, *aliases)} - {""}
         if not right:
-            why = f"nothing of {shown(answer)} counts" if answer else f"the prompt has no field '{self.answer}'"
+            why = f"nothing of {quoted(answer)} counts" if answer else f"the prompt has no field '{self.answer}'"
             return unscored(why)
         if len(content) > _MOST_CHARACTERS:
             return wrong(f"longer than {_MOST_CHARACTERS} characters")
         if self._plain(content) in right:
             return RIGHT
         others = f" or {len(right) - 1} more" if len(right) > 1 else ""
-        return wrong(f"it is {shown(content)}, not {shown(answer)}{others}")
+        return wrong(f"it is {quoted(content)}, not {quoted(answer)}{others}")
 
     def _plain(self, text: str) -> str:
         text = unicodedata.normalize("NFC", text)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from upturn.protocols import Scorer, Tools
 from upturn.scorers._quantities import MOST_CHARACTERS, Quantity, last_quantity, quantity
-from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
+from upturn.scorers._verdicts import RIGHT, Verdict, quoted, unscored, verified, wrong
 from upturn.types import Samples, Scores
 
 _ANSWER_IS = re.compile(r"\banswer\s*(?:is|:|=)\s*:?\s*", re.IGNORECASE)
@@ -68,7 +68,7 @@ class FinalAnswer(Scorer):
         if not answer.strip():
             return unscored(f"the prompt has no field '{self.answer}'")
         if truth is None:
-            return unscored(f"the prompt's answer, {shown(answer)}, is no number; 'exact_match' compares texts")
+            return unscored(f"the prompt's answer, {quoted(answer)}, is no number; 'exact_match' compares texts")
         if len(content) > MOST_CHARACTERS:
             return wrong(f"longer than {MOST_CHARACTERS} characters")
         found = self._stated(content)
@@ -100,7 +100,7 @@ class FinalAnswer(Scorer):
     def _why_none(self, content: str) -> str:
         if self.marker in content:
             line = content.split(self.marker, 1)[1].split("\n", 1)[0].strip()
-            why = f"after {self.marker} stands {shown(line)}, which is not one number"
+            why = f"after {self.marker} stands {quoted(line)}, which is not one number"
         else:
             why = f"{self.marker} is not there"
         return f"{why}; nor is there a number by {', '.join(self.fallback)}" if self.fallback else why

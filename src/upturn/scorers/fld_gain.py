@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.errors import UserError
 from upturn.protocols import Scorer, Tools
-from upturn.scorers._contributions import made_features, real_features, spread_out
+from upturn.scorers._contributions import real_features, sample_features, spread_out
 from upturn.seeds import generator, key
 from upturn.statistics.kernel_density import KernelMixture
 from upturn.statistics.scaling import Scale
@@ -36,13 +36,13 @@ class FldGain(Scorer):
         if len(samples) == 0:
             return Scores("fld_gain", np.zeros(0))
         widths, unseen = halves(real_features(tools, _LEAST, "fld_gain"))
-        made, finite = made_features(samples, tools)
+        features, finite = sample_features(samples, tools)
         scaled = Scale.of(unseen)
         if not scaled.kept.any():
             raise UserError("all training features are alike", where="scorer 'fld_gain'", fix="Look at 'features:'.")
-        if len(made) < 2:
+        if len(features) < 2:
             return spread_out("fld_gain", np.zeros_like(finite), np.zeros(0), [], "nothing is left without it")
-        mixture = KernelMixture.fitted(scaled(made), scaled(widths))
+        mixture = KernelMixture.fitted(scaled(features), scaled(widths))
         rises = 100 / int(scaled.kept.sum()) * losses(mixture, scaled(unseen))
         words = [f"without it FLD is {rise:+.3g}" for rise in rises.tolist()]
         return spread_out("fld_gain", finite, self.scale * rises, words, "its features are not finite")

@@ -12,7 +12,7 @@ from upturn.protocols import Scorer, Tools
 from upturn.scorers._fences import last_fenced
 from upturn.scorers._patterns import BadPattern, TookTooLong
 from upturn.scorers._schemas import BadSchema, first_fault, validator
-from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
+from upturn.scorers._verdicts import RIGHT, Verdict, quoted, unscored, verified, wrong
 from upturn.types import Samples, Scores
 
 _MOST_CHARACTERS = 1_000_000  # of a completion; a longer one is wrong without being read
@@ -117,5 +117,5 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"no strict JSON: the name {shown(twice)} stands twice in one object")
+        raise ValueError(f"no strict JSON: the name {quoted(twice)} stands twice in one object")
     return found

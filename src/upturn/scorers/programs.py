@@ -16,11 +16,11 @@ from upturn.sandbox.bubblewrap import Limits, Sandbox, opened
 from upturn.sandbox.output import Ended
 from upturn.scorers._fences import last_fenced
 from upturn.scorers._program_tests import NoTests, Tests, read_tests, same_output
-from upturn.scorers._verdicts import Verdict, check_text, shown, unscored
+from upturn.scorers._verdicts import Verdict, check_text, quoted, unscored
 from upturn.types import Samples, Scores, objects
 
 _MOST_CHARACTERS = 200_000  # of a program; a longer one is wrong without being run
-_SHOWN = 150  # of an error
+_QUOTED = 150  # of an error
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Programs(Scorer):
             ended = sandbox.run(program, self._limits(), stdin=case.stdin)
             fault = _broken(ended)
             if fault is None and not same_output(ended.stdout, case.stdout):
-                fault = f"it printed {shown(ended.stdout)}, not {shown(case.stdout)}"
+                fault = f"it printed {quoted(ended.stdout)}, not {quoted(case.stdout)}"
             if fault is None:
                 passed += 1
             elif first is None:
@@ -152,7 +152,7 @@ class Programs(Scorer):
         for number, (step, _) in enumerate(tests.steps):
             if not _went_well(ended.errors, number):
                 why = ended.errors.get(number) or _broken(ended) or "it ended before"
-                return passed, f"{shown(step)}: {why}"
+                return passed, f"{quoted(step)}: {why}"
         return passed, None
 
 
@@ -168,4 +168,4 @@ def _broken(ended: Ended) -> str | None:
         return None
     if ended.code == 128 + signal.SIGKILL:  # what the limit of CPU time sends; a kernel out of memory sends it, too
         return "it was killed: CPU time, or memory"
-    return ended.last_error[:_SHOWN] or f"it ended with code {ended.code}"
+    return ended.last_error[:_QUOTED] or f"it ended with code {ended.code}"

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from upturn.protocols import Scorer, Tools
 from upturn.scorers import _patterns
-from upturn.scorers._verdicts import RIGHT, Verdict, shown, unscored, verified, wrong
+from upturn.scorers._verdicts import RIGHT, Verdict, quoted, unscored, verified, wrong
 from upturn.types import Samples, Scores
 
 
@@ -52,7 +52,7 @@ class RegexMatch(Scorer):
                 matches = _patterns.found(pattern, content.strip(), self.extent == "whole", self.seconds)
             except (_patterns.BadPattern, _patterns.TookTooLong) as error:
                 return unscored(str(error))
-            return RIGHT if matches else wrong(f"{shown(content)} does not match {shown(pattern)}")
+            return RIGHT if matches else wrong(f"{quoted(content)} does not match {quoted(pattern)}")
 
         if self.pattern is not None:
             given = self.pattern
