@@ -9,6 +9,7 @@ from upturn.config import components
 
 TITLES = {  # where a kind's name and an s do not make the title
     "mixing_policy": "Mixing policies",
+    "schedule": "Learning-rate schedules",
     "experiment": "Experiments of the lab",
 }
 

@@ -47,5 +47,7 @@ def documented(found: Any) -> bool:
     """Whether it has a docstring of its own. Type aliases and plain values cannot have one."""
     if not (inspect.ismodule(found) or inspect.isclass(found) or is_method(found)):
         return True
-    text = inspect.getdoc(found) if not inspect.isclass(found) else found.__dict__.get("__doc__")
-    return bool(text) and not str(text).startswith(f"{getattr(found, '__name__', '')}(")
+    if not inspect.isclass(found):
+        return bool(inspect.getdoc(found))
+    text = found.__dict__.get("__doc__") or ""
+    return bool(text) and not text.startswith(f"{found.__name__}(")  # what dataclasses write where there is none

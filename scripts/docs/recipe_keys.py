@@ -120,8 +120,8 @@ def words(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         inner, *extra = args
-        validators = {getattr(getattr(item, "func", None), "__name__", "") for item in extra}
-        if "named" in validators and inner == dict[str, Any]:
+        validators = {getattr(getattr(item, "func", None), "__qualname__", "") for item in extra}
+        if any(name == "named" or name.startswith("plug_in.") for name in validators) and not nested(inner):
             return COMPONENT
         text = words(inner)
         return ", ".join([text, *filter(None, map(limit, extra))])

@@ -62,6 +62,7 @@ class Source(Component):
     """Whether its samples are groups with ranks, which an objective of preferences can learn from."""
 
     def load(self) -> Splits:
+        """Reads the data and splits it by content. Raises UserError naming what was found and what was expected."""
         raise NotImplementedError
 
 
@@ -138,7 +139,9 @@ class Sampler(Protocol):
     """Anything that answers prompts; an HTTP teacher is only this."""
 
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> Kind:
+        """The kind of content: "text", "image" or "points"."""
+        ...
 
     Sampling: ClassVar[type[SamplingSettings]]  # the dataclass of its settings
 
@@ -194,6 +197,7 @@ class Trainable(Component):
         raise NotImplementedError
 
     def encode(self, samples: Samples) -> Batch:
+        """The tensors of the samples that ``forward`` reads: tokens, latents, captions."""
         raise NotImplementedError
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
@@ -204,12 +208,15 @@ class Trainable(Component):
         raise NotImplementedError
 
     def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
+        """Log-probs (N, T) in nats with their mask, and whatever else the objective needs."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
+        """Writes the weights as safetensors, and what is needed to read them, into the folder."""
         raise NotImplementedError
 
     def load(self, folder: Path) -> None:
+        """Reads what ``save`` wrote. Raises UserError where it cannot be read."""
         raise NotImplementedError
 
     def flops(self, batch: Batch) -> float:
@@ -235,6 +242,7 @@ class Policy(Trainable):
         raise NotImplementedError
 
     def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Rollout:
+        """Samples with all that is needed to replay them: actions, behaviour log-probs (N, T), mask."""
         raise NotImplementedError
 
     def replay(self, rollout: Rollout) -> Batch:
@@ -263,7 +271,9 @@ class Pretrained(Protocol):
 class ClosedForm(Protocol):
     """Capability of a model: its weighted maximum likelihood needs no gradient steps."""
 
-    def fit(self, samples: Samples, weights: Array) -> None: ...
+    def fit(self, samples: Samples, weights: Array) -> None:
+        """Sets the weights to the maximum of the weighted likelihood; ``weights`` (N,) are relative."""
+        ...
 
 
 @runtime_checkable
@@ -342,6 +352,7 @@ class Adapter(Component):
         return ""
 
     def attach(self, model: Trainable, total_steps: int, key: int) -> None:
+        """Sets which weights require gradients, and adds layers where the adapter has some."""
         raise NotImplementedError
 
     def reference(self, model: Trainable) -> Trainable:
@@ -349,6 +360,7 @@ class Adapter(Component):
         raise NotImplementedError
 
     def parameters(self, model: Trainable) -> Iterable[torch.nn.Parameter]:
+        """The weights that the optimizer trains."""
         raise NotImplementedError
 
     def regulariser(self, model: Trainable) -> torch.Tensor | None:
@@ -359,6 +371,7 @@ class Adapter(Component):
         """Called after each optimizer step."""
 
     def merge(self, model: Trainable) -> None:
+        """Adds the adapter's layers to the weights of the model, for export."""
         raise NotImplementedError
 
 
@@ -366,6 +379,7 @@ class Features(Component):
     """Base class of encoders: samples to vectors (N, D) float32, for metrics, deduplication and search."""
 
     def embed(self, samples: Samples, tools: Tools) -> Array:
+        """Vectors (N, D) float32."""
         raise NotImplementedError
 
 
@@ -378,9 +392,14 @@ class Tools(Protocol):
         ...
 
     @property
-    def held_out(self) -> Samples: ...
+    def held_out(self) -> Samples:
+        """The held-out part of the real data."""
+        ...
+
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        ...
 
     def model(self, name: str) -> Trainable:
         """A model that the recipe's ``models:`` names; ``policy`` is the one in this stage."""
@@ -414,6 +433,7 @@ class Scorer(Component):
         return (-math.inf, math.inf)
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
+        """(N,) float64, NaN where a sample is unscored."""
         raise NotImplementedError
 
 
@@ -510,16 +530,25 @@ class Evidence(Protocol):
     """What a metric may look at; ``samples`` are drawn for fixed prompts and noise, the same in every round."""
 
     @property
-    def samples(self) -> Samples: ...
+    def samples(self) -> Samples:
+        """The samples of the evaluation."""
+        ...
+
     @property
     def rewards(self) -> Array:
         """(N,) by the round's scorers, NaN where unscored."""
         ...
 
     @property
-    def tools(self) -> Tools: ...
+    def tools(self) -> Tools:
+        """The tools of the run."""
+        ...
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """The seed of the run."""
+        ...
+
     @property
     def settings(self) -> Any:
         """How the samples were drawn."""
@@ -557,6 +586,7 @@ class Metric(Component):
         return cls.title, cls.meaning, cls.better
 
     def measure(self, evidence: Evidence) -> Measurement:
+        """The value with its 95% interval; NaN with a note where it is undefined."""
         raise NotImplementedError
 
 

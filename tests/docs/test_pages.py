@@ -109,3 +109,8 @@ def test_drawings_have_a_box_for_every_package(generators) -> None:
     svg = architecture.drawings()["layers.svg"]
     packages = {path.name for path in (ROOT / "src" / "upturn").iterdir() if (path / "__init__.py").is_file()}
     assert packages and all(f">{name}</text>" in svg for name in packages)
+
+def test_the_public_api_has_docstrings(generators) -> None:
+    import public_api
+
+    assert public_api.undocumented() == []

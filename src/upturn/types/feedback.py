@@ -22,6 +22,7 @@ class Scores:
 
     @property
     def unscored(self) -> Array:
+        """(N,) bool: where there is no score."""
         return np.isnan(self.values)
 
 

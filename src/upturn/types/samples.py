@@ -131,6 +131,7 @@ class Samples:
         )
 
     def with_fields(self, **columns: Array) -> Samples:
+        """The same samples with further fields, (N,) each."""
         return replace(self, fields={**self.fields, **columns})
 
 

@@ -32,6 +32,7 @@ class Ragged:
 
     @property
     def lengths(self) -> Tensor:
+        """The length of each row."""
         return self.offsets[1:] - self.offsets[:-1]
 
     def pad(self, rows: Tensor, fill: int | float = 0) -> Tensor:
@@ -135,6 +136,7 @@ class Batch:
 
     @property
     def rows(self) -> int:
+        """Rows in all: examples times candidates."""
         return len(next(iter(self.columns.values())))
 
     def __getitem__(self, name: str) -> Tensor:
@@ -179,13 +181,16 @@ class Batch:
         return Batch(columns, self.candidates, {name: g[examples] for name, g in self.given.items()})
 
     def to(self, device: Any) -> Batch:
+        """The same batch with its tensors on a device."""
         moved = {name: c.to(device) for name, c in self.columns.items() if not isinstance(c, Ragged | Stacks)}
         return Batch(moved, self.candidates, {name: g.to(device) for name, g in self.given.items()})
 
     def with_given(self, **given: Tensor) -> Batch:
+        """The same batch with further entries in ``given``."""
         return replace(self, given={**self.given, **given})
 
     def with_columns(self, **columns: Column) -> Batch:
+        """The same batch with further columns."""
         return replace(self, columns={**self.columns, **columns})
 
 
