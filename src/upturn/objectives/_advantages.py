@@ -15,7 +15,7 @@ _VARIANCE_FLOOR = 1e-8
 def leave_one_out(rewards: Tensor, counts: Tensor) -> Tensor:
     """(E, K) each reward less the mean of the *others* that count (Kool et al. 2019; Ahmadian et al. 2024).
 
-    0 where a candidate does not count or stands alone.
+    0 where a candidate does not count or is the only one.
     """
     kept = torch.where(counts, rewards, 0.0)
     others = (counts.sum(dim=1, keepdim=True) - 1).clamp(min=1).to(kept.dtype)

@@ -1,4 +1,4 @@
-"""What a batch of groups says of its candidates' rewards: who counts, and what is counted as silent.
+"""Rewards of the candidates of a batch of groups: which count, and how many are left out.
 
 Shapes: E groups of K candidates. A reward that is NaN, or a candidate that is not present, says nothing and weighs
 nothing; the shares are of the whole batch that ``prepare`` sees, so that a micro-batch can report them.

@@ -96,7 +96,7 @@ def pairs_only(name: str, batch: Batch) -> Batch:
 class Pairwise(Objective, ABC):
     """A loss of the margin between the implicit rewards of chosen and rejected.
 
-    ``given["ranks"]`` (E, 2): 1 is best; a tie, or a pair of which nothing is said, weighs nothing and is counted in
+    ``given["ranks"]`` (E, 2): 1 is best; a tie, or a pair without a preference, has weight 0 and is counted in
     the metric "said_nothing". ``given["weights"]`` and ``given["strength"]`` (E,) multiply.
     """
 

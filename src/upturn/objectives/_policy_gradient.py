@@ -1,7 +1,7 @@
 """What the policy-gradient objectives share: ratios, clipping, estimators of KL, and what they report.
 
 Shapes: N rows of T actions (tokens, or denoising steps), ``mask`` (N, T). All log-probs are in nats. The *previous*
-policy is the trainer's own forward pass when the rollout was drawn ("before_log_probs"), not what the sampler said
+policy is the trainer's own forward pass when the rollout was drawn ("before_log_probs"), not what the sampler reported
 ("behaviour"): the two differ by kernels and precision, and that difference is reported as ``drift``.
 """
 
@@ -16,7 +16,7 @@ _FARTHEST = 20.0  # nats
 
 
 def log_ratio(log_probs: Tensor, other: Tensor, mask: Tensor) -> Tensor:
-    """(N, T) log-probs less others, 0 where there is no action (whatever stands there, infinities too)."""
+    """(N, T) log-probs less others, 0 where there is no action (whatever the value, infinities too)."""
     acts = mask > 0
     return torch.where(acts, torch.where(acts, log_probs, 0.0) - torch.where(acts, other, 0.0), 0.0)
 

@@ -1,4 +1,4 @@
-"""What ranks (E, K) say of a group: its likelihood under Plackett–Luce, who was said to be better than whom, means."""
+"""Ranks (E, K) of a group: likelihood under Plackett–Luce, pairwise preferences, means."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def groups_only(name: str, batch: Batch) -> Batch:
 
 
 def picks(ranks: Tensor, there: Tensor) -> Tensor:
-    """(E,) bool: only rank 1 stands, and of others nothing is said: one of all that are present was picked."""
-    said = torch.where(there, ranks, 0)
-    return (said.amax(dim=1) == 1) & (there & (said == 0)).any(dim=1)
+    """(E,) bool: only rank 1 is given, the others have none: one of all present candidates was picked."""
+    ranked = torch.where(there, ranks, 0)
+    return (ranked.amax(dim=1) == 1) & (there & (ranked == 0)).any(dim=1)
 
 
 def log_likelihood(rewards: Tensor, ranks: Tensor, there: Tensor) -> Tensor:
@@ -46,11 +46,11 @@ def log_likelihood(rewards: Tensor, ranks: Tensor, there: Tensor) -> Tensor:
 
 
 def better(ranks: Tensor, there: Tensor) -> Tensor:
-    """(E, K, K) bool: candidate i was said to be better than j; of a pick, the picked than all others."""
+    """(E, K, K) bool: candidate i is preferred to j; of a pick, the picked one to all others."""
     placed = torch.where(there, ranks, 0)
     placed = torch.where(picks(ranks, there)[:, None] & there & (placed == 0), 2, placed)
-    said = placed > 0
-    return (placed[:, :, None] < placed[:, None, :]) & said[:, :, None] & said[:, None, :]
+    ranked = placed > 0
+    return (placed[:, :, None] < placed[:, None, :]) & ranked[:, :, None] & ranked[:, None, :]
 
 
 @torch.no_grad()

@@ -96,7 +96,7 @@ class RewardPairs(Anchored, ABC):
 
     @abstractmethod
     def log_probs(self, chosen: Tensor, rejected: Tensor, tie: Tensor, strength: Tensor) -> Tensor:
-        """(E,) of what was said, ``tie`` (E,) bool, ``strength`` (E,) 1 where unsaid."""
+        """(E,) log-probability of the outcome; ``tie`` (E,) bool, ``strength`` (E,) 1 where none is given."""
 
     def prepare(self, batch: Batch) -> Batch:
         if batch.candidates != 2:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def exponential(rewards: Tensor, counts: Tensor, beta: float) -> Tensor:
-    """(E, K) e^{r / beta}, made to sum to 1 over the group; 0 for a group in which nothing counts."""
+    """(E, K) e^{r / beta}, scaled to sum to 1 over the group; 0 for a group in which nothing counts."""
     raised = torch.where(counts, rewards / beta, -torch.inf)
     highest = torch.where(counts.any(dim=1, keepdim=True), raised.amax(dim=1, keepdim=True), 0.0)
     weights = (raised - highest).exp()
@@ -20,7 +20,7 @@ def threshold(rewards: Tensor, counts: Tensor, above: float) -> Tensor:
 
 
 def rank(rewards: Tensor, counts: Tensor, best: float) -> Tensor:
-    """(E, K) by place alone: log(m + 1/2) - log place for the m best, 0 below, made to sum to 1 over the group.
+    """(E, K) by place alone: log(m + 1/2) - log place for the m best, 0 below, scaled to sum to 1 over the group.
 
     m is the share ``best`` of those that count, 1 at least. Equal rewards share the weights of the places they fill.
     """

@@ -17,7 +17,7 @@ class BradleyTerry(RewardPairs):
 
     The margin is that of Touvron et al. 2023 (Llama 2), equation 2: ``given["strength"]`` (E,) says how much better the
     chosen is, ``margin`` how many nats that asks for. Their "small" margins are margin 1 with strengths 1, 2/3, 1/3 and
-    0, their "large" ones margin 3 (table 27). Strength weighs nothing here; ties, and pairs of which nothing is said,
+    0, their "large" ones margin 3 (table 27). Strength has no effect here; ties, and pairs without a preference,
     weigh nothing and are counted as "said_nothing".
     """
 

@@ -25,7 +25,7 @@ class Contrastive(Objective):
     et al. 2022, UniCL, equation 3): they are no errors. Empty captions take no part, and are counted ("silent").
     log(batch_size) is what chance gives, so losses compare at one batch size alone.
 
-    All pairs count, yet micro-batches and processes change nothing: vectors of the whole batch are made beforehand
+    All pairs count, yet micro-batches and processes change nothing: vectors of the whole batch are precomputed
     without gradient, the loss's derivative in each is taken from them, and a micro-batch adds its own rows' part of the
     chain rule (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup", section 3).
     A pass without gradient more a step is the price. The model must be without dropout.

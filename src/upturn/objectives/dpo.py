@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al. 2023, eq. 7), for text and diffusion alike."""
+"""Direct preference optimisation (Rafailov et al. 2023, eq. 7), for text and diffusion."""
 
 from __future__ import annotations
 

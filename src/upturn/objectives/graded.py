@@ -17,7 +17,7 @@ from upturn.types import Batch
 class Graded(RewardPairs):
     """A reward head on graded pairs: cross-entropy to the soft label p = 1/2 + strength (sure - 1/2).
 
-    ``given["strength"]`` (E,) in [0, 1] is how much better the chosen is: 0 says that both are alike, 1 that the chosen
+    ``given["strength"]`` (E,) in [0, 1] is how much better the chosen is: 0: both are equal, 1: the chosen
     wins with probability ``sure``. The best gap is log(p / (1 - p)), finite for p < 1, where plain Bradley–Terry drives
     on for ever. A tie is p = 1/2 (as rating labels become in Bai et al. 2022, section 3.3: shares of raters).
     """

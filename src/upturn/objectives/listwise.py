@@ -14,13 +14,13 @@ from upturn.types import Batch, Loss, Outputs
 
 @dataclass(frozen=True)
 class Listwise(Objective):
-    """-log P(what was said of K candidates) under Plackett–Luce with rewards beta (log pi - log ref).
+    """-log P(the ranks of K candidates) under Plackett–Luce with rewards beta (log pi - log ref).
 
     ``given["ranks"]`` (E, K) say which case it is, group by group:
 
     - several ranks (1, 2, 3, 4): a ranking, full or partial (Zhu et al. 2023, section 4); candidates with 0 are left
       out; equal ranks say that the order between them is unknown, so (1, 2, 2, 2) is the best against the rest;
-    - only 1, and others of which nothing is said (1, 0, 0, 0): a pick, one of all that are present, softmax over
+    - only 1, the others without a rank (1, 0, 0, 0): a pick, one of all that are present, softmax over
       them (Ferbach et al. 2024, eq. 1, fitted instead of sampled); several 1: the pick is among them;
     - all equal, or nothing: it weighs nothing and is counted as "said_nothing".
 

@@ -23,7 +23,7 @@ class Orpo(Pairwise):
     """
 
     beta: float = 0.1  # lambda of Hong et al. 2024; TRL's
-    likelihood: float = 1.0  # the paper's L_SFT stands without a factor
+    likelihood: float = 1.0  # the paper's L_SFT has no factor
 
     def rewards(self, out: Outputs) -> Tensor:
         """(N,) log odds."""

@@ -15,7 +15,7 @@ from upturn.types import Batch, Loss, Outputs
 
 @dataclass(frozen=True, kw_only=True)
 class PlackettLuce(Anchored):
-    """A reward head on groups of K: -log P(the order that was said) under Plackett–Luce (Zhu et al. 2023, section 4).
+    """A reward head on groups of K: -log P(the given order) under Plackett–Luce (Zhu et al. 2023, section 4).
 
     ``given["ranks"]`` (E, K), 1 is best: a ranking, full or partial (0 is left out; equal ranks say that the order
     between them is unknown, and the likelihood sums over it); or a pick, where only 1 and 0 stand: one of all that are

@@ -25,12 +25,12 @@ class RewardWeighted(Objective):
                  2019, where the group's normaliser stands for the baseline and for the cap on weights). Biased by
                  O(1/K): its expectation is exactly one curation by softmax(r / beta) among K (Ferbach et al. 2024).
                  Every prompt weighs the same. Turn after turn from fresh samples, p_t = p_0 e^{t r / beta}.
-                 ``beta``, in units of reward, is 1 unless said.
+                 ``beta``, in units of reward, is 1 by default.
     threshold    w_k = 1 where r_k > ``threshold`` (ReST, Gulcehre et al. 2023; ReST-EM, Singh et al. 2023: right or
                  wrong, threshold 0.5). A prompt weighs by how many pass.
     rank         by place in the group alone, whatever the scale of rewards: log(m + 1/2) - log place for the m best
                  (Hansen 2016, "The CMA evolution strategy", eq. 49), m the share ``best`` of the group, 1/2 unless
-                 said (ibid.); a small share keeps the best alone (RAFT, Dong et al. 2023). Ties share.
+                 said (ibid.); a small share keeps only the best (RAFT, Dong et al. 2023). Ties share.
 
     ``given["rewards"]`` (E, K): NaN weighs nothing; nor does a candidate alone, save under a threshold.
     """

@@ -1,4 +1,4 @@
-"""REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024), for tokens and denoising steps alike."""
+"""REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024), for tokens and denoising steps."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Simpo(Pairwise):
     """SimPO on pairs: -log sigmoid(beta [log pi(chosen) / |chosen| - log pi(rejected) / |rejected|] - gamma).
 
     Meng et al. 2024, equation 6; lengths in tokens. Exact log-probs only: a surrogate is a log-prob up to terms that
-    only a reference takes away. ``gamma`` is the margin asked for, in the reward's own unit (gamma / beta in some
+    only a reference takes away. ``gamma`` is the target margin, in the reward's own unit (gamma / beta in some
     tools). ``label_smoothing`` as in the authors' code: on the margin less gamma.
     """
 

@@ -16,11 +16,11 @@ class VagueRaters(RewardPairs):
 
     P(chosen) = (sigmoid(gap - threshold) + sigmoid(gap + threshold)) / 2: Rao and Kupper's tie (1967), shared equally,
     where the rater was not let say it. Bradley–Terry would take the coins for small gaps; this lets the gap grow to
-    what agreement on clear cases asks for. Ties, and pairs of which nothing is said, weigh nothing and are counted.
+    what agreement on clear cases asks for. Ties and pairs without a preference have weight 0 and are counted.
     ``given["strength"]`` multiplies the weight.
     """
 
-    threshold: float = 0.69  # log 2: equals look alike in a third of the cases
+    threshold: float = 0.69  # log 2: equal candidates are judged equal in a third of the cases
 
     def __post_init__(self) -> None:
         super().__post_init__()

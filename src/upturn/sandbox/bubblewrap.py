@@ -55,7 +55,7 @@ class Sandbox:
 
     as_root       root makes the namespaces, and the program runs as a user whom no one else is. Root counts no
                   processes, so the other way, a namespace of users, would not limit them
-    seals_userns  no namespace of users can be made inside that one
+    seals_userns  no user namespace can be created inside that one
     """
 
     bwrap: str
@@ -191,10 +191,10 @@ def _interpreter(python: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         command: tuple[str, ...] = (os.path.realpath(sys.executable), "-s", "-S")
         folders = [sys.base_prefix]
     else:
-        asked = "import json, sys; print(json.dumps([sys.executable, sys.prefix, sys.base_prefix]))"
+        script = "import json, sys; print(json.dumps([sys.executable, sys.prefix, sys.base_prefix]))"
         try:
-            said = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True, timeout=60).stdout
-            executable, *folders = json.loads(said)
+            ended = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+            executable, *folders = json.loads(ended.stdout)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise UserError(
                 f"'{python}' is no Python interpreter that runs: {error}", where=f"{_WHERE}, python",

@@ -76,8 +76,8 @@ def judge(program: str, steps: list[tuple[str, bool]], fd: int, secret: str) -> 
 
 
 def report(fd: int, secret: str, number: int, error: BaseException | None) -> None:
-    said = "" if error is None else words(error)
-    os.write(fd, f"{secret} {number} {' '.join(said.split())}\n".encode("utf-8", "replace"))
+    message = "" if error is None else words(error)
+    os.write(fd, f"{secret} {number} {' '.join(message.split())}\n".encode("utf-8", "replace"))
 
 
 def words(error: BaseException) -> str:

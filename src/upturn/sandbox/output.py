@@ -109,9 +109,9 @@ def _end(process: subprocess.Popen[bytes], info: int) -> None:
     process.wait()
 
 
-def _errors(told: bytes, secret: str) -> dict[int, str | None]:
+def _errors(report: bytes, secret: str) -> dict[int, str | None]:
     found: dict[int, str | None] = {}
-    for line in told.decode("utf-8", "replace").split("\n"):
+    for line in report.decode("utf-8", "replace").split("\n"):
         words = line.split(" ", 2)
         if len(words) == 3 and words[0] == secret and _NUMBER.fullmatch(words[1]):
             found[int(words[1])] = _printable(words[2]) or None
