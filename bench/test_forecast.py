@@ -6,7 +6,7 @@ Stated before any of them was run, and not moved since:
   geometric mean of the standard deviations, of categories the effective number 1/Σp².
 - "stable" from 0.9 to 1/0.9, "collapses" below 0.5 or above 2, "drifts" between: ``theory.kind_of``.
 - 20 recipes of each class: recipes are drawn one after another, and each is taken until its class is full.
-- The verdict is ``plan.outlook.foresee``, as ``upturn plan`` prints it: from the recipe and its real data alone.
+- The verdict is ``upturn.plan.disk_and_theory.forecast``, as ``upturn plan`` prints it: from the recipe and its real data alone.
 
 ``TUNING`` seeds were looked at while the theory was written; ``FRESH`` ones were first run by this test.
 """
@@ -22,7 +22,7 @@ import numpy as np
 from common import say
 from drawn import draw, opened, outcome
 
-from upturn.plan.disk_and_theory import foresee
+from upturn.plan.disk_and_theory import forecast
 from upturn.theory import kind_of
 
 TUNING, FRESH = 0, 1_000_000  # the first seeds
@@ -45,7 +45,7 @@ class Case:
 def cases(first: int) -> Iterator[Case]:
     for seed in count(first):
         found = opened(draw(seed))
-        verdict = foresee(found.parts, found.splits, found.parts.model("policy"))
+        verdict = forecast(found.parts, found.splits, found.parts.model("policy"))
         assert verdict is not None
         left = outcome(found)
         yield Case(seed, verdict.kind, verdict.kept, kind_of(left), left)

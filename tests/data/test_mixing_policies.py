@@ -16,7 +16,7 @@ from upturn.data.base_mixing_policy import BaseMixingPolicy
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.loop import run
-from upturn.plan.disk_and_theory import foresee
+from upturn.plan.disk_and_theory import forecast
 from upturn.protocols import MixingPolicy
 from upturn.store import parquet_tables
 from upturn.types import REAL, SYNTHETIC, Array, MixingCase, Prompt, real_samples
@@ -101,7 +101,7 @@ def test_a_policy_of_ones_own_is_used_by_its_name_in_a_recipe(tmp_path: Path) ->
     assert recipe.parse(recipe.to_yaml(given), "again") == given
     parts = assemble(given)
     assert parts.mixing == LastTwo(span=2)
-    assert foresee(parts, parts.source.load(), parts.model("policy")) is None  # the theory has no such case
+    assert forecast(parts, parts.source.load(), parts.model("policy")) is None  # the theory has no such case
     done = run(given, tmp_path / "own")
     found = parquet_tables.read_mixture(done, done.unit("rounds/003") / "mixture.parquet").samples
     kept = [set(parquet_tables.read_samples(done.unit(f"rounds/{n:03d}") / "samples.parquet").ids) for n in (1, 2, 3)]

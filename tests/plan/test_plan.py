@@ -69,9 +69,9 @@ EPOCHS = POINTS.replace("steps: 40, batch_size: 64, ema: 0.9", "epochs: 3, batch
 )
 def test_a_run_does_what_was_planned(text: str, tmp_path: Path) -> None:
     recipe = small(text)
-    foreseen = plan.plan(recipe)
+    planned = plan.plan(recipe)
     run = loop.run(recipe, tmp_path)
-    for row in foreseen.rows:
+    for row in planned.rows:
         record = run.done(row.unit, row.step)
         assert record is not None, f"{row.unit} {row.step} is planned, and was not done"
         if row.step == "train":
@@ -81,11 +81,11 @@ def test_a_run_does_what_was_planned(text: str, tmp_path: Path) -> None:
             assert row.samples == record.counts["samples"]
         if row.step == "evaluate":
             assert row.samples == len(parquet_tables.read_samples(run.unit(row.unit) / "evaluation.parquet"))
-    timed = {(row.unit, row.step) for row in foreseen.rows}
+    timed = {(row.unit, row.step) for row in planned.rows}
     instant = {"mix", "curate", "gate", "base"}  # part of the loop's own few per cent
     assert {(r.unit, r.step) for r in run.records() if r.step not in instant} == timed
     real = [run.done(f"rounds/{n:03d}", "train" if "online" in text else "mix") for n in range(1, _count(recipe) + 1)]
-    assert foreseen.real_fractions == pytest.approx([1.0, *[r.info["real_fraction"] for r in real if r]])
+    assert planned.real_fractions == pytest.approx([1.0, *[r.info["real_fraction"] for r in real if r]])
 
 
 def _rows(folder: Path, online: bool) -> int:

@@ -27,7 +27,7 @@ DPO = "rounds.train.0"
 
 
 @contextmanager
-def foreseen(found: list[Passes]) -> Iterator[None]:
+def predicted(found: list[Passes]) -> Iterator[None]:
     """What the plan works out for each training, in the order of the run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("of_a_fixed_set", "of_draws"):
@@ -92,7 +92,7 @@ def test_passes_are_those_of_the_run(
     settings = [*settings, "evaluate.prompts=4", "grid.prompts=1", "stages.0.epochs=1"]
     recipe = small(text if text is FIXED else TEXT + text, *settings)
     planned: list[Passes] = []
-    with foreseen(planned):
+    with predicted(planned):
         plan.plan(recipe)
     made: list[list[int]] = []
     with counted(made):

@@ -73,7 +73,7 @@ def test_what_a_plan_counts_is_what_a_run_then_does(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = asked(data)
-    foreseen = {(row.unit, row.step): row for row in plan.plan(recipe).rows}
+    planned = {(row.unit, row.step): row for row in plan.plan(recipe).rows}
     looked: list[int] = []
     moments = Latents.moments
     monkeypatch.setattr(Latents, "moments", lambda self, pixels, *a, **k: (
@@ -81,12 +81,12 @@ def test_what_a_plan_counts_is_what_a_run_then_does(
     run = loop.run(recipe, tmp_path)
     record = run.done("data", "filter")
     assert record is not None and record.counts["kept"] == 17  # ceil(0.7 * 24)
-    assert foreseen["data", "filter"].samples == record.counts["kept"] + record.counts["dropped"]
+    assert planned["data", "filter"].samples == record.counts["kept"] + record.counts["dropped"]
     for unit in ("rounds/000/tune", "rounds/001"):
         rows = len(parquet_tables.read_mixture(run, run.folder / unit / "mixture.parquet").samples)
-        assert foreseen[unit, "train"].samples == rows
-        assert foreseen[unit, "encode"].samples == rows + 8  # and the held-out part, for its loss
-    assert sum(looked) == sum(row.samples for (_, step), row in foreseen.items() if step == "encode")
+        assert planned[unit, "train"].samples == rows
+        assert planned[unit, "encode"].samples == rows + 8  # and the held-out part, for its loss
+    assert sum(looked) == sum(row.samples for (_, step), row in planned.items() if step == "encode")
 
 
 def test_a_caption_that_a_run_would_refuse_is_refused(data: Path) -> None:

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from upturn.statistics import memo as memory
 from upturn.statistics import neighbour_balls
 from upturn.statistics import neighbours as module
-from upturn.statistics.neighbour_balls import round_made, round_real
+from upturn.statistics.neighbour_balls import balls_around_real, balls_around_synthetic
 from upturn.statistics.neighbours import Ground, nearest, neighbours, radii
 
 
@@ -104,14 +104,14 @@ def test_balls_are_met_as_by_brute_force(k, monkeypatch):
     np.fill_diagonal(own, math.inf)
     np.fill_diagonal(theirs, math.inf)
     inside = across <= np.sort(own, axis=1)[:, [k - 1]]
-    holds, covered, pairs = round_real(real, made, k)
+    holds, covered, pairs = balls_around_real(real, made, k)
     assert holds.tolist() == inside.sum(axis=0).tolist()
     assert covered.tolist() == inside.any(axis=1).tolist()
     listed = set(zip(pairs.real.tolist(), pairs.made.tolist(), strict=True))
     assert listed <= set(zip(*map(np.ndarray.tolist, np.nonzero(inside)), strict=True))
     np.testing.assert_allclose(pairs.squared, across[pairs.real, pairs.made], rtol=1e-12)
     ranked = np.sort(theirs, axis=0)
-    reached, pairs = round_made(real, made, k)
+    reached, pairs = balls_around_synthetic(real, made, k)
     assert reached.tolist() == (across <= ranked[k - 1]).any(axis=1).tolist()
     wide = across <= ranked[neighbour_balls.reach(k, len(made)) - 1]
     count = np.minimum(wide.sum(axis=1), neighbour_balls._LISTED)
@@ -124,7 +124,7 @@ def test_a_collapsed_model_makes_no_list_of_all_pairs():
     real, made = draw(2000, 2, 1), draw(3000, 2, 2) * np.float32(1e-3)
     radius = radii(real, 1500)
     inside = true(real, made) <= radius[:, None]
-    holds, _, pairs = round_real(real, made, 1500)
+    holds, _, pairs = balls_around_real(real, made, 1500)
     assert holds.tolist() == inside.sum(axis=0).tolist()
     assert len(pairs.real) <= 2000 * neighbour_balls._LISTED
 

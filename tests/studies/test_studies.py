@@ -264,7 +264,7 @@ def test_all_recipes_are_checked_before_anything_is_spent(tmp_path: Path) -> Non
 
 def test_a_plan_adds_up_and_counts_lent_judges_once(tmp_path: Path) -> None:
     asked = study_definition.load(write(tmp_path, DIGITS))
-    found = cost.foresee(asked)
+    found = cost.estimate(asked)
     assert [row["variant"] for row in found["variants"]] == ["few", "more", "bare"]
     for key in ("seconds", "usd", "disk_bytes"):
         assert found["total"][key] == pytest.approx(sum(row[key] for row in found["variants"]))

@@ -539,8 +539,8 @@ def test_the_best_number_of_made_samples_is_where_the_error_is_least() -> None:
     """Against trying every number; and none is best where the formula says that more is always better."""
     for n, dim, fitted, shift in ((20, 20, 200, 1.0), (50, 5, 30, 0.4), (10, 3, 10, 0.7)):
         tried = [theory.added_mean_error(n, made, dim, fitted, shift) for made in range(2000)]
-        assert abs(int(np.argmin(tried)) - theory.best_made(n, dim, fitted, shift)) <= 1
-    assert theory.best_made(20, 20, 200, 0.0) == math.inf
+        assert abs(int(np.argmin(tried)) - theory.best_synthetic_count(n, dim, fitted, shift)) <= 1
+    assert theory.best_synthetic_count(20, 20, 200, 0.0) == math.inf
     assert np.all(np.diff([theory.added_mean_error(20, made, 20, 200) for made in range(0, 4000, 20)]) < 0)
 
 

@@ -33,11 +33,11 @@ def study(
     if only:
         asked = asked.only(only)
     if plan:
-        foreseen = cost.foresee(asked)
+        estimated = cost.estimate(asked)
         if as_json:
-            print(json.dumps(foreseen, indent=1))
+            print(json.dumps(estimated, indent=1))
         else:
-            printed_tables.print_rows(_planned(foreseen))
+            printed_tables.print_rows(_planned(estimated))
         return
     watch = progress_display.watch_for(as_json)
     failure: RunError | None = None

@@ -11,7 +11,7 @@ from upturn.metrics._embedded import Real, made_features, metric_key, real_featu
 from upturn.metrics._undefined import speaks_or_says_why
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import share
-from upturn.statistics.two_samples import told_apart
+from upturn.statistics.two_samples import separate
 from upturn.types import Measurement
 
 _LEAST = 40  # of either: 20 to learn from, 20 to test on
@@ -45,7 +45,7 @@ class ClassifierTwoSample(Metric):
         made = made_features(evidence, _LEAST)
         real = real_features(evidence.tools, self.against, _LEAST)
         rows = spread_rows(len(made), self.at_most)
-        found = told_apart(
+        found = separate(
             real[spread_rows(len(real), self.at_most)], made[rows], metric_key(evidence, "classifier_two_sample")
         )
         # a real row is a cluster of its own

@@ -12,7 +12,7 @@ from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._undefined import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
-from upturn.statistics.neighbour_balls import round_real
+from upturn.statistics.neighbour_balls import balls_around_real
 from upturn.types import Array, Measurement
 
 
@@ -37,7 +37,7 @@ class Coverage(ByNeighbours):
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
         made = made_features(evidence)
-        _, held, around = round_real(real, made, self.k)
+        _, held, around = balls_around_real(real, made, self.k)
 
         def covered(masks: Array) -> Array:
             shares = np.empty(len(masks))

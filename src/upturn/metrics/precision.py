@@ -12,7 +12,7 @@ from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._undefined import speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
-from upturn.statistics.neighbour_balls import round_real
+from upturn.statistics.neighbour_balls import balls_around_real
 from upturn.types import Measurement
 
 
@@ -35,6 +35,6 @@ class Precision(ByNeighbours):
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
         made = made_features(evidence)
-        values = (round_real(real, made, self.k)[0] > 0).astype(np.float64)
+        values = (balls_around_real(real, made, self.k)[0] > 0).astype(np.float64)
         low, high = bootstrap_mean(values, metric_key(evidence, "precision"), clusters=evidence.samples.group)
         return Measurement(float(values.mean()), low, high, len(made), values, details={"real": len(real)})

@@ -12,7 +12,7 @@ from upturn.metrics._embedded import made_features, metric_key, real_features
 from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
-from upturn.statistics.neighbour_balls import reach, round_made
+from upturn.statistics.neighbour_balls import balls_around_synthetic, reach
 from upturn.statistics.neighbours import neighbours
 from upturn.types import Array, Measurement
 
@@ -37,7 +37,7 @@ class Recall(ByNeighbours):
         made = made_features(evidence)
         if len(made) < 2 * self.k + 2:
             raise CannotSpeak(f"{len(made)} samples; at least {2 * self.k + 2} are needed for k = {self.k}")
-        inside, near = round_made(real, made, self.k)
+        inside, near = balls_around_synthetic(real, made, self.k)
         # where a subset holds fewer than k of a row's neighbours, the last one stands in
         squared, order = neighbours(made, reach(self.k, len(made)))
 

@@ -44,10 +44,10 @@ def _content_bytes(samples: Samples) -> float:
 
 def theory(planner: Planner) -> Verdict | None:
     """The verdict on rounds that train on a mixture; None where there are none."""
-    return foresee(planner.parts, planner.splits, planner.policy)
+    return forecast(planner.parts, planner.splits, planner.policy)
 
 
-def foresee(parts: Assembly, splits: Splits, policy: Trainable) -> Verdict | None:
+def forecast(parts: Assembly, splits: Splits, policy: Trainable) -> Verdict | None:
     """The verdict on a recipe's rounds, from the recipe and its real data; ``policy`` need not be trained.
 
     A model that states its ``family`` ("gaussian"; "categorical": points, whole numbers) is followed round by

@@ -117,7 +117,7 @@ class Planner:
     def words(self, count: int) -> float:
         """Seconds to find the score words of so many pictures."""
         if self._words is None:
-            self._words = preprocessing.spoken(self.parts, self.splits, self.tools)
+            self._words = preprocessing.score_words_seconds(self.parts, self.splits, self.tools)
         return self._words(count)
 
     def train_on(

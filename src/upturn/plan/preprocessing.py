@@ -12,7 +12,7 @@ from upturn.loop.assembly import Assembly
 from upturn.loop.stages.load import caption_key
 from upturn.loop.tools import Toolbox
 from upturn.plan import expected_counts, timing
-from upturn.plan.result import COMMIT, Row, stand_in
+from upturn.plan.result import COMMIT, Row, placeholder_rewards
 from upturn.protocols import Caption
 from upturn.types import Array, Samples, Splits, concatenate
 
@@ -31,7 +31,7 @@ def worded(parts: Assembly, splits: Splits) -> tuple[Splits, list[Row]]:
     """
     key, rows, notes = caption_key(parts), [], []
     every = concatenate([part for part in (splits.train, splits.held_out) if len(part)])
-    if parts.captions is not None and dear(parts.captions):
+    if parts.captions is not None and written_by_model(parts.captions):
         rows.append(_writing("data", parts.captions, every, splits, key))
         notes.append("captions that are stored already cost nothing: all are counted")
     elif parts.captions is not None:
@@ -39,14 +39,14 @@ def worded(parts: Assembly, splits: Splits) -> tuple[Splits, list[Row]]:
     for asked in parts.evaluators:
         if asked.captions is None or asked.captions == parts.captions:
             continue
-        if dear(asked.captions):
+        if written_by_model(asked.captions):
             rows.append(_writing(f"data/{asked.name}", asked.captions, splits.held_out, splits, key))
         else:
             texts(asked.captions, splits.held_out, splits.classes, None, key)
     return replace(splits, notes=(*splits.notes, *notes)), rows
 
 
-def dear(strategy: Caption) -> bool:
+def written_by_model(strategy: Caption) -> bool:
     """Whether a model writes these captions."""
     return strategy.expensive
 
@@ -69,7 +69,7 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
         some = train.take(np.arange(count))
         for scorer, _ in filtering.scorers.values():
             scorer.score(some, tools)
-        return [curator.curate(some, stand_in(count), tools, 0) for curator in filtering.curators.values()]
+        return [curator.curate(some, placeholder_rewards(count), tools, 0) for curator in filtering.curators.values()]
 
     line = _scoring(measure, len(train), tools)
     kept = expected_counts.after_filter(asked, len(train))
@@ -78,7 +78,7 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
     return train.take(rows), row, expected_counts.guesses(asked.curate, "the filter's curator")
 
 
-def spoken(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
+def score_words_seconds(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
     """Seconds that the scorers of ``score_words:`` take for n pictures."""
     asked = parts.score_words
     assert asked is not None

@@ -81,7 +81,7 @@ class Plan:
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 
-def stand_in(count: int) -> Array:
+def placeholder_rewards(count: int) -> Array:
     """(N,) rewards that are all different: an untrained model's are often all alike, and teach nothing."""
     rewards: Array = seeds.generator(seeds.key("plan", "rewards")).random(count)
     return rewards

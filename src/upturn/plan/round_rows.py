@@ -13,7 +13,7 @@ from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.tools import where
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Draw, Planner, Timed
-from upturn.plan.result import COMMIT, Row, stand_in
+from upturn.plan.result import COMMIT, Row, placeholder_rewards
 from upturn.plan.timing import Sampled
 from upturn.training.feeds import OnlineFeed
 from upturn.types import Batch, Rollout, Samples
@@ -99,7 +99,7 @@ def _as_groups(seen: Sampled, candidates: int | None) -> Samples:
     """Groups that say as much as judged ones: how long a step takes does not depend on who is better."""
     width = min(candidates or seen.candidates, seen.candidates)
     made = seen.made.take(seen.made.candidate < width)
-    rewards = stand_in(len(made))
+    rewards = placeholder_rewards(len(made))
     ranks = (-rewards.reshape(-1, width)).argsort(axis=1).argsort(axis=1) + 1
     return made.with_fields(rank=ranks.reshape(-1), score=rewards)
 
@@ -109,11 +109,11 @@ def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: Sampled) -> Batch:
     objective, policy = planner.parts.objective(turn), planner.policy
     if objective.example != "rollout":
         wanted = objective.candidates
-        return encode_groups(policy, by_reward(seen.made, stand_in(len(seen.made)), wanted), wanted)
+        return encode_groups(policy, by_reward(seen.made, placeholder_rewards(len(seen.made)), wanted), wanted)
     count = min(seen.prompts, turn.batch_size)
     keys = timing.candidate_keys(count, seen.candidates)
     prompts = [prompt_for(policy, pool.prompts[i % len(pool)]) for i in range(count)]
     rollout: Rollout = policy.rollout(prompts, keys, planner.as_trained(planner.parts.sampling))
-    rewards = torch.from_numpy(stand_in(keys.size).reshape(keys.shape)).float()
+    rewards = torch.from_numpy(placeholder_rewards(keys.size).reshape(keys.shape)).float()
     batch: Batch = policy.replay(rollout)
     return replace(batch, candidates=seen.candidates, given={"rewards": rewards})

@@ -85,18 +85,18 @@ def sampled(policy: Policy, prompts: Sequence[Prompt], candidates: int, settings
 
     guides = guides_of(policy, settings)
 
-    def made_of(count: int) -> tuple[float, Samples]:
+    def sampled_for(count: int) -> tuple[float, Samples]:
         asked = [prompts[i % len(prompts)] for i in range(count)]
         return timed(lambda: policy.sample(asked, candidate_keys(count, candidates), settings, guides))
 
     few = max(2, _FEW // candidates)
-    short, made = made_of(few)
+    short, made = sampled_for(few)
     if short > _SLOW:
         return Sampled(Line(0.0, short / few), made, candidates)
     batch = max(few + 1, settings.batch // candidates)
     affordable = max(_TIMES * few, int(_SLOW / short * few))  # if all of it grew with their number: most of it does not
     many = min(batch, affordable, max(few + 1, min(wanted, _MANY // candidates)))
-    long, made = made_of(many)
+    long, made = sampled_for(many)
     line = _line((few, short), (many, long))
     return Sampled(Line(line.fixed, line.each, batch), made, candidates)
 

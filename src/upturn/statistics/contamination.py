@@ -12,7 +12,7 @@ import numpy as np
 from upturn.seeds import generator
 from upturn.statistics.intervals import share
 from upturn.statistics.neighbours import nearest
-from upturn.statistics.two_samples import fitted, told_apart
+from upturn.statistics.two_samples import fitted, separate
 from upturn.types import Array, Samples
 
 _LEAST = 50  # rows of each that a classifier is fitted to and judged on
@@ -114,7 +114,7 @@ def of_features(
         return Contamination(sure, 1.0, math.nan, "copies" if sure else "nothing", n, note, signs)
     ours = None if logs[0] is None else logs[0][rest]
     left, known = _wide(suspect[rest], ours), _wide(trusted, logs[1])
-    told = told_apart(known, left, key)
+    told = separate(known, left, key)
     signs["two_samples"] = Sign(told.accuracy, told.p)
     bound = max(0.0, 2 * share(told.right, 0.9)[0] - 1)  # a two-sided 90% interval ends at the one-sided 95%
     if own is None or len(own) < _LEAST:

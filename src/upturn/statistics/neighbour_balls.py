@@ -27,7 +27,7 @@ class Pairs:
 
 
 @remembered
-def round_real(real: Array, made: Array, k: int) -> tuple[Array, Array, Pairs]:
+def balls_around_real(real: Array, made: Array, k: int) -> tuple[Array, Array, Pairs]:
     """Balls of k neighbours round each of ``real`` (N, D), met with ``made`` (M, D).
 
     (M,) int64 in how many balls each made row lies, (N,) bool which balls hold a made row, and which they hold.
@@ -51,7 +51,7 @@ def reach(k: int, made: int) -> int:
 
 
 @remembered
-def round_made(real: Array, made: Array, k: int) -> tuple[Array, Pairs]:
+def balls_around_synthetic(real: Array, made: Array, k: int) -> tuple[Array, Pairs]:
     """Balls of k neighbours round each of ``made`` (M, D): (N,) bool which real rows lie in one.
 
     The pairs are those of the wider balls of :func:`reach` neighbours, as far as a radius can grow in a subset.

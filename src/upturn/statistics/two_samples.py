@@ -15,7 +15,7 @@ _SHARPEST = 0.1  # inverse strength of the ridge penalty
 
 
 @dataclass(frozen=True)
-class Told:
+class Separation:
     """``accuracy`` on rows that were not learned from, whether each was told right, and ``p`` of chance.
 
     right  (T,) 0.0 or 1.0, as many of either sample; ``rows`` (T,) which rows of the first and then of the second
@@ -30,7 +30,7 @@ class Told:
 Judge = Callable[[Array], Array]
 
 
-def told_apart(first: Array, second: Array, key: int) -> Told:
+def separate(first: Array, second: Array, key: int) -> Separation:
     """The classifier two-sample test of Lopez-Paz & Oquab, ICLR 2017, section 3: half to learn, half to test.
 
     As many rows of both are used (``first`` (N, D), ``second`` (M, D)). Under no difference the accuracy is normal
@@ -47,7 +47,7 @@ def told_apart(first: Array, second: Array, key: int) -> Told:
     ]).astype(np.float64)
     accuracy = float(right.mean())
     rows = np.concatenate([orders[0][learn:], orders[1][learn:]])
-    return Told(accuracy, float(ndtr((0.5 - accuracy) * 2 * np.sqrt(len(right)))), right, rows)
+    return Separation(accuracy, float(ndtr((0.5 - accuracy) * 2 * np.sqrt(len(right)))), right, rows)
 
 
 def fitted(first: Array, second: Array, key: int) -> Judge:

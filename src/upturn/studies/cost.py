@@ -7,7 +7,7 @@ from typing import Any
 from upturn.studies.study_definition import Study
 
 
-def foresee(study: Study) -> dict[str, Any]:
+def estimate(study: Study) -> dict[str, Any]:
     """Every variant planned as a run of its own: seconds, USD and bytes of each (all seeds together), and in all.
 
     Helper models that one variant lends to the others are counted once. Raises UserError for what a run would refuse.

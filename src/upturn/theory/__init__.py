@@ -36,8 +36,8 @@ from upturn.theory.discrete import (
     mean_heterozygosity,
     mixed_heterozygosity,
 )
-from upturn.theory.downstream import added_mean_error, attacked_error, best_made, plain_error
-from upturn.theory.foresight import Normal, Shares
+from upturn.theory.diversity import Normal, Shares
+from upturn.theory.downstream import added_mean_error, attacked_error, best_synthetic_count, plain_error
 from upturn.theory.gaussian import (
     Division,
     accumulated_drift,
@@ -115,9 +115,9 @@ __all__ = [
     "added_mean_error",
     "alpha",
     "attacked_error",
-    "best_made",
     "best_of_n_half_life",
     "best_real_weight",
+    "best_synthetic_count",
     "choice_kernel",
     "contraction_rate",
     "contraction_rate_sharp",

@@ -28,7 +28,7 @@ def added_mean_error(n: int, made: int, dim: int, fitted: int | None = None, shi
     return (1 - share) ** 2 * real + share**2 * (shift**2 + dim / fitted + drawn)
 
 
-def best_made(n: int, dim: int, fitted: int, shift: float) -> float:
+def best_synthetic_count(n: int, dim: int, fitted: int, shift: float) -> float:
     """The number of made samples that makes ``added_mean_error`` least; inf where more is always better.
 
     From its derivative: with B = shift² + dim/fitted, made = n dim / (2 n B - dim) for 2 n B > dim.

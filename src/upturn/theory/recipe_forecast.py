@@ -9,7 +9,7 @@ import numpy as np
 
 import upturn.theory.curation as curation
 import upturn.theory.discrete as discrete
-import upturn.theory.foresight as foresight
+import upturn.theory.diversity as diversity
 import upturn.theory.gaussian as gaussian
 import upturn.theory.real_data as real_data
 import upturn.theory.settling as settling
@@ -28,7 +28,7 @@ def verdict(
     policy: MixingCase, *, synthetic: int, real: int, rounds: int, lam: float | None = None,
     selection: Sequence[Selector] = (), candidates: int = 1, temperature: float = 1.0, guidance: float = 1.0,
     modes: int = 10, size: int | None = None, rewards: Array | None = None,
-    bounds: tuple[float, float] | None = None, start: foresight.Normal | foresight.Shares | None = None,
+    bounds: tuple[float, float] | None = None, start: diversity.Normal | diversity.Shares | None = None,
 ) -> Verdict:
     """What to expect of ``rounds`` rounds that each add ``synthetic`` samples (after curation) to ``real`` real ones.
 
@@ -49,7 +49,7 @@ def verdict(
         policy, synthetic, real, rounds, lam, tuple(selection), candidates, temperature, guidance, modes, size,
         None if rewards is None else np.asarray(rewards, dtype=np.float64), bounds,
     )
-    left = foresight.foreseen(case, start, rounds)
+    left = diversity.foreseen(case, start, rounds)
     statements = [*_chance(case), *_with_real(case), *_curation(case), *_sampling(case)]
     statements.append(_foreseen(case, start, float(left[-1])))
     word, half_life = _word(case)
@@ -59,9 +59,9 @@ def verdict(
 
 
 _LEARNERS = {
-    foresight.Normal: "A Gaussian that errs only through its finite sample, followed round by round; the reward's form "
+    diversity.Normal: "A Gaussian that errs only through its finite sample, followed round by round; the reward's form "
     "is known.",
-    foresight.Shares: "Shares on a finite support, relearned perfectly but for the finite sample, followed round by "
+    diversity.Shares: "Shares on a finite support, relearned perfectly but for the finite sample, followed round by "
     "round.",
     type(None): "An ideal learner of unknown kind: chance and temperature as of one Gaussian, curation as on a finite "
     "support; a real model adds its own errors.",
@@ -83,7 +83,7 @@ def _foreseen(case: Case, start: object, kept: float) -> Statement:
 
 
 def _sharper(
-    case: Case, start: foresight.Normal | foresight.Shares, word: str, half_life: float, left: Array
+    case: Case, start: diversity.Normal | diversity.Shares, word: str, half_life: float, left: Array
 ) -> tuple[str, float]:
     """The word in the light of what is foreseen of a model that is known, beyond the rounds where it has to be.
 
@@ -94,7 +94,7 @@ def _sharper(
         return (_AWAY if kind != "stable" and word == "stable" else word), half_life
     if kind != "collapses" and not math.isfinite(half_life):
         return ("drifts slowly" if kind == "drifts" and word == "stable" else word), half_life
-    path = left if kind == "collapses" else foresight.foreseen(case, start, _LOOKED_AHEAD * case.rounds)
+    path = left if kind == "collapses" else diversity.foreseen(case, start, _LOOKED_AHEAD * case.rounds)
     gone = np.flatnonzero((path < KEPT_HALF) | (path > 1 / KEPT_HALF))
     if len(gone):
         what = "collapses" if path[gone[0]] < 1 else "diverges"

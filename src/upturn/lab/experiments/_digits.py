@@ -77,11 +77,11 @@ def near(real: Array, made: Array, every: int) -> Near:
 
     Precision is of all that was made; the other two grow with the number of them, and are of one in ``every``.
     """
-    from upturn.statistics.neighbour_balls import round_made, round_real
+    from upturn.statistics.neighbour_balls import balls_around_real, balls_around_synthetic
 
-    inside = round_real(real, made, _NEIGHBOURS)[0] > 0
-    reached = round_made(real, made[::every], _NEIGHBOURS)[0]
-    covered = round_real(real, made[::every], _COVERED)[1]
+    inside = balls_around_real(real, made, _NEIGHBOURS)[0] > 0
+    reached = balls_around_synthetic(real, made[::every], _NEIGHBOURS)[0]
+    covered = balls_around_real(real, made[::every], _COVERED)[1]
     return Near(float(inside.mean()), float(reached.mean()), float(covered.mean()))
 
 

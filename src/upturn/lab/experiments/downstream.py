@@ -197,7 +197,7 @@ class Downstream(AtOnce):
                 )
             )
         if "shifted" in self.generator:
-            best_count = theory.best_made(self.n, self.dim, self.fitted, self.shift)
+            best_count = theory.best_synthetic_count(self.n, self.dim, self.fitted, self.shift)
             out.append(
                 f"With classes {self.shift:g} beside the real ones a class is known best at {best_count / self.n:.3g} "
                 "made samples for each real one, by the formula; beyond, the shift is learned."

@@ -15,7 +15,7 @@ from upturn.types import Array, Samples
 _SUPPORT = 256  # rewards that stand for a round's: the cost of a forecast grows with them
 
 
-def foreseen(work: Work, unit: str, number: int) -> dict[str, Any] | None:
+def forecast_after(work: Work, unit: str, number: int) -> dict[str, Any] | None:
     """``after`` this round: the ``kind``, ``kept`` and ``word`` for all rounds asked for, and the ``assumption``.
 
     None where no samples are mixed (online), fewer than two were kept, or the theory has no such mixing policy.

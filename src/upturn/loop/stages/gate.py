@@ -9,7 +9,7 @@ from upturn.loop.gate import decide, spend
 from upturn.loop.stages.certificate import certificate
 from upturn.loop.stages.context import Done, Outcome, Work, round_unit
 from upturn.loop.stages.evaluate import read_measured
-from upturn.loop.stages.forecast import foreseen
+from upturn.loop.stages.forecast import forecast_after
 from upturn.store import parquet_tables
 from upturn.types import Array
 
@@ -37,7 +37,7 @@ def gate(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
         found["incumbent"] = incumbent
         (out.path / "gate.json").write_text(json.dumps(found, indent=1))
         with work.computing(out):
-            certified = certificate(work, unit, incumbent) | {"foreseen": foreseen(work, unit, number)}
+            certified = certificate(work, unit, incumbent) | {"foreseen": forecast_after(work, unit, number)}
         (out.path / "certificate.json").write_text(json.dumps(certified, indent=1))
         out.info.update(decision=found["decision"], reason=found["reason"], incumbent=incumbent)
         if certified["word"]:

@@ -51,7 +51,7 @@ class Parts(NamedTuple):
     newest: float
 
 
-def foreseen(case: Case, start: Normal | Shares | None, rounds: int) -> Array:
+def diversity_left(case: Case, start: Normal | Shares | None, rounds: int) -> Array:
     """(rounds + 1,) diversity left, 1 at round 0, of a learner that errs only through its finite sample.
 
     Of a Gaussian the geometric mean of the standard deviations, det(Σ_t/Σ_0)^{1/2d}, on the typical path; of shares
