@@ -6,7 +6,8 @@ Stated before any of them was run, and not moved since:
   geometric mean of the standard deviations, of categories the effective number 1/Σp².
 - "stable" from 0.9 to 1/0.9, "collapses" below 0.5 or above 2, "drifts" between: ``theory.kind_of``.
 - 20 recipes of each class: recipes are drawn one after another, and each is taken until its class is full.
-- The verdict is ``upturn.plan.disk_and_theory.forecast``, as ``upturn plan`` prints it: from the recipe and its real data alone.
+- The verdict is ``upturn.plan.disk_and_theory.forecast``, as
+  ``upturn plan`` prints it: from the recipe and its real data alone.
 
 ``TUNING`` seeds were looked at while the theory was written; ``FRESH`` ones were first run by this test.
 """

@@ -20,7 +20,7 @@ _STANDARD_REWARDS = 256  # quantiles of N(0, 1), where no rewards were measured
 
 @dataclass(frozen=True)
 class Case:
-    """The loop in the symbols of the theory; see :func:`upturn.theory.recipe_forecast`."""
+    """The loop in the symbols of the theory; see :func:`upturn.theory.verdict`."""
 
     policy: MixingCase
     n: int

@@ -49,7 +49,7 @@ def verdict(
         policy, synthetic, real, rounds, lam, tuple(selection), candidates, temperature, guidance, modes, size,
         None if rewards is None else np.asarray(rewards, dtype=np.float64), bounds,
     )
-    left = diversity.foreseen(case, start, rounds)
+    left = diversity.diversity_left(case, start, rounds)
     statements = [*_chance(case), *_with_real(case), *_curation(case), *_sampling(case)]
     statements.append(_foreseen(case, start, float(left[-1])))
     word, half_life = _word(case)
@@ -94,7 +94,7 @@ def _sharper(
         return (_AWAY if kind != "stable" and word == "stable" else word), half_life
     if kind != "collapses" and not math.isfinite(half_life):
         return ("drifts slowly" if kind == "drifts" and word == "stable" else word), half_life
-    path = left if kind == "collapses" else diversity.foreseen(case, start, _LOOKED_AHEAD * case.rounds)
+    path = left if kind == "collapses" else diversity.diversity_left(case, start, _LOOKED_AHEAD * case.rounds)
     gone = np.flatnonzero((path < KEPT_HALF) | (path > 1 / KEPT_HALF))
     if len(gone):
         what = "collapses" if path[gone[0]] < 1 else "diverges"
