@@ -9,10 +9,7 @@ from upturn.loop.assembly import Assembly, models_named, reward_bounds
 from upturn.loop.tools import where
 from upturn.plan import expected_counts
 from upturn.plan.planner import Planner
-<<<<<<< HEAD
 from upturn.protocols import Trainable
-=======
->>>>>>> 0bda857 (The plan and the round's forecast call the theory's verdict)
 from upturn.theory import Division, Normal, Shares, Verdict, verdict
 from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
