@@ -28,7 +28,7 @@ from upturn.store.values import read_values
 ROOT = Path(__file__).parents[1]
 PAIRS = int(os.environ.get("BENCH_PAIRS", "5"))
 RUNS = ROOT / "runs" / "bench"
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "annotation")]  # helpers
+sys.path.insert(0, str(ROOT / "tests"))  # helpers
 
 
 def run(name: str, file: str, *settings: str) -> tuple[Run, RunStatus]:

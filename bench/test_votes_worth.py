@@ -12,8 +12,8 @@ import time
 import numpy as np
 import pytest
 from common import say
-from test_agreement import PUBLISHED, point, said
 
+from helpers.published_agreement import PUBLISHED, point, said
 from helpers.simulated_voters import Person, asked, played
 from upturn.annotation.statistics.agreement import Level, alpha
 from upturn.annotation.statistics.annotator_model import noisy_choice

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_textual_inversion import TEXTS, built, drawn, fresh, pictures, same, theirs, trained
 
 from helpers import tiny_pipelines as tiny
+from helpers.joint_pipelines import joint
+from helpers.textual_inversion_cases import TEXTS, built, drawn, same, theirs, trained
 from upturn.adapter_layers import injection
 from upturn.adapters.adalora import Adalora
 from upturn.adapters.dora import Dora
@@ -25,14 +26,6 @@ from upturn.export.sgm_names import sgm
 
 LINEAR = ["to_q", "to_v", "q_proj", "fc1"]
 KOHYA = {"sd15": {"text_encoder": "lora_te_"}, "sdxl": {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}}
-
-
-def joint(folder: Path) -> Any:
-    """With the text encoders training."""
-    model = fresh(folder)
-    model.train_text = True
-    model.build(pictures(), key=1)
-    return model
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])

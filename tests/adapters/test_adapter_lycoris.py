@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_adapter_formats import joint
-from test_textual_inversion import TEXTS, drawn, same, theirs, trained
 from torch import nn
 
 from helpers import tiny_pipelines as tiny
+from helpers.joint_pipelines import joint
+from helpers.textual_inversion_cases import TEXTS, drawn, same, theirs, trained
 from upturn.adapters.dora import Dora
 from upturn.adapters.loha import Loha
 from upturn.adapters.lokr import Lokr

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_models_text import GPT2, LLAMA, NEOX, built, worked
 
 from helpers.small_recipes import POINTS, small
+from helpers.tiny_language_models import GPT2, LLAMA, NEOX, built, worked
 from upturn import seeds
 from upturn.adapter_layers import injection
 from upturn.adapters import _rank_importance, _targets

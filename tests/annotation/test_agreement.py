@@ -9,28 +9,12 @@ import krippendorff
 import numpy as np
 import pytest
 
+from helpers.published_agreement import PUBLISHED, N, point, said
 from helpers.simulated_voters import Person, asked, joined, votes_of
-from upturn.annotation.statistics.agreement import LEAST, Level, Said, _Parts, agreement, alpha, raw
+from upturn.annotation.statistics.agreement import LEAST, Level, _Parts, agreement, alpha, raw
 from upturn.types import Array
 
-N = math.nan
 # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C: 4 observers, 12 units
-PUBLISHED = np.array([
-    [1, 2, 3, 3, 2, 1, 4, 1, 2, N, N, N], [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, N, 3],
-    [N, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, N], [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, N],
-])  # fmt: skip
-
-
-def said(values: Array, tasks: Array | None = None) -> Said:
-    """(people, units) values."""
-    _, unit = np.indices(values.shape)
-    return Said(unit.ravel(), values.ravel(), unit.ravel() if tasks is None else tasks[unit.ravel()])
-
-
-def point(values: Array, level: Level) -> float:
-    parts = _Parts.of(said(values), level)
-    assert parts is not None
-    return float(parts.alpha(np.ones((1, len(parts.sizes))))[0])
 
 
 @pytest.mark.parametrize(("level", "value"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])

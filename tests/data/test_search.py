@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from helpers.colour_folders import folder_of_colours
 from helpers.dual_encoders import COLOURS, Colours, coloured, pictures, tiny_clip
 from upturn.cli import app
 from upturn.data import search
@@ -73,20 +74,6 @@ def test_the_index_says_when_it_is_stale(tmp_path: Path) -> None:
     assert "stale, the encoder is another one" in note and "pictures have changed" not in note
     (tmp_path / "vectors.safetensors").write_bytes(b"broken")
     assert "made now" in search.opened(tmp_path, fewer, encoder, "one")[1]
-
-
-def folder_of_colours(folder: Path) -> Path:
-    from PIL import Image
-
-    folder.mkdir()
-    rng = np.random.default_rng(4)
-    names = list(COLOURS) * 12
-    lines = []
-    for i, (name, picture) in enumerate(zip(names, coloured(names, rng, 16, 40), strict=True)):
-        Image.fromarray(picture).save(folder / f"{i:02d}.png")
-        lines.append(json.dumps({"file_name": f"{i:02d}.png", "name": f"{name} square <b>{i}</b>"}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return folder
 
 
 def test_the_command_by_words_and_by_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_loop_modalities import TEXT
 
 from helpers.small_recipes import small
+from helpers.text_recipes import TEXT
 from upturn.data.groups import by_reward
 from upturn.export import model_export
 from upturn.export.run_export import export

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from test_search import folder_of_colours
 
 from helpers import dual_encoders as dual
+from helpers.colour_folders import folder_of_colours
 from upturn import plan as planning
 from upturn.config import recipe
 from upturn.loop import loop

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from helpers import child_process as children
 from helpers.small_recipes import small
+from helpers.vote_recipes import VOTED
 from upturn import cli
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.db.used_votes import votes_of
@@ -45,22 +46,6 @@ rounds:
   train: {steps: 2, batch_size: 16}
 evaluate: {prompts: 10, metrics: [vendi], settings: {steps: 2}}
 grid: {prompts: 2, per_prompt: 1}
-"""
-VOTED = """
-name: voted
-threads: 1
-data: {name: points, shape: eight_gaussians, n: 200}
-models: {policy: gaussian}
-features: points
-stages: [{name: fit, steps: 1}]
-rounds:
-  count: 2
-  sample: {prompts: 10, candidates: 4}
-  people: {mode: pick, simulated: {score: {name: closeness, to: [4.0, 0.0], width: 4.0}, count: 3, careless: 0.1}}
-  curate: picked
-  mix: {policy: replace, lambda: 1.0}
-  train: {steps: 1}
-evaluate: {prompts: 20, metrics: [coverage]}
 """
 EDITED = """
 name: edited

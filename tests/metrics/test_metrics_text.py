@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -12,45 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.text_metric_cases import Evidence, Tools, held_out, texts
 from upturn import seeds
 from upturn.errors import UserError
 from upturn.metrics.distinct import Distinct
 from upturn.metrics.perplexity import Perplexity
 from upturn.metrics.verifier_accuracy import VerifierAccuracy, pass_at_k
-from upturn.types import Array, Batch, Outputs, Prompt, Ragged, Samples, real_samples, synthetic_samples
-
-
-@dataclass
-class Tools:
-    held_out: Samples
-    policy: Any = None
-    classes: tuple[str, ...] = ()
-
-    @property
-    def train(self) -> Samples:
-        return self.held_out
-
-    def model(self, name: str) -> Any:
-        assert name == "policy"
-        return self.policy
-
-    def embed(self, samples: Samples) -> Array:
-        raise AssertionError("text metrics need no features")
-
-
-@dataclass
-class Evidence:
-    samples: Samples
-    rewards: Array = field(default_factory=lambda: np.zeros(0))
-    tools: Any = None
-    seed: int = 3
-    settings: Any = None
-
-
-def texts(rows: Sequence[str], candidates: int = 1) -> Samples:
-    keys = np.arange(len(rows)).reshape(-1, candidates)
-    return synthetic_samples("text", list(rows), [Prompt(str(i)) for i in range(len(keys))], keys, "m")
-
+from upturn.types import Batch, Outputs, Prompt, Ragged, Samples, real_samples
 
 # --- perplexity -------------------------------------------------------------------------------------------------
 
@@ -73,10 +41,6 @@ class Unigram:
     def forward(self, batch: Batch, draw: None) -> Outputs:
         assert not self.module.training
         return Outputs(batch["log"], batch["mask"])
-
-
-def held_out(rows: Sequence[str]) -> Samples:
-    return real_samples("text", list(rows), [Prompt()] * len(rows), "s")
 
 
 def perplexity(model: Any, rows: Sequence[str], **fields: int) -> Any:

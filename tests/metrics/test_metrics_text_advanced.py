@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from test_metrics_text import Evidence, Tools, texts
 
 from helpers.metric_cases import measure
+from helpers.text_metric_cases import Evidence, Tools, texts
 from upturn.metrics.tail_coverage import seen_by_chance
 
 WORDS = ["the", "a", "cat", "dog", "saw", "ran", "old", "red", "house", "tree", "and", "but"]

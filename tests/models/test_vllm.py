@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from test_models_text import trained, worked
 
+from helpers.tiny_language_models import trained, worked
 from upturn import seeds
 from upturn.adapter_layers import injection
 from upturn.config import components

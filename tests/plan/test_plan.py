@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.plan_recipes import ONLINE, SAMPLED, TEXT
 from helpers.small_recipes import GAUSSIAN, POINTS, small
 from upturn import plan
 from upturn.config import components
@@ -30,35 +31,6 @@ from upturn.store import parquet_tables
 from upturn.training.feeds import FixedFeed
 from upturn.types import Array, Mixture, Prompt, Samples, real_samples, synthetic_samples
 
-TEXT = """
-name: text
-threads: 1
-data: {name: equations, count: 300, operations: [1, 2], largest: 5, worked: 100}
-models:
-  policy:
-    name: causal_lm
-    config: {model_type: llama, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}
-    max_length: 48
-stages: [{name: pretrain, epochs: 2, batch_size: 32, where: {solution: given}}]
-evaluate: {prompts: 30, metrics: [perplexity], settings: {max_tokens: 12}}
-grid: {prompts: 3, per_prompt: 2}
-"""
-SAMPLED = """
-rounds:
-  count: 1
-  sample: {prompts: 20, candidates: 3, where: {}, settings: {max_tokens: 12}}
-  score: length
-  mix: {lambda: 1.0}
-  train:
-    - {epochs: 2, batch_size: 16}
-    - {steps: 5, batch_size: 8, objective: dpo, adapter: lora}
-"""
-ONLINE = """
-rounds:
-  count: 1
-  score: length
-  train: {objective: rloo, online: {prompts: 12, candidates: 3, settings: {max_tokens: 8}}, epochs: 2, batch_size: 5}
-"""
 EPOCHS = POINTS.replace("steps: 40, batch_size: 64, ema: 0.9", "epochs: 3, batch_size: 64").replace(
     "train: {steps: 20, batch_size: 64", "train: {epochs: 2, batch_size: 32"
 ).replace("curate: [deduplicate, choice]", "curate: [choice]")

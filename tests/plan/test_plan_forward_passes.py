@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_plan import ONLINE, SAMPLED, TEXT
 
+from helpers.plan_recipes import ONLINE, SAMPLED, TEXT
 from helpers.small_recipes import small
 from upturn import plan
 from upturn.loop import loop

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import Page, page_of
 
+from helpers.report_pages import Page, page_of
 from upturn.report import copies, proxy, rounds
 from upturn.report.facts import Facts
 from upturn.store.run import Run

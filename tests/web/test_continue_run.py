@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_vote_loop import VOTED
 from typer.testing import CliRunner
 
 from helpers import chromium as browsers
 from helpers.small_recipes import small
+from helpers.vote_recipes import VOTED
 from helpers.voting_server_cases import Caller, made_run, picture_samples
 from upturn import cli
 from upturn.annotation.db.used_votes import votes_of

@@ -1,0 +1,30 @@
+"""Published examples of agreement."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from upturn.annotation.statistics.agreement import Level, Said, _Parts
+from upturn.types import Array
+
+N = math.nan
+
+
+PUBLISHED = np.array([
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, N, N, N], [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, N, 3],
+    [N, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, N], [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, N],
+])  # fmt: skip
+
+
+def said(values: Array, tasks: Array | None = None) -> Said:
+    """(people, units) values."""
+    _, unit = np.indices(values.shape)
+    return Said(unit.ravel(), values.ravel(), unit.ravel() if tasks is None else tasks[unit.ravel()])
+
+
+def point(values: Array, level: Level) -> float:
+    parts = _Parts.of(said(values), level)
+    assert parts is not None
+    return float(parts.alpha(np.ones((1, len(parts.sizes))))[0])
