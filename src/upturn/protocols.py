@@ -178,6 +178,8 @@ class Trainable(Component):
     """The formats in which its adapters can be exported: "peft", "diffusers", "kohya"."""
     attributes: Mapping[str, float] = MappingProxyType({})
     """Of a reward model with a head for each attribute: its attributes in the order of the heads, and their weights."""
+    embeds_images_and_texts: ClassVar[bool] = False
+    """Whether it has vectors of images and of texts in one space, which a search uses."""
     notes: tuple[str, ...] = ()
     """Of the last ``encode``: what was cut, empty or unknown, counted."""
     words: tuple[Any, ...] = ()
@@ -577,6 +579,10 @@ class Metric(Component):
     """Whether it looks at held-out data and not at the samples of the evaluation."""
     averages_reward: ClassVar[bool] = False
     """Whether its ``values`` are the rewards of the evaluation's samples."""
+    is_gold_reward: ClassVar[bool] = False
+    """Whether it is a reward that no training uses, which a report plots against the reward that is trained on."""
+    flags_copies: ClassVar[bool] = False
+    """Whether its details have "flagged", "copied" and "baseline": whether samples are copies of training data."""
     counts_classes: ClassVar[bool] = False
     """Whether its details have "shares", the share of each class among the samples."""
 

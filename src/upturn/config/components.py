@@ -83,6 +83,14 @@ def find(kind: str, name: str, where: str = "") -> type[Any]:
     return found
 
 
+def installed(kind: str, name: str) -> type[Any] | None:
+    """The class of a component; None where it is not here, as of a run that another machine made."""
+    try:
+        return find(kind, name)
+    except UserError:
+        return None
+
+
 def make(kind: str, spec: str | Mapping[str, Any], where: str = "") -> Any:
     """A live component from its name, or from a mapping of ``name`` and its fields, every type checked."""
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)

@@ -26,6 +26,7 @@ class GoldReward(Judged):
     scorer  the gold judge: a scorer's name, or a mapping of 'name' and its fields; not one of the round's
     """
 
+    is_gold_reward: ClassVar[bool] = True
     title: ClassVar[str] = "Gold reward"
     meaning: ClassVar[str] = (
         "Mean score by a scorer that no training uses: where it falls while the reward rises, the reward is being "

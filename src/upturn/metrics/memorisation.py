@@ -34,6 +34,7 @@ class Memorisation(Metric):
     alarm: float = 10.0  # times the baseline: held-out data may be farther off than new samples of known kinds are
     pairs: int = 10  # how many of the flagged, closest first, are named beside what they copy
 
+    flags_copies: ClassVar[bool] = True
     title: ClassVar[str] = "Memorisation"
     meaning: ClassVar[str] = (
         "Share of samples nearer to a training sample than almost all unseen real ones are: high values mean "

@@ -47,6 +47,7 @@ class DualEncoder(Trainable):
     """
 
     likelihood: ClassVar[Likelihood] = "reward"
+    embeds_images_and_texts: ClassVar[bool] = True
 
     config: dict[str, Any] | None = None
     folder: str | None = None

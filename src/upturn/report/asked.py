@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from upturn.config import components
 from upturn.config.recipe import Recipe
 from upturn.config.schema import People, Rounds, Training, Turn, named
+from upturn.protocols import Adapter
 from upturn.report.facts import Facts
 from upturn.report.titles import listed, plural, share
 
@@ -83,7 +85,8 @@ def _where(where: Mapping[str, str]) -> str:
 
 def _training(spec: Training) -> str:
     length = plural(spec.epochs, "epoch") if spec.epochs else plural(spec.steps or 0, "step")
-    adapter = "" if spec.adapter["name"] == "full" else f", {component(spec.adapter)} adapter"
+    adapter_class: type[Adapter] | None = components.installed("adapter", str(spec.adapter["name"]))
+    adapter = "" if adapter_class is not None and adapter_class.trains_all else f", {component(spec.adapter)} adapter"
     objective = component(spec.objective)
     rate = f"{spec.learning_rate:g}"
     return f"{length}, batches of {spec.batch_size}, learning rate {rate}, objective {objective}{adapter}"

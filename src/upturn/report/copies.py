@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from upturn.config import components
 from upturn.report import titles
-
-_METRIC = "memorisation"
 
 
 def warning(metrics: Mapping[str, Mapping[str, Any]], specs: Mapping[str, str], what: str) -> str | None:
@@ -25,4 +24,5 @@ def warning(metrics: Mapping[str, Mapping[str, Any]], specs: Mapping[str, str], 
 
 
 def _named(specs: Mapping[str, str]) -> Iterable[str]:
-    return (name for name, component in specs.items() if component == _METRIC)
+    found = ((name, components.installed("metric", component)) for name, component in specs.items())
+    return (name for name, metric in found if metric is not None and metric.flags_copies)

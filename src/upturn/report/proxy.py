@@ -9,10 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from upturn.config import components
+from upturn.protocols import Metric
 from upturn.report import scatter, titles
 from upturn.report.facts import Column, Difference, Facts
 
-_GOLD, _PROXY = "gold_reward", "reward"
 _NAMED = 2  # rounds whose figures fit in a sentence
 
 
@@ -44,10 +45,11 @@ def against(facts: Facts) -> list[Against]:
     """
     found = []
     for gold in facts.metric_names:
-        if _component(facts, gold) != _GOLD:
+        of_gold = _metric(facts, gold)
+        if of_gold is None or not of_gold.is_gold_reward:
             continue
         group = gold.rpartition("/")[0]
-        beside = [n for n in facts.metric_names if _component(facts, n) == _PROXY and n.rpartition("/")[0] == group]
+        beside = [n for n in facts.metric_names if _averages(facts, n) and n.rpartition("/")[0] == group]
         points = [_point(column, gold, beside[0] if beside else None) for column in facts.columns]
         figure = scatter.figure(points, facts.kept, "proxy reward", "gold reward")
         if figure is not None:
@@ -58,9 +60,14 @@ def against(facts: Facts) -> list[Against]:
     return found
 
 
-def _component(facts: Facts, name: str) -> str:
+def _metric(facts: Facts, name: str) -> type[Metric] | None:
     spec = facts.specs.get(name)
-    return str(spec["name"]) if spec is not None else name.rpartition("/")[2]
+    return components.installed("metric", str(spec["name"]) if spec is not None else name.rpartition("/")[2])
+
+
+def _averages(facts: Facts, name: str) -> bool:
+    metric = _metric(facts, name)
+    return metric is not None and metric.averages_reward
 
 
 def _point(column: Column, gold: str, proxy: str | None) -> scatter.Point | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from upturn.config import components
-from upturn.errors import UserError
 from upturn.protocols import Better, Metric
 
 _PLAIN = 3  # significant digits where no interval says how many there are
@@ -41,9 +40,8 @@ def term(name: str, spec: Mapping[str, Any] | None = None) -> Term:
     """
     group, _, last = name.rpartition("/")
     component = str(spec["name"]) if spec is not None else last
-    try:
-        metric: type[Metric] = components.find("metric", component)
-    except UserError:
+    metric: type[Metric] | None = components.installed("metric", component)
+    if metric is None:
         return Term(name, "")
     title, meaning, better = metric.described(spec or {})
     if last != component:

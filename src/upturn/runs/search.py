@@ -137,7 +137,8 @@ def _encoder(
         return made, given
     if where.recipe is not None:
         for name, model in where.recipe.models.items():
-            if model.name == _DUAL:
+            found = components.installed("model", model.name)
+            if found is not None and found.embeds_images_and_texts:
                 return _of_recipe(where.recipe, name, runs)
     trained = folder / f"encoder-{search.source_hash(samples)}"
     if not (trained / "config.json").is_file():

@@ -128,13 +128,15 @@ def _warnings(done: Sequence[Variant], runs: Mapping[str, Run]) -> list[str]:
 def _copiers(arms: Mapping[str, Arm], specs: Mapping[str, str]) -> list[str]:
     """Variants whose memorisation is flagged, with the share of samples of the first training that is."""
     out = []
-    for name in (name for name, component in specs.items() if component == "memorisation"):
+    found = ((name, components.installed("metric", component)) for name, component in specs.items())
+    for name in (name for name, metric in found if metric is not None and metric.flags_copies):
         for arm in arms.values():
             flagged = [m[name] for m in arm.measured if name in m and m[name].details.get("flagged")]
-            for found in flagged[:1]:
+            for measured in flagged[:1]:
                 out.append(
-                    f"'{arm.name}' copies training pictures: {found.value:.0%} of its samples ({found.low:.0%} to "
-                    f"{found.high:.0%}) lie nearer to one than unseen real ones nearly ever do."
+                    f"'{arm.name}' copies training images: {measured.value:.0%} of its samples "
+                    f"({measured.low:.0%} to {measured.high:.0%}) lie nearer to one than "
+                    "unseen real ones nearly ever do."
                 )
     return out
 
