@@ -9,7 +9,7 @@ from common import RUNS, say
 
 from upturn import report
 from upturn.lab import experiment_runner
-from upturn.lab.experiments import _claims
+from upturn.lab.experiments import _digit_claims
 from upturn.lab.experiments import digits as lab
 
 # LAB_SEEDS=2 LAB_ROUNDS=4 for a first look on a busy machine; seeds 7 and 0 were looked at while settings were chosen
@@ -40,8 +40,8 @@ def test_the_claims_of_the_slides() -> None:
             if row["quantity"].startswith("settled"):
                 told = f"{row['simulation']:.3f} against {row['theory']:.3f} ± {row['standard_error']:.3f}"
                 say(f"lab digits, {reward}, {row['quantity']}", f"{told}, z {row['z']:+.2f}")
-    claims = _claims.claims(found["checks"], found["rounds"])
-    for sentence in _claims.told(claims):
+    claims = _digit_claims.claims(found["checks"], found["rounds"])
+    for sentence in _digit_claims.claim_sentences(claims):
         say("lab digits", sentence)
     assert len(claims) == 22
     # the slides' own picture is of the confidence; where one class is wanted, others are meant to get rarer

@@ -19,8 +19,8 @@ from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.lab import experiment_runner
-from upturn.lab.experiments import _shapes as shapes
-from upturn.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _Loop
+from upturn.lab.experiments import _point_shapes as shapes
+from upturn.lab.experiments.points import LOST, LOST_AT_ALL, OFF, Points, _PointRounds
 from upturn.models.points import Points as Model
 from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
@@ -63,9 +63,9 @@ def alone(of: Points, real: np.ndarray[Any, Any], key: int) -> Timed:
     return Timed(made, (time.process_time() - began) / 2)
 
 
-def stacked(of: Points) -> tuple[_Loop, float]:
+def stacked(of: Points) -> tuple[_PointRounds, float]:
     """The same of all seeds at once; seconds for one training of one model."""
-    loop = _Loop(of, of.cells())
+    loop = _PointRounds(of, of.cells())
     began = time.process_time()
     for t in range(2):
         loop.retrain(t)
@@ -82,10 +82,10 @@ def test_stacked_models_are_faster_and_no_different() -> None:
     say("points: seconds of a training and its samples, stacked", f"{each:.3f}")
     say("points: the same, one after another", f"{one:.3f}")
     say("points: speed on one core", f"{one / each:.2f}")
-    made = np.stack([single.made for single in singles])
+    made = np.stack([single.generated for single in singles])
     for name, ours, theirs in (
         (OFF, 1 - loop.near, 1 - shapes.shares(loop.shape, made)[1]),
-        ("sliced distance", shapes.sliced(loop.made, loop.held_out), shapes.sliced(made, loop.held_out[:ALONE])),
+        ("sliced distance", shapes.sliced(loop.generated, loop.held_out), shapes.sliced(made, loop.held_out[:ALONE])),
     ):
         error = math.sqrt(ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs))
         z = float(ours.mean() - theirs.mean()) / error

@@ -15,7 +15,7 @@ from upturn.cli import app
 from upturn.data import search
 from upturn.data.search import Index
 from upturn.errors import UserError
-from upturn.runs import search as searching
+from upturn.runs import image_search as searching
 from upturn.types import Prompt
 
 
@@ -83,7 +83,7 @@ def test_the_command_by_words_and_by_picture(tmp_path: Path, monkeypatch: pytest
     base = ["search", str(folder), "--size", "16", "--k", "5", "--near", "1"]
     first = run(app, [*base, "red", "--html", "page.html"])
     assert first.exit_code == 0, first.output
-    assert "trained on these 48 pictures" in first.output and "made now" in first.output
+    assert "training a small one on these 48 images" in first.output and "made now" in first.output
     again = run(app, [*base, "red", "--json"])
     found = json.loads(again.stdout)
     assert "as it was kept" in " ".join(found["notes"]) and len(found["hits"]) == 5
@@ -104,18 +104,18 @@ def test_the_command_with_a_librarys_encoder(tmp_path: Path, monkeypatch: pytest
 
 def test_questions_that_cannot_be_answered(tmp_path: Path) -> None:
     folder = folder_of_colours(tmp_path / "pictures")
-    where = searching.place(str(folder), 16)
-    with pytest.raises(UserError, match="give words or a picture"):
+    where = searching.scope(str(folder), 16)
+    with pytest.raises(UserError, match="give a text or an image"):
         searching.find(where, tmp_path)
-    with pytest.raises(UserError, match="the words are empty"):
+    with pytest.raises(UserError, match="the text is empty"):
         searching.find(where, tmp_path, text="  ")
-    with pytest.raises(UserError, match="no cosine of near-duplicates"):
+    with pytest.raises(UserError, match="not a cosine of near-duplicates"):
         searching.find(where, tmp_path, text="red", near=2.0)
-    with pytest.raises(UserError, match="no recipe, no folder"):
-        searching.place(str(tmp_path / "nothing"), 16)
+    with pytest.raises(UserError, match="not a recipe, a directory"):
+        searching.scope(str(tmp_path / "nothing"), 16)
     with pytest.raises(UserError, match="cannot be read as a dual encoder"):
         searching.find(where, tmp_path, text="red", encoder=str(folder))
     with pytest.raises(UserError, match="its data is text"):
         recipe = tmp_path / "r.yaml"
         recipe.write_text((Path(__file__).parents[2] / "recipes" / "equations.yaml").read_text())
-        searching.place(str(recipe), 16)
+        searching.scope(str(recipe), 16)

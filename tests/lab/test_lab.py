@@ -21,7 +21,7 @@ from upturn.lab import experiment_runner
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Experiment, State, setting, source
 from upturn.lab.rows import Formula, Row, judged, measured
 from upturn.observer import Watch
-from upturn.report import lines
+from upturn.report import theory_chart
 from upturn.store.columns import read_table
 
 FEW = {"n": [10, 50], "rounds": 3, "replicas": 400}
@@ -103,7 +103,7 @@ def test_a_class_of_ones_own_runs_and_its_page_says_what_came_out(tmp_path: Path
     assert "A coin" in page and "The formula holds: 6 checks" in page and "n = 50" in page
     bad = experiment_runner.conduct(COIN, {**FEW, "wrong": 0.05}, tmp_path / "bad", workers=1)
     assert not bad["agree"] and bad["verdict"][0]["failed"] == 6
-    assert "1 of 1 formula left by the simulation" in report.write_lab(tmp_path / "bad").read_text(encoding="utf-8")
+    assert "The simulation contradicts 1 of 1 formula" in report.write_lab(tmp_path / "bad").read_text(encoding="utf-8")
 
 
 def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_a_grid_is_given_with_commas(tmp_path: Path) -> None:
 
 
 def test_a_bound_far_from_what_was_measured_is_said_and_not_drawn_at_the_edge() -> None:
-    dots = tuple(lines.Dot(t, 0.9 + 0.001 * t) for t in range(5))
-    far = lines.figure("lost", [lines.Series("replace", 0, dots, ((0, 0.123), (4, 0.574)), bound=True)])
-    near = lines.figure("lost", [lines.Series("replace", 0, dots, ((0, 0.89), (4, 0.9)), bound=True)])
+    dots = tuple(theory_chart.Dot(t, 0.9 + 0.001 * t) for t in range(5))
+    far = theory_chart.figure("lost", [theory_chart.Series("replace", 0, dots, ((0, 0.123), (4, 0.574)), bound=True)])
+    near = theory_chart.figure("lost", [theory_chart.Series("replace", 0, dots, ((0, 0.89), (4, 0.9)), bound=True)])
     assert far is not None and near is not None
     assert "replace, bound below: 0.123 to 0.574" in far and "line bound" not in far
     assert "line bound" in near and "bound below" not in near

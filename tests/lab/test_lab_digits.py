@@ -13,7 +13,8 @@ import torch
 
 from upturn.errors import UserError
 from upturn.lab import experiment_runner
-from upturn.lab.experiments import _claims, _digits
+from upturn.lab.experiments import _digit_claims
+from upturn.lab.experiments import _digit_classifiers as digits
 from upturn.lab.experiments import digits as lab
 
 TINY = {
@@ -24,16 +25,16 @@ TINY = {
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Classifiers of two epochs: enough to be better than chance."""
-    monkeypatch.setattr(_digits, "_EPOCHS", {"judge": 2, "referee": 2})
-    _digits.gallery.cache_clear()
+    monkeypatch.setattr(digits, "_EPOCHS", {"judge": 2, "referee": 2})
+    digits.gallery.cache_clear()
     yield
-    _digits.gallery.cache_clear()
+    digits.gallery.cache_clear()
 
 
 def test_picks_follow_the_softmax() -> None:
     """60,000 groups of the same three rewards, within 4.5 standard errors."""
     rewards = np.array([0.0, 1.0, 2.5])
-    which = _digits.chosen(np.tile(rewards, (60_000, 1)), np.random.default_rng(0))
+    which = digits.chosen(np.tile(rewards, (60_000, 1)), np.random.default_rng(0))
     expected = np.exp(rewards) / np.exp(rewards).sum()
     gap = np.abs(np.bincount(which) / len(which) - expected)
     assert np.all(gap < 4.5 * np.sqrt(expected * (1 - expected) / len(which)))
@@ -41,8 +42,8 @@ def test_picks_follow_the_softmax() -> None:
 
 def test_pictures_and_back() -> None:
     content = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
-    assert np.array_equal(_digits.pictures(_digits.vectors(content)).reshape(content.shape), content)
-    assert _digits.pictures(np.array([[-7.0, 7.0]])).tolist() == [[0, 255]]
+    assert np.array_equal(digits.pictures(digits.vectors(content)).reshape(content.shape), content)
+    assert digits.pictures(np.array([[-7.0, 7.0]])).tolist() == [[0, 255]]
 
 
 def test_near_in_the_plane() -> None:
@@ -50,16 +51,16 @@ def test_near_in_the_plane() -> None:
     rng = np.random.default_rng(0)
     real = np.concatenate([rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + 100])
     made = np.concatenate([rng.normal(size=(99, 2)) * 0.5, [[0.0, -1000.0]]])
-    found = _digits.near(real, made, 1)
+    found = digits.near(real, made, 1)
     assert found.precision == pytest.approx(0.99) and 0.4 < found.coverage <= 0.5
     assert 0.3 < found.recall <= 0.5
-    assert _digits.near(real, real[:0:-1], 1).coverage == 1.0
-    of_half = _digits.near(real, made, 2)
-    assert of_half.precision == found.precision and of_half[1:] == _digits.near(real, made[::2], 1)[1:]
+    assert digits.near(real, real[:0:-1], 1).coverage == 1.0
+    of_half = digits.near(real, made, 2)
+    assert of_half.precision == found.precision and of_half[1:] == digits.near(real, made[::2], 1)[1:]
 
 
 def test_entropy_as_a_part_of_its_maximum() -> None:
-    assert _digits.entropy(np.array([[0.1] * 10, [1.0] + [0.0] * 9])) == pytest.approx([1.0, 0.0])
+    assert digits.entropy(np.array([[0.1] * 10, [1.0] + [0.0] * 9])) == pytest.approx([1.0, 0.0])
 
 
 BIAS = np.array([1.3, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1, 0.9, 0.9, 0.9])  # what a learner makes of equal shares
@@ -107,7 +108,7 @@ def table(**changes: float) -> list[dict[str, Any]]:
 
 
 def test_claims_hold_where_they_do_and_nowhere_else() -> None:
-    found = _claims.claims(table(), 8)
+    found = _digit_claims.claims(table(), 8)
     assert len(found) == 7 and all(claim.agrees for claim in found)
     wrong = {
         "reward, gained since the first model": 0.002, "reward, beyond picks by chance": 0.002,
@@ -116,16 +117,16 @@ def test_claims_hold_where_they_do_and_nowhere_else() -> None:
         "recall, gained since the first model": -0.12,
     }
     for place, (name, value) in enumerate(wrong.items()):
-        judged = [claim.agrees for claim in _claims.claims(table(**{name: value}), 8)]
+        judged = [claim.agrees for claim in _digit_claims.claims(table(**{name: value}), 8)]
         assert judged == [i != place for i in range(7)], name
-        found = _claims.claims(table(**{name: value}), 8)
-        held, lost = _claims.told(found)
+        found = _digit_claims.claims(table(**{name: value}), 8)
+        held, lost = _digit_claims.claim_sentences(found)
         own = f"{found[place].claim}, "
         assert "6 of 7 claims hold" in held and own in lost and own not in held
 
 
 def test_the_interval_is_student_s() -> None:
-    low, high = _claims.interval({"simulation": 1.0, "standard_error": 0.1, "count": 4})
+    low, high = _digit_claims.interval({"simulation": 1.0, "standard_error": 0.1, "count": 4})
     assert (1 - low, high - 1) == pytest.approx((0.31824, 0.31824), abs=1e-4)
 
 
@@ -146,7 +147,7 @@ def test_a_lost_round_is_done_again_alike(quick: None) -> None:
 
 def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
     """λ = ∞ reads no real picture, λ = 1/2 two of three: the shares of a training's draws."""
-    from upturn.lab.experiments._picked import Loop
+    from upturn.lab.experiments._digit_rounds import Loop
 
     experiment = experiment_runner.make("digits", TINY)
     loop = Loop(experiment, experiment.stacks()[0], {})  # type: ignore[arg-type]
@@ -170,7 +171,7 @@ def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
 def test_the_judge_s_temperature_divides_its_logits(quick: None) -> None:
     """Log-odds of two classes shrink by it; who is judged the likeliest does not change."""
     made = np.random.default_rng(0).integers(0, 256, size=(50, 64), dtype=np.uint8)
-    sharp, soft = (np.log(_digits.gallery(0, t).look(made).judged) for t in (1.0, 4.0))
+    sharp, soft = (np.log(digits.gallery(0, t).look(made).judged) for t in (1.0, 4.0))
     assert np.allclose(soft[:, 1:] - soft[:, :1], (sharp[:, 1:] - sharp[:, :1]) / 4, atol=1e-9)
 
 
@@ -189,7 +190,7 @@ def test_picks_by_chance_are_what_others_are_compared_with(quick: None) -> None:
 
 def test_a_scale_of_zero_picks_by_chance(quick: None) -> None:
     """A vast scale picks the greatest reward of every K, zero any of them: 400 picks, within 4.5 standard errors."""
-    from upturn.lab.experiments._picked import Loop
+    from upturn.lab.experiments._digit_rounds import Loop
 
     experiment = experiment_runner.make("digits", {**TINY, "n": 400})
     loop = Loop(experiment, experiment.stacks()[0], {})  # type: ignore[arg-type]

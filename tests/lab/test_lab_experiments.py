@@ -12,7 +12,7 @@ import pytest
 from helpers.lab_runs import failed, lab, path
 from upturn import seeds, theory
 from upturn.lab.experiments import _curated_exact as exact
-from upturn.lab.experiments import _guided as guided
+from upturn.lab.experiments import _guided_gaussians as guided
 
 SMALL: dict[str, dict[str, Any]] = {
     "categorical": {"rounds": 10, "replicas": 500},

@@ -17,7 +17,7 @@ from scipy import stats
 from helpers.lab_runs import failed, lab, path
 from upturn import seeds, theory
 from upturn.errors import UserError
-from upturn.lab.experiments import _gaussian_stack as gaussians
+from upturn.lab.experiments import _gaussian_rounds as gaussians
 from upturn.lab.rows import BOUND
 
 STEPPERS = {

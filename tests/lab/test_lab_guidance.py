@@ -14,8 +14,8 @@ from helpers.lab_runs import failed, path
 from upturn.errors import UserError
 from upturn.lab import experiment_runner
 from upturn.lab.experiments import guidance as lab
-from upturn.lab.guided_stack import Led
 from upturn.lab.stacked_diffusion import Stack
+from upturn.lab.stacked_guidance import GuidedStack
 
 TINY = {"n": 60, "seeds": 2, "steps": 3, "spoiling": 2, "early": 2, "scale": [1.0, 2.0]}
 
@@ -37,10 +37,10 @@ class Normal(Stack):
 def test_the_weak_one_is_asked_in_the_units_of_the_data(each: bool) -> None:
     """E[x0 | x] of N(m, s²) under noise σ is m + s²/(s²+σ²) (x - m), whatever the frame it is asked from."""
     strong, weak = Normal([0.5, -1.0], [2.0, 0.7]), Normal([3.0, 1.0], [0.4, 5.0])
-    led = Led(strong, weak, 1.75)
+    guided = GuidedStack(strong, weak, 1.75)
     x = torch.randn(2 * 30, 2, generator=torch.Generator().manual_seed(0))
     sigma = torch.linspace(0.1, 3.0, 60) if each else torch.tensor(0.8)
-    found = led._denoised(x, sigma).reshape(2, 30, 2)
+    found = guided._denoised(x, sigma).reshape(2, 30, 2)
     for m in range(2):
         mean, scale = strong.mean[m, 0, 0], strong.scale[m, 0, 0]
         raw, level = mean + scale * x.reshape(2, 30, 2)[m], scale * sigma
@@ -58,7 +58,7 @@ def test_away_from_one_that_is_too_wide_makes_narrower() -> None:
     """Leading N(0, 1) away from N(0, 4) draws less than a variance of 1, away from N(0, 1/4) more."""
     spreads = []
     for wide in (2.0, 0.5):
-        made = Led(Normal([0.0], [1.0]), Normal([0.0], [wide]), 1.5).sample(2000, [3], 30).numpy()
+        made = GuidedStack(Normal([0.0], [1.0]), Normal([0.0], [wide]), 1.5).sample(2000, [3], 30).numpy()
         spreads.append(made.var())
     plain = Normal([0.0], [1.0]).sample(2000, [3], 30).numpy().var()
     assert spreads[0] < plain < spreads[1] and plain == pytest.approx(1, abs=0.1)
@@ -67,7 +67,7 @@ def test_away_from_one_that_is_too_wide_makes_narrower() -> None:
 def test_away_from_itself_is_nowhere() -> None:
     strong = Normal([1.0], [2.0])
     same = Normal([1.0], [2.0])
-    left = Led(strong, same, 3.0).sample(50, [1], 10)
+    left = GuidedStack(strong, same, 3.0).sample(50, [1], 10)
     assert torch.allclose(left, strong.sample(50, [1], 10), atol=1e-4)
 
 

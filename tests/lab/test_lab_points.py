@@ -18,7 +18,7 @@ from upturn.config.schema import Training
 from upturn.diffusion.denoiser import denoised
 from upturn.diffusion.samplers.dpmpp_2m import Dpmpp2m
 from upturn.lab import experiment_runner, stacked_diffusion
-from upturn.lab.experiments import _shapes as shapes
+from upturn.lab.experiments import _point_shapes as shapes
 from upturn.lab.stacked_diffusion import Pool, Stack
 from upturn.training.ema import Ema
 from upturn.training.schedule import learning_rate

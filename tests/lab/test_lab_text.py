@@ -13,7 +13,7 @@ from upturn import seeds, theory
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.lab import experiment_runner
-from upturn.lab.experiments import _passages as passages
+from upturn.lab.experiments import _token_rows as passages
 from upturn.lab.experiments import text as lab
 from upturn.lab.stacked_language import Size, Writers
 

@@ -11,9 +11,9 @@ import pytest
 
 from helpers.small_recipes import GAUSSIAN, POINTS, small
 from upturn.loop import loop
-from upturn.report.certificate import certificates as shown
 from upturn.report.facts import Facts
 from upturn.report.page import render
+from upturn.report.sections.round_certificates import certificates as shown
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.theory import certificates, mixed_update
@@ -191,10 +191,10 @@ def test_a_run_is_certified_by_exact_log_probs(done: Run) -> None:
 
 def test_the_report_shows_certificates(done: Run) -> None:
     found = shown(Facts(done))
-    assert found is not None and len(found.lines) == 6 and found.why_not == ""
-    assert {line.word for line in found.lines} <= {"consistent", "cannot tell"}
+    assert found is not None and len(found.checks) == 6 and found.why_not == ""
+    assert {line.word for line in found.checks} <= {"consistent", "cannot tell"}
     page = render(done)
-    assert "Prediction and certificates" in page and "After 3 rounds, theory foresees of all 3: stable" in page
+    assert "Forecast and certificates" in page and "After 3 rounds, the forecast for all 3 is: stable" in page
     foreseen = read(done, 3)["foreseen"]
     assert foreseen["kind"] == "stable" and foreseen["after"] == 3  # type: ignore[index]
     assert 0.9 < foreseen["kept"] <= 1 and "rewards as measured" in foreseen["assumption"]  # type: ignore[index]
@@ -224,7 +224,7 @@ def test_without_the_assumptions_there_is_a_reason(tmp_path: Path, settings: tup
     found = read(run, 1)
     assert said in str(found["why_not"]) and found["checks"] == []
     page = shown(Facts(run))
-    assert page is not None and said in page.why_not and not page.lines
+    assert page is not None and said in page.why_not and not page.checks
 
 
 def test_a_model_of_surrogate_log_probs_says_that_kl_is_not_measured(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_the_report_says_plateau_and_price(pictures: Run) -> None:
     assert [column.short for column in progress.columns] == ["0", "1", "3"]
     assert len(progress.prices) == 3 and len(progress.steady) == 2
     page = write(pictures).read_text()
-    assert "What training did, epoch by epoch" in page and "0 → 1" in page
+    assert "Training, epoch by epoch" in page and "0 → 1" in page
     steps = status.read(pictures).rounds[0].stages[0].seconds
     within = [r.seconds for r in pictures.records() if r.step.startswith("epoch-") or r.step == "checkpoints"]
     assert steps["checkpoints"] == pytest.approx(sum(within)) and len(within) == 4

@@ -102,7 +102,7 @@ def test_an_online_round_has_its_ancestry_and_its_report(online: Run) -> None:
     seen = status.read(online)
     assert seen.rounds[1].real_fraction == 0.0
     page = write(online).read_text()
-    assert "rloo" in page and "draw again and again" in page
+    assert "rloo" in page and "sample repeatedly" in page
 
 
 def test_the_reward_of_an_online_run_rises_and_the_gate_promotes_it(online: Run) -> None:

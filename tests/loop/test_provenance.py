@@ -55,7 +55,7 @@ def test_planted_samples_of_an_earlier_run_are_found_and_shown(earlier, tmp_path
     assert found["how"] == "mixture" and found["low"] - 0.05 <= share <= found["high"] + 0.05
     assert found["low"] > 0.1 and found["high"] < 0.7
     page = render(done)
-    assert "of the data that claims to be real is synthetic" in page
+    assert "of the data labelled real is synthetic" in page
     assert "400 samples against 500 trusted real samples" in page
     assert f"real {100 * (1 - found['high']):.0f}% to {100 * (1 - found['low']):.0f}%" in page
 

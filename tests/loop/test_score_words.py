@@ -136,7 +136,7 @@ def test_a_second_start_finds_it_all_done(data: Path, tmp_path: Path) -> None:
     again = loop.run(asked(data), tmp_path / "runs")
     page = render(again)
     assert "by ink: “bright” above 50% of the training data and “very bright” above 75% of the training data" in page
-    assert "Asked for: “very bright”." in page and "a ${name} the ${name}" in page
+    assert "Sampling uses “very bright”." in page and "a ${name} the ${name}" in page
     assert {path: path.read_bytes() for path in again.folder.rglob("*.parquet")} == before
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,205 +14,24 @@ import numpy as np
 import pytest
 
 from helpers.report_pages import Page, page_of
+from helpers.stored_runs import EVIL, METRIC, StoredRun
 from upturn import report
 from upturn.config import components
-from upturn.report import choices, pictures, svg, text
+from upturn.report import image_data, svg, text_changes
 from upturn.report import titles as words
+from upturn.report.sections import kept_and_dropped
 from upturn.store import parquet_tables
 from upturn.store.run import Run
-from upturn.store.values import write_values
-from upturn.types import Array, Mixture, Prompt, Samples, Scores, Selection, objects, real_samples, synthetic_samples
-
-EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
-METRIC, N = "quality", 60
-RECIPE = """
-name: {name}
-data: {{name: toy, noise: 0.5}}
-models: {{policy: {{name: {model}}}}}
-usd_per_hour: {price}
-stages:
-  - {{name: pretrain, epochs: 4, checkpoint_epochs: [1, 2, 4]}}
-  - {{name: finetune, where: {{quality: clean}}, epochs: 2}}
-rounds:
-  count: {rounds}
-  sample: {{prompts: 6, candidates: 3}}
-  score: [{{name: judge_a, weight: 2.0}}, judge_b]
-  curate: [threshold, choice]
-  train: {{epochs: 1}}
-evaluate: {{prompts: {n}, metrics: [{{name: label_agreement, as: {metric}}}, coverage, class_shares, nearest_real]}}
-gate: {{metric: {metric}, guards: {{coverage: {{at_least: 0.9}}}}}}
-"""
-
-
-# a run made by hand
-
-
-@dataclass
-class Fake:
-    """A small run of one kind, written through the store as the stages write it."""
-
-    folder: Path
-    kind: str
-    rounds: int = 3
-    price: float = 0.0
-    prompts: tuple[Prompt, ...] = field(default=())
-    run: Run = field(init=False)
-
-    def __post_init__(self) -> None:
-        recipe = RECIPE.format(
-            name=self.folder.name, model="toy", rounds=self.rounds, n=N, metric=METRIC, price=self.price
-        )
-        self.run = Run.create(self.folder, recipe, {"machine": "a <b>machine</b>", "torch": "2"})
-        if not self.prompts:
-            said = {"text": lambda i: Prompt(f"What is {i} + {i}? {EVIL if i == 0 else ''}")}
-            self.prompts = tuple(said.get(self.kind, lambda i: Prompt(label=i))(i) for i in range(6))
-
-    def content(self, count: int, skill: float, seed: int) -> Any:
-        rng = np.random.default_rng(seed)
-        if self.kind == "text":
-            said = np.where(rng.random(count) < skill, "right", "wrong")
-            return [f"The answer is {word} number {i} {EVIL}" for i, word in enumerate(said)]
-        if self.kind == "points":
-            return (rng.normal(size=(count, 2)) * (2 - skill)).astype(np.float32)
-        return rng.integers(0, int(255 * skill) + 1, (count, 8, 8, 1)).astype(np.uint8)
-
-    def made(self, per_prompt: int, skill: float, model: str, seed: int = 0) -> Samples:
-        count = len(self.prompts) * per_prompt
-        keys = np.arange(count).reshape(len(self.prompts), per_prompt)
-        return synthetic_samples(self.kind, self.content(count, skill, seed), self.prompts, keys, model)  # type: ignore[arg-type]
-
-    def real(self) -> Samples:
-        return real_samples(self.kind, self.content(30, 1.0, 99), [self.prompts[i % 6] for i in range(30)], "toy")  # type: ignore[arg-type]
-
-    def data(self) -> None:
-        with self.run.commit("data", "load") as out:
-            parquet_tables.write_samples(out.path / "samples.parquet", self.real())
-            out.counts.update(train=24, held_out=6)
-            out.info.update(classes=[f"class {i}" for i in range(5)] + [EVIL], notes=[f"2 files skipped {EVIL}"])
-
-    def trained(self, unit: str, real: int, synthetic: int, seconds: float = 2.0) -> None:
-        with self.run.commit(unit, "mix") as out:
-            samples = self.real()
-            parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(samples, np.ones(30)), ["data"] * 30)
-            out.counts.update(real=real, synthetic=synthetic)
-            out.info["real_fraction"] = real / (real + synthetic)
-            out.seconds = 0.5
-        with self.run.commit(unit, "train") as out:
-            points = [{"step": 10 * i, "epoch": i, "loss": 3.0 / i, "held_out": 3.5 / i} for i in range(1, 5)]
-            (out.path / "losses.json").write_text(json.dumps(points))
-            out.info.update(model=f"model-of-{unit}", parent=None, steps=40, stopped="")
-            out.seconds = seconds
-
-    def evaluated(self, unit: str, skill: float, previews: bool = False) -> None:
-        rng = np.random.default_rng(int(skill * 1000))
-        values = (np.arange(N) < skill * N).astype(float)
-        shares = rng.dirichlet(np.ones(6))
-        made = self.made(N // 6, skill, f"model-{unit}")
-        real = self.real()
-        metrics = {
-            METRIC: _measured(values.mean(), 0.05, n=N),
-            "coverage": _measured(0.9 - skill / 10, 0.02, details={"if_equal": 0.93}),
-            "class_shares": _measured(shares.max(), 0.04, details={"shares": {
-                name: {"value": float(s), "low": float(s) - 0.01, "high": float(s) + 0.01}
-                for name, s in zip([*(f"class {i}" for i in range(5)), EVIL], shares, strict=True)
-            }}),
-            "nearest_real": _measured(1.2345, 0.1, details={"held_out": 1.3, "pairs": [
-                {"sample": str(made.ids[i]), "real": str(real.ids[i]), "distance": 0.25 + i} for i in range(3)
-            ]}),
-        }
-        with self.run.commit(unit, "evaluate") as out:
-            (out.path / "metrics.json").write_text(json.dumps(metrics))
-            write_values(out.path / "values.parquet", {METRIC: values})
-            parquet_tables.write_samples(out.path / "evaluation.parquet", made)
-            parquet_tables.write_samples(out.path / "grid.parquet", self.made(2, skill, f"model-{unit}"))
-            if previews:
-                from upturn.types import concatenate
-
-                series = [
-                    s.with_fields(epoch=np.full(len(s), e))
-                    for e, s in ((e, self.made(2, skill * e / 4, "m", 0)) for e in (1, 2, 4))
-                ]
-                parquet_tables.write_samples(out.path / "previews.parquet", concatenate(series))
-            out.seconds = 1.0
-
-    def base(self) -> None:
-        with self.run.commit("rounds/000", "base") as out:
-            source = self.run.unit("rounds/000/finetune")
-            for name in ("metrics.json", "values.parquet", "grid.parquet", "evaluation.parquet"):
-                (out.path / name).write_bytes((source / name).read_bytes())
-            out.info.update(model="model-of-finetune", parent=None, mixture="rounds/000/finetune")
-
-    def round(self, number: int, skill: float, decision: str | None, reason: str) -> None:
-        unit = f"rounds/{number:03d}"
-        made = self.made(3, skill, f"m{number}", seed=number)
-        with self.run.commit(unit, "sample") as out:
-            parquet_tables.write_samples(out.path / "samples.parquet", made)
-        rewards = np.linspace(0, 1, len(made))
-        with self.run.commit(unit, "score") as out:
-            parquet_tables.write_scores(
-                out.path / "scores.parquet", made, [Scores("judge_a", rewards), Scores("judge_b", rewards / 2)]
-            )
-        with self.run.commit(unit, "curate") as out:
-            first = rewards >= 0.2
-            low = [f"below the limit: reward {reward:.2f} {EVIL}" for reward in rewards]
-            why = objects(["" if ok else said for ok, said in zip(first, low, strict=True)])
-            second = first & (made.candidate == 2)
-            last = objects(["" if ok else "not chosen: one of 3" if f else "dropped by an earlier curator"
-                            for ok, f in zip(second, first, strict=True)])
-            parquet_tables.write_selections(
-                out.path / "selections.parquet", made,
-                [Selection("threshold", first, why), Selection("choice", second, last)],
-            )
-            out.counts.update(kept=int(second.sum()), dropped=int((~second).sum()))
-            out.info["dropped"] = {"below the limit": int((~first).sum()), "not chosen": int((first & ~second).sum())}
-        self.trained(unit, 30, int(second.sum()))
-        self.evaluated(unit, skill)
-        if decision is None:
-            return
-        with self.run.commit(unit, "gate") as out:
-            found = {
-                "decision": decision, "metric": METRIC, "reason": reason, "p": 0.0123, "alpha": 0.05 / 3,
-                "difference": 0.0789, "low": 0.01, "high": 0.15, "incumbent": "rounds/000",
-                "guards": [{"metric": "coverage", "holds": decision == "promoted", "value": 0.8, "anchor": 0.85,
-                            "limit": 0.765, "reason": f"guard sentence of round {number}"}],
-            }
-            (out.path / "gate.json").write_text(json.dumps(found))
-            out.info.update(decision=decision, reason=reason, incumbent="rounds/000")
-
-    def stages(self) -> None:
-        self.data()
-        self.trained("rounds/000/pretrain", 30, 0, seconds=100.0)
-        self.evaluated("rounds/000/pretrain", 0.4, previews=True)
-        self.trained("rounds/000/finetune", 15, 0)
-        self.evaluated("rounds/000/finetune", 0.6)
-        self.base()
-
-    def whole(self) -> Fake:
-        self.stages()
-        self.round(1, 0.75, "promoted", "quality better: +0.15")
-        self.round(2, 0.65, "rejected", f"quality not better beyond chance in round two {EVIL}")
-        self.round(3, 0.9, "promoted", "quality better again")
-        self.run.set_state("done")
-        return self
-
-
-def _measured(value: float, half: float, n: int = 500, note: str = "", details: Mapping[str, Any] | None = None) -> Any:
-    return {
-        "value": float(value), "low": float(value) - half, "high": float(value) + half, "n": n, "note": note,
-        "details": dict(details or {}),
-    }
-
-
-# the page, read back
+from upturn.types import Array, Selection, objects
 
 
 @pytest.fixture(scope="module", params=["image", "text", "points"])
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fake:
-    return Fake(tmp_path_factory.mktemp(request.param) / "demo", request.param).whole()
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
+    return StoredRun(tmp_path_factory.mktemp(request.param) / "demo", request.param).whole()
 
 
 @pytest.fixture(scope="module")
-def page(whole: Fake) -> Page:
+def page(whole: StoredRun) -> Page:
     return page_of(whole.run)
 
 
@@ -224,7 +42,7 @@ def numbers_in(cell: str) -> list[float]:
 # figures
 
 
-def test_table_of_figures_is_metrics_json(whole: Fake, page: Page) -> None:
+def test_table_of_figures_is_metrics_json(whole: StoredRun, page: Page) -> None:
     units = ["rounds/000/pretrain", "rounds/000/finetune", "rounds/001", "rounds/002", "rounds/003"]
     assert page.row("metric") == ["pretrain", "finetune", "round 1", "round 2", "round 3"]
     for name in (METRIC, "coverage", "class_shares", "nearest_real"):
@@ -252,7 +70,7 @@ def test_every_rejected_reason_and_guard_is_there(page: Page) -> None:
         assert f"guard sentence of round {number}" in page.text
     assert page.text.count("Guard broken") == 1
     assert "Tested against round 0: quality +0.079 (+0.010 to +0.150)." in page.text
-    assert "p, the chance of such a gain by luck, is 0.0123; 0.0167 or less was needed." in page.text
+    assert "p, the probability of such a gain by chance, is 0.0123; 0.0167 or less was required." in page.text
 
 
 def test_dropped_are_counted_by_curator_and_reason(page: Page) -> None:
@@ -275,14 +93,14 @@ def test_lineage_and_time(page: Page) -> None:
     real, synthetic, share, steps, model, parent = page.row("round 1")
     assert (real, synthetic, share, steps) == ("30", "5", "86%", "40")
     assert model == "model-of-rounds/001"
-    assert parent.startswith("nothing")
-    assert "No price an hour" in page.text
+    assert parent == "none (new weights)"
+    assert "The recipe states no price per hour" in page.text
     titles = [attributes["title"] for _, attributes in page.tags if "title" in attributes]
     assert "training: 100 s" in titles
 
 
 def test_price_is_shown_where_it_is_stated(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "priced", "points", price=36.0)
+    fake = StoredRun(tmp_path / "priced", "points", price=36.0)
     fake.stages()
     # 100.5 + 2.5 s of mixing and training, 2 s of evaluation, and what loading took: a cent a second
     cost = re.search(r"In all .*?, \$(\d+\.\d+) at \$36\.00 an hour", page_of(fake.run).text)
@@ -297,7 +115,7 @@ def test_reasons_that_differ_in_numbers_are_one_kind() -> None:
                         "deduplicate: nearer than 0.2 to fedcba9876543210"],
     }
     chosen = [Selection(name, np.array([not w for w in why]), objects(why)) for name, why in said.items()]
-    found = {name: choices.by_kind(name, {1: chosen}) for name in said}
+    found = {name: kept_and_dropped.by_kind(name, {1: chosen}) for name in said}
     assert {k: v[1].tolist() for k, v in found["threshold"].items()} == {"reward … below 0.5": [0, 1], "unscored": [3]}
     duplicates = {k: v[1].tolist() for k, v in found["deduplicate"].items()}
     assert duplicates == {"equal to 0123456789abcdef": [0], "nearer than 0.2 to fedcba9876543210": [3]}
@@ -306,7 +124,7 @@ def test_reasons_that_differ_in_numbers_are_one_kind() -> None:
 def test_many_kinds_of_reasons_are_counted_by_their_first_word() -> None:
     why = [f"judge: {'very ' * i}bad" for i in range(20)]
     chosen = [Selection("judge", np.zeros(20, dtype=bool), objects(why))]
-    assert [(k, len(v[4])) for k, v in choices.by_kind("judge", {4: chosen}).items()] == [("judge", 20)]
+    assert [(k, len(v[4])) for k, v in kept_and_dropped.by_kind("judge", {4: chosen}).items()] == [("judge", 20)]
 
 
 # safety
@@ -356,7 +174,7 @@ def _decoded(uri: str) -> Array:
 
 
 def test_grid_shows_the_stored_pixels(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "pictures", "image").whole()
+    fake = StoredRun(tmp_path / "pictures", "image").whole()
     page = page_of(fake.run)
     grid = parquet_tables.read_samples(fake.folder / "rounds/000/pretrain/grid.parquet")
     # 6 prompts by 5 models; the first is the first prompt of pretrain: two pictures with a gap of one pixel
@@ -367,7 +185,7 @@ def test_grid_shows_the_stored_pixels(tmp_path: Path) -> None:
     assert (shown[:, 8, 3] == 0).all()
 
 
-def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: Fake, page: Page) -> None:
+def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: StoredRun, page: Page) -> None:
     frames = [a for _, a in page.tags if "data-frame" in a]
     names = [a["data-frame"] for a in frames]
     ends = ["pretrain, end of training", "finetune (round 0), end of training"]
@@ -383,7 +201,7 @@ def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: F
 
 
 def test_frame_has_prompts_across(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "frames", "image").whole()
+    fake = StoredRun(tmp_path / "frames", "image").whole()
     page = page_of(fake.run)
     grid = parquet_tables.read_samples(fake.folder / "rounds/003/grid.parquet")
     frame = next(u for u in map(_decoded, page.pictures()) if u.shape == (17, 6 * 9 - 1, 4) and u[0, 0, 0] ==
@@ -393,20 +211,20 @@ def test_frame_has_prompts_across(tmp_path: Path) -> None:
 
 def test_large_pictures_are_made_small() -> None:
     rng = np.random.default_rng(0)
-    uri = pictures.strip(rng.integers(0, 256, (2, 300, 200, 3)).astype(np.uint8))
+    uri = image_data.strip(rng.integers(0, 256, (2, 300, 200, 3)).astype(np.uint8))
     assert uri.startswith("data:image/webp")
     assert _decoded(uri).shape == (128, 85 * 2 + 4, 4)
 
 
 def test_text_marks_what_changed() -> None:
-    pieces = text.changes("the cat sat on the mat", "the dog sat on a warm mat")
+    pieces = text_changes.changes("the cat sat on the mat", "the dog sat on a warm mat")
     assert "".join(p.text for p in pieces) == "the dog sat on a warm mat"
     assert [p.text for p in pieces if p.changed] == ["dog", "a warm"]
-    assert text.changes(None, "anything") == [text.Piece("anything", False)]
+    assert text_changes.changes(None, "anything") == [text_changes.Piece("anything", False)]
 
 
 def test_greedy_candidates_are_shown_once(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "greedy", "text")
+    fake = StoredRun(tmp_path / "greedy", "text")
     fake.content = lambda count, skill, seed: [f"same {skill}"] * count  # type: ignore[method-assign]
     fake.stages()
     source = page_of(fake.run).source
@@ -415,7 +233,7 @@ def test_greedy_candidates_are_shown_once(tmp_path: Path) -> None:
 
 
 def test_points_have_the_real_ones_behind(tmp_path: Path) -> None:
-    page = page_of(Fake(tmp_path / "points", "points").whole().run)
+    page = page_of(StoredRun(tmp_path / "points", "points").whole().run)
     clouds = {a["id"]: a["d"] for tag, a in page.tags if tag == "path" and a.get("id", "").startswith("cloud")}
     # every real point lies inside the panel, each drawn once
     assert clouds["cloud-real"].count("M") == 30
@@ -437,40 +255,40 @@ def test_nearest_pairs_are_named_with_their_distance(page: Page) -> None:
 
 @pytest.mark.parametrize("kind", ["image", "text", "points"])
 def test_half_finished_runs(tmp_path: Path, kind: str) -> None:
-    fake = Fake(tmp_path / "half", kind)
+    fake = StoredRun(tmp_path / "half", kind)
     assert "Nothing has been measured yet" in page_of(fake.run).text
     fake.data()
-    assert "24 real samples to train on" in page_of(fake.run).text
+    assert "24 real samples for training" in page_of(fake.run).text
     fake.trained("rounds/000/pretrain", 30, 0)
     assert "losses" in page_of(fake.run).ids()
     fake.evaluated("rounds/000/pretrain", 0.4)
     page = page_of(fake.run)
-    assert "so far there is the model after pretrain" in page.text
+    assert "the newest model is the one after pretrain" in page.text
     assert page.row("metric") == ["pretrain"]
     fake.trained("rounds/000/finetune", 15, 0)
     fake.evaluated("rounds/000/finetune", 0.6)
     fake.base()
-    assert "no round has been judged yet" in page_of(fake.run).text
+    assert "the gate has not decided on a round yet" in page_of(fake.run).text
     fake.round(1, 0.7, None, "")
     page = page_of(fake.run)
     assert "Round 1 unfinished" in page.text
-    assert "Round 2 not begun" in page.text
-    assert "The run is under way" in page.text
+    assert "Round 2 not started" in page.text
+    assert "The run is in progress" in page.text
     fake.run.close()
     assert "stopped before its end" in page_of(Run.open(fake.folder)).text
 
 
 def test_failed_and_waiting_runs_say_so(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "failed", "points")
+    fake = StoredRun(tmp_path / "failed", "points")
     fake.stages()
     fake.run.set_state("failed", f"the loss is not a number {EVIL}")
-    assert f"The run failed: the loss is not a number {EVIL}. All that was finished" in page_of(fake.run).text
+    assert f"The run failed: the loss is not a number {EVIL}. The steps that finished before" in page_of(fake.run).text
     fake.run.set_state("waiting", "12 votes are missing")
     assert "The run is waiting: 12 votes are missing." in page_of(fake.run).text
 
 
 def test_all_rounds_rejected_keeps_round_0(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "nothing-gained", "points", rounds=2)
+    fake = StoredRun(tmp_path / "nothing-gained", "points", rounds=2)
     fake.stages()
     for number in (1, 2):
         fake.round(number, 0.5, "rejected", f"no gain in round {number}")
@@ -482,7 +300,7 @@ def test_all_rounds_rejected_keeps_round_0(tmp_path: Path) -> None:
 
 
 def test_long_runs_show_some_columns_and_say_so(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "long", "image", rounds=20)
+    fake = StoredRun(tmp_path / "long", "image", rounds=20)
     fake.stages()
     for number in range(1, 21):
         fake.round(number, 0.6, "promoted" if number == 7 else "rejected", f"reason of round {number}.")
@@ -493,12 +311,12 @@ def test_long_runs_show_some_columns_and_say_so(tmp_path: Path) -> None:
     assert "round 7" in heads
     assert heads[-1] == "round 20"
     assert len(heads) <= 17
-    assert f"{len(heads)} of 22 models are shown" in page.text
+    assert f"{len(heads)} of 22 models are displayed" in page.text
     assert all(f"reason of round {number}." in page.text for number in range(1, 21))
 
 
 def test_a_metric_that_cannot_speak_says_why(tmp_path: Path) -> None:
-    fake = Fake(tmp_path / "silent", "points")
+    fake = StoredRun(tmp_path / "silent", "points")
     fake.stages()
     silent: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "note": "no prompt has a class"}
     for unit in ("rounds/000/finetune", "rounds/000"):
@@ -511,7 +329,7 @@ def test_a_metric_that_cannot_speak_says_why(tmp_path: Path) -> None:
     assert page.row(METRIC)[1] == "–"
 
 
-def test_writing_is_whole_and_repeatable(whole: Fake) -> None:
+def test_writing_is_whole_and_repeatable(whole: StoredRun) -> None:
     first = report.write(whole.run).read_bytes()
     assert report.write(whole.run).read_bytes() == first
     assert not list(whole.folder.glob(".report*"))
@@ -521,7 +339,7 @@ def test_it_needs_no_models(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    fake = Fake(tmp_path / "light", "image")
+    fake = StoredRun(tmp_path / "light", "image")
     fake.stages()
     fake.run.close()
     code = (

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from helpers.report_pages import Page, page_of
-from upturn.report import copies, proxy, rounds
 from upturn.report.facts import Facts
+from upturn.report.sections.loss_curves import loss_cards
+from upturn.report.sections.nearest_samples import copying_warning
+from upturn.report.sections.reward_hacking import reward_charts
 from upturn.store.run import Run
 from upturn.store.values import write_values
 
@@ -80,7 +82,7 @@ def around(value: float, half: float) -> Figure:
 
 
 def hacked(run: Run) -> str:
-    found = proxy.against(Facts(run))
+    found = reward_charts(Facts(run))
     assert len(found) == 1
     return found[0].hacked
 
@@ -138,8 +140,8 @@ def test_a_model_without_a_proxy_is_named_and_not_compared(tmp_path: Path) -> No
         figures = {"gold_reward": around(0.5 - 0.1 * number, 0.02), "reward": around(float(number), 0.1)}
         measured(run, f"rounds/00{number}", figures)
         judged(run, f"rounds/00{number}", "promoted")
-    found = proxy.against(Facts(run))[0]
-    assert found.notes == ("Not drawn, because one of the two was not measured: pretrain.",)
+    found = reward_charts(Facts(run))[0]
+    assert found.notes == ("Not drawn, because one of the rewards was not measured: pretrain.",)
     assert "in round 2 the proxy reward rises by +1.00 [+0.86, +1.14] over round 1" in found.hacked
 
 
@@ -157,12 +159,12 @@ def test_pairs_decide_where_values_are_stored(tmp_path: Path) -> None:
 def test_there_is_no_chart_without_a_gold_reward(tmp_path: Path) -> None:
     run = made(tmp_path, metrics="[reward, distinct]")
     measured(run, "rounds/000/pretrain", {"reward": around(1.0, 0.1), "distinct": around(0.5, 0.1)})
-    assert proxy.against(Facts(run)) == []
+    assert reward_charts(Facts(run)) == []
     assert "gold" not in page_of(run).ids()
 
 
 def test_before_anything_is_measured_there_is_no_chart(tmp_path: Path) -> None:
-    assert proxy.against(Facts(made(tmp_path))) == []
+    assert reward_charts(Facts(made(tmp_path))) == []
 
 
 def test_metrics_go_by_what_they_are_and_not_by_their_names(tmp_path: Path) -> None:
@@ -179,8 +181,8 @@ def test_a_proxy_without_a_metric_is_drawn_and_not_tested(tmp_path: Path) -> Non
         figures = {"gold_reward": around(0.5 - number, 0.1), "distinct": around(0.5, 0.1)}
         measured(run, unit, figures, proxy=float(number))
     judged(run, "rounds/001", "promoted")
-    found = proxy.against(Facts(run))[0]
-    assert found.hacked == "" and "measure 'reward' as well" in found.notes[0]
+    found = reward_charts(Facts(run))[0]
+    assert found.hacked == "" and "add 'reward' to the metrics" in found.notes[0]
     assert "proxy reward 1.00, gold reward −0.50 [−0.60, −0.40]" in found.figure
 
 
@@ -192,7 +194,7 @@ def test_points_and_intervals_stand_where_the_figures_say(tmp_path: Path) -> Non
     gold = [around(0.50, 0.03), around(0.60, 0.02), around(0.45, 0.05)]
     reward = [around(-1.0, 0.3), around(2.0, 0.2), around(3.0, 0.1)]
     run = told(made(tmp_path), gold, reward, "pr")
-    page = _drawn(proxy.against(Facts(run))[0].figure)
+    page = _drawn(reward_charts(Facts(run))[0].figure)
     lines = [a for tag, a in page.tags if tag == "line" and a.get("class") == "interval"]
     assert len(lines) == 2 * 3
     places = np.array([[float(a[n]) for n in ("x1", "x2", "y1", "y2")] for a in lines])
@@ -213,10 +215,10 @@ def test_points_and_intervals_stand_where_the_figures_say(tmp_path: Path) -> Non
 
 def test_a_judge_that_follows_the_policy_is_called_so(tmp_path: Path) -> None:
     still = told(made(tmp_path / "still"), [around(0.5, 0.1)], [around(0.5, 0.1)])
-    assert proxy.against(Facts(still))[0].notes == ()
+    assert reward_charts(Facts(still))[0].notes == ()
     moving = made(tmp_path / "moving", refit="score: length, epochs: 1")
     told(moving, [around(0.5, 0.1)], [around(0.5, 0.1)])
-    assert "“judge” is fitted anew each round" in proxy.against(Facts(moving))[0].notes[0]
+    assert "“judge” is fitted again in each round" in reward_charts(Facts(moving))[0].notes[0]
 
 
 # what a training ate
@@ -246,7 +248,7 @@ def test_each_training_of_a_round_says_what_it_ate(tmp_path: Path) -> None:
     ate(run, "rounds/001", 0, 12, pairs=6, prompts_without_a_pair=0)
     said = asked_for(page_of(run))
     assert "imitation on the mixture (replace: λ = 1, so that 50% of the weight is real), 1 epoch" in said
-    assert "then preferences on pairs of the round’s candidates as their rewards order them" in said
+    assert "then preferences on pairs of the round’s candidates, ordered by reward" in said
     assert said.count("λ") == 1
 
 
@@ -264,8 +266,8 @@ def test_rounds_that_draw_online_have_no_mixture(tmp_path: Path) -> None:
     online = "{epochs: 1, objective: rloo, online: {prompts: 5, candidates: 3}}"
     run = Run.create(tmp_path / "online", text.replace("TRAIN", online), {"machine": "one"})
     said = asked_for(page_of(run))
-    assert "draw again and again 5 prompts × 3 candidates" in said
-    assert "train from the kept model on what the policy draws as it learns" in said
+    assert "sample repeatedly 5 prompts × 3 candidates" in said
+    assert "train from the kept model on samples that the policy draws during training" in said
     assert "λ" not in said
 
 
@@ -278,15 +280,15 @@ def test_all_trainings_of_a_round_have_their_losses_and_lineage(tmp_path: Path) 
     assert page.row("round 1: imitation")[:4] == ["30", "10", "75%", "3"]
     assert page.row("round 1: preferences")[:4] == ["0", "12", "0%", "3"]
     titles = ["pretrain", "round 1: imitation", "round 1: preferences"]
-    assert [card.title for card in rounds.loss_cards(facts)[0]] == titles
+    assert [card.title for card in loss_cards(facts)[0]] == titles
 
 
 def test_pain_14_a_model_that_copies_is_said_to_in_the_first_paragraph() -> None:
     details = {"flagged": True, "baseline": 0.01, "copied": 17}
     measured = {"copies": {"value": 0.42, "low": 0.38, "high": 0.46, "details": details}}
-    said = copies.warning(measured, {"copies": "memorisation", "other": "coverage"}, "The kept model")
+    said = copying_warning(measured, "The kept model")
     assert said is not None and said.startswith("The kept model copies training data: 0.42")
     assert "(by chance 0.0100); 17 training samples are copied." in said
     quiet = {"copies": {**measured["copies"], "details": {**details, "flagged": False}}}
-    assert copies.warning(quiet, {"copies": "memorisation"}, "The kept model") is None
-    assert copies.warning({}, {"copies": "memorisation"}, "The kept model") is None
+    assert copying_warning(quiet, "The kept model") is None
+    assert copying_warning({}, "The kept model") is None

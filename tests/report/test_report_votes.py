@@ -1,4 +1,4 @@
-"""The report's section on people: planted facts are on the page, names are text in it."""
+"""The report's section on human feedback: planted facts are on the page, names are escaped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.simulated_voters import Person, asked, joined, votes_of
-from upturn.report import people
-from upturn.report.page import template
+from upturn.report.sections.human_feedback import FeedbackSummary, HumanFeedback, summary
 from upturn.types import Votes
 
 
@@ -26,17 +25,16 @@ def crowd() -> tuple[Votes, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def shown() -> tuple[people.Section, str]:
-    found = people.section(*crowd())
-    macros = template("people.html.j2").module
-    return found, str(macros.people_of(found))  # type: ignore[attr-defined]
+def rendered() -> tuple[FeedbackSummary, str]:
+    found = summary(*crowd())
+    return found, str(HumanFeedback().fill(found=found))
 
 
 class Words(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.said = ""
+        self.text = ""
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         if tag not in ("circle", "line", "br"):
@@ -47,40 +45,40 @@ class Words(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.said += data
+        self.text += data
 
 
-def test_what_was_planted_is_on_the_page(shown: tuple[people.Section, str]) -> None:
-    section, page = shown
+def test_what_was_planted_is_on_the_page(rendered: tuple[FeedbackSummary, str]) -> None:
+    found, page = rendered
     reader = Words()
     reader.feed(page)
-    assert not reader.open and "<b>first</b>" in reader.said and "<b>" not in page
-    noted = {voter.name: voter for voter in section.voters}
-    assert "position: " in noted["<b>first</b>"].noted
-    assert "0 of 12 gold tasks right" in noted["guesser"].noted and noted["guesser"].weight == "set aside"
-    assert noted["guesser"].decides == "0%" and not noted["honest0"].noted
-    assert dict(section.left_out)["gold tasks"] == 12 and section.figure is not None
-    assert reader.said.index("round 1") < reader.said.index("round 0")  # the better model stands first
-    assert [row[0] for row in section.without] == ["blue", "red"]
+    assert not reader.open and "<b>first</b>" in reader.text and "<b>" not in page
+    noted = {voter.name: voter for voter in found.annotators}
+    assert "position: " in noted["<b>first</b>"].findings
+    assert "0 of 12 gold tasks right" in noted["guesser"].findings and noted["guesser"].weight == "set aside"
+    assert noted["guesser"].share == "0%" and not noted["honest0"].findings
+    assert dict(found.left_out)["gold tasks"] == 12 and found.figure is not None
+    assert reader.text.index("round 1") < reader.text.index("round 0")  # the better model stands first
+    assert [row[0] for row in found.without] == ["blue", "red"]
 
 
-def test_the_shares_of_all_people_are_a_whole(shown: tuple[people.Section, str]) -> None:
-    total = sum(float(voter.decides.rstrip("%")) for voter in shown[0].voters)
-    assert total == pytest.approx(100, abs=0.5 * len(shown[0].voters))
+def test_the_shares_of_all_people_are_a_whole(rendered: tuple[FeedbackSummary, str]) -> None:
+    total = sum(float(voter.share.rstrip("%")) for voter in rendered[0].annotators)
+    assert total == pytest.approx(100, abs=0.5 * len(rendered[0].annotators))
 
 
 def test_one_person_who_decides_too_much_is_a_warning() -> None:
     rows = [{"person": p, "task": f"t{t}", "shown": (f"{t}a", f"{t}b"), "ranks": (1, 0) if t % 2 else (0, 1)}
             for t in range(30) for p in (("much", "little") if t < 5 else ("much",))]
-    section = people.section(votes_of(rows))
-    assert any(line.startswith("much: 92% of what trains") for line in section.warnings)
-    assert "are needed" in section.agreed[0][1]  # five tasks of two people say nothing of agreement
+    found = summary(votes_of(rows))
+    assert any(line.startswith("much: 92% of what trains") for line in found.warnings)
+    assert "are needed" in found.agreement[0][1]  # five tasks of two people say nothing of agreement
 
 
 def test_little_is_said_of_one_vote() -> None:
-    section = people.section(votes_of([{"shown": ("a", "b"), "ranks": (1, 0)}]), {"a": "x", "b": "y"})
-    assert section.figure is None and section.said and np.all([v.weight == "1" for v in section.voters])
-    assert template("people.html.j2").module.people_of(section)  # type: ignore[attr-defined]
+    found = summary(votes_of([{"shown": ("a", "b"), "ranks": (1, 0)}]), {"a": "x", "b": "y"})
+    assert found.figure is None and found.notes and np.all([v.weight == "1" for v in found.annotators])
+    assert HumanFeedback().fill(found=found)
 
 
 def test_ratings_of_one_at_a_time_count() -> None:
@@ -91,7 +89,7 @@ def test_ratings_of_one_at_a_time_count() -> None:
          "scores": (float(rng.integers(3, 7) + t % 4),)}
         for t in range(40) for p in range(3)
     ]
-    told = people.section(votes_of(rows))
-    assert told.lead.startswith("120 votes of 3 people count.") and "3.0 equal people" in told.lead
-    assert [mode for mode, *_ in told.agreed] == ["rate"] and "[" in told.agreed[0][2]
-    assert len(told.voters) == 3 and not told.warnings
+    found = summary(votes_of(rows))
+    assert found.lead.startswith("120 votes of 3 annotators count.") and "3.0 annotators of equal weight" in found.lead
+    assert [mode for mode, *_ in found.agreement] == ["rate"] and "[" in found.agreement[0][2]
+    assert len(found.annotators) == 3 and not found.warnings

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from upturn.config import recipe as recipes
-from upturn.report.bars import times
-from upturn.report.titles import STEPS
+from upturn.report.sections.time_and_cost import times
 from upturn.runs.status import RoundStatus, RunStatus
+from upturn.runs.steps import STEP_TITLES
 
 RECIPE = recipes.load(Path(__file__).parents[2] / "recipes" / "points.yaml", ["usd_per_hour=3600"])
 
@@ -23,7 +23,7 @@ def test_filter_and_provenance_are_not_drawn_as_fitting() -> None:
     (bar,) = found.bars
     lengths = {segment.title.split(":")[0]: segment.share * 21 for segment in bar.segments}
     assert {name: round(length) for name, length in lengths.items()} == {
-        STEPS["load"]: 1, STEPS["provenance"]: 3, STEPS["filter"]: 2, STEPS["score_words"]: 4, STEPS["fit"]: 11
+        STEP_TITLES["load"]: 1, STEP_TITLES["provenance"]: 3, STEP_TITLES["filter"]: 2, STEP_TITLES["score_words"]: 4, STEP_TITLES["fit"]: 11
     }
     assert len({colour for colour, _ in found.legend}) == 5
     assert status.setup_usd == 21.0 and status.to_json()["setup"]["usd"] == 21.0

@@ -90,13 +90,13 @@ def _span(span: Span, what: str) -> str:
 
 
 def _page(path: Path, name: str, notes: list[str], found: list[Preview]) -> None:
-    from upturn.report import captions as page
+    from upturn.report import captions_page as page
 
     sections = [
-        page.Section(
+        page.CaptionStrategy(
             preview.name, list(_facts(preview)),
             [(word, count / preview.statistics.captions) for word, count in preview.statistics.common], preview.notes,
-            [page.Shown(pair.picture, pair.name, pair.group, pair.captions) for pair in preview.pairs],
+            [page.CaptionedImage(pair.picture, pair.name, pair.group, pair.captions) for pair in preview.pairs],
         )
         for preview in found
     ]

@@ -11,7 +11,7 @@ import typer
 from upturn.cli.options import RUNS, AsJson, RunsFolder
 
 if TYPE_CHECKING:
-    from upturn.runs.search import Found
+    from upturn.runs.image_search import Found
 
 
 def search(
@@ -33,10 +33,10 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Pictures by words ("french cat") or by a picture, near-duplicates hidden."""
-    from upturn.runs import search as searching
+    from upturn.runs import image_search as searching
 
     near = searching.NEAR if near is None else near
-    where = searching.place(source, size)
+    where = searching.scope(source, size)
     found = searching.find(
         where, runs, text=text, image=image, k=k, near=near, encoder=encoder,
         say=lambda line: typer.echo(line, err=True),
@@ -55,7 +55,7 @@ def search(
 def _plain(found: Found) -> dict[str, object]:
     hits = [
         {"picture": found.name(hit.row), "id": str(found.samples.ids[hit.row]), "cosine": round(hit.cosine, 6),
-         "said": found.said(hit.row), "hidden": [found.name(row) for row in hit.hidden]}
+         "said": found.text(hit.row), "hidden": [found.name(row) for row in hit.hidden]}
         for hit in found.hits
     ]
     return {"encoder": found.encoder, "notes": list(found.notes), "hits": hits, "hidden": found.hidden}
@@ -70,19 +70,19 @@ def _show(asked: str, near: float, found: Found) -> None:
     wide = max((len(found.name(hit.row)) for hit in found.hits), default=0)
     for place, hit in enumerate(found.hits, 1):
         behind = f"  (+{len(hit.hidden)} nearly alike)" if hit.hidden else ""
-        name, said = visible(found.name(hit.row)), visible(found.said(hit.row))
+        name, said = visible(found.name(hit.row)), visible(found.text(hit.row))
         print(f"{place:4}  {hit.cosine:6.3f}  {name:{wide}}  {said}{behind}")
     if found.hidden:
         print(f"{found.hidden} hidden: cosine to one that is shown at least {near:g}.")
 
 
 def _page(path: Path, name: str, asked: str, near: float, found: Found) -> None:
-    from upturn.report import search as page
+    from upturn.report import search_page as page
 
-    shown = [
-        page.Shown(
-            found.samples.content[hit.row], found.name(hit.row), found.said(hit.row), hit.cosine, len(hit.hidden)
+    hits = [
+        page.SearchHit(
+            found.samples.content[hit.row], found.name(hit.row), found.text(hit.row), hit.cosine, len(hit.hidden)
         )
         for hit in found.hits
     ]
-    page.write(path, name, asked, found.encoder, near, found.notes, shown)
+    page.write(path, name, asked, found.encoder, near, found.notes, hits)

@@ -34,6 +34,7 @@ FOLDERS: Mapping[str, str] = {
     "schedule": "upturn.training.schedules",
     "vote_mode": "upturn.annotation.modes",
     "experiment": "upturn.lab.experiments",
+    "section": "upturn.report.sections",
 }
 
 

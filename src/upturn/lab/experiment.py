@@ -129,7 +129,7 @@ def source(name: str, cell: Cell, *parts: str | int) -> np.random.Generator:
     return seeds.generator(seeds.key(f"lab {name}", *(f"{key}={cell[key]}" for key in sorted(cell)), *parts))
 
 
-def shown(rounds: int) -> list[int]:
+def reported_rounds(rounds: int) -> list[int]:
     """Rounds at which quantities are compared: 1, 2, 5, 10, 20, 50, … and the last."""
     marks = {mark * 10 ** (2 * decade) for mark in (1, 2, 5, 10, 20, 50) for decade in range(len(str(rounds)))}
     return sorted({t for t in marks if t < rounds} | {rounds})

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upturn.lab.chunks import Shard, told
 from upturn.lab.experiment import Experiment
 from upturn.lab.rows import BOUND, Formula
+from upturn.lab.stored_stacks import Shard, json_value
 from upturn.store import columns, files
 
 if TYPE_CHECKING:
@@ -34,22 +34,22 @@ def collect(name: str, experiment: Experiment, shards: Sequence[Shard], folder: 
         columns.write_table(folder / CLOUDS, clouds)
     checks: list[dict[str, Any]] = [dict(row) for row in table.to_pylist()]
     cells = experiment.cells()
-    said = verdict(experiment.formulas, checks)
+    verdicts = verdict(experiment.formulas, checks)
     settings = {item.name: getattr(experiment, item.name) for item in dataclasses.fields(experiment)}
     judged = [row for row in checks if row["agrees"] is not None]
     found = {
         "study": name, "title": experiment.title, "question": experiment.question,
         "seconds": round(sum(shard.seconds for shard in shards), 4), "cells": len(cells),
-        "settings": told(settings), "grid": [key for key in experiment.grid() if len(settings[key]) > 1],
+        "settings": json_value(settings), "grid": [key for key in experiment.grid() if len(settings[key]) > 1],
         "varied": list(dict.fromkeys(key for cell in cells for key in cell)),
-        "verdict": said, "largest_z": max((v["largest_z"] for v in said), default=0.0), "bound": BOUND,
+        "verdict": verdicts, "largest_z": max((v["largest_z"] for v in verdicts), default=0.0), "bound": BOUND,
         "tested": len(judged), "agree": all(row["agrees"] for row in judged),
         "sentences": list(experiment.sentences(checks)),
-        "charts": [told(dataclasses.asdict(chart)) for chart in experiment.charts()],
+        "charts": [json_value(dataclasses.asdict(chart)) for chart in experiment.charts()],
     }
     files.write_text(folder / RESULTS, files.to_json(found))
     alone = cells[0] if len(cells) == 1 else {}
-    return {**told({**_single(settings), **alone}), **found, "checks": told(checks)}
+    return {**json_value({**_single(settings), **alone}), **found, "checks": json_value(checks)}
 
 
 def _joined(shards: Sequence[Shard], what: str) -> pa.Table | None:
@@ -80,12 +80,12 @@ def verdict(formulas: Mapping[str, Formula], rows: Sequence[Mapping[str, Any]]) 
         scores = [(_wrong_side(row["z"], formula.kind), row) for row in tested if row["z"] is not None]
         largest, worst = max(scores, key=lambda pair: pair[0], default=(0.0, None))
         failed = [row for row in tested if not row["agrees"]]
-        shown = worst or (failed[0] if failed else None)
+        example = worst or (failed[0] if failed else None)
         out.append({
             "formula": name, **dataclasses.asdict(formula), "tested": len(tested), "failed": len(failed),
             "unmeaningful": sum(not row["meaningful"] for row in own), "largest_z": max(largest, 0.0),
             "exact": sum(row["z"] is None for row in tested), "agrees": not failed,
-            "worst": None if shown is None else _place(shown),
+            "worst": None if example is None else _place(example),
         })
     return out
 
@@ -102,5 +102,5 @@ _OF_A_ROW = frozenset({
 
 def _place(row: Mapping[str, Any]) -> dict[str, Any]:
     """Which quantity of which cell, and when."""
-    cell = {key: told(value) for key, value in row.items() if key not in _OF_A_ROW}
+    cell = {key: json_value(value) for key, value in row.items() if key not in _OF_A_ROW}
     return {"quantity": row["quantity"], "round": row["round"], **cell}

@@ -14,8 +14,8 @@ from typing import Any
 from upturn.config import components
 from upturn.errors import RunError, UserError
 from upturn.lab import experiment_results
-from upturn.lab.chunks import Shard
 from upturn.lab.experiment import Experiment
+from upturn.lab.stored_stacks import Shard
 from upturn.observer import Watch
 from upturn.store import files
 from upturn.store.lock import Lock
@@ -88,13 +88,13 @@ def _shared(
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
-    said: Any = context.SimpleQueue()
-    with _one_thread(), ProcessPoolExecutor(count, context, _begin, (said,)) as pool:
+    messages: Any = context.SimpleQueue()
+    with _one_thread(), ProcessPoolExecutor(count, context, _begin, (messages,)) as pool:
         waiting: set[Future[str]] = {pool.submit(_work, name, dict(settings), folder, place) for place in pending}
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
-                _relay(said, seen, len(shards))
+                _relay(messages, seen, len(shards))
                 for future in done:
                     failure = future.result()
                     if failure:
@@ -110,12 +110,12 @@ def _shared(
         finally:
             for future in waiting:
                 future.cancel()
-    _relay(said, seen, len(shards))
+    _relay(messages, seen, len(shards))
 
 
-def _relay(said: Any, seen: Watch, of: int) -> None:
-    while not said.empty():
-        place, number, seconds, note = said.get()
+def _relay(messages: Any, seen: Watch, of: int) -> None:
+    while not messages.empty():
+        place, number, seconds, note = messages.get()
         _teller(seen, place, of)(number, seconds, note)
 
 
@@ -134,12 +134,12 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-_said: Any = None  # in a worker: where it tells of its chunks
+_messages: Any = None  # in a worker: where it tells of its chunks
 
 
-def _begin(said: Any) -> None:
-    global _said
-    _said = said
+def _begin(messages: Any) -> None:
+    global _messages
+    _messages = messages
 
 
 def _work(name: str, settings: Mapping[str, Any], folder: Path, place: int) -> str:
@@ -147,7 +147,7 @@ def _work(name: str, settings: Mapping[str, Any], folder: Path, place: int) -> s
     try:
         experiment = make(name, settings)
         shard = Shard(folder, experiment, experiment.stacks()[place])
-        shard.work(lambda number, seconds, note: _said.put((place, number, seconds, note)))
+        shard.work(lambda number, seconds, note: _messages.put((place, number, seconds, note)))
     except UserError as error:
         return str(error)
     except Exception:

@@ -45,9 +45,9 @@ class Pool:
         """(M, N) that sum to 1 a model."""
         count = self.points.shape[1]
         share = torch.as_tensor(self.share, dtype=torch.float64)[:, None]
-        made = (1 - share) / (count - self.real) if count > self.real else torch.zeros_like(share)
+        generated = (1 - share) / (count - self.real) if count > self.real else torch.zeros_like(share)
         real = share / self.real if self.real else torch.zeros_like(share)
-        return torch.cat([real.expand(-1, self.real), made.expand(-1, count - self.real)], dim=1)
+        return torch.cat([real.expand(-1, self.real), generated.expand(-1, count - self.real)], dim=1)
 
 
 class Stack:
@@ -69,12 +69,12 @@ class Stack:
 
     def fresh(self, keys: Sequence[int]) -> None:
         """New weights for every model."""
-        made = []
+        networks = []
         for key in keys:
             seeds.seed_torch(key)
-            made.append(self.net.make((self.dimensions,), 0, self.form.noise_range()))
-        state, self.buffers = stack_module_state(made)
-        self.base = made[0].to("meta")  # its shape is all that is needed of it
+            networks.append(self.net.make((self.dimensions,), 0, self.form.noise_range()))
+        state, self.buffers = stack_module_state(networks)
+        self.base = networks[0].to("meta")  # its shape is all that is needed of it
         self.parameters = {name: torch.nn.Parameter(value.detach()) for name, value in state.items()}
 
     def __len__(self) -> int:
@@ -87,16 +87,15 @@ class Stack:
         label = condition["label"][: parts.shape[1]]
 
         def one(parameters: Any, buffers: Any, own: Tensor, level: Tensor) -> Any:
-            def network(rows: Tensor, at: Tensor, asked: Tensor) -> Any:
-                return functional_call(self.base, (parameters, buffers), (rows, at, asked))
+            def network(rows: Tensor, at: Tensor, own_label: Tensor) -> Any:
+                return functional_call(self.base, (parameters, buffers), (rows, at, own_label))
 
-            return self.net.call(network, own, level, {"label": asked_of})  # type: ignore[arg-type]
+            return self.net.call(network, own, level, {"label": label})  # type: ignore[arg-type]
 
-        asked_of = label
         level = noise if noise.ndim == 0 else noise.reshape(count, -1)
         each = (0, 0, 0, None if noise.ndim == 0 else 0)
-        made: Tensor = vmap(one, in_dims=each)(self.parameters, self.buffers, parts, level)
-        return made.reshape(x.shape)
+        generated: Tensor = vmap(one, in_dims=each)(self.parameters, self.buffers, parts, level)
+        return generated.reshape(x.shape)
 
     def _denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
         label = torch.full((len(x),), -1)
@@ -164,8 +163,8 @@ class Stack:
                 drawn = [source.standard_normal((count, self.dimensions), dtype=np.float32) for source in sources]
                 return torch.from_numpy(np.concatenate(drawn))
 
-            made = run(self._denoised, noise(-1) * sigmas[0], sigmas, noise)
-            parts.append(made.reshape(len(self), count, self.dimensions))
+            generated = run(self._denoised, noise(-1) * sigmas[0], sigmas, noise)
+            parts.append(generated.reshape(len(self), count, self.dimensions))
         return torch.cat(parts, dim=1) * self.scale + self.mean
 
 
@@ -179,9 +178,9 @@ class _Draws:
     def block(self) -> tuple[Array, Array, Array]:
         """(steps, B) rows, (steps, B) uniform numbers, (steps, B, d) normal ones."""
         shape = (_BLOCK, self.batch)
-        made = self.source.integers(max(self.count - self.real, 1), size=shape) + self.real
+        generated = self.source.integers(max(self.count - self.real, 1), size=shape) + self.real
         real = self.source.integers(max(self.real, 1), size=shape)
-        picked = np.where(self.source.random(shape) < self.share, real, made)
+        picked = np.where(self.source.random(shape) < self.share, real, generated)
         return picked, self.source.random(shape, dtype=np.float32), self.source.standard_normal(
             (*shape, self.dimensions), dtype=np.float32
         )

@@ -43,11 +43,11 @@ class Writers:
 
     def __init__(self, keys: Sequence[int], size: Size, begin: int) -> None:
         self.size, self.begin = size, begin
-        made = [_fresh(key, size) for key in keys]
+        weights = [_fresh(key, size) for key in keys]
         self.weights = {
-            name: torch.nn.Parameter(torch.stack([one[name] for one in made])) for name in made[0]
+            name: torch.nn.Parameter(torch.stack([one[name] for one in weights])) for name in weights[0]
         }
-        self._first = torch.arange(len(made))[:, None, None] * size.vocabulary  # of each model's own embeddings
+        self._first = torch.arange(len(weights))[:, None, None] * size.vocabulary  # of each model's own embeddings
 
     def __len__(self) -> int:
         return len(self._first)
@@ -138,17 +138,17 @@ def _parts(count: int) -> Iterator[int]:
 def _fresh(key: int, of: Size) -> dict[str, Tensor]:
     seeds.seed_torch(key)
     across, deep = 1 / math.sqrt(of.width), 1 / math.sqrt(2 * of.layers)  # GPT-2's scale for what is added to the sum
-    made = {
+    weights = {
         "embedding": torch.randn(of.vocabulary, of.width) * _INITIAL,
         "place": torch.randn(of.length, of.width) * _INITIAL,
         "head": torch.zeros(of.width, of.vocabulary),
     }
     for layer in range(of.layers):
-        made[f"attend.{layer}"] = torch.randn(of.width, 3 * of.width) * across
-        made[f"gather.{layer}"] = torch.randn(of.width, of.width) * across * deep
-        made[f"wide.{layer}"] = torch.randn(of.width, 4 * of.width) * across
-        made[f"back.{layer}"] = torch.randn(4 * of.width, of.width) * across / 2 * deep
-    return made
+        weights[f"attend.{layer}"] = torch.randn(of.width, 3 * of.width) * across
+        weights[f"gather.{layer}"] = torch.randn(of.width, of.width) * across * deep
+        weights[f"wide.{layer}"] = torch.randn(of.width, 4 * of.width) * across
+        weights[f"back.{layer}"] = torch.randn(4 * of.width, of.width) * across / 2 * deep
+    return weights
 
 
 def _norm(x: Tensor) -> Tensor:

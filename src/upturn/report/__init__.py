@@ -1,4 +1,4 @@
-"""One HTML file about a run, made from its folder alone, at any time: running, failed or done."""
+"""HTML reports of a run, a study or an experiment, written from its directory alone, at any time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FILE = "report.html"
 
 
 def write(run: Run) -> Path:
-    """Write ``report.html`` into the run's folder, whole or not at all, and return its path.
+    """Write ``report.html`` into the run directory, whole or not at all, and return its path.
 
-    It needs nothing beside itself: no script, style, font or picture comes from elsewhere, and its content policy
-    forbids it. Raises UserError where the run's recipe cannot be read or the folder cannot be written.
+    The file loads no script, style, font or image from elsewhere, and its content security policy forbids it. Raises
+    UserError if the run's recipe cannot be read or the directory cannot be written.
     """
     from upturn.report.page import render
 
@@ -26,20 +26,20 @@ def write(run: Run) -> Path:
 
 
 def write_study(folder: Path) -> Path:
-    """Write ``study.html`` into the folder of a study, whole or not at all, and return its path.
+    """Write ``study.html`` into the directory of a study, whole or not at all, and return its path.
 
-    Raises UserError where the study has no results.
+    Raises UserError if the study has no results.
     """
-    from upturn.report.study import write as write_page
+    from upturn.report.study_page import write as write_page
 
     return write_page(folder)
 
 
 def write_lab(folder: Path) -> Path:
-    """Write ``lab.html`` into the folder of an experiment, whole or not at all, and return its path.
+    """Write ``lab.html`` into the directory of an experiment, whole or not at all, and return its path.
 
-    Raises UserError where the experiment has no results.
+    Raises UserError if the experiment has no results.
     """
-    from upturn.report.lab import write as write_page
+    from upturn.report.lab_page import write as write_page
 
     return write_page(folder)

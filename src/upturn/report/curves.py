@@ -1,4 +1,4 @@
-"""Curves: a metric model by model with its intervals, and the losses of a training."""
+"""Line charts: a metric by model with intervals, and the losses of a training by step."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from upturn.report import svg, titles
 from upturn.report.facts import Column
 from upturn.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, element
 
-_FAR = 3.0  # a reference further away than this many spans of the curve would flatten it: named, not drawn
+_FAR = 3.0  # a reference line further away than this many spans of the curve would flatten it, and is not drawn
 _CHARACTER = 6.0  # width of a letter of an axis label
 _SPAN_OF_LOG = 30.0  # losses that fall by more than this factor are drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
-class Line:
+class ReferenceLine:
     """A horizontal line for comparison."""
 
     value: float
@@ -37,14 +37,14 @@ class _Mark:
     title: str
 
 
-def metric(name: str, columns: Sequence[Column], kept: Column | None, lines: Sequence[Line]) -> Markup | None:
-    """Values with 95% intervals; a line joins the models that were kept, crosses are rounds that were rejected."""
-    shown = [c for c in columns if c.metrics.get(name, {}).get("value") is not None]
-    if not shown:
+def metric(name: str, columns: Sequence[Column], kept: Column | None, lines: Sequence[ReferenceLine]) -> Markup | None:
+    """Values with 95% intervals; a line joins stages and promoted rounds, crosses are rejected rounds."""
+    measured = [c for c in columns if c.metrics.get(name, {}).get("value") is not None]
+    if not measured:
         return None
     slot = (WIDTH - LEFT - RIGHT) / len(columns)
     xs = {c.unit: LEFT + slot * (i + 0.5) for i, c in enumerate(columns)}
-    marks = [_mark(name, c, xs[c.unit]) for c in shown]
+    marks = [_mark(name, c, xs[c.unit]) for c in measured]
     ends = [v for m in marks for v in (m.value, m.low, m.high) if v is not None]
     reach = max(max(ends) - min(ends), abs(max(ends)) * 0.02, 1e-9)
     near = [x for x in lines if min(ends) - _FAR * reach <= x.value <= max(ends) + _FAR * reach]
@@ -67,16 +67,16 @@ def _mark(name: str, column: Column, x: float) -> _Mark:
 
 
 def _path(marks: Sequence[_Mark], y: Axis) -> Markup:
-    """A solid line through the models that the run stood at; a dashed one out to each that it did not take."""
+    """A solid line through stages and promoted rounds; a dashed one to each rejected round."""
     kept: list[tuple[float, float]] = []
-    aside = []
+    branches = []
     for mark in marks:
         point = (mark.x, y(mark.value))
         if mark.column.decision in {"stage", "promoted"}:
             kept.append(point)
         elif kept:
-            aside.append(svg.path([kept[-1], point], "aside"))
-    return svg.join([*aside, svg.path(kept, "line")] if len(kept) > 1 else aside)
+            branches.append(svg.path([kept[-1], point], "aside"))
+    return svg.join([*branches, svg.path(kept, "line")] if len(kept) > 1 else branches)
 
 
 def _drawn(mark: _Mark, y: Axis, kept: Column | None) -> Markup:
@@ -92,13 +92,13 @@ def _drawn(mark: _Mark, y: Axis, kept: Column | None) -> Markup:
         parts.append(element("path", d=d, class_="cross"))
     else:
         parts.append(element("circle", cx=mark.x, cy=at, r=4.0, class_="dot"))
-    # a wide invisible target: the title is found without aiming
+    # a wide invisible target for the tooltip
     parts.append(element("rect", x=mark.x - 10, y=float(TOP), width=20, height=HEIGHT - BOTTOM - TOP, class_="target"))
     return element("g", *parts, class_=f"mark {kind}")
 
 
 def _value(mark: _Mark, y: Axis) -> Markup:
-    """The kept model's number, above its interval or, where there is no room, below."""
+    """The kept model's value, above its interval or, if there is no space, below."""
     text = titles.interval(mark.column.metrics[mark.name]).partition(" ")[0]
     above = min(y(mark.value) - 7.0, y(mark.high if mark.high is not None else mark.value)) - 5.0
     below = max(y(mark.value) + 7.0, y(mark.low if mark.low is not None else mark.value)) + 13.0
@@ -107,7 +107,7 @@ def _value(mark: _Mark, y: Axis) -> Markup:
 
 
 def _labels(columns: Sequence[Column], xs: Mapping[str, float], slot: float) -> Markup:
-    """Names below; those that do not fit beside each other take turns on a second line."""
+    """Names below the axis; those that do not fit beside each other use a second line."""
     parts: list[Markup] = []
     ends = [-1e9, -1e9]  # where the last label of each of the two lines ends
     for column in columns:

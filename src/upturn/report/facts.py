@@ -1,12 +1,12 @@
-"""What the report shows, read from a run's folder: the models in their order, and what each of them left."""
+"""The facts of a run that the report displays, read from the run directory: its models in order, and their files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -23,11 +23,12 @@ from upturn.types import Array, Samples
 
 Decision = Literal["stage", "promoted", "rejected", "pending"]
 DATA = "data"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One model of the run: after a stage before the rounds, or after a round. Charts have a column for each."""
+    """One evaluated model of the run, after a stage or after a round. Charts have a column for each."""
 
     unit: str
     title: str  # "finetune", "round 2"
@@ -46,8 +47,8 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Newer minus older on the same prompts and noise, with its 95% interval."""
+class PairedDifference:
+    """Newer minus older model on the same prompts and noise, with its 95% interval."""
 
     value: float
     low: float
@@ -55,25 +56,33 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One training of the policy, begun or not: a stage before the rounds, or one of the trainings of a round."""
+class PolicyTraining:
+    """One training of the policy, started or not: a stage before the rounds, or one training of a round."""
 
     title: str
     unit: str
 
 
 class Facts:
-    """A run, opened for reading. Everything may be missing: what is not there yet is empty."""
+    """A run, opened for reading, at any time: what does not exist yet is empty."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.status: RunStatus = statuses.read(run)
         self.recipe = self.status.recipe
         self.records: dict[tuple[str, str], Record] = {(r.unit, r.step): r for r in run.records()}
+        self._results: dict[Any, Any] = {}
+
+    def computed(self, function: Callable[[Facts], T]) -> T:
+        """``function`` of these facts, computed once."""
+        if function not in self._results:
+            self._results[function] = function(self)
+        result: T = self._results[function]
+        return result
 
     @cached_property
     def columns(self) -> list[Column]:
-        """Every model that was measured, in order."""
+        """Every model that was evaluated, in order."""
         zero, *rounds = self.status.rounds
         found = []
         for stage in zero.stages:
@@ -88,56 +97,56 @@ class Facts:
 
     @cached_property
     def kept(self) -> Column | None:
-        """The model that the run stands at: the newest promoted round, else round 0."""
+        """The model of the newest promoted round, else of round 0."""
         promoted = [c for c in self.columns if c.decision == "promoted"]
         base = [c for c in self.columns if c.round == 0]
         return next(reversed(promoted or base), None)
 
     @cached_property
-    def trainings(self) -> list[Trained]:
-        """All that the recipe asks for, in order; the last of a round makes the round's model."""
+    def trainings(self) -> list[PolicyTraining]:
+        """All trainings of the recipe, in order; the last of a round gives the round's model."""
         zero, *rounds = self.status.rounds
-        found = [Trained(stage.name, stage.unit) for stage in zero.stages]
+        found = [PolicyTraining(stage.name, stage.unit) for stage in zero.stages]
         turns = self.recipe.rounds.train if self.recipe.rounds is not None else []
         for r in rounds:
-            found += [Trained(f"round {r.round}: {turn.label}", f"{r.unit}/{turn.label}") for turn in turns[:-1]]
+            found += [PolicyTraining(f"round {r.round}: {turn.label}", f"{r.unit}/{turn.label}") for turn in turns[:-1]]
             last = f": {turns[-1].label}" if len(turns) > 1 else ""
-            found.append(Trained(f"round {r.round}{last}", r.unit))
+            found.append(PolicyTraining(f"round {r.round}{last}", r.unit))
         return found
 
     def real_fraction(self, unit: str) -> float | None:
-        """Of what a training ate, by weight; online the training mixes for itself."""
+        """Real share of the weight of a training's data; an online training records its own."""
         found = self.info(unit, "mix").get("real_fraction", self.info(unit, "train").get("real_fraction"))
         return None if found is None else float(found)
 
     @cached_property
     def synthetic_in_real(self) -> tuple[float, float] | None:
-        """Of the data that claims to be real, the synthetic share, (low, high); None where nobody asked."""
+        """(low, high) synthetic share of the data labelled real; None if the recipe does not require the check."""
         found = self.info(DATA, "provenance")
         return (float(found["low"]), float(found["high"])) if found else None
 
     @cached_property
     def metric_names(self) -> list[str]:
-        """All that were measured, the recipe's order first."""
+        """All that were measured, first those of the recipe in its order."""
         seen = dict.fromkeys(name for column in self.columns for name in column.metrics)
         return [*(n for n in self.recipe.metric_names() if n in seen),
                 *(n for n in seen if n not in self.recipe.metric_names())]
 
     @cached_property
     def specs(self) -> dict[str, Mapping[str, Any]]:
-        """The name in metrics.json -> the metric of the recipe that it is."""
+        """Name in metrics.json -> the metric's part of the recipe."""
         parts = [metric for evaluation in self.recipe.evaluate for metric in evaluation.metrics]
         return dict(zip(self.recipe.metric_names(), parts, strict=True))
 
     @cached_property
     def headline(self) -> str | None:
-        """The metric that the run is judged by: the gate's, else the first of the recipe that was measured."""
+        """The main metric: the gate's, else the first of the recipe that was measured."""
         if self.recipe.gate is not None:
             return self.recipe.gate.metric
         return self.metric_names[0] if self.metric_names else None
 
     def path(self, unit: str, name: str) -> Path | None:
-        """A file of a unit, where it is there."""
+        """A file of a unit; None if it does not exist."""
         path = self.run.unit(unit) / name
         return path if path.exists() else None
 
@@ -153,8 +162,8 @@ class Facts:
         path = self.path(unit, name)
         return None if path is None else parquet_tables.read_samples(path)
 
-    def some(self, unit: str, name: str, ids: list[str]) -> dict[str, Any]:
-        """Id -> sample, for a few samples of a large table: only their pictures are decoded."""
+    def samples_by_id(self, unit: str, name: str, ids: list[str]) -> dict[str, Any]:
+        """Id -> sample, for a few samples of a large table: only their images are decoded."""
         path = self.path(unit, name)
         if path is None or not ids:
             return {}
@@ -169,8 +178,8 @@ class Facts:
         points: list[dict[str, float]] = files.read_json(path) if path is not None else []
         return points
 
-    def difference(self, newer: Column, older: Column, metric: str) -> Difference | None:
-        """Paired by sample, candidates of one prompt kept together; None for metrics without a value a sample."""
+    def difference(self, newer: Column, older: Column, metric: str) -> PairedDifference | None:
+        """Paired by sample and clustered by prompt; None for metrics without a value for each sample."""
         values, groups = [], []
         for column in (newer, older):
             path = self.path(column.unit, "values.parquet")
@@ -186,7 +195,7 @@ class Facts:
         if np.isnan(change).all():
             return None
         low, high = bootstrap_mean(change, key(self.recipe.seed, "report", metric), clusters=groups_of)
-        return Difference(float(np.nanmean(change)), low, high)
+        return PairedDifference(float(np.nanmean(change)), low, high)
 
     def _groups(self, unit: str, metric: str) -> Array | None:
         evaluation = metric.rpartition("/")[0]

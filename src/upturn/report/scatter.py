@@ -1,4 +1,4 @@
-"""Models as points of two measurements, each with its intervals, joined in the order in which they were made."""
+"""Scatter chart of two metrics: a point with two intervals for each model, joined in the order of the run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from upturn.report import svg, titles
 from upturn.report.facts import Column
 from upturn.report.svg import HEIGHT, LEFT, RIGHT, WIDTH, Axis, element
 
-_TOP, _BOTTOM = 26, 44  # room for the names of the axes
+_TOP, _BOTTOM = 26, 44  # space for the names of the axes
 _CHARACTER, _LINE = 6.0, 12.0  # size of a letter of a label
-_AROUND = ((8.0, -7.0, ""), (8.0, 15.0, ""), (-8.0, -7.0, "end"), (-8.0, 15.0, "end"))  # places of a label, best first
+_LABEL_POSITIONS = ((8.0, -7.0, ""), (8.0, 15.0, ""), (-8.0, -7.0, "end"), (-8.0, 15.0, "end"))  # best first
 _TICKS = 5
 _STEP = 4.0  # between two boxes of a line
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class Point:
-    """A model's measurements, as they stand in metrics.json, along the axes."""
+    """A model's two measurements, as in metrics.json."""
 
     column: Column
     across: Mapping[str, Any]
@@ -32,18 +32,18 @@ class Point:
 
 
 def figure(points: Sequence[Point | None], kept: Column | None, across: str, up: str) -> Markup | None:
-    """A line joins the models that were kept; crosses are rounds that were rejected; None without a point."""
-    there = [point for point in points if point is not None]
-    if not there:
+    """A line joins stages and promoted rounds; crosses are rejected rounds; None without a point."""
+    known = [point for point in points if point is not None]
+    if not known:
         return None
-    x = Axis(*svg.span([v for p in there for v in _ends(p.across)]), LEFT, WIDTH - RIGHT)
-    y = Axis(*svg.span([v for p in there for v in _ends(p.up)]), HEIGHT - _BOTTOM, _TOP)
+    x = Axis(*svg.span([v for p in known for v in _ends(p.across)]), LEFT, WIDTH - RIGHT)
+    y = Axis(*svg.span([v for p in known for v in _ends(p.up)]), HEIGHT - _BOTTOM, _TOP)
     body = [svg.y_grid(y), _x_grid(x)]
     body.append(element("text", f"{up} ↑", x=2.0, y=11.0, class_="tick"))
     body.append(element("text", f"{across} →", x=WIDTH - 2.0, y=HEIGHT - 5.0, class_="tick end"))
-    body += [_path(there, x, y), *(_drawn(p, x, y, kept, across, up) for p in there), _labels(there, x, y, kept)]
-    told = "; ".join(_title(p, across, up) for p in there)
-    return svg.figure(svg.join(body), f"{up} against {across} by model: {told}")
+    body += [_path(known, x, y), *(_drawn(p, x, y, kept, across, up) for p in known), _labels(known, x, y, kept)]
+    values = "; ".join(_title(p, across, up) for p in known)
+    return svg.figure(svg.join(body), f"{up} against {across} by model: {values}")
 
 
 def _ends(measured: Mapping[str, Any]) -> list[float]:
@@ -60,21 +60,21 @@ def _x_grid(x: Axis) -> Markup:
 
 
 def _path(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
-    """A solid line through the models that the run stood at; a dashed one out to each that it did not take."""
-    stood: list[tuple[float, float]] = []
-    aside = []
+    """A solid line through stages and promoted rounds; a dashed one to each rejected round."""
+    line: list[tuple[float, float]] = []
+    branches = []
     for point in points:
         place = (x(point.across["value"]), y(point.up["value"]))
         if point.column.decision in {"stage", "promoted"}:
-            stood.append(place)
-        elif stood:
-            aside.append(svg.path([stood[-1], place], "aside"))
-    return svg.join([*aside, svg.path(stood, "line")] if len(stood) > 1 else aside)
+            line.append(place)
+        elif line:
+            branches.append(svg.path([line[-1], place], "aside"))
+    return svg.join([*branches, svg.path(line, "line")] if len(line) > 1 else branches)
 
 
 def _title(point: Point, across: str, up: str) -> str:
-    said = f"{point.column.full_title}: {across} {titles.interval(point.across)}, {up} {titles.interval(point.up)}"
-    return f"{said}, rejected" if point.column.decision == "rejected" else said
+    text = f"{point.column.full_title}: {across} {titles.interval(point.across)}, {up} {titles.interval(point.up)}"
+    return f"{text}, rejected" if point.column.decision == "rejected" else text
 
 
 def _drawn(point: Point, x: Axis, y: Axis, kept: Column | None, across: str, up: str) -> Markup:
@@ -97,17 +97,17 @@ def _drawn(point: Point, x: Axis, y: Axis, kept: Column | None, across: str, up:
 
 
 def _labels(points: Sequence[Point], x: Axis, y: Axis, kept: Column | None) -> Markup:
-    """Each name beside its point where it hides no other name or point, and crosses no line if that can be."""
+    """Each name beside its point, hiding no other name or point, and if possible crossing no line."""
     marks = [(x(p.across["value"]), y(p.up["value"])) for p in points]
     taken = [(a - 5, b - 5, a + 5, b + 5) for a, b in marks]
     lines = [box for a, b in pairwise(marks) for box in _along(a, b)]
-    stands = None if kept is None else kept.unit
-    order = sorted(range(len(points)), key=lambda i: points[i].column.unit != stands)  # the kept model's comes first
+    kept_unit = None if kept is None else kept.unit
+    order = sorted(range(len(points)), key=lambda i: points[i].column.unit != kept_unit)  # the kept model's comes first
     parts = []
     for i in order:
         (at, height), column = marks[i], points[i].column
         wide = len(column.short) * _CHARACTER
-        places = [(at + right, height + down, anchor) for right, down, anchor in _AROUND]
+        places = [(at + right, height + down, anchor) for right, down, anchor in _LABEL_POSITIONS]
         boxes = [_box(place, wide) for place in places]
         free = [n for n, box in enumerate(boxes) if _inside(box) and not any(_overlap(box, t) for t in taken)]
         clear = [n for n in free if not any(_overlap(boxes[n], line) for line in lines)]
@@ -127,7 +127,7 @@ def _box(place: tuple[float, float, str], wide: float) -> Box:
 
 
 def _along(a: tuple[float, float], b: tuple[float, float]) -> list[Box]:
-    """A line as small boxes, one behind the other."""
+    """A line as a chain of small boxes."""
     count = max(1, round(math.dist(a, b) / _STEP))
     places = [(a[0] + (b[0] - a[0]) * i / count, a[1] + (b[1] - a[1]) * i / count) for i in range(count + 1)]
     return [(px - 1, py - 1, px + 1, py + 1) for px, py in places]

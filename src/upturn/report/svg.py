@@ -1,4 +1,4 @@
-"""Small SVG figures that take their colours from the page, so that they follow a light or dark scheme."""
+"""Small SVG figures with colours from the style sheet, so that they follow a light or dark scheme."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 340, 200  # of a card's figure, in units that are about pixels at the width of a card
+WIDTH, HEIGHT = 340, 200  # of a card's figure, about in pixels
 _MOST_POWERS = 6  # of ten along a logarithmic axis
-_FINER = 0.75  # of the wished distance of ticks: a little more of them is better than few
+_FINER = 0.75  # of the requested distance of ticks: slightly more ticks are better than too few
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 34
 
 
@@ -19,8 +19,8 @@ def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     parts = [f"<{name}"]
     for key, value in attributes.items():
         if value is not None:
-            shown = f"{value:.1f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
-            parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(shown)}"')
+            text = f"{value:.1f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+            parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(text)}"')
     body = "".join(str(escape(child)) for child in children)
     return Markup("".join(parts) + (f">{body}</{name}>" if children else "/>"))
 
@@ -35,7 +35,7 @@ def figure(body: Markup, label: str, width: int = WIDTH, height: int = HEIGHT) -
 
 @dataclass(frozen=True)
 class Axis:
-    """Data to pixels; ``log`` where the values span too much for a line."""
+    """Maps data to pixels; ``log`` for values that span orders of magnitude."""
 
     low: float
     high: float
@@ -54,16 +54,16 @@ class Axis:
         return _log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, count)
 
 
-def span(values: Sequence[float], room: float = 0.08) -> tuple[float, float]:
-    """A range that holds all values with some room; shares stay within 0 and 1."""
+def span(values: Sequence[float], margin: float = 0.08) -> tuple[float, float]:
+    """A range that holds all values with a margin; shares stay within 0 and 1."""
     low, high = min(values), max(values)
-    pad = (high - low) * room or abs(high) * 0.1 or 0.5
+    pad = (high - low) * margin or abs(high) * 0.1 or 0.5
     bottom = 0.0 if low >= 0 > low - pad else low - pad
     return bottom, 1.0 if high <= 1 < high + pad and low >= 0 else high + pad
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers between two ends, about ``count`` of them."""
+    """About ``count`` round numbers between two ends."""
     rough = (high - low) / max(count, 1)
     scale = 10.0 ** math.floor(math.log10(rough))
     step = next(s * scale for s in (1, 2, 2.5, 5, 10) if s * scale >= rough * _FINER)
@@ -89,7 +89,7 @@ def tick_text(value: float) -> str:
 
 
 def y_grid(axis: Axis, left: float = LEFT, right: float = WIDTH - RIGHT) -> Markup:
-    """Horizontal lines with their numbers."""
+    """Horizontal grid lines with their numbers."""
     parts = []
     for tick in axis.ticks():
         y = axis(tick)

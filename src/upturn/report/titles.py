@@ -1,4 +1,4 @@
-"""Numbers and terms for readers: what a metric means in one sentence, how a number is rounded, what a step is."""
+"""Numbers and terms for readers: title and meaning of a metric, and how a number is rounded."""
 
 from __future__ import annotations
 
@@ -16,21 +16,12 @@ _MOST_DECIMALS = 6
 
 @dataclass(frozen=True)
 class Term:
-    """A metric in plain words. ``reference`` is a number in its details that gives the scale, and what it is."""
+    """Title and meaning of a metric. ``reference``: key of a comparison value in its details, and its description."""
 
     title: str
     meaning: str
     better: Better = "neither"
     reference: tuple[str, str] | None = None
-
-
-STEPS: dict[str, str] = {
-    "sample": "sampling", "score": "scoring", "curate": "curation", "mix": "mixing", "train": "training",
-    "evaluate": "evaluation", "checkpoints": "measuring checkpoints", "gate": "gate", "load": "loading data",
-    "provenance": "searching the real data for synthetic samples", "filter": "filtering real data",
-    "score_words": "finding score words", "fit": "fitting helper models", "judge": "labelling for helper models",
-    "vote": "voting", "edit": "editing", "base": "linking",
-}
 
 
 def term(name: str, spec: Mapping[str, Any] | None = None) -> Term:
@@ -52,14 +43,14 @@ def term(name: str, spec: Mapping[str, Any] | None = None) -> Term:
 
 
 def decimals(spread: float) -> int:
-    """Digits after the point so that ``spread`` keeps two that count."""
+    """Digits after the point that leave two significant digits of ``spread``."""
     if not math.isfinite(spread) or spread <= 0:
         return _PLAIN
     return min(max(1 - math.floor(math.log10(spread)), 0), _MOST_DECIMALS)
 
 
 def number(value: float | None, places: int | None = None) -> str:
-    """Rounded, with a true minus and thin groups of thousands; a dash where it is not known."""
+    """Rounded, with a minus sign and thin spaces between thousands; a dash if unknown."""
     if value is None or not math.isfinite(value):
         return "–"
     if places is None:
@@ -72,7 +63,7 @@ def number(value: float | None, places: int | None = None) -> str:
 
 
 def places_of(measured: Mapping[str, Any]) -> int | None:
-    """How many decimals a measurement deserves: by the half width of its interval."""
+    """Number of decimals of a measurement, by the half width of its interval."""
     value, low, high = (measured.get(part) for part in ("value", "low", "high"))
     if value is None or low is None or high is None or high <= low:
         return None
@@ -80,7 +71,7 @@ def places_of(measured: Mapping[str, Any]) -> int | None:
 
 
 def interval(measured: Mapping[str, Any] | None) -> str:
-    """``0.93 [0.91, 0.95]``; a dash where it was not measured."""
+    """``0.93 [0.91, 0.95]``; a dash if it was not measured."""
     if measured is None or measured.get("value") is None:
         return "–"
     places = places_of(measured)
@@ -126,11 +117,11 @@ def plural(count: int, word: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Control characters as their pictures (U+2400 …), so that nothing a model writes is invisible or breaks a page."""
+    """Control characters as visible symbols (U+2400 …): no text of a model is invisible."""
     return text.translate(_CONTROLS)
 
 
 _CONTROLS: dict[int, int] = {
     **{code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}, 0x7F: 0x2421,
-    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD),  # marks that turn the direction of text
+    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD),  # marks that change the text direction
 }

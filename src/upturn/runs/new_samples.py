@@ -1,4 +1,4 @@
-"""New samples from a stored model, outside any round."""
+"""New samples from a stored model, outside of the rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from upturn.types import Prompt, Samples
 
 
 class Drawer:
-    """The policy of a unit, read once, to draw samples from as often as asked.
+    """The policy of a unit, loaded once for any number of draws.
 
     ``settings`` are ``name=value`` for the sampling settings of the first evaluation. Raises UserError for a setting
     that the model does not have.
@@ -41,24 +41,24 @@ class Drawer:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The classes that may be asked for; empty where a text is asked, or nothing."""
+        """The classes that a prompt can name; empty if the model reads text or takes no prompt."""
         reads = self._policy.kind == "text" or reads_text(self._policy)
         return () if reads or not self.conditional else self._work.tools.classes
 
     def draw(self, prompts: Sequence[str], count: int, seed: int) -> Samples:
-        """``count`` samples a prompt. The noise depends on seed, prompt and candidate alone.
+        """``count`` samples for each prompt. The noise depends on seed, prompt and candidate alone.
 
         Raises UserError for a prompt that the model cannot read.
         """
-        asked = [_prompt(text, self._policy, self._work.tools.classes) for text in prompts] or [Prompt()]
-        keys = prompt_keys(seeds.key("sample", seed), asked, count)
-        return self._work.draw(self._policy, asked, keys, self._settings)
+        parsed = [_prompt(text, self._policy, self._work.tools.classes) for text in prompts] or [Prompt()]
+        keys = prompt_keys(seeds.key("sample", seed), parsed, count)
+        return self._work.draw(self._policy, parsed, keys, self._settings)
 
 
 def to_files(
     run: Run, unit: str, prompts: Sequence[str], count: int, seed: int, folder: Path, settings: Sequence[str] = ()
 ) -> list[Path]:
-    """``count`` samples a prompt as PNG, text or CSV files, named by prompt and candidate; as :class:`Drawer` draws."""
+    """Samples of a :class:`Drawer` as PNG, text or CSV files, named by prompt and candidate."""
     samples = Drawer(run, unit, settings).draw(prompts, count, seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,16 +70,16 @@ def to_files(
 def _changed(parts: Assembly, settings: Sequence[str]) -> Any:
     """The first evaluation's sampling settings, some of them replaced."""
     own = parts.evaluators[0].settings
-    given = dict(parts.recipe.evaluate[0].settings)
+    values = dict(parts.recipe.evaluate[0].settings)
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise UserError(f"'{setting}' is no setting", where="--set", fix="Write it as 'name=value'.")
+            raise UserError(f"'{setting}' is not a setting", where="--set", fix="Write it as 'name=value'.")
         try:
-            given[name] = yaml.safe_load(value)
+            values[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UserError(f"'{value}' is no value", where=f"--set {name}", fix="Write it as in YAML.") from None
-    return components.checked(type(own), given, "--set", "sampling") if settings else own
+            raise UserError(f"'{value}' is not a value", where=f"--set {name}", fix="Write it as in YAML.") from None
+    return components.checked(type(own), values, "--set", "sampling") if settings else own
 
 
 def _prompt(text: str, policy: Any, classes: Sequence[str]) -> Prompt:

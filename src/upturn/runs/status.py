@@ -1,4 +1,4 @@
-"""What a run has come to, read from its folder alone: for the command line, the report and Python."""
+"""The state of a run, read from its directory alone: for the command line, the report and Python."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from typing import Any
 from upturn.config import recipe as recipes
 from upturn.config.recipe import Recipe
 from upturn.errors import UserError
+from upturn.runs.steps import STEP_TITLES, step_group
 from upturn.store.commit import Record
 from upturn.store.run import Run
-
-_ROUND_STEPS = (
-    "sample", "judge", "fit", "vote", "edit", "score", "curate", "mix", "train", "evaluate", "gate", "checkpoints",
-)
 
 
 @dataclass(frozen=True)
@@ -56,18 +53,18 @@ class RunStatus:
     message: str
     recipe: Recipe
     rounds: tuple[RoundStatus, ...]
-    setup_seconds: Mapping[str, float] = field(default_factory=dict)  # by step of "data", and by unit "models/<name>"
-
-    @property
-    def incumbent(self) -> RoundStatus:
-        """The newest promoted round."""
-        promoted = [r for r in self.rounds if r.gate and r.gate.get("decision") == "promoted"]
-        return promoted[-1] if promoted else self.rounds[0]
+    setup_seconds: Mapping[str, float] = field(default_factory=dict)  # by step, of a helper model by its unit
 
     @property
     def setup_usd(self) -> float:
-        """Cost of what precedes the first stage: loading and preparing data, fitting helper models."""
+        """Cost of the steps before the first stage: loading and preparing data, fitting helper models."""
         return sum(self.setup_seconds.values()) / 3600 * self.recipe.usd_per_hour
+
+    @property
+    def incumbent(self) -> RoundStatus:
+        """The newest promoted round, else round 0."""
+        promoted = [r for r in self.rounds if r.gate and r.gate.get("decision") == "promoted"]
+        return promoted[-1] if promoted else self.rounds[0]
 
     def to_json(self) -> dict[str, Any]:
         """As ``upturn status --json`` prints it."""
@@ -89,14 +86,14 @@ def read(run: Run) -> RunStatus:
     later = [_round(run, number, records, price) for number in range(1, count + 1)]
     setup = {
         (step if unit == "data" else unit): record.seconds
-        for (unit, step), record in records.items() if unit == "data" or unit.startswith("models/")
+        for (unit, step), record in records.items() if not unit.startswith("rounds/")
     }
     message = _missing(run, recipe) or run.state.message
     return RunStatus(run.folder.name, run.folder, run.state.state, message, recipe, (zero, *later), setup)
 
 
 def _missing(run: Run, recipe: Recipe) -> str | None:
-    """What a run that waits for people misses now: votes come in without the run's knowing."""
+    """The votes that a waiting run still needs: they arrive without the run's knowledge."""
     if run.state.state != "waiting":
         return None
     from upturn.annotation.poll import waiting_for
@@ -104,7 +101,7 @@ def _missing(run: Run, recipe: Recipe) -> str | None:
     try:
         return waiting_for(run, recipe)
     except UserError:
-        return None  # a database that is away stops nobody from looking: what was missing then is known
+        return None  # without the database, the stored message of the run is the best known
 
 
 def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:
@@ -130,28 +127,22 @@ def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], p
 def _round(run: Run, number: int, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:
     unit = f"rounds/{number:03d}"
     curated = records.get((unit, "curate"))
-    judged = run.unit(unit) / "gate.json"
+    gate = run.unit(unit) / "gate.json"
     seconds = _seconds(records, unit)
     return RoundStatus(
-        number, unit, _state(records, unit, "gate"), json.loads(judged.read_text()) if judged.exists() else None,
+        number, unit, _state(records, unit, "gate"), json.loads(gate.read_text()) if gate.exists() else None,
         _fraction(records, unit), _metrics(run, unit), int(curated.counts["kept"]) if curated else None,
         dict(curated.info["dropped"]) if curated else {}, seconds, sum(seconds.values()) / 3600 * price,
     )
 
 
 def _seconds(records: Mapping[tuple[str, str], Record], unit: str) -> dict[str, float]:
-    """By step, of the unit and of the units inside it: further trainings of a round, and models refitted in it."""
+    """Seconds by step of a stage or round, with the units inside it: further trainings, refitted models."""
     found: dict[str, float] = {}
     for (where, step), record in records.items():
         if where == unit or where.startswith(f"{unit}/"):
-            name = "checkpoints" if _of_checkpoints(step) else step
-            found[name] = found.get(name, 0.0) + record.seconds
-    return {step: found.pop(step) for step in _ROUND_STEPS if step in found} | found
-
-
-def _of_checkpoints(step: str) -> bool:
-    """Of the steps that measure what a training did on its way."""
-    return step == "checkpoints" or step.startswith("epoch-")
+            found[step_group(step)] = found.get(step_group(step), 0.0) + record.seconds
+    return {step: found[step] for step in STEP_TITLES if step in found}
 
 
 def _state(records: Mapping[tuple[str, str], Record], unit: str, last: str) -> str:
@@ -161,7 +152,7 @@ def _state(records: Mapping[tuple[str, str], Record], unit: str, last: str) -> s
 
 
 def _fraction(records: Mapping[tuple[str, str], Record], unit: str) -> float | None:
-    record = records.get((unit, "mix")) or records.get((unit, "train"))  # online, the training mixes for itself
+    record = records.get((unit, "mix")) or records.get((unit, "train"))  # an online training records its own fraction
     return None if record is None or "real_fraction" not in record.info else float(record.info["real_fraction"])
 
 
@@ -179,26 +170,26 @@ def _round_json(r: RoundStatus) -> dict[str, Any]:
     gate = None
     if r.gate is not None:
         gate = {part: r.gate.get(part) for part in ("decision", "metric", "reason")}
-    shown: dict[str, Any] = {
+    found: dict[str, Any] = {
         "round": r.round, "state": r.state, "gate": gate, "real_fraction": r.real_fraction,
         "metrics": _brief(r.metrics), "samples": {"kept": r.kept, "dropped": dict(r.dropped)},
         "cost": {"seconds": dict(r.seconds), "usd": r.usd},
     }
     if r.round == 0:
-        shown["stages"] = [
+        found["stages"] = [
             {
                 "name": s.name, "state": s.state, "real_fraction": s.real_fraction, "metrics": _brief(s.metrics),
                 "cost": {"seconds": dict(s.seconds)},
             }
             for s in r.stages
         ]
-    return shown
+    return found
 
 
 def compare(a: RunStatus, b: RunStatus) -> dict[str, Any]:
     """Two runs: the keys in which their recipes differ, and each metric round by round.
 
-    ``apart`` says whether the intervals are: "a higher", "b higher", or "not apart" (they overlap).
+    ``apart``: "a higher" or "b higher" if the intervals do not overlap, else "not apart".
     """
     rows = []
     for one, two in zip(a.rounds, b.rounds, strict=False):

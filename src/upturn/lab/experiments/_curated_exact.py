@@ -106,8 +106,8 @@ def limit(rng: np.random.Generator, place: int, candidates: int, rounds: int) ->
     found = np.abs(once - tilt).sum(axis=1).mean() / 2
     first = np.abs(theory.tilt_error(own.p, r, candidates)).sum(axis=1).mean() / 2
     # the next order is 1/K²; below K of 64 it is no smaller than the first
-    said = (first, "tilt_error") if candidates >= 64 else (math.nan, "")
-    yield exact(place, TILT, 1, float(found), said[0], said[1], tolerance=first * 40 / candidates, count=200)
+    predicted = (first, "tilt_error") if candidates >= 64 else (math.nan, "")
+    yield exact(place, TILT, 1, float(found), predicted[0], predicted[1], tolerance=first * 40 / candidates, count=200)
     now = own.p
     for t in range(1, rounds + 1):
         now = theory.curated_update(now, r, candidates)

@@ -11,8 +11,8 @@ import numpy as np
 
 from upturn import seeds, theory
 from upturn.config import components
-from upturn.lab.experiments import _em
-from upturn.lab.experiments._em import Mixtures
+from upturn.lab.experiments import _gaussian_mixtures
+from upturn.lab.experiments._gaussian_mixtures import Mixtures
 from upturn.lab.experiments._policies import real_weight
 from upturn.lab.rows import Row, measured
 from upturn.types import Array
@@ -53,7 +53,7 @@ def favoured(
 
 
 @dataclass(frozen=True)
-class Reward:
+class ClosenessReward:
     """r(x) = -γ max(0, ‖x - x*‖ - τ): clipped distance to the nearest target (Ferbach et al. 2024, section 4.1).
 
     "confidence": γ times the greatest posterior of a component of the data, the reward of their image experiments.
@@ -97,11 +97,11 @@ def truth(data: str) -> Mixtures:
     rng = seeds.generator(seeds.key("lab curation moons"))
     start = points[:, rng.choice(points.shape[1], parts, replace=False)]
     begin = Mixtures(np.full((1, parts), 1 / parts), start, np.full(start.shape, 0.1))
-    return _em.fit(points, np.full(points.shape[1], 1 / points.shape[1]), begin, _FIRST_STEPS)
+    return _gaussian_mixtures.fit(points, np.full(points.shape[1], 1 / points.shape[1]), begin, _FIRST_STEPS)
 
 
 def rounds_of(
-    rng: np.random.Generator, reward: Reward, candidates: int, lam: float, n: int, replicas: int, rounds: int
+    rng: np.random.Generator, reward: ClosenessReward, candidates: int, lam: float, n: int, replicas: int, rounds: int
 ) -> Iterator[Mixtures]:
     """Models of round 0, 1, …: n chosen of n·K samples and n real ones, weights λ : 1, fitted by EM from the last."""
     real = Mixtures(*(np.tile(part, (replicas, *[1] * (part.ndim - 1))) for part in truth(reward.data)))
@@ -113,26 +113,28 @@ def rounds_of(
         x = now.sample(rng, n * candidates)[0].reshape(replicas, n, candidates, 2)
         best = np.argmax(reward(x) + rng.gumbel(size=x.shape[:3]), axis=2)
         chosen = np.take_along_axis(x, best[:, :, None, None], axis=2)[:, :, 0]
-        now = _em.fit(np.concatenate([real.sample(rng, n)[0], chosen], axis=1), weights, now, _STEPS)
+        now = _gaussian_mixtures.fit(np.concatenate([real.sample(rng, n)[0], chosen], axis=1), weights, now, _STEPS)
         yield now
 
 
-def told(rng: np.random.Generator, place: int, t: int, model: Mixtures, reward: Reward, ideal: Array) -> Iterator[Row]:
-    """What the samples of a round's models are worth, beside those of an ideal learner: (reward, E, Var of e^r)."""
+def quantities(
+    rng: np.random.Generator, place: int, t: int, model: Mixtures, reward: ClosenessReward, ideal: Array
+) -> Iterator[Row]:
+    """Reward, E and Var of e^r of the samples of a round's models, beside those of an ideal learner."""
     x = model.sample(rng, 2000)[0]
     r = reward(x)
     fitness = np.exp(r)
-    for name, values, said in zip(
+    for name, values, predicted in zip(
         (REWARD, GROWTH, VARIANCE), (r.mean(axis=1), fitness.mean(axis=1), fitness.var(axis=1)), ideal, strict=True
     ):
-        yield measured(place, name, t, values, float(said), "ideal_learner", meaningful=False)
+        yield measured(place, name, t, values, float(predicted), "ideal_learner", meaningful=False)
     if reward.data == "mixture":
         near = np.linalg.norm(x[:, :, None] - truth("mixture").means[0], axis=3) < 3 * _STD
         kept = (near.mean(axis=1) > _SEEN / _PARTS["mixture"]).sum(axis=1)
         yield measured(place, KEPT, t, kept)
 
 
-def ideal_path(reward: Reward, candidates: int, lam: float, rounds: int) -> Array:
+def ideal_path(reward: ClosenessReward, candidates: int, lam: float, rounds: int) -> Array:
     """(rounds + 1, 3) mean reward, E and Var of e^r of a learner without error, on a support of samples of the data."""
     rng = seeds.generator(seeds.key("lab curation ideal", reward.data))
     r = reward(truth(reward.data).sample(rng, _IDEAL)[0])[0]

@@ -41,7 +41,7 @@ def check(n: Sequence[int], rounds: int, replicas: int, lam: Sequence[float]) ->
         raise ValueError(f"λ must not be below 0, got {min(lam):g}")
 
 
-def told(policy: str, lam: float) -> str:
+def policy_title(policy: str, lam: float) -> str:
     """A policy in words."""
     return policy.replace("_", " ") + ("" if math.isinf(lam) else f" at λ = {lam:g}")
 
@@ -54,8 +54,8 @@ def moments(
         fresh = policy == "fresh"
         return theory.mixed_moments(n, n, lam, t, fresh=fresh, kernel=kernel, division=division), "mixed_moments"
     subsample = n if policy == "accumulate_subsample" else None
-    said = theory.accumulated_moments(n, t, subsample=subsample, kernel=kernel, division=division)
-    return said, "accumulated_moments"
+    predicted = theory.accumulated_moments(n, t, subsample=subsample, kernel=kernel, division=division)
+    return predicted, "accumulated_moments"
 
 
 def diversity(start: float, n: int, t: int, policy: str, lam: float) -> tuple[float, str]:
@@ -129,13 +129,13 @@ def rounds(
     model = _draws(policy, pool, rows, rng, fit, n)
     while True:
         yield model
-        made = sample(model)
+        generated = sample(model)
         if policy in BLENDS:
             data = real() if policy == "fresh" else data
             weights = np.repeat([w / n, (1 - w) / n], n)
-            model = fit(np.concatenate([data, made], axis=1), weights)
+            model = fit(np.concatenate([data, generated], axis=1), weights)
             continue
-        pool = made if policy == "replace" else np.concatenate([pool, made], axis=1)
+        pool = generated if policy == "replace" else np.concatenate([pool, generated], axis=1)
         model = _draws(policy, pool, rows, rng, fit, n)
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from upturn import theory
-from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, reported_rounds, setting, source
 from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
@@ -22,9 +22,9 @@ from upturn.lab.experiments._policies import (
     check,
     diversity,
     gone,
+    policy_title,
     real_weight,
     resolved,
-    told,
 )
 from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
@@ -67,7 +67,7 @@ class Categorical(AtOnce):
         start = shares(cell["shape"], cell["modes"])
         n, policy, lam = int(cell["n"]), str(cell["policy"]), float(cell["lam"])
         path = learned(source("categorical", cell, self.seed), start, n, policy, lam, self.replicas)
-        at = shown(self.rounds)
+        at = reported_rounds(self.rounds)
         entropy = _entropy(start[None])[0]
         for t, p in enumerate(islice(path, self.rounds), start=1):
             if t in at:
@@ -90,8 +90,8 @@ class Categorical(AtOnce):
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         last = [row for row in table if row["quantity"] == LOST and row["round"] == self.rounds]
         return [
-            f"{told(row['policy'], row['lam']).capitalize()} loses {row['simulation']:.2f} of {row['modes']} modes in "
-            f"{self.rounds} rounds at n = {row['n']}." for row in last if row["shape"] == self.shape[0]
+            f"{policy_title(row['policy'], row['lam']).capitalize()} loses {row['simulation']:.2f} of {row['modes']} "
+            f"modes in {self.rounds} rounds at n = {row['n']}." for row in last if row["shape"] == self.shape[0]
         ][:5]
 
 
@@ -111,14 +111,14 @@ def learned(
     p = rng.multinomial(n, pool) / n if policy == "accumulate_subsample" else pool
     for k in count(1):
         yield p
-        made = rng.multinomial(n, p) / n
+        generated = rng.multinomial(n, p) / n
         if policy in BLENDS:
             real = rng.multinomial(n, start, size=replicas) / n if policy == "fresh" else real
-            p = w * real + (1 - w) * made
+            p = w * real + (1 - w) * generated
         elif policy == "replace":
-            p = made
+            p = generated
         else:
-            pool = (k * pool + made) / (k + 1)
+            pool = (k * pool + generated) / (k + 1)
             pool = pool / pool.sum(axis=1, keepdims=True)
             p = rng.multinomial(n, pool) / n if policy == "accumulate_subsample" else pool
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, source
 from upturn.lab.experiments import _curated_exact as exact
 from upturn.lab.experiments import _curated_samples as samples
-from upturn.lab.experiments._curated_samples import Reward
-from upturn.lab.experiments._em import Mixtures
+from upturn.lab.experiments._curated_samples import ClosenessReward
+from upturn.lab.experiments._gaussian_mixtures import Mixtures
 from upturn.lab.rows import Formula, Row
 
 Part = Literal["bounds", "limit", "classes", "sampled"]
@@ -124,11 +124,11 @@ class Curation(AtOnce):
         )
 
     def _sampled(self, place: int, cell: Cell) -> Iterator[tuple[int, Mixtures, list[Row]]]:
-        rng, reward = source("curation", cell, self.seed), Reward(cell["reward"], cell["data"])
+        rng, reward = source("curation", cell, self.seed), ClosenessReward(cell["reward"], cell["data"])
         k, lam = int(cell["candidates"]), float(cell["lam"])
         ideal = samples.ideal_path(reward, k, lam, self.rounds)
         for t, model in enumerate(samples.rounds_of(rng, reward, k, lam, self.n, self.replicas, self.rounds)):
-            yield t, model, list(samples.told(rng, place, t, model, reward, ideal[t]))
+            yield t, model, list(samples.quantities(rng, place, t, model, reward, ideal[t]))
 
     def _clouds(self, place: int, cell: Cell, t: int, model: Mixtures) -> Iterator[Cloud]:
         """The first replica, under the first reward and K."""
@@ -136,7 +136,7 @@ class Curation(AtOnce):
             return
         title = f"{cell['data'].capitalize()}: reward is closeness to one {cell['reward']}, K = {cell['candidates']}"
         lam = float(cell["lam"])
-        row = _said(lam)
+        row = lambda_title(lam)
         if t == 0:
             real = samples.truth(cell["data"]).sample(source("real", cell), _DRAWN)[0][0]
             yield Cloud(place, title, "", row, real)
@@ -190,10 +190,12 @@ class Curation(AtOnce):
             if (row["quantity"], row["round"], row["reward"]) == (samples.KEPT, self.rounds, self.reward[0])
         ]
         if kept:
-            told = ", ".join(f"{row['simulation']:.1f} {_said(row['lam'])} (K = {row['candidates']})" for row in kept)
-            out.append(f"Of eight modes are left after {self.rounds} rounds: {told}.")
+            listed = ", ".join(
+                f"{row['simulation']:.1f} {lambda_title(row['lam'])} (K = {row['candidates']})" for row in kept
+            )
+            out.append(f"Of eight modes, {self.rounds} rounds leave: {listed}.")
         return out
 
 
-def _said(lam: float) -> str:
+def lambda_title(lam: float) -> str:
     return "curated only" if math.isinf(lam) else f"λ = {lam:g}"

@@ -11,8 +11,8 @@ import numpy as np
 
 from upturn import theory
 from upturn.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
-from upturn.lab.experiments import _digits as digits
-from upturn.lab.experiments._claims import BEYOND, claims, told
+from upturn.lab.experiments import _digit_classifiers as digits
+from upturn.lab.experiments._digit_claims import BEYOND, claim_sentences, claims
 from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
@@ -84,7 +84,7 @@ class Digits(Experiment):
         return [[cell for cell in self.cells() if cell["reward"] == name] for name in dict.fromkeys(self.reward)]
 
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
-        from upturn.lab.experiments._picked import Loop
+        from upturn.lab.experiments._digit_rounds import Loop
 
         loop = Loop(self, cells, state)
         for t in range(after, self.rounds + 1):
@@ -191,7 +191,7 @@ class Digits(Experiment):
         ]
 
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        return told(claims(table, self.rounds))
+        return claim_sentences(claims(table, self.rounds))
 
 
 def _later(t: int) -> slice:

@@ -112,8 +112,8 @@ class Downstream(AtOnce):
             drawn = self._drawn_mean(rng, fitted, made) if made else real
             means.append((n * real + made * drawn) / (n + made))
         error = np.square(means[0] - self.theta).sum(axis=1)
-        said = theory.added_mean_error(n, made, self.dim, self.fitted if other else None, shift)
-        yield measured(place, MEAN, 0, error, said, "added_mean_error")
+        predicted = theory.added_mean_error(n, made, self.dim, self.fitted if other else None, shift)
+        yield measured(place, MEAN, 0, error, predicted, "added_mean_error")
         now, before = (1 - _nearest(pair, self.theta) for pair in (means, alone))
         yield measured(place, ACCURACY, 0, now, float(ndtr(self.distance)), "no_better_than_bayes")
         yield measured(place, WON, 0, now - before)
@@ -145,8 +145,8 @@ class Downstream(AtOnce):
         if more:
             signs = np.where(rng.random((self.replicas, more)) < 0.5, 1.0, -1.0)
             x = signs[..., None] * self.theta + rng.standard_normal((self.replicas, more, self.dim))
-            said = np.sign(np.einsum("rmd,rd->rm", x, first))
-            w = (self.n * first + np.einsum("rm,rmd->rd", said, x)) / (self.n + more)
+            predicted = np.sign(np.einsum("rmd,rd->rm", x, first))
+            w = (self.n * first + np.einsum("rm,rmd->rd", predicted, x)) / (self.n + more)
         foreseen = 1 - theory.attacked_error(w, self.theta, self.epsilon)
         yield measured(place, ROBUST, 0, foreseen)
         yield measured(place, CALM, 0, 1 - theory.attacked_error(w, self.theta, 0.0))

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 
 from upturn import theory
-from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.lab.experiments import _gaussian_stack as gaussians
-from upturn.lab.experiments._gaussian_stack import Setup, State
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, reported_rounds, setting, source
+from upturn.lab.experiments import _gaussian_rounds as gaussians
+from upturn.lab.experiments._gaussian_rounds import Setup, State
 from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
@@ -21,8 +21,8 @@ from upturn.lab.experiments._policies import (
     Policy,
     check,
     moments,
+    policy_title,
     resolved,
-    told,
 )
 from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
@@ -90,7 +90,7 @@ class Gaussian(AtOnce):
 
     def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
         n, dim, policy = int(cell["n"]), int(cell["dim"]), str(cell["policy"])
-        at = shown(self.rounds)
+        at = reported_rounds(self.rounds)
         width = n * self.rounds * dim if policy == "accumulate_subsample" else dim * dim
         block = max(_NUMBERS // width, 2)
         found: dict[tuple[str, int], list[Array]] = {}
@@ -102,9 +102,9 @@ class Gaussian(AtOnce):
                     for name, values in _values(state).items():
                         found.setdefault((name, t), []).append(values)
         for (name, t), parts in found.items():
-            said = expected(name, n, t, dim, policy, cell["division"], float(cell["lam"]))
-            if said is not None or name in ("log variance",):
-                value, formula, trusted = said or (math.nan, "", True)
+            predicted = expected(name, n, t, dim, policy, cell["division"], float(cell["lam"]))
+            if predicted is not None or name in ("log variance",):
+                value, formula, trusted = predicted or (math.nan, "", True)
                 yield measured(place, name, t, np.concatenate(parts), value, formula, meaningful=trusted)
 
     def charts(self) -> Sequence[Chart]:
@@ -129,8 +129,9 @@ class Gaussian(AtOnce):
             (row["policy"], row["lam"]): math.exp(row["simulation"] / 2) for row in last if row["dim"] == min(self.dim)
         }
         least, most = min(typical, key=lambda key: typical[key]), max(typical, key=lambda key: typical[key])
-        text = f"After {self.rounds} rounds a typical spread is {typical[least]:.1%} of the data's under {told(*least)}"
-        return [f"{text}, {typical[most]:.1%} under {told(*most)}." if most != least else f"{text}."]
+        text = f"After {self.rounds} rounds a typical spread is {typical[least]:.1%} of the data's under "
+        text += policy_title(*least)
+        return [f"{text}, {typical[most]:.1%} under {policy_title(*most)}." if most != least else f"{text}."]
 
 
 def _stepper(policy: str) -> Callable[[np.random.Generator, Setup], Iterator[State]]:
@@ -172,5 +173,5 @@ def expected(
         if name == "variance":
             return theory.accumulated_variance(n, t, 1.0, by), "accumulated_variance", True
         return theory.accumulated_drift(n, t, 1.0, by), "accumulated_drift", True
-    said, formula = moments(policy, n, t, lam, division=by)
-    return said.variance if name == "variance" else said.drift, formula, True
+    predicted, formula = moments(policy, n, t, lam, division=by)
+    return predicted.variance if name == "variance" else predicted.drift, formula, True

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting
-from upturn.lab.experiments import _shapes as shapes
+from upturn.lab.experiments import _point_shapes as shapes
 from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
@@ -72,12 +72,12 @@ class Guidance(AtOnce):
         rows: list[Row] = []
         clouds: list[Cloud] = []
         for place, cell in enumerate(cells):
-            made = pair.samples(cell["bad"], cell["scale"])
-            rows += self._rows(place, cell, pair.values(made), plain)
+            generated = pair.samples(cell["bad"], cell["scale"])
+            rows += self._rows(place, cell, pair.values(generated), plain)
             title = f"{cell['shape'].replace('_', ' ')}, n = {self.n:,}"
             if cell["scale"] == self.scale[0]:
                 clouds.append(Cloud(place, title, "", cell["bad"], pair.held_out[0, :_DRAWN]))
-            clouds.append(Cloud(place, title, cell["bad"], f"scale {cell['scale']:g}", made[0, :_DRAWN]))
+            clouds.append(Cloud(place, title, cell["bad"], f"scale {cell['scale']:g}", generated[0, :_DRAWN]))
         return Chunk(rows, clouds)
 
     def _rows(self, place: int, cell: Cell, found: Mapping[str, Array], plain: Mapping[str, Array]) -> Iterator[Row]:
@@ -164,17 +164,18 @@ class _Models:
 
     def samples(self, bad: str, scale: float) -> Array:
         """(M, n, 2): the same noise whatever leads, and how far."""
-        from upturn.lab.guided_stack import Led
+        from upturn.lab.stacked_guidance import GuidedStack
 
-        models = self.good if scale == 1 else Led(self.good, self.bad[bad], scale)
+        models = self.good if scale == 1 else GuidedStack(self.good, self.bad[bad], scale)
         keys = shapes.keys("guided sampling", self.seeds, 0)
-        made: Array = models.sample(self.of.n, keys, _STEPS, _SAMPLING).numpy()
-        return made
+        generated: Array = models.sample(self.of.n, keys, _STEPS, _SAMPLING).numpy()
+        return generated
 
-    def values(self, made: Array) -> dict[str, Array]:
+    def values(self, generated: Array) -> dict[str, Array]:
         """(M,) each."""
-        each, near = shapes.shares(self.shape, made)
+        each, near = shapes.shares(self.shape, generated)
         total = np.maximum(each.sum(axis=1, keepdims=True), 1e-12)
         return {
-            OFF: 1 - near, SLICED: shapes.sliced(made, self.held_out), EVENNESS: 1 - np.square(each / total).sum(axis=1)
+            OFF: 1 - near, SLICED: shapes.sliced(generated, self.held_out),
+            EVENNESS: 1 - np.square(each / total).sum(axis=1),
         }

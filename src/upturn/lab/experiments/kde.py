@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, reported_rounds, setting, source
 from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
@@ -20,9 +20,9 @@ from upturn.lab.experiments._policies import (
     Policy,
     check,
     moments,
+    policy_title,
     resolved,
     rounds,
-    told,
 )
 from upturn.lab.rows import Formula, Row, measured
 from upturn.theory import Moments
@@ -71,7 +71,7 @@ class Kde(AtOnce):
         return Chunk([row for place, cell in enumerate(cells) for row in self._rows(place, cell)])
 
     def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
-        rng, n, at = source("kde", cell, self.seed), int(cell["n"]), shown(self.rounds)
+        rng, n, at = source("kde", cell, self.seed), int(cell["n"]), reported_rounds(self.rounds)
         path = rounds(
             cell["policy"], cell["lam"], rng, lambda: drawn(rng, cell["data"], self.replicas, n),
             lambda points, weights: _estimated(points, weights, cell["bandwidth"], n),
@@ -79,9 +79,9 @@ class Kde(AtOnce):
         )
         for t, model in enumerate(islice(path, self.rounds), start=1):
             if t in at:
-                said, by = _expected(cell, t)
-                yield measured(place, VARIANCE, t, model.variance, said.variance, by)
-                yield measured(place, DRIFT, t, model.mean**2, said.drift, by)
+                predicted, by = _expected(cell, t)
+                yield measured(place, VARIANCE, t, model.variance, predicted.variance, by)
+                yield measured(place, DRIFT, t, model.mean**2, predicted.drift, by)
                 yield measured(place, VALLEY, t, np.abs(model.sample(rng, n)[:, :, 0]).__lt__(_VALLEY).mean(axis=1))
 
     def charts(self) -> Sequence[Chart]:
@@ -105,11 +105,13 @@ class Kde(AtOnce):
             if row["quantity"] == VARIANCE and row["round"] == self.rounds
             and (row["bandwidth"], row["data"]) == (self.bandwidth[0], self.data[0])
         ]
-        listed = ", ".join(f"{row['simulation']:.2f} under {told(row['policy'], row['lam'])}" for row in last[:6])
+        listed = ", ".join(
+            f"{row['simulation']:.2f} under {policy_title(row['policy'], row['lam'])}" for row in last[:6]
+        )
         return [f"After {self.rounds} rounds the data's variance of 1 has become {listed}."]
 
 
-class Density(NamedTuple):
+class KernelDensity(NamedTuple):
     """Kernel densities of R replicas: weighted points (R, N), one width each (R,)."""
 
     points: Array
@@ -122,8 +124,8 @@ class Density(NamedTuple):
         """(R, n, 1)"""
         count = len(self.points)
         picked = rng.choice(len(self.weights), (count, n), p=self.weights)
-        made = self.points[np.arange(count)[:, None], picked] + self.width[:, None] * rng.standard_normal((count, n))
-        return np.asarray(made[:, :, None])
+        noise = self.width[:, None] * rng.standard_normal((count, n))
+        return np.asarray((self.points[np.arange(count)[:, None], picked] + noise)[:, :, None])
 
 
 def drawn(rng: np.random.Generator, data: str, replicas: int, n: int) -> Array:
@@ -134,12 +136,12 @@ def drawn(rng: np.random.Generator, data: str, replicas: int, n: int) -> Array:
     return rng.choice([-_PEAK, _PEAK], (replicas, n, 1)) + math.sqrt(1 - _PEAK**2) * noise
 
 
-def _estimated(points: Array, weights: Array, bandwidth: float, n: int) -> Density:
+def _estimated(points: Array, weights: Array, bandwidth: float, n: int) -> KernelDensity:
     flat = points[:, :, 0]
     mean = flat @ weights
     variance = np.square(flat - mean[:, None]) @ weights
     width = np.full(len(flat), bandwidth) if bandwidth else np.sqrt(theory.adaptive_kernel(n) * variance)
-    return Density(flat, weights, width, mean, variance)
+    return KernelDensity(flat, weights, width, mean, variance)
 
 
 def _expected(cell: Cell, t: int) -> tuple[Moments, str]:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import theory
-from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting, shown, source
-from upturn.lab.experiments import _em
-from upturn.lab.experiments._em import Mixtures
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, reported_rounds, setting, source
+from upturn.lab.experiments import _gaussian_mixtures
+from upturn.lab.experiments._gaussian_mixtures import Mixtures
 from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
@@ -25,9 +25,9 @@ from upturn.lab.experiments._policies import (
     diversity,
     gone,
     moments,
+    policy_title,
     resolved,
     rounds,
-    told,
 )
 from upturn.lab.rows import Formula, Row, measured
 
@@ -72,7 +72,7 @@ class Mixture(AtOnce):
         clouds: list[Cloud] = []
         for place, cell in enumerate(cells):
             for t, model in enumerate(islice(self._path(cell), self.rounds), start=1):
-                if t in shown(self.rounds):
+                if t in reported_rounds(self.rounds):
                     rows += self._rows(place, cell, t, model)
                     clouds += self._clouds(place, cell, t, model)
         return Chunk(rows, clouds)
@@ -89,7 +89,7 @@ class Mixture(AtOnce):
         truth = self.truth(cell["std"])
         return rounds(
             cell["policy"], cell["lam"], rng, lambda: truth.sample(rng, n)[0],
-            lambda points, weights: _em.fit(points, weights, truth, self.steps),
+            lambda points, weights: _gaussian_mixtures.fit(points, weights, truth, self.steps),
             lambda model: model.sample(rng, n)[0],
         )
 
@@ -100,9 +100,9 @@ class Mixture(AtOnce):
         mean = (weights * model.means).sum(axis=1)
         total = (weights * (model.variances + np.square(model.means))).sum(axis=1) - np.square(mean)
         within = (weights * model.variances).sum(axis=(1, 2)) / (2 * cell["std"] ** 2)
-        said, by = moments(policy, n, t, lam)
-        yield measured(place, VARIANCE, t, total.mean(axis=1) / unit, said.variance, by)
-        yield measured(place, DRIFT, t, np.square(mean).mean(axis=1) / unit, said.drift, by)
+        predicted, by = moments(policy, n, t, lam)
+        yield measured(place, VARIANCE, t, total.mean(axis=1) / unit, predicted.variance, by)
+        yield measured(place, DRIFT, t, np.square(mean).mean(axis=1) / unit, predicted.drift, by)
         yield measured(place, WITHIN, t, within)
         start, apart = np.full(self.modes, 1 / self.modes), cell["std"] <= _APART
         expected, by = diversity(theory.heterozygosity(start), n, t, policy, lam) if apart else (math.nan, "")
@@ -117,7 +117,7 @@ class Mixture(AtOnce):
             return
         points = Mixtures(*(part[:1] for part in model)).sample(source("picture", cell, t), _DRAWN)[0][0]
         title = f"One run in {self.replicas}, n = {cell['n']}"
-        row = told(cell["policy"], cell["lam"])
+        row = policy_title(cell["policy"], cell["lam"])
         if t == 1:
             real = Mixtures(*(part[:1] for part in self.truth(cell["std"])))
             yield Cloud(place, title, "", row, real.sample(source("real", cell), _DRAWN)[0][0])
@@ -140,8 +140,10 @@ class Mixture(AtOnce):
             row for row in table
             if (row["quantity"], row["round"], row["std"]) == (LOST, self.rounds, self.std[0])
         ]
-        listed = ", ".join(f"{row['simulation']:.2f} under {told(row['policy'], row['lam'])}" for row in last[:6])
-        return [f"Of {self.modes} modes are lost in {self.rounds} rounds at n = {self.n[0]}: {listed}."]
+        listed = ", ".join(
+            f"{row['simulation']:.2f} under {policy_title(row['policy'], row['lam'])}" for row in last[:6]
+        )
+        return [f"Modes lost of {self.modes} in {self.rounds} rounds at n = {self.n[0]}: {listed}."]
 
 
 _DRAWN = 400  # points of a panel

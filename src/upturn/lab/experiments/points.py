@@ -11,7 +11,7 @@ import numpy as np
 
 from upturn import theory
 from upturn.lab.experiment import Cell, Chart, Chunk, Cloud, Experiment, State, setting
-from upturn.lab.experiments import _shapes as shapes
+from upturn.lab.experiments import _point_shapes as shapes
 from upturn.lab.rows import Formula, Row, exact, measured
 from upturn.types import Array
 
@@ -99,7 +99,7 @@ class Points(Experiment):
         import torch
 
         torch.set_num_threads(1)  # stacks share the cores out among processes
-        loop = _Loop(self, cells)
+        loop = _PointRounds(self, cells)
         if after:
             loop.go_on(state)
         for t in range(after, self.rounds + 1):
@@ -128,7 +128,7 @@ class Points(Experiment):
         for row in table:
             if row["quantity"] == LOST and row["round"] == self.rounds and math.isinf(row["lam"]):
                 out.append(
-                    f"{_NAMES[row['model']]} on {_shown(row['shape'])}, fully synthetic: "
+                    f"{_NAMES[row['model']]} on {shape_title(row['shape'])}, fully synthetic: "
                     f"{row['simulation']:.1f} of 8 modes lost after {self.rounds} retrainings with n = {self.n:,}; "
                     f"drift alone would lose {row['theory']:.2g}."
                 )
@@ -140,7 +140,7 @@ class Points(Experiment):
         return out
 
 
-class _Loop:
+class _PointRounds:
     """All models of a stack, from retraining to retraining."""
 
     def __init__(self, of: Points, cells: Sequence[Cell]) -> None:
@@ -162,7 +162,7 @@ class _Loop:
         self.spec = Training.model_validate({
             "steps": of.steps, "batch_size": of.batch, "learning_rate": of.learning_rate, "ema": of.ema,
         })
-        self.made: Array = np.zeros((0, of.n, 2), dtype=np.float32)
+        self.generated: Array = np.zeros((0, of.n, 2), dtype=np.float32)
         # the samples of model t are draw t + 2: its data were the first, and with λ = 0 there are no others
         self.drift = [
             theory.lost_modes_path(
@@ -178,15 +178,15 @@ class _Loop:
 
         if self.of.start == "cold" and t > 0:
             self.models.fresh(shapes.keys("weights", self.seeds, t))
-        points = self.real if t == 0 else np.concatenate([self.real, self.made], axis=1)
+        points = self.real if t == 0 else np.concatenate([self.real, self.generated], axis=1)
         share = np.ones(len(self.real)) if t == 0 else self.real_share
         pool = Pool(torch.from_numpy(points), self.of.n, share)
         self.models.train(pool, shapes.keys("training", self.seeds, t), self.spec)
         noise = shapes.keys("sampling", self.seeds, t)
-        self.made = self.models.sample(self.of.n, noise, self.sampling_steps, self.sampler).numpy()
-        if not np.isfinite(self.made).all():
+        self.generated = self.models.sample(self.of.n, noise, self.sampling_steps, self.sampler).numpy()
+        if not np.isfinite(self.generated).all():
             raise FloatingPointError(f"retraining {t}: a model made numbers that are none; lower the learning rate")
-        self.each, self.near = shapes.shares(self.shape, self.made)
+        self.each, self.near = shapes.shares(self.shape, self.generated)
         return float(1 - self.near.mean())
 
     def rows(self, t: int) -> Iterator[Row]:
@@ -195,59 +195,59 @@ class _Loop:
         even = 1 - np.square(self.each / np.maximum(self.each.sum(axis=1, keepdims=True), 1e-12)).sum(axis=1)
         held_out = self.held_out
         found = {
-            OFF: 1 - self.near, SLICED: shapes.sliced(self.made, held_out),
-            LIKELIHOOD: shapes.log_likelihood(self.made, held_out, of.std),
+            OFF: 1 - self.near, SLICED: shapes.sliced(self.generated, held_out),
+            LIKELIHOOD: shapes.log_likelihood(self.generated, held_out, of.std),
         }
-        if t in self.shown:
-            found[EXACT] = shapes.exact_distance(self.made, held_out)
+        if t in self.panel_rounds:
+            found[EXACT] = shapes.exact_distance(self.generated, held_out)
         for place, cell in enumerate(self.cells):
             own, lam = slice(place * of.seeds, (place + 1) * of.seeds), float(cell["lam"])
             drift = self.drift[place][t + 1 if lam else 1].value
             yield measured(place, LOST, t, lost[own], drift, "drift", variance=drift)
             if not math.isinf(lam):
                 yield exact(place, LOST_AT_ALL, t, float(lost[own].sum()), 0.0, "none_lost", count=of.seeds)
-            said = evenness(due, of.n, t, lam)
+            predicted = evenness(due, of.n, t, lam)
             # drift's own spread, about that of a chi-squared variable of as many degrees as shares are free
-            spread = 2 * (theory.heterozygosity(due) - said) ** 2 / (len(due) - 1)
-            yield measured(place, EVENNESS, t, even[own], said, "evenness", variance=spread)
+            spread = 2 * (theory.heterozygosity(due) - predicted) ** 2 / (len(due) - 1)
+            yield measured(place, EVENNESS, t, even[own], predicted, "evenness", variance=spread)
             for name, values in found.items():
                 yield measured(place, name, t, values[own])
 
     @property
-    def shown(self) -> list[int]:
+    def panel_rounds(self) -> list[int]:
         """Retrainings that have a panel in the picture."""
         return [int(t) for t in np.unique(np.linspace(0, self.of.rounds, _PANELS).round())]
 
     def clouds(self, t: int) -> Iterator[Cloud]:
         """The first seed of each cell."""
-        if t not in self.shown:
+        if t not in self.panel_rounds:
             return
         for place, cell in enumerate(self.cells):
-            title = f"{_NAMES[cell['model']]}, {_shown(cell['shape'])}, n = {self.of.n:,}"
+            title = f"{_NAMES[cell['model']]}, {shape_title(cell['shape'])}, n = {self.of.n:,}"
             lam = float(cell["lam"])
             row = "fully synthetic" if math.isinf(lam) else f"λ = {lam:g}"
             at = place * self.of.seeds
             if t == 0:
                 yield Cloud(place, title, "", row, self.held_out[at, :_DRAWN])
             heading = f"{t} retraining{'' if t == 1 else 's'}"
-            yield Cloud(place, title, row, heading, self.made[at, :_DRAWN])
+            yield Cloud(place, title, row, heading, self.generated[at, :_DRAWN])
 
     def state(self) -> State:
         if self.of.start == "cold":
-            return {"made": self.made}
-        return {"made": self.made, **{name: p.detach().numpy() for name, p in self.models.parameters.items()}}
+            return {"made": self.generated}
+        return {"made": self.generated, **{name: p.detach().numpy() for name, p in self.models.parameters.items()}}
 
     def go_on(self, state: State) -> None:
         import torch
 
-        self.made = np.array(state["made"])
+        self.generated = np.array(state["made"])
         with torch.no_grad():
             for name, parameter in self.models.parameters.items():
                 if name in state:
                     parameter.copy_(torch.from_numpy(np.array(state[name])))
 
 
-def _shown(shape: str) -> str:
+def shape_title(shape: str) -> str:
     return shape.replace("_", " ").replace("gaussians", "Gaussians")
 
 

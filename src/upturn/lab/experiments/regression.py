@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, shown, source
-from upturn.lab.experiments._gaussian_stack import bartlett, square
+from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, reported_rounds, setting, source
+from upturn.lab.experiments._gaussian_rounds import bartlett, square
 from upturn.lab.experiments._policies import (
     ABOUT_LAMBDA,
     ABOUT_POLICY,
@@ -20,9 +20,9 @@ from upturn.lab.experiments._policies import (
     POLICIES,
     Policy,
     check,
+    policy_title,
     real_weight,
     resolved,
-    told,
 )
 from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
@@ -80,7 +80,7 @@ class Regression(AtOnce):
         return Chunk([row for place, cell in enumerate(cells) for row in self._rows(place, cell)])
 
     def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
-        rng, at = source("regression", cell, self.seed), shown(self.rounds)
+        rng, at = source("regression", cell, self.seed), reported_rounds(self.rounds)
         setup = _Setup(cell["n"], cell["features"], math.sqrt(self.noise), self.replicas, cell["inputs"] == "fresh")
         if cell["policy"] == "accumulate_subsample":
             path = subsampled(rng, setup)
@@ -115,7 +115,7 @@ class Regression(AtOnce):
         risks: dict[str, float] = {}
         for row in table:
             if row["round"] == self.rounds and row["inputs"] == self.inputs[0]:
-                risks.setdefault(told(row["policy"], row["lam"]), row["simulation"])
+                risks.setdefault(policy_title(row["policy"], row["lam"]), row["simulation"])
         listed = ", ".join(f"{risk:.3g} under {policy}" for policy, risk in risks.items())
         return [f"After {self.rounds} rounds the excess risk is {listed}."] if risks else []
 
@@ -145,16 +145,16 @@ def fitted(rng: np.random.Generator, of: _Setup, policy: str, lam: float) -> Ite
         error = np.linalg.solve(pool.gram, pool.moment)
         yield error[:, :, 0]
         root = _inputs(rng, of) if of.fresh else root
-        made = _labelled(rng, of, root, error)
+        generated = _labelled(rng, of, root, error)
         if policy in BLENDS:
             if policy == "fresh":
                 own = _inputs(rng, of) if of.fresh else root
                 real = _labelled(rng, of, own, np.zeros_like(error))
-            pool = _Batch(*(w * a + (1 - w) * b for a, b in zip(real, made, strict=True)))
+            pool = _Batch(*(w * a + (1 - w) * b for a, b in zip(real, generated, strict=True)))
         elif policy == "replace":
-            pool = made
+            pool = generated
         else:
-            pool = _Batch(pool.gram + made.gram, pool.moment + made.moment)
+            pool = _Batch(pool.gram + generated.gram, pool.moment + generated.moment)
 
 
 def _inputs(rng: np.random.Generator, of: _Setup) -> Array:

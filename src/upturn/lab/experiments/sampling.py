@@ -12,8 +12,8 @@ import numpy as np
 
 from upturn import theory
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
-from upturn.lab.experiments import _gaussian_stack as gaussians
-from upturn.lab.experiments import _guided as guided
+from upturn.lab.experiments import _gaussian_rounds as gaussians
+from upturn.lab.experiments import _guided_gaussians as guided
 from upturn.lab.rows import Formula, Row, exact, measured
 from upturn.types import Array
 
@@ -95,10 +95,10 @@ class Sampling(AtOnce):
         states = gaussians.blend(source("sampling", cell, self.seed), setup, False)
         path = []
         for t, state in enumerate(islice(states, self.rounds), start=1):
-            said = theory.mixed_moments(n, n, lam, t, temperature=temperature).variance
+            predicted = theory.mixed_moments(n, n, lam, t, temperature=temperature).variance
             trusted = not math.isinf(lam) or theory.log_variance_spread(n, t) <= 1
             path.append(measured(
-                place, VARIANCE, t, np.exp(2 * state.log_sigma[:, 0]), said, "mixed_moments", meaningful=trusted
+                place, VARIANCE, t, np.exp(2 * state.log_sigma[:, 0]), predicted, "mixed_moments", meaningful=trusted
             ))
         yield from path
         if math.isinf(lam):
@@ -111,9 +111,9 @@ class Sampling(AtOnce):
         error = half / fall * math.hypot(
             first.standard_error / first.simulation, last.standard_error / last.simulation
         )
-        said = theory.gaussian_half_life(self.n, temperature)
+        predicted = theory.gaussian_half_life(self.n, temperature)
         sure = error < half / 4  # else the fall is too small to speak of
-        return Row(place, HALF, self.rounds, half, error, first.count, said, "gaussian_half_life", meaningful=sure)
+        return Row(place, HALF, self.rounds, half, error, first.count, predicted, "gaussian_half_life", meaningful=sure)
 
     def _vocabulary(self, place: int, cell: Cell) -> Iterator[Row]:
         n, temperature, top_p = int(cell["n"]), float(cell["temperature"]), float(cell["top_p"])
@@ -131,10 +131,10 @@ class Sampling(AtOnce):
             if top_p == 1:
                 ideal = theory.tempered_shares(start, temperature, t)
             by = "nucleus_rounds" if top_p < 1 else "tempered_shares"
-            said = theory.heterozygosity(ideal) if big and edged else math.nan
+            predicted = theory.heterozygosity(ideal) if big and edged else math.nan
             # the nonlinear map moves the mean by terms of the order of modes/n
             yield measured(
-                place, DIVERSITY, t, 1 - np.square(p).sum(axis=1), said, by if big and edged else "",
+                place, DIVERSITY, t, 1 - np.square(p).sum(axis=1), predicted, by if big and edged else "",
                 tolerance=10 * _MODES / n,
             )
         if big:
@@ -146,10 +146,10 @@ class Sampling(AtOnce):
         start = guided.Classes(np.array([[-_MEAN, _MEAN]]), np.full((1, 2), _SPREAD**2))
         ideal = guided.limit(scale, start, self.rounds)
         now = guided.Classes(*(np.tile(part, (count, 1)) for part in start))
-        for t, said in enumerate(ideal, start=1):
-            made = guided.sample(now, rng.standard_normal((count, 2, n)), scale)
-            now = guided.Classes(made.mean(axis=2), made.var(axis=2, ddof=1))
-            within, apart = said.variances.mean(), said.means[0, 1] - said.means[0, 0]
+        for t, predicted in enumerate(ideal, start=1):
+            generated = guided.sample(now, rng.standard_normal((count, 2, n)), scale)
+            now = guided.Classes(generated.mean(axis=2), generated.var(axis=2, ddof=1))
+            within, apart = predicted.variances.mean(), predicted.means[0, 1] - predicted.means[0, 0]
             # refits of n samples wander; the map bends, so that the mean moves by terms of the order of t/n
             if within > _DUST * _SPREAD**2:
                 yield measured(

@@ -11,8 +11,8 @@ import numpy as np
 
 from upturn import seeds, theory
 from upturn.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
-from upturn.lab.experiments import _passages as passages
-from upturn.lab.experiments._policies import ABOUT_LAMBDA, resolved, rounds, told
+from upturn.lab.experiments import _token_rows as passages
+from upturn.lab.experiments._policies import ABOUT_LAMBDA, policy_title, resolved, rounds
 from upturn.lab.rows import Formula, Row, measured
 from upturn.types import Array
 
@@ -76,7 +76,7 @@ class Text(Experiment):
         return resolved(super().cells())
 
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
-        loop = _Loop(self, cells[0], state, after)
+        loop = _TextRounds(self, cells[0], state, after)
         for t in range(1, self.rounds + 1):
             note = loop.turn(t)
             if t > after:
@@ -99,7 +99,7 @@ class Text(Experiment):
         last = [row for row in table if row["round"] == self.rounds]
         first = {_cell(row): row for row in table if row["quantity"] == PERPLEXITY and row["round"] == 1}
         out = [
-            f"Under {told(*_cell(row)[:2])} the perplexity of held-out text goes from "
+            f"Under {policy_title(*_cell(row)[:2])} the perplexity of held-out text goes from "
             f"{first[_cell(row)]['simulation']:.1f} to {row['simulation']:.1f} in {self.rounds} rounds."
             for row in last if row["quantity"] == PERPLEXITY
         ]
@@ -108,7 +108,7 @@ class Text(Experiment):
             whole = rows.get(("replace", math.inf, row["n"]))
             if cell[0] != "replace" and whole is not None and whole["simulation"] > 0:
                 share, error = part(row, whole)
-                name = told(*cell[:2])
+                name = policy_title(*cell[:2])
                 out.append(f"The excess loss under {name} is {share:.2f} ± {error:.2f} of that under replace.")
         return out
 
@@ -123,18 +123,19 @@ def part(row: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[float, float
     return share, math.hypot(row["standard_error"], share * whole["standard_error"]) / abs(whole["simulation"])
 
 
-class _Loop:
+class _TextRounds:
     """All repetitions of a cell, from round to round; rounds that are kept are gone through without training."""
 
     def __init__(self, of: Text, cell: Cell, state: State, kept: int) -> None:
         self.of, self.cell, self.kept = of, cell, kept
         self.read = passages.read(of.text, of.vocabulary, cell["n"], of.seeds, of.seed)
-        self.made = [np.array(part) for part in state.get("made", ())]
+        self.generated = [np.array(part) for part in state.get("made", ())]
         self.losses = [np.array(part) for part in state.get("losses", ())]
         self.t = 0
         rng = seeds.generator(self._keys("pool", 0)[0])
         self.models = rounds(
-            cell["policy"], cell["lam"], rng, lambda: self.read.train, self._fit, lambda model: self.made[self.t - 1]
+            cell["policy"], cell["lam"], rng, lambda: self.read.train, self._fit,
+            lambda model: self.generated[self.t - 1],
         )
 
     def _keys(self, purpose: str, t: int) -> list[int]:
@@ -165,15 +166,15 @@ class _Loop:
         self.losses.append(models.measure(self.read.held_out).mean(axis=1, dtype=np.float64))
         if not np.isfinite(self.losses[-1]).all():
             raise FloatingPointError(f"round {t}: the loss is no number; lower the learning rate")
-        self.made.append(models.write(self.cell["n"], self._keys("writing", t)).astype(np.int16))
-        return f"{told(self.cell['policy'], self.cell['lam'])}, perplexity {np.exp(self.losses[-1]).mean():.1f}"
+        self.generated.append(models.write(self.cell["n"], self._keys("writing", t)).astype(np.int16))
+        return f"{policy_title(self.cell['policy'], self.cell['lam'])}, perplexity {np.exp(self.losses[-1]).mean():.1f}"
 
     def rows(self, t: int) -> Iterator[Row]:
-        loss, made = self.losses[t - 1], self.made[t - 1]
+        loss, generated = self.losses[t - 1], self.generated[t - 1]
         yield measured(0, PERPLEXITY, t, np.exp(loss))
         yield measured(0, EXCESS, t, loss - self.losses[0])
-        yield measured(0, DISTINCT, t, np.array([passages.distinct(one, _TRIGRAM) for one in made]))
-        lost, strange, due = zip(*(self._words(one, r, t) for r, one in enumerate(made)), strict=True)
+        yield measured(0, DISTINCT, t, np.array([passages.distinct(one, _TRIGRAM) for one in generated]))
+        lost, strange, due = zip(*(self._words(one, r, t) for r, one in enumerate(generated)), strict=True)
         by = "missed" if self.cell["policy"] in ("replace", "fixed_real") else "missed_accumulated"
         yield measured(0, TAIL, t, np.array(lost), float(np.mean(due)), by)
         yield measured(0, NONWORDS, t, np.array(strange))
@@ -181,9 +182,9 @@ class _Loop:
             span = np.array(self.losses[-max(2, round(_SPAN * t)) :])
             yield measured(0, SLOPE, t, np.polyfit(np.arange(len(span)), span, 1)[0])
 
-    def _words(self, made: Array, repetition: int, t: int) -> tuple[float, float, float]:
+    def _words(self, generated: Array, repetition: int, t: int) -> tuple[float, float, float]:
         """The share of tail words that are lost, of words that are none, and the share that chance alone would take."""
-        real, written = self.read.counts(self.read.train[repetition]), self.read.counts(made)
+        real, written = self.read.counts(self.read.train[repetition]), self.read.counts(generated)
         tail = [word for word, count in real.items() if _RARE[0] <= count <= _RARE[1]]
         if not tail:
             return math.nan, math.nan, math.nan
@@ -198,7 +199,7 @@ class _Loop:
         return float(lost), strange / max(sum(written.values()), 1), float(due.mean())
 
     def state(self) -> State:
-        return {"made": np.stack(self.made), "losses": np.stack(self.losses)}
+        return {"made": np.stack(self.generated), "losses": np.stack(self.losses)}
 
 
 

@@ -100,17 +100,17 @@ class Verifier(AtOnce):
             chosen = kept / np.maximum(kept + passed, 1)
             share = w * self.share + (1 - w) * (1 - self.slip) * chosen
             if t <= self.rounds:
-                said = theory.verified_rounds(self.share, a, b, t, lam=lam, slip=self.slip)
-                yield measured(place, GOOD, t, share, said, "verified_rounds", tolerance=_REFIT * t / n)
-        said = theory.verified_limit(self.share, a, b, lam, self.slip)
-        yield measured(place, SETTLED, t, share, said, "verified_limit", tolerance=_REFIT * self.rounds / n)
+                predicted = theory.verified_rounds(self.share, a, b, t, lam=lam, slip=self.slip)
+                yield measured(place, GOOD, t, share, predicted, "verified_rounds", tolerance=_REFIT * t / n)
+        predicted = theory.verified_limit(self.share, a, b, lam, self.slip)
+        yield measured(place, SETTLED, t, share, predicted, "verified_limit", tolerance=_REFIT * self.rounds / n)
 
     def _noisy(self, place: int, cell: Cell) -> Iterator[Row]:
         rng, noise, w = source("verifier", cell, self.seed), float(cell["noise"]), real_weight(float(cell["lam"]))
         kept = round(self.fraction * self.n)
         mean, variance = np.zeros(self.replicas), np.ones(self.replicas)
         path = theory.selected_rounds(1, np.ones(1), noise, self.fraction, self.rounds, float(cell["lam"]))
-        for t, said in enumerate(path, start=1):
+        for t, predicted in enumerate(path, start=1):
             drawn = rng.standard_normal((self.replicas, self.n))
             x = mean[:, None] + np.sqrt(variance)[:, None] * drawn
             score = x + noise * rng.standard_normal(x.shape)
@@ -118,9 +118,9 @@ class Verifier(AtOnce):
             mean = (1 - w) * best.mean(axis=1)
             variance = w + (1 - w) * np.square(best).mean(axis=1) - mean**2
             allowed = _REFIT * t / kept
-            yield measured(place, QUALITY, t, mean, float(said.mean[0]), "selected_rounds", tolerance=allowed)
+            yield measured(place, QUALITY, t, mean, float(predicted.mean[0]), "selected_rounds", tolerance=allowed)
             yield measured(
-                place, SPREAD, t, variance, float(said.covariance[0, 0]), "selected_rounds", tolerance=allowed
+                place, SPREAD, t, variance, float(predicted.covariance[0, 0]), "selected_rounds", tolerance=allowed
             )
 
     def _biased(self, place: int, cell: Cell) -> Iterator[Row]:
@@ -134,13 +134,13 @@ class Verifier(AtOnce):
             centred = (x - mean[:, None]).swapaxes(1, 2)
             root = np.linalg.cholesky(centred @ centred.swapaxes(1, 2) / (count - 1))
             wanted = mean[:, 0] - self.cost / 2 * np.square(x[:, :, 1]).mean(axis=1)
-            said, exact = theory.tilted_normal(t, likes), math.isinf(k)  # no formula is exact for K candidates
+            predicted, exact = theory.tilted_normal(t, likes), math.isinf(k)  # no formula is exact for K candidates
             yield measured(
-                place, GOLD, t, wanted, theory.gold(said, self.cost) if exact else math.nan,
+                place, GOLD, t, wanted, theory.gold(predicted, self.cost) if exact else math.nan,
                 "tilted_gold" if exact else "", tolerance=_REFIT * t / count,
             )
             yield measured(
-                place, SEEN, t, mean @ likes, float(said.mean @ likes) if exact else math.nan,
+                place, SEEN, t, mean @ likes, float(predicted.mean @ likes) if exact else math.nan,
                 "tilted_seen" if exact else "",
             )
 

@@ -1,0 +1,122 @@
+"""Digits as vectors, the judge that rewards them and the referee that measures them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from upturn import seeds
+from upturn.config import components
+from upturn.types import Array, Prompt, Samples, real_samples
+
+SIDE, PIXELS, CLASSES = 8, 64, 10
+_HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as the model `pixels` has them
+_NEIGHBOURS = 3  # of precision and recall (Kynkäänniemi et al. 2019, section 3)
+_COVERED = 5  # of coverage (Naeem et al. 2020, section 4.2)
+_EPOCHS = {"judge": 30, "referee": 60}  # as recipes/digits.yaml has them
+_RATE, _BATCH = 2e-3, 128
+
+
+class Judgement(NamedTuple):
+    """Of N pictures: the judge's probabilities (N, 10), the referee's classes (N,) and features (N, D)."""
+
+    judged: Array
+    classes: Array
+    features: Array
+
+
+class Near(NamedTuple):
+    """Quality and diversity of made features among real ones, see the metrics of these names."""
+
+    precision: float
+    recall: float
+    coverage: float
+
+
+class DigitClassifiers:
+    """Real digits, and two classifiers: the judge learned from the train part, the referee from the rest alone.
+
+    The judge's logits are divided by ``temperature`` (Guo et al. 2017, "On calibration of modern neural networks",
+    section 4.2): what it learned from itself it is too sure of to prefer any of it.
+    """
+
+    def __init__(self, seed: int, temperature: float) -> None:
+        self.temperature = temperature
+        splits = components.make("source", {"name": "digits"}, "lab digits").load()
+        self.train = vectors(splits.train.content)
+        self._models = {
+            name: _fitted(name, part, seed) for name, part in (("judge", splits.train), ("referee", splits.held_out))
+        }
+        self.real = self._forward("referee", splits.held_out, "features")
+        found = self._forward("referee", splits.train, "logits").argmax(axis=1)
+        self.shares = np.bincount(found, minlength=CLASSES) / len(found)
+
+    def _forward(self, name: str, samples: Samples, column: Any) -> Array:
+        from upturn.embeddings.inference import forwarded
+
+        return forwarded(self._models[name], name, samples, column)
+
+    def look(self, generated: Array) -> Judgement:
+        """What both say of pictures (N, 64) uint8."""
+        content = generated.reshape(-1, SIDE, SIDE, 1)
+        samples = real_samples("image", content, [Prompt()] * len(content), "lab digits")
+        logits = self._forward("judge", samples, "logits").astype(np.float64) / self.temperature
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        classes = self._forward("referee", samples, "logits").argmax(axis=1)
+        return Judgement(odds / odds.sum(axis=1, keepdims=True), classes, self._forward("referee", samples, "features"))
+
+    def near(self, features: Array, every: int) -> Near:
+        return near(self.real, features, every)
+
+
+def near(real: Array, generated: Array, every: int) -> Near:
+    """Shares: of made ones within a real neighbourhood, of real ones within a made one, of real ones with a made one
+    in theirs.
+
+    Precision is of all that was made; the other two grow with the number of them, and are of one in ``every``.
+    """
+    from upturn.statistics.neighbour_balls import balls_around_real, balls_around_synthetic
+
+    inside = balls_around_real(real, generated, _NEIGHBOURS)[0] > 0
+    reached = balls_around_synthetic(real, generated[::every], _NEIGHBOURS)[0]
+    covered = balls_around_real(real, generated[::every], _COVERED)[1]
+    return Near(float(inside.mean()), float(reached.mean()), float(covered.mean()))
+
+
+def vectors(content: Array) -> Array:
+    """(N, 64) float32 from -1 to 1 of 8-bit pictures, whatever their shape."""
+    return (content.reshape(len(content), -1) / _HALF - 1).astype(np.float32)
+
+
+def pictures(generated: Array) -> Array:
+    """8-bit pictures, as many and of the same shape, of vectors."""
+    return np.rint((np.clip(generated, -1, 1) + 1) * _HALF).astype(np.uint8)
+
+
+@cache
+def gallery(seed: int, temperature: float) -> DigitClassifiers:
+    return DigitClassifiers(seed, temperature)
+
+
+def _fitted(name: str, samples: Samples, seed: int) -> Any:
+    """A classifier of the house, by the house's trainer."""
+    from upturn.config.schema import Training
+    from upturn.training.standalone import trained
+
+    spec = Training.model_validate({"epochs": _EPOCHS[name], "learning_rate": _RATE, "batch_size": _BATCH})
+    build, key = (seeds.key(f"lab digits {what}", name, seed) for what in ("build", "train"))
+    return trained(components.make("model", {"name": "classifier"}, name), samples, spec, build, key,
+                   f"lab digits {name}")
+
+
+def chosen(rewards: Array, rng: np.random.Generator) -> Array:
+    """(G,) which of the K candidates (G, K) is picked, with probability softmax(reward): Gumbel's maximum."""
+    return np.asarray((rewards + rng.gumbel(size=rewards.shape)).argmax(axis=1))
+
+
+def entropy(shares: Array) -> Array:
+    """(…) of shares (…, C), as a part of its maximum."""
+    kept = np.where(shares > 0, shares, 1.0)
+    return np.asarray(-(shares * np.log(kept)).sum(axis=-1) / np.log(shares.shape[-1]))
