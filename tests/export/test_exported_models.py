@@ -103,8 +103,8 @@ def test_the_llama_rounds_run_on_any_folder_of_a_causal_model(run: Run, tmp_path
     """The shipped recipe on a tiny model from a folder: all its parts, few of each."""
     from upturn.config import recipe
     from upturn.report import write
-    from upturn.report.bars import times
     from upturn.report.facts import Facts
+    from upturn.report.sections.time_and_cost import times
     from upturn.runs import status
 
     (tmp_path / "texts").mkdir()
