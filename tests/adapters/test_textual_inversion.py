@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from helpers import tiny_pipelines as tiny
 from helpers.textual_inversion_cases import SIZE, TEXTS, Stop, built, drawn, fresh, pictures, same, theirs, trained
-from upturn.adapter_layers import token_embeddings
 from upturn.adapters.full import Full
 from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
@@ -29,7 +28,7 @@ def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: 
     parts = {"denoiser": model.pipeline.denoiser, **model.pipeline.encoders, "vae": model.pipeline.vae}
     before = {(part, name): value.clone() for part, held in parts.items() for name, value in held.named_parameters()}
     first = drawn(model, ["a c", "a dog"])
-    began = token_embeddings.began(model, "c", 2)
+    began = model.initial_rows("c", 2)
     trained(model, ADAPTER)
     after = {
         (part, name.replace(".base.", ".")): value for part, module in parts.items()
@@ -37,7 +36,7 @@ def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: 
     }
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    for name, row in token_embeddings.rows(model, model.words[0]).items():
+    for name, row in model.token_rows(model.words[0]).items():
         moved = (row - began[name]).abs().amax(dim=1)
         assert (moved > 1e-4).all(), f"{name}: each vector learns"
     now = drawn(model, ["a <cat>", "a dog"])
@@ -60,7 +59,7 @@ def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: 
     again.save(tmp_path / "again")
     assert tree_hash(tmp_path / "saved") == tree_hash(tmp_path / "again")
 
-    token_embeddings.merge(again)  # built into the pipeline, which then needs no file beside it
+    again.merge_tokens()  # built into the pipeline, which then needs no file beside it
     again.save(tmp_path / "merged")
     assert not (tmp_path / "merged" / "tokens").exists()
     same(drawn(model, TEXTS), drawn(again, TEXTS))
@@ -106,10 +105,10 @@ def test_the_stages_after_it_keep_the_tokens(tmp_path: Path) -> None:
     """A LoRA, then full training: both leave the rows as they are, and go on drawing with them."""
     folder = tiny.saved("sd15", tmp_path / "sd15")
     model = trained(built(folder), ADAPTER)
-    rows = {name: row.detach().clone() for name, row in token_embeddings.rows(model, model.words[0]).items()}
+    rows = {name: row.detach().clone() for name, row in model.token_rows(model.words[0]).items()}
     trained(model, Lora(rank=2, modules=["to_q", "to_v"]))
     trained(model, Full())
-    assert all(torch.equal(row, rows[name]) for name, row in token_embeddings.rows(model, model.words[0]).items())
+    assert all(torch.equal(row, rows[name]) for name, row in model.token_rows(model.words[0]).items())
     ours = drawn(model, TEXTS)
     model.save(tmp_path / "saved")
     again = fresh(folder)

@@ -467,7 +467,7 @@ def test_bad_fields_are_named(fields, says):
 def test_what_does_not_fit_is_named(pipelines, tmp_path):
     with pytest.raises(UserError, match="cannot be trained"):
         TextToImage(folder=str(pipelines("pixart")), train_text=True)
-    with pytest.raises(UserError, match="takes uint8 pictures of 16x16x3"):
+    with pytest.raises(UserError, match="takes uint8 images of 16x16x3"):
         TextToImage(folder=str(pipelines("sd15")), size=SIZE).build(pictures(size=8), 1)
     with pytest.raises(UserError, match="multiple of 2"):
         TextToImage(folder=str(pipelines("sd15")), size=15).build(pictures(), 1)
@@ -477,7 +477,7 @@ def test_what_does_not_fit_is_named(pipelines, tmp_path):
         TextToImage(config=SMALL, size=20).build(pictures(), 1)
     with pytest.raises(UserError, match="negative does nothing"):
         components.checked(TextToImage.Sampling, {"negative": "ugly"}, "s", "sampling")
-    with pytest.raises(UserError, match="begins at pure noise"):
+    with pytest.raises(UserError, match="starts at pure noise"):
         model = built(pipelines("sd3"))
         model.generate(PROMPTS, np.arange(4), model.Sampling(sampler="heun"))
     with pytest.raises(UserError, match="caption_dropout 0"):

@@ -191,7 +191,7 @@ def test_new_tokens_are_never_kept(sd15: Path, tmp_path: Path) -> None:
         assert torch.equal(value, again.captions.rows(keys)[0][name])
     held = [row for path in (tmp_path / "cache").rglob("*.safetensors") if path.parent.name.startswith("text_encoder")
             for row in shards._header(path)[0]]
-    told = again.shelf.told()
+    told = again.disk_cache.take_notes()
     assert len(set(held)) == 4  # before there was a token: no caption, and three whose "<cat>" was letters
     asked_of = f"3 of 3 readings of the text_encoder were in {tmp_path / 'cache'}"
     assert told == [asked_of], "no caption, before and after there is a token, and the dog's"

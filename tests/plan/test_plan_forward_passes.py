@@ -115,7 +115,8 @@ def test_passes_beside_the_steps_are_paid_for(monkeypatch: pytest.MonkeyPatch) -
 LATE = """
 import sys
 from pathlib import Path
-from upturn import plan, recipe
+from upturn import plan
+from upturn.config import recipe
 from upturn.errors import UserError
 assert "torch" not in sys.modules
 try:

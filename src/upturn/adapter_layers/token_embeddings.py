@@ -1,22 +1,28 @@
-"""Textual inversion of a text-to-image model: its new tokens, their files, and the model with them built in."""
+"""Textual inversion: new tokens of text encoders, their files, and the encoders with the tokens merged."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from upturn.adapter_layers.new_tokens import WORDS, Words, wrapped
 from upturn.diffusion.denoiser import bare
-from upturn.diffusion.joint import Joint
+from upturn.diffusion.joint import trained_encoders
 from upturn.errors import UserError
 from upturn.store.files import read_json, to_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Encoders = Mapping[str, PreTrainedModel]  # the text encoders that can learn tokens, by name
+    Tokenizers = Mapping[str, PreTrainedTokenizerBase]  # by the name of the encoder that reads the tokens
 
 FOLDER, _INDEX = "tokens", "tokens.json"
 _DAMAGED = "It is damaged: use another checkpoint."
@@ -40,20 +46,14 @@ class Word:
         return re.sub(r"[^A-Za-z0-9_-]", "", self.token) or "token"
 
 
-def learners(model: Any) -> dict[str, Any]:
-    """The text encoders that can learn tokens, by name."""
-    return {name: model.pipeline.encoders[name] for name in model.pipeline.family.inverts
-            if name in model.pipeline.encoders}
-
-
-def began(model: Any, word: str, vectors: int) -> dict[str, Tensor]:
+def initial_rows(encoders: Encoders, tokenizers: Tokenizers, word: str, vectors: int) -> dict[str, Tensor]:
     """(vectors, width) by encoder: the embeddings of the word's tokens, in turn.
 
     Raises UserError where the word is more tokens than there are vectors.
     """
     found: dict[str, Tensor] = {}
-    for name, encoder in learners(model).items():
-        ids = model.pipeline.tokenizers[name](word, add_special_tokens=False)["input_ids"]
+    for name, encoder in encoders.items():
+        ids = tokenizers[name](word, add_special_tokens=False)["input_ids"]
         if not 0 < len(ids) <= vectors:
             raise UserError(
                 f"'{word}' is {len(ids)} tokens to the {name}, and there are {vectors} vectors to begin with them",
@@ -64,17 +64,27 @@ def began(model: Any, word: str, vectors: int) -> dict[str, Tensor]:
     return found
 
 
-def add(model: Any, word: Word, rows: Mapping[str, Tensor]) -> None:
-    """A new token, its rows frozen. Raises UserError where the tokenizer would not see it as one."""
-    for name, encoder in learners(model).items():
-        words = _of(encoder, len(model.pipeline.tokenizers[name]))
-        words.rows.append(nn.Parameter(rows[name].to(words.weight), requires_grad=False))
-    model.words = (*model.words, word)
-    _hold(model)
-    model.captions.reread(_tokenizers(model), {name: _of(e, 0).first for name, e in learners(model).items()})
+def add(encoders: Encoders, tokenizers: Tokenizers, module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Rows of one new token into every encoder, frozen. ``tokenizers`` are those without new tokens.
+
+    Rows of encoders outside the trained ``module`` are registered in it, so that they are trained, saved and resumed.
+    """
+    for name, encoder in encoders.items():
+        words = _of(encoder, len(tokenizers[name]))
+        words.rows.append(nn.Parameter(values[name].to(words.weight), requires_grad=False))
+    inner = bare(module)
+    trained = trained_encoders(inner)
+    outside = {name: encoder for name, encoder in encoders.items() if name not in trained}
+    if outside:
+        setattr(inner, WORDS, nn.ModuleDict({name: _of(encoder, 0).rows for name, encoder in outside.items()}))
 
 
-def _of(encoder: Any, first: int) -> Words:
+def first_ids(encoders: Encoders) -> dict[str, int]:
+    """The first id that is a new token, by encoder."""
+    return {name: _of(encoder, 0).first for name, encoder in encoders.items()}
+
+
+def _of(encoder: PreTrainedModel, first: int) -> Words:
     """The encoder's embedding with rows of its own, wrapped now where it was not."""
     embedding = encoder.get_input_embeddings()
     if isinstance(embedding, Words):
@@ -82,60 +92,55 @@ def _of(encoder: Any, first: int) -> Words:
     for parent in encoder.modules():
         for name, child in parent.named_children():
             if child is embedding:
-                parent._modules[name] = made = Words(embedding, first)
-                return made
+                parent._modules[name] = words = Words(embedding, first)
+                return words
     raise ValueError("the encoder has no embedding of tokens")
 
 
-def _hold(model: Any) -> None:
-    """Rows of encoders outside the trained module are held by it, too, so that they are trained, saved and resumed."""
-    inner: Any = bare(model.module)
-    outside = {name: encoder for name, encoder in learners(model).items()
-               if not (isinstance(inner, Joint) and name in inner.trained())}
-    if outside:
-        setattr(inner, WORDS, nn.ModuleDict({name: _of(encoder, 0).rows for name, encoder in outside.items()}))
+def extended_tokenizers(
+    tokenizers: Tokenizers, words: Sequence[Word], encoders: Iterable[str]
+) -> dict[str, PreTrainedTokenizerBase]:
+    """Copies that know the tokens, for these encoders; the given tokenizers stay as they are.
 
-
-def _tokenizers(model: Any) -> dict[str, Any]:
-    """Copies that know the tokens; the pipeline's own stay as they are."""
-    known = dict(model.pipeline.tokenizers)
-    for name in learners(model):
-        known[name] = made = copy.deepcopy(known[name])
-        first = len(made)
-        for word in model.words:
-            made.add_tokens(list(word.spelled))
-        every = [token for word in model.words for token in word.spelled]
+    Raises UserError where a tokenizer would not read a token as one.
+    """
+    known = dict(tokenizers)
+    for name in encoders:
+        known[name] = extended = copy.deepcopy(known[name])
+        first = len(extended)
+        for word in words:
+            extended.add_tokens(list(word.spelled))
+        every = [token for word in words for token in word.spelled]
         text = "a " + " a ".join(every) + " a"
-        ids = [i for i in made(text, add_special_tokens=False, truncation=False)["input_ids"] if i >= first]
+        ids = [i for i in extended(text, add_special_tokens=False, truncation=False)["input_ids"] if i >= first]
         if ids != list(range(first, first + len(every))):
             raise UserError(
-                f"the tokenizer does not read {', '.join(word.token for word in model.words)} as new tokens",
+                f"the tokenizer does not read {', '.join(word.token for word in words)} as new tokens",
                 where="adapter.tokens", fix="Take small letters between brackets, such as <my-cat>.",
             )
     return known
 
 
-def rows(model: Any, word: Word) -> dict[str, nn.Parameter]:
-    """The parameter (vectors, width) of a token in each encoder."""
-    at = model.words.index(word)
-    return {name: _of(encoder, 0).rows[at] for name, encoder in learners(model).items()}
+def rows(encoders: Encoders, place: int) -> dict[str, nn.Parameter]:
+    """The parameter (vectors, width) of the token at this place in each encoder."""
+    return {name: _of(encoder, 0).rows[place] for name, encoder in encoders.items()}
 
 
 # Files.
 
 
-def save(model: Any, folder: Path) -> None:
+def save(encoders: Encoders, words: Sequence[Word], folder: Path) -> None:
     """tokens/<token>/learned_embeds.safetensors, of a second encoder learned_embeds_2; nothing where there is none."""
     from safetensors.torch import save_file
 
-    for word in model.words:
+    for place, word in enumerate(words):
         at = folder / FOLDER / word.folder
         at.mkdir(parents=True, exist_ok=True)
-        for name, row in rows(model, word).items():
+        for name, row in rows(encoders, place).items():
             save_file({word.token: row.detach().cpu().contiguous()}, at / _file(name), metadata={"format": "pt"})
-    if model.words:
-        said = [{"token": word.token, "vectors": word.vectors} for word in model.words]
-        (folder / FOLDER / _INDEX).write_text(to_json(said), encoding="utf-8")
+    if words:
+        index = [{"token": word.token, "vectors": word.vectors} for word in words]
+        (folder / FOLDER / _INDEX).write_text(to_json(index), encoding="utf-8")
 
 
 def _file(encoder: str) -> str:
@@ -143,17 +148,20 @@ def _file(encoder: str) -> str:
     return f"learned_embeds{encoder.removeprefix('text_encoder')}.safetensors"
 
 
-def load(model: Any, folder: Path) -> None:
-    """The tokens of ``save``, in their order. Raises UserError naming the file that is missing or damaged."""
+def load(encoders: Encoders, folder: Path) -> Iterator[tuple[Word, dict[str, Tensor]]]:
+    """The tokens of ``save`` and their rows, in their order.
+
+    Raises UserError naming the file that is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     index = folder / FOLDER / _INDEX
     if not (folder / FOLDER).is_dir():
         return
-    for said in read_json(index):
-        word, found = Word(said["token"], said["vectors"]), {}
-        for name, encoder in learners(model).items():
+    for entry in read_json(index):
+        word, found = Word(entry["token"], entry["vectors"]), {}
+        for name, encoder in encoders.items():
             path = folder / FOLDER / word.folder / _file(name)
             try:
                 found[name] = load_file(path)[word.token]
@@ -161,32 +169,26 @@ def load(model: Any, folder: Path) -> None:
                 raise UserError("there is no such file", where=str(path), fix=_DAMAGED) from error
             except (SafetensorError, KeyError) as error:
                 raise UserError(f"these tokens cannot be read: {error}", where=str(path), fix=_DAMAGED) from error
-            wanted = (word.vectors, encoder.get_input_embeddings().weight.shape[1])
-            if found[name].shape != wanted:
+            expected = (word.vectors, encoder.get_input_embeddings().weight.shape[1])
+            if found[name].shape != expected:
                 raise UserError(
-                    f"{word.token} is {tuple(found[name].shape)}, not {wanted}", where=str(path), fix=_DAMAGED
+                    f"{word.token} is {tuple(found[name].shape)}, not {expected}", where=str(path), fix=_DAMAGED
                 )
-        add(model, word, found)
+        yield word, found
 
 
 @torch.no_grad()
-def merge(model: Any) -> None:
-    """The tokens into tokenizers and encoders, so that what is saved needs nothing beside it."""
-    if not model.words:
-        return
-    for encoder in learners(model).values():
+def merge(encoders: Encoders, module: nn.Module) -> None:
+    """The rows into the encoders' tables; ``module`` holds none any more."""
+    for encoder in encoders.values():
         for parent, name, words in wrapped(encoder):
             table = torch.cat([words.base.weight[: words.first], *words.rows])
             frozen = not words.weight.requires_grad
             parent._modules[name] = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=frozen)
             encoder.config.vocab_size = len(table)
-    model.pipeline.tokenizers = dict(model.captions.tokenizers)
-    model.pipeline.origin = None
-    inner: Any = bare(model.module)
+    inner = bare(module)
     if hasattr(inner, WORDS):
         delattr(inner, WORDS)
-    model.words = ()
-    model.captions.reread(model.pipeline.tokenizers, {})
 
 
 def clashes(tokens: Sequence[str]) -> str:

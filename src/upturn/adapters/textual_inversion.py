@@ -63,17 +63,17 @@ class TextualInversion(Adapter):
             if there is None:
                 others = [word.token for word in of.words]
                 self._check(of, token, token_embeddings.clashes([*others, token]))
-                token_embeddings.add(of, Word(token, self.vectors), token_embeddings.began(of, begin, self.vectors))
+                of.add_token(Word(token, self.vectors), of.initial_rows(begin, self.vectors))
             elif there.vectors != self.vectors:
                 raise UserError(
                     f"the model's {token} has {there.vectors} vectors, and this stage asks for {self.vectors}",
                     where="adapter.vectors", fix="Ask for the same, or name another token.",
                 )
-        silent = [word.token for word in self._words(of) if of.captions.silent_about(word.token)]
-        if silent:
+        absent = [word.token for word in self._words(of) if of.captions.none_contains(word.token)]
+        if absent:
             raise UserError(
-                f"no caption has {silent[0]} in it, so that nothing could be learned of it", where="adapter.tokens",
-                fix="Write it into the captions, e.g. captions: {name: fixed, text: 'a photo of " + silent[0] + "'}.",
+                f"no caption has {absent[0]} in it, so that nothing could be learned of it", where="adapter.tokens",
+                fix="Write it into the captions, e.g. captions: {name: fixed, text: 'a photo of " + absent[0] + "'}.",
             )
         module: Any = model.module
         for name in adapters.names(module):
@@ -104,7 +104,7 @@ class TextualInversion(Adapter):
 
     def parameters(self, model: Trainable) -> Iterable[nn.Parameter]:
         of: Any = model
-        return [row for word in self._words(of) for row in token_embeddings.rows(of, word).values()]
+        return [row for word in self._words(of) for row in of.token_rows(word).values()]
 
     def regulariser(self, model: Trainable) -> torch.Tensor | None:
         return None
@@ -116,7 +116,7 @@ class TextualInversion(Adapter):
         """Tokens and adapters of the model into its base."""
         of: Any = model
         adapters.merge(adapters.inner(model.module))
-        token_embeddings.merge(of)
+        of.merge_tokens()
 
 
 @dataclass(frozen=True)

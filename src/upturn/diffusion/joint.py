@@ -60,6 +60,12 @@ class Joint(nn.Module):
         return self.family.denoise(self.denoiser, x, time, {**text, **said}, self.factor)
 
 
+def trained_encoders(module: nn.Module) -> dict[str, nn.Module]:
+    """The text encoders that train with the denoiser, by name."""
+    inner = bare(module)
+    return inner.trained() if isinstance(inner, Joint) else {}
+
+
 def denoiser_of(module: nn.Module) -> Any:
     """The denoiser itself, out of wrappers and of a joint module."""
     inner: Any = bare(module)

@@ -100,7 +100,7 @@ def write(model: Any, form: str, folder: Path) -> None:
         else:
             _kohya(model, found, folder / f"{name}.safetensors")
     if form == "diffusers":
-        token_embeddings.save(model, folder)
+        token_embeddings.save(model.token_encoders, model.words, folder)
         return
     for word in model.words:
         _embedding(model, word, folder / f"{word.folder}.safetensors")
@@ -192,7 +192,7 @@ def _embedding(model: Any, word: Any, path: Path) -> None:
     """A token's vectors: under its name, or where there are two encoders under theirs."""
     from safetensors.torch import save_file
 
-    held = token_embeddings.rows(model, word)
+    held = model.token_rows(word)
     named = {_CLIPS[name] if len(held) > 1 else word.token: row for name, row in held.items()}
     save_file({name: _kept(row) for name, row in named.items()}, path, metadata={"format": "pt"})
 

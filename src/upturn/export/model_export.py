@@ -24,12 +24,12 @@ def write(run: Run, unit: str, folder: Path) -> None:
     if not any((source / name).is_dir() for name in _BESIDE):
         shutil.copytree(source, folder)
         return
-    from upturn.adapter_layers import injection, token_embeddings
+    from upturn.adapter_layers import injection
 
     policy = _loaded(run, unit, source)
     injection.merge(policy.module)
     if policy.words:
-        token_embeddings.merge(policy)
+        policy.merge_tokens()
     policy.save(folder)
 
 

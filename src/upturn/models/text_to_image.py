@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,19 +15,24 @@ from upturn.adapter_layers import adapter_files as _adapter_files
 from upturn.adapter_layers import token_embeddings
 from upturn.config import components
 from upturn.diffusion.denoiser import Condition, Formulation
+from upturn.diffusion.joint import trained_encoders
 from upturn.errors import UserError
 from upturn.models._diffusion.diffusion_model import Diffusion
-from upturn.models._text_to_image import pipeline_files, resolutions
+from upturn.models._text_to_image import pipeline_files
 from upturn.models._text_to_image import small_pipeline as _t2i_small
 from upturn.models._text_to_image.architectures.stable_diffusion import StableDiffusionXl
-from upturn.models._text_to_image.build import settle
+from upturn.models._text_to_image.build import assemble
 from upturn.models._text_to_image.cache import Cache
 from upturn.models._text_to_image.caption_cache import NONE, Captions
 from upturn.models._text_to_image.conditioning import CAPTION
 from upturn.models._text_to_image.latents import Latents
 from upturn.models._text_to_image.pipeline import Pipeline, cached, family_of, from_folder, hub_folder
+from upturn.models._text_to_image.resolutions import ImageSizes, encoded, formulation, own_size
 from upturn.models._text_to_image.sampling import TextToImageSampling
 from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, content_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
 _CAPTIONS = "captions"  # the samples' field with several captions a picture, and a batch's column of their keys
@@ -69,7 +74,8 @@ class TextToImage(Diffusion):
     pipeline_class: str = field(default="", init=False, repr=False)
     pipeline: Pipeline = field(init=False, repr=False)
     small: _t2i_small.Small | None = field(default=None, init=False, repr=False)
-    shelf: Cache | None = field(default=None, init=False, repr=False)  # the cache on the disk
+    disk_cache: Cache | None = field(default=None, init=False, repr=False)
+    sizes: ImageSizes = field(init=False, repr=False)
     latents: Latents = field(init=False, repr=False)
     captions: Captions = field(init=False, repr=False)
     _forms: dict[tuple[int, ...], Formulation] = field(default_factory=dict, init=False, repr=False)
@@ -144,26 +150,75 @@ class TextToImage(Diffusion):
             raise UserError("there are no examples to build a model for", where="model")
         seeds.seed_torch(key)
         if self.small is not None:
-            size = self.size or resolutions.own_size(examples.content)
+            size = self.size or own_size(examples.content)
             captions = [text for texts in _texts(examples) for text in texts]
             pipeline = _t2i_small.build(self.small, size, captions)
         else:
             folder = Path(self.folder) if self.folder is not None else hub_folder(str(self.hub), self._where)
             pipeline, size = from_folder(folder, self._where), self.size or 0
-        settle(self, pipeline, size)
-        resolutions.check(self, examples.content)
+        self._assemble(pipeline, size)
+        self.sizes.check(examples.content)
         self.id = content_id(self.name, key, str(self.config), self.folder, self.hub)
+
+    def _assemble(self, pipeline: Pipeline, size: int) -> None:
+        parts = assemble(
+            pipeline, size, self._where, trains_text=self.trains_text, cache=self.cache,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+        self.pipeline, self.latents, self.sizes, self.frame = parts.pipeline, parts.latents, parts.sizes, parts.frame
+        self.form, self.module, self.captions, self.caller = parts.form, parts.module, parts.captions, parts.caller
+        self.disk_cache, self.words, self._operations, self._forms = parts.disk_cache, (), {}, {}
+        self.inverts = pipeline.family.inverts
+        self.pipeline_class = str(pipeline.family.index["_class_name"])
 
     def save(self, folder: Path) -> None:
         """A pipeline folder that ``DiffusionPipeline.from_pretrained`` opens, model.json, adapters/, and tokens/."""
-        pipeline_files.save(self, folder)
+        small = None if self.small is None else asdict(self.small)
+        pipeline_files.save(folder, self.pipeline, self.module, pipeline_files.Description(
+            self.name, self.pixels, bool(trained_encoders(self.module)), small, asdict(self.frame)
+        ))
+        token_embeddings.save(self.token_encoders, self.words, folder)
 
     def load(self, folder: Path) -> None:
         """What was saved. Raises UserError where this instance contradicts it, or a file is missing or damaged."""
-        pipeline, said = pipeline_files.load(self, folder)
-        settle(self, pipeline, int(said["size"]))
+        pipeline, saved = pipeline_files.load(folder, self.name, self.size, self.config or {}, self.trains_text)
+        self._assemble(pipeline, saved.size)
         _adapter_files.load(self.module, folder)
-        token_embeddings.load(self, folder)
+        for word, rows in token_embeddings.load(self.token_encoders, folder):
+            self.add_token(word, rows)
+
+    # New tokens.
+
+    @property
+    def token_encoders(self) -> dict[str, PreTrainedModel]:
+        """The text encoders that can learn tokens, by name."""
+        encoders = self.pipeline.encoders
+        return {name: encoders[name] for name in self.pipeline.family.inverts if name in encoders}
+
+    def initial_rows(self, word: str, vectors: int) -> dict[str, Tensor]:
+        """(vectors, width) by encoder: the embeddings of a known word's tokens. UserError where it has more tokens."""
+        return token_embeddings.initial_rows(self.token_encoders, self.pipeline.tokenizers, word, vectors)
+
+    def add_token(self, word: token_embeddings.Word, rows: Mapping[str, Tensor]) -> None:
+        """A new token with frozen ``rows``. Raises UserError where a tokenizer would not read it as one."""
+        encoders, tokenizers = self.token_encoders, self.pipeline.tokenizers
+        token_embeddings.add(encoders, tokenizers, self.module, rows)
+        self.words = (*self.words, word)
+        extended = token_embeddings.extended_tokenizers(tokenizers, self.words, encoders)
+        self.captions.reread(extended, token_embeddings.first_ids(encoders))
+
+    def token_rows(self, word: token_embeddings.Word) -> dict[str, torch.nn.Parameter]:
+        """The parameter (vectors, width) of a new token in each encoder."""
+        return token_embeddings.rows(self.token_encoders, self.words.index(word))
+
+    def merge_tokens(self) -> None:
+        """New tokens into tokenizers and encoders, so that what is saved needs no file beside it."""
+        if not self.words:
+            return
+        token_embeddings.merge(self.token_encoders, self.module)
+        self.pipeline.tokenizers, self.pipeline.origin = dict(self.captions.tokenizers), None
+        self.words = ()
+        self.captions.reread(self.pipeline.tokenizers, {})
 
     # Examples.
 
@@ -173,31 +228,31 @@ class TextToImage(Diffusion):
         See ``notes`` for captions that are longer than a text encoder reads, and for what the cache had and had not.
         """
         self._check_kind(samples)
-        resolutions.check(self, samples.content)
+        self.sizes.check(samples.content)
         texts = _texts(samples)
         flat = self.captions.keys([text for row in texts for text in row])
         widths = torch.tensor([len(row) for row in texts])
         keys = torch.full((len(texts), max(map(len, texts), default=1)), -1)
         keys[torch.arange(keys.shape[1])[None, :] < widths[:, None]] = flat
         cut = sum(text in self.captions.cut for row in texts for text in row)
-        x = resolutions.seen(self, samples.content)
-        self.notes = (*self.captions.notes, *(self.shelf.told() if self.shelf else ()))
+        x = encoded(self.latents, samples.content, cached=bool(self.cache), disk_cache=self.disk_cache)
+        self.notes = (*self.captions.notes, *(self.disk_cache.take_notes() if self.disk_cache else ()))
         self.captions.notes.clear()
         if cut:
             self.notes += (f"{cut} of {len(flat)} captions are longer than the text encoder reads, and are cut",)
         return Batch({"x": x, _CAPTIONS: keys})
 
     def row_shape(self, batch: Batch) -> tuple[int, ...]:
-        return resolutions.row_shape(self, batch)
+        return self.sizes.row_shape(batch, latents=bool(self.cache))
 
     def drawn_shape(self, settings: Any) -> tuple[int, ...]:
-        return resolutions.drawn_shape(self, settings)
+        return self.sizes.sampled_shape(settings)
 
     def form_of(self, shape: tuple[int, ...]) -> Formulation:
         if shape == self.frame.shape:
             return self.form
         if shape not in self._forms:
-            self._forms[shape] = resolutions.formulation(self.pipeline, self._where, *shape[1:])
+            self._forms[shape] = formulation(self.pipeline, self._where, *shape[1:])
         return self._forms[shape]
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw:

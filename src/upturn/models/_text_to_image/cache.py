@@ -100,8 +100,8 @@ class Cache:
         counts[1] += len(fresh)
         return shards.filled(names, make)
 
-    def told(self) -> list[str]:
-        """What has not been told yet: what was there, what was made, what was stale or damaged."""
+    def take_notes(self) -> list[str]:
+        """Notes since the last call: counts of what was found, computed, stale or damaged."""
         stale = [f"{count:,} {what} in {self.root} are of another {reasons}: made anew"
                  for (what, reasons), count in self._outdated.items()]
         counts = [f"{there:,} of {there + new:,} {what} were in {self.root}" for what, (there, new) in

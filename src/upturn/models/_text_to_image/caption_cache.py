@@ -29,16 +29,16 @@ class Captions:
     as never depends on its neighbours; else at every call. ``trained`` names encoders that the denoiser's module holds:
     of them only tokens are kept. What is cached is made anew, and ``notes`` says so, when an encoder's weights changed.
     Captions with a token that a frozen encoder is learning are read at every call, with the gradient of its rows. With
-    a ``shelf`` what encoders say is kept on the disk, and read from there; captions with new tokens never are.
+    a ``disk_cache`` the outputs are kept on the disk, and read from there; those of captions with new tokens never are.
     """
 
     family: Family
     tokenizers: dict[str, Any]  # by the name of the encoder that reads the tokens
     frozen: Mapping[str, nn.Module]
     trained: frozenset[str]
-    silent: Mapping[str, Tensor]  # (1, …) in the place of encoders that the pipeline has not
+    absent: Mapping[str, Tensor]  # (1, …) in the place of encoders that the pipeline has not
     cache: bool = True
-    shelf: Cache | None = None
+    disk_cache: Cache | None = None
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,8 +80,8 @@ class Captions:
             self._add(texts)
         self._stamp = self._weights()
 
-    def silent_about(self, token: str) -> bool:
-        """Whether there are captions, and none has this in it."""
+    def none_contains(self, token: str) -> bool:
+        """Whether there are captions, and none contains this token."""
         return len(self._texts) > 1 and not any(token in text for text in self._texts)
 
     def _add(self, texts: Sequence[str]) -> None:
@@ -110,14 +110,14 @@ class Captions:
     def _reads(self, rows: Tensor) -> dict[str, Stacks]:
         """What the frozen encoders say of these rows, one at a time."""
         new = self._learned[rows]
-        if self.shelf is None or bool(new.all()):
+        if self.disk_cache is None or bool(new.all()):
             return self._read_here(rows)
         found: dict[str, Stacks] = {}
         back = torch.cat([(~new).nonzero()[:, 0], new.nonzero()[:, 0]]).argsort()
         kept, own = rows[~new], self._read_here(rows[new])
         for name, encoder in self.frozen.items():
             tokens = {key: value[kept] for key, value in self._tokens[name].items()}
-            for key, value in self.shelf.readings(self.family, name, encoder, tokens).items():
+            for key, value in self.disk_cache.readings(self.family, name, encoder, tokens).items():
                 found[key] = Stacks.joined([value, own[key]] if key in own else [value], back)
         return found
 
@@ -178,7 +178,7 @@ class Captions:
         else:
             with torch.no_grad():
                 said = self._read_rows(at, device)
-        for value_name, value in self.silent.items():
+        for value_name, value in self.absent.items():
             said[value_name] = value.to(device).expand(len(at), *value.shape[1:])
         tokens = {
             name: {key: value[at].to(device) for key, value in self._tokens[name].items()}

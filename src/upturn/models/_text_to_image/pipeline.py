@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from upturn.models._text_to_image.architectures.pixart import PixArt
 from upturn.models._text_to_image.architectures.sd3 import StableDiffusion3
 from upturn.models._text_to_image.architectures.stable_diffusion import StableDiffusion, StableDiffusionXl
 from upturn.store.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXl, StableDiffusion3, Flux, PixArt)
 INDEX, SCHEDULER = "model_index.json", "scheduler"
@@ -36,12 +39,12 @@ class Pipeline:
     scheduler: dict[str, Any]
     denoiser: nn.Module
     vae: nn.Module
-    encoders: dict[str, nn.Module]
-    tokenizers: dict[str, Any]  # by the name of the encoder that reads it
+    encoders: dict[str, PreTrainedModel]
+    tokenizers: dict[str, PreTrainedTokenizerBase]  # by the name of the encoder that reads it
     origin: Path | None = None  # a folder of ours, whose files may be linked
 
     @property
-    def frozen_folders(self) -> dict[str, Any]:
+    def frozen_folders(self) -> dict[str, object]:
         """Folders of what is never trained: tokenizers and the autoencoder."""
         return {"vae": self.vae, **{tokenizer_of(name): found for name, found in self.tokenizers.items()}}
 

@@ -7,16 +7,16 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from upturn.adapter_layers import adapter_files, injection, token_embeddings
+from upturn.adapter_layers import adapter_files, injection
 from upturn.adapter_layers.new_tokens import without
 from upturn.diffusion.denoiser import bare
-from upturn.diffusion.joint import Joint, denoiser_of
+from upturn.diffusion.joint import denoiser_of, trained_encoders
 from upturn.diffusion.network_files import save_network
 from upturn.errors import UserError
 from upturn.models._text_to_image.pipeline import INDEX, SCHEDULER, Pipeline, from_folder, quiet, tokenizer_of
@@ -26,33 +26,43 @@ from upturn.store.weights import linked
 _SETTINGS, _WEIGHTS = "model.json", "model.safetensors"
 _EVERYTHING = "100TB"  # one file whatever the size
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # not read, so not kept
-_TRANSIENT = ("is_local", "local_files_only", "name_or_path", "_commit_hash")  # where it was read, not what it is
+_TRANSIENT = ("is_local", "local_files_only", "name_or_path", "_commit_hash")  # the place that it was read from
 
 
 class _Part:
     """A part of a pipeline for ``save_network``."""
 
     def config(self, module: nn.Module) -> Mapping[str, Any]:
-        """What its class is made of; some classes note more in their config than they take."""
+        """The arguments of its class; some classes keep more in their config than they take."""
         inner: Any = bare(module)
         taken = inspect.signature(type(inner).__init__).parameters
         kept = {name: value for name, value in dict(inner.config).items() if name in taken}
         return {"_class_name": type(inner).__name__, **kept}
 
 
-def save(model: Any, folder: Path) -> None:
-    """A ``TextToImage``; parts that have not changed since they were loaded from a folder of ours are linked."""
+@dataclass(frozen=True)
+class Description:
+    """model.json."""
+
+    model: str
+    size: int  # pixels a side of the model's own square
+    train_text: bool
+    config: dict[str, Any] | None  # of a small pipeline that was trained from scratch
+    frame: dict[str, Any]
+
+
+def save(folder: Path, pipeline: Pipeline, module: nn.Module, description: Description) -> None:
+    """Parts that have not changed since they were loaded from a folder of ours are linked."""
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline, inner = model.pipeline, bare(model.module)
+    inner = bare(module)
     denoiser = pipeline.family.denoiser
     with without(pipeline.encoders.values()), injection.plain(inner), quiet():
         save_network(_Part(), denoiser_of(inner), folder / denoiser)  # type: ignore[arg-type]
-        trained = inner.trained() if isinstance(inner, Joint) else {}
+        trained = trained_encoders(inner)
         for name, encoder in trained.items():
             _encoder(encoder, folder / name)
         _frozen(pipeline, trained, folder)
     adapter_files.save(inner, folder)
-    token_embeddings.save(model, folder)
     index = {name: value for name, value in pipeline.index.items() if name != "_name_or_path"}
     for name in _UNUSED:
         if name in index:
@@ -62,9 +72,7 @@ def save(model: Any, folder: Path) -> None:
     (folder / INDEX).write_text(to_json(index), encoding="utf-8")
     (folder / SCHEDULER).mkdir(exist_ok=True)
     (folder / SCHEDULER / "scheduler_config.json").write_text(to_json(pipeline.scheduler), encoding="utf-8")
-    small = None if model.small is None else asdict(model.small)
-    said = {"model": model.name, "size": model.pixels, "train_text": bool(trained), "config": small}
-    (folder / _SETTINGS).write_text(to_json({**said, "frame": asdict(model.frame)}), encoding="utf-8")
+    (folder / _SETTINGS).write_text(to_json(asdict(description)), encoding="utf-8")
 
 
 def _frozen(pipeline: Pipeline, trained: Iterable[str], folder: Path) -> None:
@@ -110,37 +118,43 @@ def _tokenizer(tokenizer: Any, folder: Path) -> None:
     raw.no_truncation()
     tokenizer.save_pretrained(str(folder))
     path = folder / "tokenizer_config.json"
-    said = json.loads(path.read_text(encoding="utf-8"))
+    settings = json.loads(path.read_text(encoding="utf-8"))
     for transient in _TRANSIENT:
-        said.pop(transient, None)
-    path.write_text(to_json(said), encoding="utf-8")
+        settings.pop(transient, None)
+    path.write_text(to_json(settings), encoding="utf-8")
 
 
-def load(model: Any, folder: Path) -> tuple[Pipeline, dict[str, Any]]:
-    """The pipeline of ``save`` and what model.json says, which the model's own fields must not contradict."""
+def load(folder: Path, model: str, size: int | None, config: Mapping[str, Any], train_text: bool) -> tuple[
+    Pipeline, Description
+]:
+    """The pipeline of ``save`` and model.json.
+
+    Raises UserError where it contradicts the model's name, its ``size``, a key of its ``config`` or ``train_text``.
+    """
     path = folder / _SETTINGS
-    said = read_json(path)
-    if not isinstance(said, dict) or not {"model", "size", "train_text", "config"} <= said.keys():
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not {"model", "size", "train_text", "config"} <= saved.keys():
         raise UserError("this is not the description of a text-to-image model", where=str(path), fix="It is damaged.")
-    if said["model"] != model.name:
-        raise UserError(f"a model '{said['model']}' is saved here, not '{model.name}'", where=str(path))
-    if model.size not in (None, said["size"]):
+    if saved["model"] != model:
+        raise UserError(f"a model '{saved['model']}' is saved here, not '{model}'", where=str(path))
+    if size not in (None, saved["size"]):
         raise UserError(
-            f"size is {said['size']} in the saved model, but {model.size} was asked for", where=str(path),
-            fix="Change 'size:' of the model, or train it anew.",
+            f"size is {saved['size']} in the saved model, but {size} was requested", where=str(path),
+            fix="Change 'size:' of the model, or train it from scratch.",
         )
-    for key, value in (model.config or {}).items():
-        if said["config"] is not None and said["config"].get(key) != value:
+    for key, value in config.items():
+        if saved["config"] is not None and saved["config"].get(key) != value:
             raise UserError(
-                f"config.{key} is {said['config'].get(key)!r} in the saved model, but {value!r} was asked for",
-                where=str(path), fix=f"Change '{key}:' of the config, or train it anew.",
+                f"config.{key} is {saved['config'].get(key)!r} in the saved model, but {value!r} was requested",
+                where=str(path), fix=f"Change '{key}:' of the config, or train it from scratch.",
             )
-    if (folder / adapter_files.FOLDER).is_dir() and said["train_text"] != model.trains_text:
+    if (folder / adapter_files.FOLDER).is_dir() and saved["train_text"] != train_text:
         raise UserError(
-            f"its adapters were trained with train_text: {str(said['train_text']).lower()}", where=str(path),
-            fix="Ask for the same.",
+            f"its adapters were trained with train_text: {str(saved['train_text']).lower()}", where=str(path),
+            fix="Set the same.",
         )
     pipeline = from_folder(folder, str(folder), own=True)
     for name, encoder in pipeline.encoders.items():
-        encoder.base_file = folder / name / _WEIGHTS  # type: ignore[assignment]
-    return pipeline, said
+        encoder.base_file = folder / name / _WEIGHTS
+    frame = saved.get("frame", {})
+    return pipeline, Description(model, int(saved["size"]), saved["train_text"], saved["config"], frame)

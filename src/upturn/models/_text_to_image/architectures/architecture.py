@@ -51,7 +51,7 @@ class Family(ABC):
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
         """What one encoder says, under names that no other encoder uses."""
 
-    def silent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
+    def absent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
         """What stands for an encoder that the pipeline leaves out."""
         raise ValueError(f"{name} cannot be left out")
 

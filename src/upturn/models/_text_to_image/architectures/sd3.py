@@ -43,7 +43,7 @@ class StableDiffusion3(Family):
             return {f"hidden:{name}": words, f"pooled:{name}": whole}
         return {f"hidden:{name}": encoder(tokens["ids"])[0]}
 
-    def silent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
+    def absent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
         config: Any = denoiser.config
         return {f"hidden:{name}": torch.zeros(rows, _T5_TOKENS, config.joint_attention_dim)}
 

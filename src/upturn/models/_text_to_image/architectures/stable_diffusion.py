@@ -94,7 +94,7 @@ class StableDiffusionXl(Family):
     def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
         return padded(tokenizer, texts, clip_length(tokenizer))
 
-    def silent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
+    def absent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
         return {}
 
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
