@@ -1,4 +1,4 @@
-"""What an experiment is: settings, the cells that they span, a batched run, and what its page shows."""
+"""Base class of lab experiments: settings, the cells that they span, a batched run, and the charts of the page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from upturn.lab.rows import Formula, Row
 from upturn.types import Array
 
 Cell = Mapping[str, Any]  # one point of the grid: a value of each setting that is a list
-State = Mapping[str, Array]  # what a chunk leaves for the next: nothing else is remembered
+State = Mapping[str, Array]  # passed from a chunk to the next; nothing else persists
 
 
 def setting(default: Any, about: str) -> Any:
-    """A field of an experiment: its default, and what ``--help`` says of it. A list spans the grid."""
+    """A field of an experiment: its default, and its line in ``--help``. A list spans the grid."""
     metadata = {"about": about}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -28,9 +28,9 @@ def setting(default: Any, about: str) -> Any:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points (N, 2) of one panel of a picture, by row and column; what has no row stands behind all of them: the data.
+    """Points (N, 2) of one panel of a figure, by row and column; without a row they are the data, behind every panel.
 
-    ``cell`` is which of those run together.
+    ``cell``: index among the cells that run together.
     """
 
     cell: int
@@ -42,21 +42,21 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a run that is kept whole or not at all; a run that is killed goes on from the ``state`` of the last."""
+    """A part of a run that is stored whole or not at all; an interrupted run resumes from the last ``state``."""
 
     rows: Sequence[Row]
     clouds: Sequence[Cloud] = ()
     state: State = field(default_factory=dict)
-    note: str = ""  # for whoever watches
+    note: str = ""  # for the progress display
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure of the page: measurement as dots with intervals, theory as lines.
+    """A chart of the page: measurement as dots with intervals, theory as lines.
 
     ``quantity`` over ``x`` ("round", or a setting), one colour for each value of ``series``, one panel for each
     combination of ``panels``, of the cells that have the values ``where``. ``log`` names axes: "", "x", "y" or "xy".
-    ``joined`` joins dots that have no theory. Where x is a setting, ``at`` names the round shown; None is the last.
+    ``joined`` joins dots that have no theory. If x is a setting, ``at`` is the round to draw; None is the last.
     """
 
     title: str
@@ -73,19 +73,19 @@ class Chart:
 
 @dataclass
 class Experiment(ABC):
-    """Settings in the fields; lists span the grid of cells. Every replica of a cell stands in one set of tensors.
+    """Settings in the fields; lists span the grid of cells. All replicas of a cell are one set of tensors.
 
-    A subclass gives ``chunks``; one whose stacks are quick is an ``AtOnce`` and gives ``run``.
+    A subclass implements ``chunks``; one whose stacks are fast is an ``AtOnce`` and implements ``run``.
     """
 
     title: ClassVar[str]
     question: ClassVar[str]
     formulas: ClassVar[Mapping[str, Formula]] = {}
-    version: ClassVar[int] = 1  # raised when the same settings measure something else: what was kept is then not used
+    version: ClassVar[int] = 1  # increase it when the same settings measure something else
     parallel: ClassVar[bool] = False  # whether a stack takes longer than starting a process for it
 
     def cells(self) -> list[Cell]:
-        """Every combination of the lists; an experiment leaves out those that make no sense."""
+        """Every combination of the lists; an experiment leaves out combinations without meaning."""
         grid = self.grid()
         values = [getattr(self, name) for name in grid]
         return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)]
@@ -95,19 +95,19 @@ class Experiment(ABC):
         return [item.name for item in fields(self) if isinstance(getattr(self, item.name), list)]
 
     def stacks(self) -> list[list[Cell]]:
-        """Cells that are run together, in one set of tensors; stacks are what processes share out."""
+        """Cells that run together, in one set of tensors; processes share the stacks."""
         return [[cell] for cell in self.cells()]
 
     @abstractmethod
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
-        """The chunks of a stack beyond the first ``after``, from the state that the last of these left."""
+        """The chunks of a stack after the first ``after``, from the state of the last of these."""
 
     @abstractmethod
     def charts(self) -> Sequence[Chart]:
-        """What the page draws, in order."""
+        """The charts of the page, in order."""
 
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        """What came out, in words, from the rows of the finished table; the page begins with them."""
+        """The result in sentences, from the rows of the finished table; the page begins with them."""
         return ()
 
 
@@ -121,11 +121,11 @@ class AtOnce(Experiment):
 
     @abstractmethod
     def run(self, cells: Sequence[Cell]) -> Chunk:
-        """A stack at once."""
+        """A whole stack."""
 
 
 def source(name: str, cell: Cell, *parts: str | int) -> np.random.Generator:
-    """The random stream of a cell: a function of its values alone, not of what is run beside it."""
+    """The random stream of a cell: a function of its values alone, not of the other cells."""
     return seeds.generator(seeds.key(f"lab {name}", *(f"{key}={cell[key]}" for key in sorted(cell)), *parts))
 
 

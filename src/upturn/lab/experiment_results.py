@@ -1,4 +1,4 @@
-"""What came out of an experiment: one table, the verdict formula by formula, and what its page needs."""
+"""The results of an experiment: one table, a verdict for each formula, and the data of its page."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ RESULTS, TABLE, CLOUDS = "results.json", "table.parquet", "clouds.parquet"
 
 
 def collect(name: str, experiment: Experiment, shards: Sequence[Shard], folder: Path) -> dict[str, Any]:
-    """Write table.parquet, clouds.parquet and results.json from what is kept; return results with "checks", the rows.
+    """Write table.parquet, clouds.parquet and results.json from the chunks; return results with "checks", the rows.
 
-    Settings that are one value stand by their names beside the rest: "n", "rounds", …; those of a lone cell as they
-    were resolved.
+    Settings with one value are also keys of the results: "n", "rounds", …; those of a single cell as resolved.
     """
     table = _joined(shards, "rows")
     assert table is not None  # an experiment spans at least one cell
@@ -60,16 +59,16 @@ def _joined(shards: Sequence[Shard], what: str) -> pa.Table | None:
 
 
 def _single(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A list of one value is that value; others stand as they are."""
+    """A list of one value becomes that value; other values do not change."""
     return {
         key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in settings.items()
     }
 
 
 def verdict(formulas: Mapping[str, Formula], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Formula by formula: how many checks, how many fail, the largest z on the wrong side and where it stands.
+    """For each formula: number of checks and failures, and the largest z on the wrong side with its cell.
 
-    "unmeaningful" counts rows whose mean rare replicas carry: they are shown and not tested.
+    "unmeaningful" counts rows whose mean depends on a few replicas: they are displayed and not tested.
     """
     out = []
     for name, formula in formulas.items():
@@ -101,6 +100,6 @@ _OF_A_ROW = frozenset({
 
 
 def _place(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Which quantity of which cell, and when."""
+    """The quantity, round and cell of a row."""
     cell = {key: json_value(value) for key, value in row.items() if key not in _OF_A_ROW}
     return {"quantity": row["quantity"], "round": row["round"], **cell}

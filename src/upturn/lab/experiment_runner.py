@@ -1,4 +1,4 @@
-"""Runs an experiment: stacks of cells, in this process or a few; what is finished is kept, and never done again."""
+"""Runs an experiment: stacks of cells, in this process or several; finished chunks are stored and not repeated."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from upturn.store import files
 from upturn.store.lock import Lock
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_POLL = 0.2  # seconds between two looks at what the processes say
+_POLL = 0.2  # seconds between two reads of the processes' messages
 
 
 def make(name: str, settings: Mapping[str, Any]) -> Experiment:
-    """A live experiment by name, or "package.module:Class"; its settings as text or values, every type checked.
+    """An experiment by name, or "package.module:Class"; its settings as text or values, every type checked.
 
-    Raises UserError naming the setting, and where the settings span no cell.
+    Raises UserError naming the setting, or if the settings span no cell.
     """
     experiment: Experiment = components.make("experiment", {"name": name, **settings}, f"lab {name}")
     if not experiment.cells():
         raise UserError(
-            "these settings span no cell", where=f"lab {name}", fix="Give each list a value that goes with the others.",
+            "these settings span no cell", where=f"lab {name}", fix="Give each list a value that fits the others.",
         )
     return experiment
 
@@ -40,14 +40,14 @@ def make(name: str, settings: Mapping[str, Any]) -> Experiment:
 def conduct(
     name: str, settings: Mapping[str, Any], folder: Path, watch: Watch | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Run what is missing of an experiment and write its table and results into ``folder``; see :mod:`results`.
+    """Run the missing chunks of an experiment and write its table and results into ``folder``; see :mod:`results`.
 
-    ``workers`` processes share the stacks; None takes as many as there are cores, where the experiment is worth it.
-    Raises UserError for bad settings, RunError where a stack failed: all that was finished is kept.
+    ``workers`` processes share the stacks; None takes one for each core if the experiment is ``parallel``.
+    Raises UserError for invalid settings, RunError if a stack failed: finished chunks are stored.
     """
     experiment, seen = make(name, settings), watch or Watch()
     if workers is not None and workers < 1:
-        raise UserError(f"{workers} processes do no work", where="--workers", fix="Give 1 or more.")
+        raise UserError(f"{workers} is not a number of processes", where="--workers", fix="Give 1 or more.")
     with files.disk_errors(folder):
         files.make_folder(folder)
     lock = Lock(folder)
@@ -55,7 +55,7 @@ def conduct(
     try:
         shards = [Shard(folder, experiment, cells) for cells in experiment.stacks()]
         for shard in shards:
-            shard.tidy()  # a kill may have left states over
+            shard.tidy()  # an interruption may leave old states
         pending = [place for place, shard in enumerate(shards) if not shard.done]
         count = workers or (_cores() if experiment.parallel else 1)
         if min(count, len(pending)) > 1:
@@ -73,7 +73,7 @@ def _cores() -> int:
 
 
 def _teller(seen: Watch, place: int, of: int) -> Any:
-    """Tells a watch of each chunk."""
+    """Reports each chunk to a watch."""
     def say(number: int, seconds: float, note: str) -> None:
         seen.end(f"stack {place + 1} of {of}", f"part {number}", seconds, {"note": note} if note else {})
 
@@ -84,7 +84,7 @@ def _shared(
     name: str, settings: Mapping[str, Any], folder: Path, pending: list[int], shards: list[Shard], count: int,
     seen: Watch,
 ) -> None:
-    """Processes of one thread each: the matrices are small, and the stacks are many."""
+    """Processes of one thread each, because the matrices are small and the stacks are many."""
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
@@ -100,12 +100,12 @@ def _shared(
                     if failure:
                         raise RunError(
                             f"a stack of the experiment failed:\n{failure}", where=str(folder),
-                            fix="What was finished is kept; the same command goes on from there.",
+                            fix="Finished chunks are stored; the same command resumes.",
                         )
         except BrokenProcessPool as error:
             raise RunError(
-                "a process of the experiment was ended from outside, or ran out of memory", where=str(folder),
-                fix="What was finished is kept; the same command goes on from there, --workers 1 needs less memory.",
+                "a process of the experiment was killed, or ran out of memory", where=str(folder),
+                fix="Finished chunks are stored; the same command resumes. --workers 1 needs less memory.",
             ) from error
         finally:
             for future in waiting:
@@ -121,7 +121,7 @@ def _relay(messages: Any, seen: Watch, of: int) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes that begin now have one thread each for their linear algebra."""
+    """Processes that start inside use one thread for linear algebra."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -134,7 +134,7 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-_messages: Any = None  # in a worker: where it tells of its chunks
+_messages: Any = None  # in a worker process: the queue of its messages
 
 
 def _begin(messages: Any) -> None:
@@ -143,7 +143,7 @@ def _begin(messages: Any) -> None:
 
 
 def _work(name: str, settings: Mapping[str, Any], folder: Path, place: int) -> str:
-    """One stack, in a process of its own; what went wrong, or nothing."""
+    """One stack, in a process of its own; returns the error, or an empty string."""
     try:
         experiment = make(name, settings)
         shard = Shard(folder, experiment, experiment.stacks()[place])

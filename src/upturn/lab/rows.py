@@ -1,4 +1,4 @@
-"""What an experiment says: one row a measured quantity, beside what theory says of it."""
+"""The rows of an experiment: a measured quantity beside its value in theory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Kind = Literal["equal", "at most", "at least"]
 
 @dataclass(frozen=True)
 class Formula:
-    """What theory says of a quantity: ``text`` as it is printed, the ``assumption`` it stands on, and its ``source``.
+    """The theory of a quantity: ``text`` for display, its ``assumption``, and its ``source``.
 
-    ``kind`` says how a simulation may stand to it: equal, or on one side of a bound.
+    ``kind``: whether the simulation must equal it, or lie on one side of it.
     """
 
     text: str
@@ -31,11 +31,11 @@ class Formula:
 class Row:
     """One quantity of one cell at one round.
 
-    cell       which of the cells that were run together
-    simulation what was measured: the mean over ``count`` replicas, with its ``standard_error`` (0: exact)
-    theory     NaN where no formula speaks of it; ``formula`` names it
-    tolerance  by how much they may differ besides: rounding, or what the formula leaves out, stated by the experiment
-    meaningful False where a mean over replicas is no test of a mean: rare replicas carry it
+    cell       index among the cells that ran together
+    simulation the measured value: the mean over ``count`` replicas, with its ``standard_error`` (0: exact)
+    theory     NaN without a formula; ``formula`` names it
+    tolerance  additional allowed difference: rounding, or terms that the formula leaves out, set by the experiment
+    meaningful False if the mean depends on a few replicas and cannot be tested
     low, high  the middle 90% of the replicas
     """
 
@@ -57,9 +57,9 @@ def measured(
     cell: int, quantity: str, at: float, values: Array, theory: float = math.nan, formula: str = "", *,
     tolerance: float = 0.0, meaningful: bool = True, variance: float = 0.0,
 ) -> Row:
-    """The row of (R,) independent replicas; NaN among them are left out, and counted out.
+    """The row of (R,) independent replicas; NaN among them are left out of mean and count.
 
-    ``variance`` is the least that one replica has: of rare events all replicas may show none, and be sure of nothing.
+    ``variance``: lower limit of the variance of one replica, because rare events may occur in no replica.
     """
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
@@ -78,15 +78,15 @@ def exact(
     cell: int, quantity: str, at: float, value: float, theory: float = math.nan, formula: str = "", *,
     tolerance: float = 0.0, count: int = 1,
 ) -> Row:
-    """The row of what was enumerated or integrated, not drawn."""
+    """The row of a value that is enumerated or integrated, not sampled."""
     return Row(cell, quantity, at, value, 0.0, count, theory, formula, tolerance)
 
 
 def judged(row: Row, kind: Kind) -> tuple[float | None, bool | None]:
-    """(z, agrees): by how many standard errors simulation leaves theory beyond the tolerance, and whether it may.
+    """(z, agrees): standard errors between simulation and theory beyond the tolerance, and whether they are few enough.
 
-    Both None where nothing is tested; z None where the row is exact. Of a bound only the wrong side counts: z is below
-    zero where it holds.
+    Both are None without a test; z is None for an exact row. Of a bound only the wrong side counts: z is below zero
+    if it holds.
     """
     if not row.meaningful or not math.isfinite(row.theory) or math.isnan(row.simulation):
         return None, None

@@ -1,7 +1,7 @@
 """Many small diffusion models of points trained and sampled as one: every weight has a leading dimension, M.
 
-The networks, formulations, samplers, learning-rate schedule and average of weights are those that single models have;
-``torch.func`` turns their matrix products into batched ones. What a model draws depends on its own key alone.
+Networks, formulations, samplers, learning-rate schedule and EMA are those of single models; ``torch.func`` batches
+their matrix products. The draws of a model depend on its own key alone.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _TINY = 1e-6  # added to a gradient's norm, as torch.nn.utils.clip_grad_norm_ do
 
 @dataclass(frozen=True)
 class Pool:
-    """What M models train on: (M, N, d) samples, the first ``real`` of them real, drawn with the chances ``share``.
+    """What M models train on: (M, N, d) samples, the first ``real`` of them real, drawn by ``share``.
 
-    share (M,): the chance that a draw is one of the real ones, 1/(1+λ).
+    share (M,): the probability that a draw is a real one, 1/(1+λ).
     """
 
     points: Tensor
@@ -42,7 +42,7 @@ class Pool:
     share: Array
 
     def weights(self) -> Tensor:
-        """(M, N) that sum to 1 a model."""
+        """(M, N), summing to 1 for each model."""
         count = self.points.shape[1]
         share = torch.as_tensor(self.share, dtype=torch.float64)[:, None]
         generated = (1 - share) / (count - self.real) if count > self.real else torch.zeros_like(share)
@@ -74,14 +74,14 @@ class Stack:
             seeds.seed_torch(key)
             networks.append(self.net.make((self.dimensions,), 0, self.form.noise_range()))
         state, self.buffers = stack_module_state(networks)
-        self.base = networks[0].to("meta")  # its shape is all that is needed of it
+        self.base = networks[0].to("meta")  # only its shapes are used
         self.parameters = {name: torch.nn.Parameter(value.detach()) for name, value in state.items()}
 
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
 
     def call(self, module: Any, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        """F of all models on (M * B, d), model-major: what a single network is to ``diffusion.denoiser``."""
+        """F of all models on (M * B, d), model-major; takes the place of a single network in ``diffusion.denoiser``."""
         count = len(self)
         parts = x.reshape(count, -1, self.dimensions)
         label = condition["label"][: parts.shape[1]]
@@ -139,7 +139,7 @@ class Stack:
         return losses.detach()
 
     def _loss(self, x0: Tensor, u: Tensor, noise: Tensor) -> Tensor:
-        """(M,) the weighted denoising loss, a mean over rows and dimensions, as the objective `likelihood` has it."""
+        """(M,) the weighted denoising loss, a mean over rows and dimensions, as in the objective `likelihood`."""
         if self.coupling == "ot":
             noise = coupled(x0, noise)
         sigma = self.form.training_sigma(u.reshape(-1))
@@ -169,7 +169,7 @@ class Stack:
 
 
 class _Draws:
-    """The chance of one model's training, a block of steps at a time: which samples, which noise levels and noise."""
+    """The random draws of one model's training, in blocks of steps: samples, noise levels and noise."""
 
     def __init__(self, key: int, pool: Pool, share: float, batch: int) -> None:
         self.source, self.batch, self.share = seeds.generator(key), batch, share
@@ -188,7 +188,7 @@ class _Draws:
 
 @torch.no_grad()
 def clip(parameters: Sequence[Tensor], most: float) -> None:
-    """Each model's gradient to a norm of at most ``most``: what ``clip_grad_norm_`` does to a single one."""
+    """Clip the gradient norm of each model to ``most``, as ``clip_grad_norm_`` does for a single model."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = torch.stack([g.square().flatten(1).sum(dim=1) for g in gradients]).sum(dim=0)
     factor = (most / (squares.sqrt() + _TINY)).clamp(max=1.0)

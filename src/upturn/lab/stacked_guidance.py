@@ -1,4 +1,4 @@
-"""A stack of diffusion models that is led away from another one."""
+"""A stack of diffusion models guided by a weaker stack (autoguidance)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class GuidedStack(Stack):
-    """``strong``, each model led away from its model of ``weak``: weak + scale (strong - weak), see
+    """``strong``, each model guided away from its model of ``weak``: weak + scale (strong - weak), see
     :func:`upturn.diffusion.guidance.guided`; scale 1 is ``strong`` alone.
 
-    Each stack has a frame of its own (the mean and scale of what it was trained on): the weak one is asked at the same
-    point and the same noise of the data's own units.
+    Each stack standardizes by its own training data: the weak one is evaluated at the same point and noise level in the
+    units of the data.
     """
 
     def __init__(self, strong: Stack, weak: Stack, scale: float) -> None:

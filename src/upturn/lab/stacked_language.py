@@ -1,7 +1,7 @@
 """Many small language models trained and sampled as one: every weight has a leading dimension, M.
 
 A causal transformer (Radford et al. 2019, "Language models are unsupervised multitask learners"; norms without weights)
-over rows of ``length`` tokens that each begin anew. What a model learns and writes depends on its own key alone.
+over independent rows of ``length`` tokens. What a model learns and samples depends on its own key alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from upturn.lab.stacked_diffusion import clip
 from upturn.training.schedule import learning_rate
 from upturn.types import Array
 
-_ROWS = 256  # of a model, drawn or read at a time: their activations stay in the cache
-_INITIAL = 0.02  # standard deviation of embeddings, as GPT-2 has them
+_ROWS = 256  # of a model in one pass: their activations stay in the cache
+_INITIAL = 0.02  # standard deviation of embeddings, as in GPT-2
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v (M·R, H, T, d/H) -> what is attended to
 
@@ -39,7 +39,7 @@ class Size:
 
 
 class Writers:
-    """M models with fresh weights, one for each key; rows are (M, R, length) tokens, ``begin`` stands before each."""
+    """M models with fresh weights, one for each key; rows are (M, R, length) tokens, each after the token ``begin``."""
 
     def __init__(self, keys: Sequence[int], size: Size, begin: int) -> None:
         self.size, self.begin = size, begin
@@ -53,7 +53,7 @@ class Writers:
         return len(self._first)
 
     def _logits(self, tokens: Tensor, start: int, attend: Attend) -> Tensor:
-        """(M, R, T, V) of tokens (M, R, T) that stand at places ``start`` and on."""
+        """(M, R, T, V) of tokens (M, R, T) at positions ``start`` and following."""
         of, w = self.size, self.weights
         count, rows, length = tokens.shape
         embedded = functional.embedding(tokens + self._first, w["embedding"].flatten(0, 1))
@@ -75,8 +75,8 @@ class Writers:
         return flat.reshape(rows.shape).mean(dim=2)
 
     def train(self, pool: Array, weights: Array, keys: Sequence[int], spec: Training) -> None:
-        """``spec.steps`` steps, each model on rows of its own pool (M, N, length), drawn with the chances ``weights``
-        (N,)."""
+        """``spec.steps`` steps, each model on rows of its own pool (M, N, length), drawn with the
+        probabilities ``weights`` (N,)."""
         assert spec.steps is not None
         parameters = list(self.weights.values())
         optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)

@@ -1,4 +1,4 @@
-"""What is finished of a stack of cells: chunks, each committed whole or not at all, and a mark after the last."""
+"""The stored chunks of a stack of cells, each committed whole or not at all, and a mark after the last."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STATE = re.compile(r"state-(\d+)\.safetensors")
 
 
 def stack_name(experiment: Experiment, cells: Sequence[Cell]) -> str:
-    """The name of a stack: of the experiment, its version, its settings that are not lists, and its cells."""
+    """The name of a stack: a hash of the experiment, its version, its settings that are not lists, and its cells."""
     fixed = {
         item.name: getattr(experiment, item.name)
         for item in dataclasses.fields(experiment) if item.name not in experiment.grid()
@@ -39,7 +39,7 @@ def stack_name(experiment: Experiment, cells: Sequence[Cell]) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Infinities by name: JSON has none."""
+    """``value`` with infinities as text, because JSON has none."""
     if isinstance(value, Mapping):
         return {name: json_value(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -61,17 +61,17 @@ class Shard:
 
     @property
     def chunks(self) -> int:
-        """How many chunks are kept."""
+        """Number of stored chunks."""
         found = [_CHUNK.fullmatch(path.name) for path in (self.folder / STAGES).glob("chunk-*.json")]
         return max((int(match[1]) for match in found if match), default=0)
 
     @property
     def seconds(self) -> float:
-        """What its chunks took to compute, all together."""
+        """Computing time of all its chunks."""
         return sum(read_record(record_path(self.folder, _step(n))).seconds for n in range(1, self.chunks + 1))
 
     def work(self, say: Any) -> None:
-        """Compute what is missing; ``say(chunk number, seconds, note)`` after each chunk."""
+        """Compute the missing chunks; ``say(chunk number, seconds, note)`` after each chunk."""
         after = self.chunks
         clock = time.perf_counter()
         for number, chunk in enumerate(
@@ -87,7 +87,7 @@ class Shard:
         self.tidy()
 
     def tidy(self) -> None:
-        """Delete all states but the last, and that, too, of what is done: they hold whole models, and are not read."""
+        """Delete all states but the last, and of a finished stack the last too: they hold whole models."""
         after = math.inf if self.done else self.chunks
         for path in self.folder.glob("state-*.safetensors"):
             match = _STATE.fullmatch(path.name)
@@ -95,13 +95,13 @@ class Shard:
                 files.remove(path)
 
     def state(self, number: int) -> State:
-        """What chunk ``number`` left for the next. RunError where it left something that is not there."""
+        """The state that chunk ``number`` left for the next. RunError if it is missing."""
         path = self.folder / f"state-{number:04d}.safetensors"
         if not number or path.name not in read_record(record_path(self.folder, _step(number))).files:
             return {}
         if not path.is_file():
             raise RunError(
-                "what the last finished part left for the next is missing", where=str(path),
+                "the state of the last finished chunk is missing", where=str(path),
                 fix=f"Delete {self.folder} and run again.",
             )
         from safetensors.numpy import load_file
@@ -153,7 +153,7 @@ def _step(number: int) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as columns; whole numbers of a cell stay whole, other numbers are float64, NaN is null."""
+    """Rows as columns; integers of a cell stay integers, other numbers are float64, NaN is null."""
     import pyarrow as pa
 
     floats = {"round", "theory", "simulation", "standard_error", "z", "tolerance", "low", "high"}
