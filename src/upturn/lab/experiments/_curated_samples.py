@@ -23,13 +23,13 @@ _RADIUS, _STD = 2.0, 0.1  # of the ring of eight Gaussians, as the source `point
 _PARTS = {"mixture": 8, "moons": 24}  # Gaussians that make the data up
 _STEPS, _FIRST_STEPS = 3, 200  # of EM: a round's, from the model before; the data's own fit
 _IDEAL = 4000  # support on which the ideal learner is followed
-_SEEN = 0.1  # of its due share: a mode with less of the samples near it is lost
+_SEEN = 0.1  # of its real share: a mode with a smaller share of the samples near it is lost
 
 
 def favoured(
     rng: np.random.Generator, place: int, candidates: int, lam: float, gap: float, n: int, replicas: int, rounds: int
 ) -> Iterator[Row]:
-    """Two equal classes, rewards ±gap/2, n choices a round learned perfectly: how many of the K are good is all."""
+    """Two equal classes, rewards ±gap/2, n choices a round learned perfectly: only the number of good ones matters."""
     from scipy.stats import binom
 
     w, good_ones = real_weight(lam), np.arange(candidates + 1)
@@ -41,7 +41,7 @@ def favoured(
         won = rng.binomial(groups, good_ones * good / (good_ones * good + (candidates - good_ones))).sum(axis=1)
         share = w * 0.5 + (1 - w) * won / n
         ideal = theory.mixed_update(ideal, reference, reward, candidates, lam)
-        # n choices wander, the map bends: the mean moves by terms of the order of t/n
+        # finite n and a nonlinear map move the mean by terms of the order of t/n
         yield measured(place, FAVOURED, t, share, float(ideal[0]), "mixed_update", tolerance=2 * t / n)
     if not math.isinf(lam):
         settled = float(theory.fixed_point(reference, reward, candidates, lam)[0])

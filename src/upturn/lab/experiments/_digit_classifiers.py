@@ -1,4 +1,4 @@
-"""Digits as vectors, the judge that rewards them and the referee that measures them."""
+"""Digits as vectors, the judge that rewards them and the referee that evaluates them: two classifiers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from upturn.config import components
 from upturn.types import Array, Prompt, Samples, real_samples
 
 SIDE, PIXELS, CLASSES = 8, 64, 10
-_HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as the model `pixels` has them
+_HALF = 127.5  # maps 8-bit values 0 to 255 to -1 to 1, as the model `pixels` does
 _NEIGHBOURS = 3  # of precision and recall (Kynkäänniemi et al. 2019, section 3)
 _COVERED = 5  # of coverage (Naeem et al. 2020, section 4.2)
-_EPOCHS = {"judge": 30, "referee": 60}  # as recipes/digits.yaml has them
+_EPOCHS = {"judge": 30, "referee": 60}  # as in recipes/digits.yaml
 _RATE, _BATCH = 2e-3, 128
 
 
 class Judgement(NamedTuple):
-    """Of N pictures: the judge's probabilities (N, 10), the referee's classes (N,) and features (N, D)."""
+    """Of N images: the judge's probabilities (N, 10), the referee's classes (N,) and features (N, D)."""
 
     judged: Array
     classes: Array
@@ -28,7 +28,7 @@ class Judgement(NamedTuple):
 
 
 class Near(NamedTuple):
-    """Quality and diversity of made features among real ones, see the metrics of these names."""
+    """Quality and diversity of generated features among real ones, see the metrics of these names."""
 
     precision: float
     recall: float
@@ -36,10 +36,10 @@ class Near(NamedTuple):
 
 
 class DigitClassifiers:
-    """Real digits, and two classifiers: the judge learned from the train part, the referee from the rest alone.
+    """Real digits, and two classifiers: the judge trains on the train part, the referee on the held-out part.
 
     The judge's logits are divided by ``temperature`` (Guo et al. 2017, "On calibration of modern neural networks",
-    section 4.2): what it learned from itself it is too sure of to prefer any of it.
+    section 4.2), because it is overconfident on samples of its own training data.
     """
 
     def __init__(self, seed: int, temperature: float) -> None:
@@ -59,7 +59,7 @@ class DigitClassifiers:
         return forwarded(self._models[name], name, samples, column)
 
     def look(self, generated: Array) -> Judgement:
-        """What both say of pictures (N, 64) uint8."""
+        """The outputs of both for images (N, 64) uint8."""
         content = generated.reshape(-1, SIDE, SIDE, 1)
         samples = real_samples("image", content, [Prompt()] * len(content), "lab digits")
         logits = self._forward("judge", samples, "logits").astype(np.float64) / self.temperature
@@ -72,10 +72,10 @@ class DigitClassifiers:
 
 
 def near(real: Array, generated: Array, every: int) -> Near:
-    """Shares: of made ones within a real neighbourhood, of real ones within a made one, of real ones with a made one
-    in theirs.
+    """Precision: generated ones in a real neighbourhood; recall: real ones in a generated one; coverage: real ones with
+    a generated one in theirs.
 
-    Precision is of all that was made; the other two grow with the number of them, and are of one in ``every``.
+    Precision uses all samples; the other two grow with their number, and use one in ``every``.
     """
     from upturn.statistics.neighbour_balls import balls_around_real, balls_around_synthetic
 
@@ -86,12 +86,12 @@ def near(real: Array, generated: Array, every: int) -> Near:
 
 
 def vectors(content: Array) -> Array:
-    """(N, 64) float32 from -1 to 1 of 8-bit pictures, whatever their shape."""
+    """(N, 64) float32 from -1 to 1, from 8-bit images of any shape."""
     return (content.reshape(len(content), -1) / _HALF - 1).astype(np.float32)
 
 
 def pictures(generated: Array) -> Array:
-    """8-bit pictures, as many and of the same shape, of vectors."""
+    """8-bit images from vectors, in the same shape."""
     return np.rint((np.clip(generated, -1, 1) + 1) * _HALF).astype(np.uint8)
 
 
@@ -101,7 +101,7 @@ def gallery(seed: int, temperature: float) -> DigitClassifiers:
 
 
 def _fitted(name: str, samples: Samples, seed: int) -> Any:
-    """A classifier of the house, by the house's trainer."""
+    """The component `classifier`, trained by the trainer."""
     from upturn.config.schema import Training
     from upturn.training.standalone import trained
 
@@ -112,11 +112,11 @@ def _fitted(name: str, samples: Samples, seed: int) -> Any:
 
 
 def chosen(rewards: Array, rng: np.random.Generator) -> Array:
-    """(G,) which of the K candidates (G, K) is picked, with probability softmax(reward): Gumbel's maximum."""
+    """(G,) index of the selected one of the K candidates (G, K), with probability softmax(reward): Gumbel's maximum."""
     return np.asarray((rewards + rng.gumbel(size=rewards.shape)).argmax(axis=1))
 
 
 def entropy(shares: Array) -> Array:
-    """(…) of shares (…, C), as a part of its maximum."""
+    """(…) of shares (…, C), as a share of its maximum."""
     kept = np.where(shares > 0, shares, 1.0)
     return np.asarray(-(shares * np.log(kept)).sum(axis=-1) / np.log(shares.shape[-1]))

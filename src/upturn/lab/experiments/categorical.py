@@ -47,8 +47,8 @@ class Categorical(AtOnce):
 
     title: ClassVar[str] = "A vocabulary that learns from itself"
     question: ClassVar[str] = (
-        "A perfect learner of a discrete distribution still loses what its finite sample happens to miss. How much, "
-        "and what does keeping real draws change?"
+        "A perfect learner of a discrete distribution still loses the values that its finite sample misses. How many, "
+        "and what does real data in every round change?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = OF_SHARES
 
@@ -82,8 +82,8 @@ class Categorical(AtOnce):
         series = "n" if len(self.n) > 1 else "lam"
         panels = ("policy", "shape", "modes")
         return [
-            Chart("Diversity", "1 - Σp²: the chance that two draws differ.", DIVERSITY, series=series, panels=panels),
-            Chart("Modes lost", "How many modes the model cannot draw any more.", LOST, series=series, panels=panels),
+            Chart("Diversity", "1 - Σp²: probability that two draws differ.", DIVERSITY, series=series, panels=panels),
+            Chart("Modes lost", "Modes of probability 0.", LOST, series=series, panels=panels),
             Chart("Entropy kept", "As a share of the data's; no formula.", ENTROPY, series=series, panels=panels),
         ]
 
@@ -104,7 +104,7 @@ def shares(shape: str, modes: int) -> Array:
 def learned(
     rng: np.random.Generator, start: Array, n: int, policy: str, lam: float, replicas: int
 ) -> Iterator[Array]:
-    """(R, modes) what each round's model is, from its first fit on n real draws."""
+    """(R, modes) probabilities of each round's model, from the first fit on n real draws."""
     w = real_weight(lam)
     real = rng.multinomial(n, np.tile(start, (replicas, 1))) / n
     pool = real

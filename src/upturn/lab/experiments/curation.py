@@ -1,4 +1,4 @@
-"""Curation: of K candidates one is chosen, again and again."""
+"""Experiment: rounds of curation, each keeping one of K candidates."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _DRAWN, _PANELS = 400, (0, 1, 3, 6, 10)  # points of a panel, and the rounds tha
 
 @dataclass
 class Curation(AtOnce):
-    """Curated rounds: exact bounds on random cases, the limit of many candidates, classes that run away, points."""
+    """Curated rounds: exact bounds on random cases, the limit of many candidates, two classes, and points."""
 
     part: list[Part] = setting(["bounds", "limit", "classes", "sampled"], "bounds, limit, classes, sampled")
     cases: int = setting(10_000, "random finite cases in all")
     candidates: list[int] = setting([2, 4, 8, 16, 64], "K, of bounds and classes")
     chosen_of: list[int] = setting([4, 64], "K, of the sampled points")
-    lam: list[float] = setting([0.5, 1.0, math.inf], "synthetic : real; inf is curated only")
-    gap: float = setting(1.0, "of the rewards of two classes, nats")
+    lam: list[float] = setting([0.5, 1.0, math.inf], "synthetic : real; inf is curated samples only")
+    gap: float = setting(1.0, "difference of the rewards of two classes, nats")
     data: list[Literal["mixture", "moons"]] = setting(["mixture", "moons"], "of the sampled points")
     reward: list[Literal["point", "cluster", "confidence"]] = setting(["point", "cluster"], "of the sampled points")
-    n: int = setting(1000, "samples kept in a round of points; 20 times as many choices between classes")
+    n: int = setting(1000, "samples kept in a round of points; the two classes use 20 times as many")
     rounds: int = setting(10, "rounds")
-    replicas: int = setting(10, "independent repetitions of each sampled cell; 20 times as many of classes")
+    replicas: int = setting(10, "independent repetitions of each sampled cell; the two classes use 20 times as many")
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "Curation: what is chosen comes to rule"
+    title: ClassVar[str] = "Curation: selected samples take over"
     question: ClassVar[str] = (
-        "Of K candidates one is kept with probability softmax(reward), and the model learns what was kept. How fast "
-        "does the reward grow, what is lost, and what do real data in every round change?"
+        "Of K candidates one is kept with probability softmax(reward), and the model trains on the kept ones. How fast "
+        "does the reward grow, what is lost, and what does real data in every round change?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "growth": Formula(
@@ -75,7 +75,7 @@ class Curation(AtOnce):
             "p* = (p_ref + λ p*·H)/(1+λ)", "The same, after many rounds with real data.", "theory.fixed_point"
         ),
         "ideal_learner": Formula(
-            "the same update on 4,000 samples of the data", "A learner without error: what EM is measured against.",
+            "the same update on 4,000 samples of the data", "A learner without error, as the reference for EM.",
             "theory.mixed_update",
         ),
     }
@@ -87,7 +87,7 @@ class Curation(AtOnce):
             raise ValueError("needs a case for each K, n of 10 or more, 1 round and 2 replicas")
 
     def cells(self) -> list[Cell]:
-        """What a part does not know of is left open in its cells."""
+        """Settings that a part does not use are None in its cells."""
         nothing = dict.fromkeys(("candidates", "lam", "data", "reward"))
         found: dict[str, list[Cell]] = {
             "bounds": [{"candidates": k} for k in self.candidates],
@@ -159,14 +159,15 @@ class Curation(AtOnce):
             ]
         if "classes" in where:
             found.append(Chart(
-                "Two classes, a little apart", "Share of the favoured class. Curated only it takes all; with real data "
-                "it settles.", samples.FAVOURED, series="lam", panels=("candidates",), where=where["classes"],
+                "Two classes with a small difference in reward", "Share of the favoured class. Curated only, it goes "
+                "to 1; with real data it settles.", samples.FAVOURED, series="lam", panels=("candidates",),
+                where=where["classes"],
             ))
         if "sampled" in where:
             about = {
-                samples.REWARD: "Lines: a learner without error.", samples.GROWTH: "What the theorems speak of.",
-                samples.VARIANCE: "Curated only it goes to 0: the model collapses onto the best-rewarded.",
-                samples.KEPT: "Of eight, those that still have a tenth of their due.",
+                samples.REWARD: "Lines: a learner without error.", samples.GROWTH: "The quantity of the theorems.",
+                samples.VARIANCE: "Curated only, it goes to 0: the model collapses onto the highest reward.",
+                samples.KEPT: "Of eight; a mode counts with at least a tenth of its real share.",
             }
             found += [
                 Chart(
@@ -183,7 +184,7 @@ class Curation(AtOnce):
         if broken:
             tested, wrong = sum(row["count"] for row in broken), sum(row["simulation"] for row in broken)
             out.append(
-                f"{self.cases:,} random cases of {self.rounds} rounds, {tested:,} bounds looked at: {wrong:.0f} broken."
+                f"{self.cases:,} random cases of {self.rounds} rounds, {tested:,} bounds checked: {wrong:.0f} violated."
             )
         kept = [
             row for row in table

@@ -1,4 +1,4 @@
-"""The slides' image experiment at the size of two cores: a diffusion model of digits that trains on its picked ones."""
+"""Experiment: a diffusion model of digits is retrained on its own samples, selected by a classifier as judge."""
 
 from __future__ import annotations
 
@@ -20,46 +20,47 @@ REWARD, ENTROPY, LARGEST = "reward", "entropy of the classes", "largest share"
 PRECISION, RECALL, COVERAGE = "precision", "recall", "coverage"
 GAINED, EARLY, LATE = "gained since the first model", "gained in the first half", "gained in the second half"
 _ASSUMED = (
-    "The advantage of each class over the last half of the rounds is known, and so is the learner's bias: it is what "
-    "the first model, of real digits alone, makes of their shares."
+    "The advantage of each class over the last half of the rounds is known, and so is the learner's bias: the class "
+    "shares of the first model, trained on real digits alone, divided by the real shares."
 )
 
 
 @dataclass
 class Digits(Experiment):
-    """Digits without a class: each model trains on those of its own pictures that a judge picks, one of every K."""
+    """Unconditional digits: each model trains on those of its own samples that a judge selects, one of every K."""
 
-    lam: list[float] = setting([math.inf, 0.5], "picked : real; inf is picked alone")
+    lam: list[float] = setting([math.inf, 0.5], "selected : real; inf is selected samples only")
     reward: list[Literal["confidence", "class"]] = setting(
         ["confidence", "class"], "the judge's greatest probability, or that of --favourite"
     )
     favourite: int = setting(0, "the class of the reward 'class'")
-    scale: list[float] = setting([15.0, 0.0], "nats that a probability of 1 is worth; 0: by chance, to compare")
-    temperature: float = setting(4.0, "of the judge: its logits are divided by it")
-    candidates: int = setting(4, "K, of which one is picked")
-    n: int = setting(1000, "picked pictures a round")
+    scale: list[float] = setting([15.0, 0.0], "nats of a probability of 1; 0 selects at random")
+    temperature: float = setting(4.0, "of the judge, which divides its logits")
+    candidates: int = setting(4, "K, of which one is selected")
+    n: int = setting(1000, "selected samples in a round")
     rounds: int = setting(12, "retrainings")
-    seeds: int = setting(6, "independent repetitions: other weights, other chance")
+    seeds: int = setting(6, "independent repetitions, each with its own weights and draws")
     first_steps: int = setting(5000, "training steps of the first model, on real digits")
-    steps: int = setting(900, "training steps of a round, from the model before")
-    batch: int = setting(128, "pictures a step")
+    steps: int = setting(900, "training steps of a round, starting from the model before")
+    batch: int = setting(128, "images in a step")
     depth: int = setting(3, "residual blocks of the network")
-    learning_rate: float = setting(2e-3, "of the first model; a quarter of it in rounds")
+    learning_rate: float = setting(2e-3, "of the first model; rounds use a quarter of it")
     sampling_steps: int = setting(16, "of DPM-Solver++(2M)")
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "Digits that a judge picks"
+    title: ClassVar[str] = "Digits selected by a judge"
     question: ClassVar[str] = (
-        "Someone picks the best of every few pictures, and the next model learns from the picked ones. Does it get "
-        "better, does it lose what was never picked, and what do real pictures beside them change?"
+        "A judge selects the best of every few samples, and the next model trains on the selected ones. Does it "
+        "improve, does it lose what is never selected, and what does real data in every round change?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "fixed_point": Formula(
-            "p* ∝ B (p_real + λ p* A)/(1+λ), A = share after picking / share before, B = the learner's bias", _ASSUMED,
+            "p* ∝ B (p_real + λ p* A)/(1+λ), A = share after selection / share before, B = the learner's bias",
+            _ASSUMED,
             "Ferbach et al. 2024; theory.fixed_point_from_advantage",
         ),
         "kept_mass": Formula(
-            "p ≥ p_real/(1+λ)", "Real data in every round, a perfect learner, any picking.", "theory.mode_loss_bound",
+            "p ≥ p_real/(1+λ)", "Real data in every round, a perfect learner, any selection.", "theory.mode_loss_bound",
             "at least",
         ),
     }
@@ -73,7 +74,7 @@ class Digits(Experiment):
         if not 0 <= self.favourite < digits.CLASSES:
             raise ValueError(f"favourite is a digit, not {self.favourite}")
         if min(self.lam) <= 0 or math.isnan(sum(self.lam)):
-            raise ValueError("λ must be above 0: without picked pictures nothing is retrained")
+            raise ValueError("λ must be above 0: without selected samples nothing is retrained")
         if not 0 < self.temperature < math.inf:
             raise ValueError("temperature is above 0 and finite")
         if not all(0 <= scale < math.inf for scale in self.scale):
@@ -131,7 +132,7 @@ class Digits(Experiment):
                 yield measured(place, f"share of {c}", t, shares[:, c])
 
     def _changes(self, place: int, mine: Mapping[str, Array], t: int) -> Iterator[Row]:
-        """Paired by repetition: what the claims of the slides are about."""
+        """Changes over the rounds, paired by repetition."""
         paths = {name: mine[name] for name in (REWARD, PRECISION, RECALL, COVERAGE)}
         paths[ENTROPY], paths[LARGEST] = digits.entropy(mine["before"]), mine["before"].max(axis=2)
         for name, path in paths.items():
@@ -140,15 +141,15 @@ class Digits(Experiment):
         yield measured(place, f"{REWARD}, {LATE}", t, paths[REWARD][t] - paths[REWARD][t - t // 2])
 
     def _beyond(self, place: int, mine: Mapping[str, Array], other: Mapping[str, Array], t: int) -> Iterator[Row]:
-        """What picking gives that the same rounds with picks by chance do not, over the last half of them."""
+        """Gain over the same rounds with random selection, over the last half of the rounds."""
         last = _later(t)
         for name in (REWARD, PRECISION):
             yield measured(place, f"{name}, {BEYOND}", t, (mine[name][last] - other[name][last]).mean(axis=0))
 
     def _settled(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
-        """The mean shares of the last half of the rounds, and where their own advantage says that they settle.
+        """The mean shares of the last half of the rounds, and the fixed point that their own advantage predicts.
 
-        The learner's bias is each repetition's own, so that its noise is in the standard error.
+        Each repetition has its own learner bias, so that its noise enters the standard error.
         """
         last = _later(t)
         before, after = mine["before"][last].mean(axis=0), mine["after"][last].mean(axis=0)
@@ -160,7 +161,7 @@ class Digits(Experiment):
             points.append(theory.fixed_point_from_advantage(real, advantage, float(cell["lam"]), bias))
             gaps.append(now - points[-1])
         gap, point = np.array(gaps), np.array(points)
-        # few repetitions say little of one class's spread: that of all classes together, a multinomial's shape
+        # few repetitions estimate one class's spread badly: pool the classes, shaped as a multinomial
         shape = np.maximum(real * (1 - real), 1 / self.n)
         spread = float((gap.var(axis=0, ddof=1) / shape).mean()) * shape
         for c in range(digits.CLASSES):
@@ -173,18 +174,18 @@ class Digits(Experiment):
 
     def charts(self) -> Sequence[Chart]:
         about = {
-            REWARD: "The judge's probability, before picking; at scale 0 picks are by chance.",
-            ENTROPY: "Of the classes that a referee sees, as a part of its maximum.",
+            REWARD: "The judge's probability, before selection; scale 0 selects at random.",
+            ENTROPY: "Of the classes by the referee, a second classifier, as a share of its maximum.",
             LARGEST: "Of the ten classes.",
-            PRECISION: "Share of pictures near a real one, on the referee's features.",
-            RECALL: "Share of real pictures near a made one.",
-            COVERAGE: "Share of real pictures that have a made one in their neighbourhood.",
+            PRECISION: "Share of samples near a real image, on the referee's features.",
+            RECALL: "Share of real images near a sample.",
+            COVERAGE: "Share of real images with a sample in their neighbourhood.",
         }
         panels = ("reward", "lam")
         drawn = [Chart(name.capitalize(), text, name, series="scale", panels=panels) for name, text in about.items()]
         return drawn + [
             Chart(
-                f"Share of {c}", "The line is the least that real data in every round leaves of it.", f"share of {c}",
+                f"Share of {c}", "The line is the lower bound with real data in every round.", f"share of {c}",
                 series="scale", panels=panels,
             )
             for c in dict.fromkeys((self.favourite, (self.favourite + 1) % digits.CLASSES))

@@ -1,4 +1,4 @@
-"""Made data for a classifier: more of it, a class that is rare, an attacker who moves what is classified."""
+"""Experiment: synthetic training data for a classifier: more data, a rare class, adversarial robustness."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _ATTACKED = 500  # samples of each replica that are attacked, to check the formu
 
 @dataclass
 class Downstream(AtOnce):
-    """Two Gaussian classes N(±θ, I); the classifier goes by the means of its classes and their shares."""
+    """Two Gaussian classes N(±θ, I); the classifier uses the means and the shares of the classes."""
 
     dim: int = setting(20, "dimensions")
     distance: float = setting(1.5, "|θ|, half the distance between the classes")
     n: int = setting(20, "real samples of each class")
-    made: list[float] = setting([0.0, 0.5, 1.0, 2.0, 5.0, 20.0], "made samples for each real one")
+    made: list[float] = setting([0.0, 0.5, 1.0, 2.0, 5.0, 20.0], "synthetic samples for each real one")
     generator: list[Literal["own", "wide", "shifted"]] = setting(
         ["own", "wide", "shifted"], "fitted on the same samples; on --fitted others; on others that lie --shift beside"
     )
@@ -46,10 +46,10 @@ class Downstream(AtOnce):
     replicas: int = setting(2000, "independent repetitions of each cell")
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "What is made data worth to a classifier?"
+    title: ClassVar[str] = "Synthetic training data for a classifier"
     question: ClassVar[str] = (
-        "Samples of a generator are added to a classifier's training data. When does it see better for it: where data "
-        "is short, where a class is rare, where somebody attacks?"
+        "Samples of a model are added to a classifier's training data. When does it classify better: with little data, "
+        "with a rare class, under an attack?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "added_mean_error": Formula(
@@ -200,7 +200,7 @@ class Downstream(AtOnce):
             best_count = theory.best_synthetic_count(self.n, self.dim, self.fitted, self.shift)
             out.append(
                 f"With classes {self.shift:g} beside the real ones a class is known best at {best_count / self.n:.3g} "
-                "made samples for each real one, by the formula; beyond, the shift is learned."
+                "synthetic samples for each real one, by the formula; with more, the classifier learns the shift."
             )
         for how in self.filled[1:]:
             rows = of(FILLED, filled=how, share=min(self.share))

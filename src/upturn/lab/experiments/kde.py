@@ -1,4 +1,4 @@
-"""A kernel density drawn from and estimated again."""
+"""Experiment: a kernel density estimate is sampled and estimated again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _VALLEY = 0.3  # |x| below it lies between the peaks
 
 @dataclass
 class Kde(AtOnce):
-    """A kernel density estimate, drawn from and estimated again: each round smears by its kernel once more."""
+    """A kernel density estimate, sampled and estimated again: each round convolves with the kernel once more."""
 
     n: list[int] = setting([100], "samples a round")
     bandwidth: list[float] = setting([0.2], "of the kernel, in standard deviations of the data; 0: Silverman's rule")
@@ -46,10 +46,10 @@ class Kde(AtOnce):
     lam: list[float] = setting([1.0], ABOUT_LAMBDA)
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "A density that is smeared again and again"
+    title: ClassVar[str] = "A kernel density estimated from its own samples"
     question: ClassVar[str] = (
-        "A kernel density adds its kernel's variance in every round while chance takes some away. Which wins, and do "
-        "the data's peaks survive?"
+        "Each estimate adds the variance of its kernel, while finite samples lose some. Which effect is larger, and "
+        "do the peaks of the data survive?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         **OF_MOMENTS,
@@ -88,8 +88,8 @@ class Kde(AtOnce):
         series = "bandwidth" if len(self.bandwidth) > 1 else "data"
         return [
             Chart(
-                "Variance of the points", "The kernel adds h² in every round; what is lost to chance grows with it, so "
-                "replace settles at (n-1)h² in the end, whatever the data were.", VARIANCE, series=series,
+                "Variance of the points", "The kernel adds h² in every round; the loss from finite samples grows too, "
+                "so replace settles at (n-1)h² for any data.", VARIANCE, series=series,
                 panels=("policy",),
             ),
             Chart("Drift of the mean, squared", "In variances of the data.", DRIFT, series=series, panels=("policy",)),

@@ -1,4 +1,4 @@
-"""A Gaussian mixture fitted by EM to its own samples."""
+"""Experiment: a Gaussian mixture is fitted by EM to its own samples."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Mixture(AtOnce):
 
     title: ClassVar[str] = "A mixture that learns from itself"
     question: ClassVar[str] = (
-        "EM is no perfect learner, but it keeps mean and variance exactly, and modes that lie apart keep their counts. "
-        "So theory speaks of it too: does it hold?"
+        "EM is not a perfect learner, but it keeps mean and variance exactly, and separate modes keep their counts. "
+        "So the theory applies to it: does it hold?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {**OF_MOMENTS, **OF_SHARES}
 
@@ -127,8 +127,8 @@ class Mixture(AtOnce):
         several = tuple(name for name in ("n", "std") if len(getattr(self, name)) > 1)
         series, panels = (several or ("lam",))[0], ("policy", *several[1:])
         about = {
-            DIVERSITY: "1 - Σπ² of the weights, as of a vocabulary of as many words.",
-            LOST: "Components whose weight is gone.",
+            DIVERSITY: "1 - Σπ² of the weights, as for a vocabulary of that size.",
+            LOST: "Components whose weight is 0.",
             VARIANCE: "Of the mixture as a whole, a direction, in units of the data's.",
             DRIFT: "In variances of the data.",
             WITHIN: "Of single modes, in units of the data's; no formula.",

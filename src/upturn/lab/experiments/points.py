@@ -1,4 +1,4 @@
-"""Diffusion models of points in the plane, retrained on their own samples."""
+"""Experiment: diffusion models of points in the plane are retrained on their own samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOST, LOST_AT_ALL, OFF = "modes lost", "modes lost, all seeds together", "sample
 EVENNESS, SLICED, EXACT, LIKELIHOOD = (
     "diversity of the modes' shares", "sliced Wasserstein distance", "Wasserstein distance", "log-likelihood"
 )
-_LEAST = 0.1  # a mode with less than this part of its due share is lost
+_LEAST = 0.1  # a mode with less than this part of its real share is lost
 # formulation, coupling of noise and data, sampler, its steps
 _MODELS: Mapping[str, tuple[str, str, str, int]] = {
     "ddpm": ("epsilon", "independent", "ancestral", 50),  # Ho et al. 2020: their own sampler
@@ -27,13 +27,13 @@ _MODELS: Mapping[str, tuple[str, str, str, int]] = {
     "flow": ("flow", "ot", "dpmpp_2m", 20),  # Tong et al. 2024: OT-CFM
 }
 _NAMES = {"ddpm": "DDPM", "edm": "EDM", "flow": "flow matching with OT coupling"}
-_PANELS = 5  # of the picture: evenly from the first model to the last
+_PANELS = 5  # of the figure: evenly spaced from the first model to the last
 _DRAWN = 1000  # points of a panel
 
 
 @dataclass
 class Points(Experiment):
-    """Diffusion of points, retrained on its own samples again and again: the picture of the slides, with counts.
+    """Diffusion models of points, retrained on their own samples, with counts of lost modes.
 
     λ is synthetic : real in every retraining: 0 is real data only, inf the newest samples only. Real samples are the
     same in every round; both parts have n samples, weighed 1 : λ.
@@ -43,24 +43,24 @@ class Points(Experiment):
     shape: list[Literal["eight_gaussians", "two_moons", "rings", "swiss_roll"]] = setting(
         ["eight_gaussians"], "eight_gaussians, two_moons, rings, swiss_roll"
     )
-    lam: list[float] = setting([0.0, 0.1, 0.25, 0.5, 1.0, math.inf], "synthetic : real; 0 and inf: one of them alone")
+    lam: list[float] = setting([0.0, 0.1, 0.25, 0.5, 1.0, math.inf], "synthetic : real; 0 no synthetic, inf no real")
     n: int = setting(2000, "real samples, and synthetic ones a round")
     rounds: int = setting(20, "retrainings after the first model")
-    seeds: int = setting(10, "trainings of each cell, each with data of its own")
+    seeds: int = setting(10, "trainings of each cell, each with its own data")
     width: int = setting(64, "of the residual network")
     steps: int = setting(600, "of each training")
     batch: int = setting(256, "samples a step")
-    learning_rate: float = setting(1e-2, "at its highest; a half cosine follows")
-    ema: float = setting(0.99, "decay a step of the averaged weights")
+    learning_rate: float = setting(1e-2, "peak value; a half cosine follows")
+    ema: float = setting(0.99, "decay of the EMA in a step")
     start: Literal["cold", "warm"] = setting("cold", "of a retraining: cold (fresh weights) or warm (the last)")
     std: float = setting(0.1, "of the noise around the shape")
-    stack: int = setting(30, "models trained as one; stacks are what processes share out")
+    stack: int = setting(30, "models trained as one; processes share the stacks")
     seed: int = setting(0, "the same seed gives the same numbers")
 
     title: ClassVar[str] = "Diffusion models on their own samples"
     question: ClassVar[str] = (
-        "A diffusion model of points is retrained twenty times on what it made itself. Which modes are lost, how much "
-        "of that is chance and how much is training error, and how little real data holds it?"
+        "A diffusion model of points is retrained twenty times on its own samples. Which modes are lost, how much of "
+        "that is chance and how much is training error, and how little real data prevents it?"
     )
     parallel: ClassVar[bool] = True
     formulas: ClassVar[Mapping[str, Formula]] = {
@@ -95,7 +95,7 @@ class Points(Experiment):
         return found
 
     def chunks(self, cells: Sequence[Cell], after: int, state: State) -> Iterator[Chunk]:
-        """One chunk a model: the first, then each retraining; what a chunk leaves are its samples, and warm weights."""
+        """One chunk for each model: the first, then each retraining; the state is its samples, and warm weights."""
         import torch
 
         torch.set_num_threads(1)  # stacks share the cores out among processes
@@ -109,9 +109,9 @@ class Points(Experiment):
 
     def charts(self) -> Sequence[Chart]:
         about = {
-            LOST: f"Of eight; a mode is lost with less than a {1 / _LEAST:g}th of its due share near it. Dashed: what "
-            "drift alone would lose, with a perfect learner.",
-            EVENNESS: "1 - Σp² of the shares near each mode. Dashed: drift alone; what is missing below it is training "
+            LOST: f"Of eight; a mode is lost with less than a {1 / _LEAST:g}th of its real share near it. Dashed: the "
+            "loss by drift alone, with a perfect learner.",
+            EVENNESS: "1 - Σp² of the shares near each mode. Dashed: drift alone; the gap below it is training "
             "error.",
             OFF: "Further than three standard deviations from the shape: training error, not drift; 1.1% of the data.",
             SLICED: "Between the samples and held-out real ones, over 64 directions.",
@@ -141,7 +141,7 @@ class Points(Experiment):
 
 
 class _PointRounds:
-    """All models of a stack, from retraining to retraining."""
+    """All models of a stack through all retrainings."""
 
     def __init__(self, of: Points, cells: Sequence[Cell]) -> None:
         from upturn.config.schema import Training
@@ -185,7 +185,7 @@ class _PointRounds:
         noise = shapes.keys("sampling", self.seeds, t)
         self.generated = self.models.sample(self.of.n, noise, self.sampling_steps, self.sampler).numpy()
         if not np.isfinite(self.generated).all():
-            raise FloatingPointError(f"retraining {t}: a model made numbers that are none; lower the learning rate")
+            raise FloatingPointError(f"retraining {t}: a sample is not a finite number; lower the learning rate")
         self.each, self.near = shapes.shares(self.shape, self.generated)
         return float(1 - self.near.mean())
 
@@ -215,7 +215,7 @@ class _PointRounds:
 
     @property
     def panel_rounds(self) -> list[int]:
-        """Retrainings that have a panel in the picture."""
+        """Retrainings that have a panel in the figure."""
         return [int(t) for t in np.unique(np.linspace(0, self.of.rounds, _PANELS).round())]
 
     def clouds(self, t: int) -> Iterator[Cloud]:

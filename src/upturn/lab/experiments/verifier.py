@@ -1,4 +1,4 @@
-"""Imperfect scorers: how good the judge must be before curation helps, where it stalls, and where it turns."""
+"""Experiment: imperfect scorers: how good a judge must be for curation to help, where it stalls and reverses."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _NEUTRAL = dict.fromkeys(("false_positive", "false_negative", "noise", "bias", "
 
 @dataclass
 class Verifier(AtOnce):
-    """Imperfect judges: a verifier with false positives, a noisy score, a judge with a taste of its own."""
+    """Imperfect judges: a verifier with false positives, a noisy score, a biased judge."""
 
-    false_positive: list[float] = setting([0.1, 0.3, 0.5, 0.7, 0.9], "chance that the verifier keeps a bad sample")
-    false_negative: float = setting(0.2, "chance that it drops a good one")
+    false_positive: list[float] = setting([0.1, 0.3, 0.5, 0.7, 0.9], "probability that the verifier keeps a bad sample")
+    false_negative: float = setting(0.2, "probability that it drops a good one")
     share: float = setting(0.3, "good samples among the data")
-    slip: float = setting(0.1, "share of the good that the learner spoils in each round")
-    lam: list[float] = setting([0.5, 2.0, math.inf], "synthetic : real; inf is nothing real")
+    slip: float = setting(0.1, "share of the good samples that training turns bad in each round")
+    lam: list[float] = setting([0.5, 2.0, math.inf], "synthetic : real; inf is no real data")
     noise: list[float] = setting([0.0, 1.0, 3.0], "of a score, in standard deviations of quality")
-    fraction: float = setting(0.25, "the best part that is kept by a noisy score")
-    bias: list[float] = setting([0.3, 0.6], "how much a judge likes what is beside the point")
-    cost: float = setting(1.0, "c: what is wanted is x_1 - (c/2) x_2²")
+    fraction: float = setting(0.25, "share of samples that is kept, the best by the noisy score")
+    bias: list[float] = setting([0.3, 0.6], "weight of an irrelevant feature in the judge's reward")
+    cost: float = setting(1.0, "c: the true quality is x_1 - (c/2) x_2²")
     candidates: list[float] = setting([2.0, 4.0, 16.0, math.inf], "K, of which a biased judge chooses one by softmax")
     n: int = setting(20_000, "samples a round")
     rounds: int = setting(12, "rounds")
     replicas: int = setting(20, "independent repetitions of each cell")
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "How good must the judge be?"
+    title: ClassVar[str] = "Curation by an imperfect judge"
     question: ClassVar[str] = (
-        "Curation by a judge that errs: when does it still help, where does it stall, and when does the loop turn "
-        "against what was wanted?"
+        "When does curation by a judge with errors still help, where does it stall, and when does the true quality "
+        "fall?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "verified_rounds": Formula(
@@ -75,7 +75,7 @@ class Verifier(AtOnce):
             raise ValueError("needs λ and noise of 0 or more, K of 2 or more, n of 100 and replicas of 2 or more")
 
     def cells(self) -> list[Cell]:
-        """What one kind of judge does not know of is 0 in its cells."""
+        """Settings that a kind of judge does not use are None in its cells."""
         found: list[Cell] = [
             {**_NEUTRAL, "judge": "rates", "lam": lam, "false_positive": a, "false_negative": self.false_negative}
             for a in self.false_positive for lam in self.lam
@@ -148,12 +148,12 @@ class Verifier(AtOnce):
         rates, noisy, biased = {"judge": "rates"}, {"judge": "noisy"}, {"judge": "biased"}
         return [
             Chart(
-                "A verifier that errs", f"Share of good samples, {self.share:g} in the data; the learner spoils "
-                f"{self.slip:g} of the good in each round.", GOOD, series="false_positive", panels=("lam",),
-                where=rates,
+                "A verifier with errors", f"Share of good samples, {self.share:g} in the data; training "
+                f"turns {self.slip:g} of the good ones bad in each round.", GOOD, series="false_positive",
+                panels=("lam",), where=rates,
             ),
             Chart(
-                "Where it settles", "After many rounds, over the chance that a bad sample is kept. Nothing real: below "
+                "Settled share", "After many rounds, by the rate of bad samples that are kept. No real data: below "
                 f"odds of {1 / (1 - self.slip):.3g} the share goes to 0.", SETTLED, x="false_positive", series="lam",
                 where=rates, joined=False,
             ),
@@ -162,16 +162,16 @@ class Verifier(AtOnce):
                 panels=("lam",), where=noisy,
             ),
             Chart(
-                "What is left of the spread", "Variance of quality.", SPREAD, series="noise", panels=("lam",),
+                "Remaining variance", "Variance of quality.", SPREAD, series="noise", panels=("lam",),
                 where=noisy,
             ),
             Chart(
-                "A judge with a taste of its own: what is wanted",
-                "x_1 - (c/2) x_2² while the judge likes x_1 + b x_2: it rises, and turns.", GOLD, series="candidates",
-                panels=("bias",), where=biased,
+                "A biased judge: true quality",
+                "x_1 - (c/2) x_2² while the judge rewards x_1 + b x_2: it rises, then falls.", GOLD,
+                series="candidates", panels=("bias",), where=biased,
             ),
             Chart(
-                "The same: what the judge sees", "Its own reward rises in every round.", SEEN, series="candidates",
+                "A biased judge: its reward", "The judge's own reward rises in every round.", SEEN, series="candidates",
                 panels=("bias",), where=biased,
             ),
         ]
@@ -179,9 +179,9 @@ class Verifier(AtOnce):
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         need = theory.judge_needed(self.share, self.slip)
         out = [
-            f"With {self.share:.0%} good and {self.slip:.0%} of the good spoilt in a round, a judge must keep a good "
-            f"sample {need:.2f} times as readily as a bad one for rounds not to end below real data, at any λ; with "
-            f"nothing real {1 / (1 - self.slip):.2f} times, or all is lost."
+            f"With {self.share:.0%} good samples, of which a round turns {self.slip:.0%} bad, a judge must keep a good "
+            f"sample {need:.2f} times as often as a bad one, or the rounds end below the real data at any λ; without "
+            f"real data {1 / (1 - self.slip):.2f} times, or no good sample is left."
         ]
         for bias in self.bias:
             path = {
@@ -190,8 +190,8 @@ class Verifier(AtOnce):
             }
             peak = max(path, key=lambda t: path[t])
             out.append(
-                f"A bias of {bias:g}: what is wanted peaks in round {peak:g} at K = {_count(max(self.candidates))}, "
-                f"{theory.turning_round(bias, self.cost):.3g} by the formula, while what the judge sees goes on rising."
+                f"A bias of {bias:g}: the true quality peaks in round {peak:g} at K = {_count(max(self.candidates))}, "
+                f"{theory.turning_round(bias, self.cost):.3g} by the formula, while the judge's reward keeps rising."
             )
         return out
 
