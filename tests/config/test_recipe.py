@@ -107,7 +107,7 @@ PARTS = [
     ("name: closeness", "name: nearness", ["there is no scorer 'nearness'"]),
     ("    name: points\n\nfeatures", "    name: pixels\n    size: 8\n\nfeatures", ["data", "models.policy"]),
     ("metrics: [reward,", "metrics: [perplexity, reward,", ["perplexity", "text", "points"]),
-    ("metrics: [reward,", "metrics: [reward, reward,", ["'reward' stands twice"]),
+    ("metrics: [reward,", "metrics: [reward, reward,", ["'reward'", "twice"]),
     ("candidates: 4", "candidates: 1", ["'choice'", "candidates", "at least 2"]),
     ("    to: [4.0, 0.0]", "    to: right", ["rounds.score.0.to"]),
     ("    steps: 800", "    steps: 800\n    objective: dpo", ["'choice'", "'dpo'", "compares"]),
@@ -163,8 +163,8 @@ def test_bad_yaml(text: str, words: list[str]) -> None:
     ("setting", "words"),
     [
         ("seed", ["'seed' is not a setting", "a.b=value"]),
-        ("stages.7.steps=3", ["'7' is no place in a list of 1", "pretrain"]),
-        ("data.shape.deep=3", ["'shape' is the word 'eight_gaussians'"]),
+        ("stages.7.steps=3", ["'7' is not an item of a list of 1", "pretrain"]),
+        ("data.shape.deep=3", ["'shape' is the string 'eight_gaussians'"]),
         ("seed=[1", ["not a YAML value"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: how pictures are cut, what batches are, and a run on them from the folder to the gate."""
+"""Aspect-ratio buckets: how images are cut, what batches are, and a run on them from the folder to the gate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ INTO = [(16, 16), (32, 8), (8, 32), (16, 16), (32, 8), (32, 8)]  # in buckets of
 
 
 def drawn(n: int, shapes: list[tuple[int, int]] = INTO) -> Samples:
-    """Random pictures, shapes in turn."""
+    """Random images, shapes in turn."""
     rows = [
         (seeds.table_uniform(i, 0, 1, (high, wide, 3))[0].numpy() * 255).astype(np.uint8)
         for i, (wide, high) in ((i, shapes[i % len(shapes)]) for i in range(n))
@@ -44,7 +44,7 @@ def drawn(n: int, shapes: list[tuple[int, int]] = INTO) -> Samples:
     return real_samples("image", pictures(rows), [Prompt(f"a thing {i % 3}") for i in range(n)], "toy")
 
 
-# How pictures are cut.
+# How images are cut.
 
 
 def test_buckets_are_what_the_papers_algorithm_makes() -> None:
@@ -114,7 +114,7 @@ def test_the_store_gives_pictures_of_several_sizes_back_bit_for_bit(tmp_path: Pa
     mixed = concatenate([samples, alike])
     assert mixed.content.dtype == object and mixed.content[9].shape == (16, 16, 3)
     assert sorted(row for rows, _ in by_size(mixed.content) for row in rows) == list(range(13))
-    # an object column whose pictures happen to be alike, and pictures of one height
+    # an object column whose images happen to be alike, and images of one height
     again = concatenate([mixed.take(range(9, 13)), alike])
     assert len(again.content) == 8 and all(row.shape == (16, 16, 3) for row in again.content)
     assert concatenate([alike, drawn(2, [(8, 16)])]).content[5].shape == (16, 8, 3)
@@ -303,13 +303,13 @@ def test_a_run_learns_from_them_and_draws_the_sizes_it_is_asked_for(data: Path, 
 
 
 @pytest.mark.parametrize(("settings", "says"), [
-    (["evaluate.metrics=[reward, memorisation]"], "'memorisation' takes pictures of one size"),
-    (["evaluate.metrics=[reward, frechet]"], "'pixels' takes pictures of one size"),
-    (["rounds.curate=[deduplicate]"], "'deduplicate' takes pictures of one size"),
-    (["filter.curate=[deduplicate]"], "'deduplicate' takes pictures of one size"),
+    (["evaluate.metrics=[reward, memorisation]"], "'memorisation' takes (pictures|images) of one size"),
+    (["evaluate.metrics=[reward, frechet]"], "'pixels' takes (pictures|images) of one size"),
+    (["rounds.curate=[deduplicate]"], "'deduplicate' takes (pictures|images) of one size"),
+    (["filter.curate=[deduplicate]"], "'deduplicate' takes (pictures|images) of one size"),
     (["models.judge={name: dual_encoder, config: {}, fit: {epochs: 1, objective: contrastive}}"],
-     "'dual_encoder' takes pictures of one size"),
-    (["models.policy={name: pixels}", "rounds.sample.settings={}", "evaluate.settings={}"], "'pixels' takes pictures"),
+     "'dual_encoder' takes (pictures|images) of one size"),
+    (["models.policy={name: pixels}", "rounds.sample.settings={}", "evaluate.settings={}"], "'pixels' takes (pictures|images)"),
 ])
 def test_what_takes_pictures_of_one_size_is_refused_by_name(data: Path, settings: list[str], says: str) -> None:
     assemble(asked(data))
@@ -318,5 +318,5 @@ def test_what_takes_pictures_of_one_size_is_refused_by_name(data: Path, settings
 
 
 def test_settings_that_ask_for_a_size_are_several_sizes_too(data: Path) -> None:
-    with pytest.raises(UserError, match="asks for pictures of a size"):
+    with pytest.raises(UserError, match="asks for (pictures|images) of a size"):
         assemble(asked(data, "data.buckets=null", "rounds.curate=[deduplicate]"))

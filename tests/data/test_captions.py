@@ -90,10 +90,10 @@ def test_a_missing_field_is_named_with_the_first_picture_and_the_nearest_field()
 
 def test_empty_values_are_counted() -> None:
     _, notes = run({"name": "template", "template": "${words}"})
-    assert notes == ("1 of 3 pictures have an empty 'words', the first is p/1.png",)
+    assert notes == ("1 of 3 images have an empty 'words', the first is p/1.png",)
 
 
-@pytest.mark.parametrize(("template", "complaint"), [("5 $ a ${name}", "stands alone"), ("plain", "'fixed'")])
+@pytest.mark.parametrize(("template", "complaint"), [("5 $ a ${name}", "not followed by a name"), ("plain", "'fixed'")])
 def test_a_template_that_cannot_be_is_refused(template: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         run({"name": "template", "template": template})
@@ -145,7 +145,7 @@ def test_captions_in_files_of_every_kind(tmp_path: Path) -> None:
     table.write_text("".join(json.dumps(line) + "\n" for line in lines))
     made, notes = run({"name": "file", "path": str(table)})
     assert made.fields["captions"].tolist() == [("a", "b"), ("c", "d"), ("",)]
-    assert notes == ("captions of 1 pictures in c.jsonl belong to none of the data",)
+    assert notes == ("captions of 1 images in c.jsonl belong to none of the data",)
     (tmp_path / "c.csv").write_text('file_name,text\np/2.png,"x, y"\n')
     assert texts({"name": "file", "path": str(tmp_path / "c.csv"), "column": "text"}) == ["", "", "x, y"]
 
@@ -153,7 +153,7 @@ def test_captions_in_files_of_every_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("line", "parts"), [
     ('{"file_name": "p/0.png", "text": "x"}', ["line 1", "'caption' is expected", "file_name, text"]),
     ('{"file_name": "p/0.png", "caption": 3}', ["line 1", "text or a list"]),
-    ('{"file_name": "0.png", "caption": "x"}', ["none of 3 pictures", "'p/0.png'", "'0.png'"]),
+    ('{"file_name": "0.png", "caption": "x"}', ["none of 3 images", "'p/0.png'", "'0.png'"]),
 ])
 def test_captions_in_files_that_cannot_be_used_are_refused(tmp_path: Path, line: str, parts: list[str]) -> None:
     path = tmp_path / "c.jsonl"
@@ -172,7 +172,7 @@ def test_quality_puts_words_behind_another_strategy() -> None:
     words = {"name": "quality", "of": "empty", "by": "sort", "words": {"animal": "alive"}}
     made, notes = run(words)
     assert [p.text for p in made.prompts] == ["alive", "", ""]
-    assert notes == ("2 of 3 pictures get no words by 'sort', the first is p/1.png",)
+    assert notes == ("2 of 3 images get no words by 'sort', the first is p/1.png",)
     with pytest.raises(UserError, match="no number"):
         run({"name": "quality", "of": "empty", "by": "name", "levels": levels})
 
@@ -187,7 +187,7 @@ def splits() -> Splits:
 
 def test_empty_captions_are_counted_unless_they_were_asked_for() -> None:
     made = captioned(components.make("caption", {"name": "tags", "column": "words"}), splits(), None, 1)
-    assert made.notes == ("the source's", "1 of 3 pictures have an empty caption, the first is p/1.png")
+    assert made.notes == ("the source's", "1 of 3 images have an empty caption, the first is p/1.png")
     assert made.held_out.ids.tolist() == splits().held_out.ids.tolist() and made.held_out.prompts[0].text == "car"
     assert captioned(components.make("caption", "empty"), splits(), None, 1).notes == ("the source's",)
 
@@ -273,7 +273,7 @@ def test_a_model_is_asked_once_and_its_captions_are_read_from_the_store(
     made, notes = run(spec, noise(5), folder=tmp_path)
     assert notes == () and len({p.text for p in made.prompts}) > 1
     assert made.fields["captioned_by"][0].startswith(f"{writer.name}@")
-    model = AutoModelForImageTextToText.from_pretrained(writer)  # the plain way, one picture at a time
+    model = AutoModelForImageTextToText.from_pretrained(writer)  # the plain way, one image at a time
     pixels, tokenizer = ViTImageProcessor.from_pretrained(writer), AutoTokenizer.from_pretrained(writer)
     for row, prompt in zip(noise(5).content, made.prompts, strict=True):
         out = model.generate(**pixels(row, return_tensors="pt"), max_new_tokens=6, do_sample=False)
@@ -341,7 +341,7 @@ def test_captions_that_nothing_reads_are_refused() -> None:
     with pytest.raises(UserError, match=r"evaluate\.0\.captions.*reads no text"):
         assemble(recipe.parse(RECIPE, "r", ["evaluate.captions=empty"]))
     points = ["data.name=points", "models.policy={name: points}", "features=points", "captions=empty"]
-    with pytest.raises(UserError, match="captions belong to pictures"):
+    with pytest.raises(UserError, match="captions belong to (pictures|images)"):
         assemble(recipe.parse(RECIPE, "r", points))
     with pytest.raises(UserError, match=r"there is no caption 'emty'.*'empty'"):
         policy = "models.policy={name: text_to_image, config: {}}"

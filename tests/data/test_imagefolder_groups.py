@@ -71,7 +71,7 @@ def test_eight_categories_are_known_and_held_out_alike(emoji: Splits) -> None:
     assert (np.abs(held / every - 0.15) < 4 * np.sqrt(0.15 * 0.85 / 60)).all()
     assert (held >= 5).all()
     assert any(note.startswith("held out by class: activity ") and "food" in note for note in emoji.notes)
-    assert any("199 of 2,008 pictures are left out by category" in note for note in emoji.notes)
+    assert any("199 of 2,008 images are left out by category" in note for note in emoji.notes)
 
 
 def test_concepts_that_were_named_are_held_out_with_their_variants(emoji: Splits) -> None:
@@ -124,7 +124,7 @@ def test_own_patterns_take_the_place_of_the_rule(tmp_path: Path) -> None:
 def test_a_chain_of_equal_pictures_and_names_stays_together(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"name": name} for name in ["a", "b", "b tone 1", "c", *(f"x{i}" for i in range(40))]]
     planted(tmp_path, rows)
-    for copy, of in ((1, 0), (3, 2)):  # a = b by picture, b ~ b tone 1 by name, b tone 1 = c by picture
+    for copy, of in ((1, 0), (3, 2)):  # a = b by image, b ~ b tone 1 by name, b tone 1 = c by image
         (tmp_path / f"{copy}.png").write_bytes((tmp_path / f"{of}.png").read_bytes())
     for share in (0.2, 0.5, 0.8):
         found = load(path=str(tmp_path), size=8, together="name", held_out=share)
@@ -135,12 +135,12 @@ def test_a_chain_of_equal_pictures_and_names_stays_together(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("fields", "parts"), [
-    ({"hold_out": {"name": ["fo"]}}, ["hold_out.name", "no picture has name = 'fo'", "'fox'"]),
+    ({"hold_out": {"name": ["fo"]}}, ["hold_out.name", "no image has name = 'fo'", "'fox'"]),
     ({"leave_out": {"nam": ["fox"]}}, ["leave_out", "'nam' is expected", "name"]),
     ({"together": "nam"}, ["'nam' is expected", "together"]),
     ({"variants": ["x"]}, ["'together' names"]),
     ({"together": "name", "variants": ["("]}, ["no regular expression"]),
-    ({"leave_out": {"name": ["fox", "hen"]}}, ["leaves no picture"]),
+    ({"leave_out": {"name": ["fox", "hen"]}}, ["leaves no image"]),
 ])
 def test_what_cannot_be_held_out_is_named(tmp_path: Path, fields: dict[str, Any], parts: list[str]) -> None:
     planted(tmp_path, [{"name": "fox"}, {"name": "hen"}])

@@ -190,7 +190,7 @@ def test_an_own_test_file(tmp_path: Path) -> None:
     test.write_text("\n".join(json.dumps(r) for r in [*many(10), {"prompt": "new", "chosen": "x", "rejected": "y"}]))
     found = load(tmp_path / "a.jsonl", many(), test=str(test))
     assert groups_of(found.held_out) == [[("x", 1), ("y", 2)]]
-    assert len(found.train) == 120 and "10 of 11 test examples have a prompt that stands in train" in found.notes[0]
+    assert len(found.train) == 120 and "10 of 11 test examples have a prompt that is in train" in found.notes[0]
 
 
 def test_pain_18_what_says_nothing_is_counted_and_ties_stay(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_pairs_by_reward_hold_the_best_and_the_worst() -> None:
 
 
 class Letters:
-    """A model that encodes a text as its bytes, and counts what it was asked for."""
+    """A model that encodes a text as its bytes, and counts what it was requested."""
 
     kind, likelihood, id = "text", "reward", ""
     asked = 0

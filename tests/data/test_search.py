@@ -33,7 +33,7 @@ def test_the_nearest_are_those_of_brute_force() -> None:
 
 
 def test_near_duplicates_stand_behind_the_best_of_them() -> None:
-    """200 twins of the best three: six different pictures are found all the same."""
+    """200 twins of the best three: six different images are found all the same."""
     rng = np.random.default_rng(1)
     base = unit(rng.standard_normal((40, 16)))
     query = base[0]
@@ -53,7 +53,7 @@ def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
     encoder = Colours()
     index, _ = search.opened(tmp_path, samples, encoder, "colours", flat=100)
     again, note = search.opened(tmp_path, samples, encoder, "colours", flat=100)
-    assert index.approximate and again.approximate and "as it was kept" in note
+    assert index.approximate and again.approximate and "read from disk" in note
     query = encoder.texts(["red"])[0]
     exact = {hit.row for hit in Index(index.vectors).find(query, 20, near=1.0)[0]}
     found = {hit.row for hit in again.find(query, 20, near=1.0)[0]}
@@ -64,29 +64,29 @@ def test_the_index_says_when_it_is_stale(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     samples = pictures(coloured(list(COLOURS) * 3, rng), [Prompt()] * 12)
     encoder = Colours()
-    assert search.opened(tmp_path, samples, encoder, "one")[1] == "index of 12 pictures, made now"
-    assert search.opened(tmp_path, samples, encoder, "one")[1] == "index of 12 pictures, as it was kept"
+    assert search.opened(tmp_path, samples, encoder, "one")[1] == "index of 12 images, built now"
+    assert search.opened(tmp_path, samples, encoder, "one")[1] == "index of 12 images, read from disk"
     fewer = samples.take(np.arange(10))
     note = search.opened(tmp_path, fewer, encoder, "one")[1]
-    assert "stale" in note and "the pictures have changed (12 before)" in note
+    assert "stale" in note and "the images have changed (12 before)" in note
     encoder.id = "another"
     note = search.opened(tmp_path, fewer, encoder, "one")[1]
-    assert "stale, the encoder is another one" in note and "pictures have changed" not in note
+    assert "stale, the encoder is another one" in note and "images have changed" not in note
     (tmp_path / "vectors.safetensors").write_bytes(b"broken")
-    assert "made now" in search.opened(tmp_path, fewer, encoder, "one")[1]
+    assert "built now" in search.opened(tmp_path, fewer, encoder, "one")[1]
 
 
 def test_the_command_by_words_and_by_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small encoder is trained once; then words and a picture find their colour, and the page escapes text."""
+    """A small encoder is trained once; then words and an image find their colour, and the page escapes text."""
     monkeypatch.chdir(tmp_path)
     folder, run = folder_of_colours(tmp_path / "pictures"), CliRunner().invoke
     base = ["search", str(folder), "--size", "16", "--k", "5", "--near", "1"]
     first = run(app, [*base, "red", "--html", "page.html"])
     assert first.exit_code == 0, first.output
-    assert "training a small one on these 48 images" in first.output and "made now" in first.output
+    assert "training a small one on these 48 images" in first.output and "built now" in first.output
     again = run(app, [*base, "red", "--json"])
     found = json.loads(again.stdout)
-    assert "as it was kept" in " ".join(found["notes"]) and len(found["hits"]) == 5
+    assert "read from disk" in " ".join(found["notes"]) and len(found["hits"]) == 5
     assert sum("red" in hit["said"] for hit in found["hits"]) >= 4
     page = (tmp_path / "page.html").read_text()
     assert "<b>" not in page.split("<main>")[1] and "&lt;b&gt;" in page and page.count("data:image") >= 5
@@ -99,7 +99,7 @@ def test_the_command_with_a_librarys_encoder(tmp_path: Path, monkeypatch: pytest
     folder, clip = folder_of_colours(tmp_path / "pictures"), tiny_clip(tmp_path / "clip")
     found = CliRunner().invoke(app, ["search", str(folder), "cat", "--encoder", str(clip), "--k", "3"])
     assert found.exit_code == 0, found.output
-    assert "index of 48 pictures, made now" in found.output
+    assert "index of 48 images, built now" in found.output
 
 
 def test_questions_that_cannot_be_answered(tmp_path: Path) -> None:

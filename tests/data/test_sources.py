@@ -64,7 +64,7 @@ def test_a_larger_share_holds_out_a_superset() -> None:
 
 def test_leakage_is_refused_with_count_and_example() -> None:
     check_leakage(["a", "b"], ["c"], where="here")
-    with pytest.raises(UserError, match=r"here: 2 of 3 held-out rows stand in the training part too, e\.g\. 'second'"):
+    with pytest.raises(UserError, match=r"here: 2 of 3 held-out rows are in the training part too, e\.g\. 'second'"):
         check_leakage(["b", "c"], ["a", "b", "c"], where="here", examples=["first", "second", "third"])
 
 
@@ -81,7 +81,7 @@ def test_what_is_trained_on_is_checked_against_the_held_out_part() -> None:
     assert (leak.rows, leak.prompts) == (1, 2) and "1 synthetic rows" in leak.note
 
 
-def test_pictures_are_compared_by_their_pixels() -> None:
+def test_images_are_compared_by_their_pixels() -> None:
     content = np.arange(4 * 4, dtype=np.uint8).reshape(4, 2, 2, 1)
     real = real_samples("image", content, [Prompt(label=i) for i in range(4)], "digits")
     other_label = real_samples("image", content[3:], [Prompt(label=0)], "elsewhere")
@@ -136,7 +136,7 @@ def test_degraded_digits_are_those_a_classifier_finds_harder_and_the_rest_is_unt
 
     clean, mixed = load("digits"), load("digits", degraded=0.5)
     bad = mixed.train.fields["quality"] == "degraded"
-    # 1,362 pictures at one half: standard deviation 0.0136
+    # 1,362 images at one half: standard deviation 0.0136
     assert abs(bad.mean() - 0.5) < 4 * 0.0136
     np.testing.assert_array_equal(clean.train.content[~bad], mixed.train.content[~bad])
     np.testing.assert_array_equal(clean.held_out.content, mixed.held_out.content)
@@ -160,10 +160,10 @@ def test_a_larger_share_of_degraded_digits_spoils_the_same_ones_in_the_same_way(
 
 
 @pytest.mark.parametrize(("rare", "share"), [(1, 0.05), (8, 0.02)])
-def test_a_rare_digit_has_its_share_of_train_and_all_its_held_out_pictures(rare: int, share: float) -> None:
+def test_a_rare_digit_has_its_share_of_train_and_all_its_held_out_images(rare: int, share: float) -> None:
     plain, found = load("digits"), load("digits", rare=rare, rare_share=share)
     own = found.train.labels == rare
-    assert abs(own.mean() - share) < 0.5 / len(found.train)  # rounded to whole pictures
+    assert abs(own.mean() - share) < 0.5 / len(found.train)  # rounded to whole images
     assert found.held_out.ids.tolist() == plain.held_out.ids.tolist()
     assert found.train.ids[~own].tolist() == plain.train.ids[plain.train.labels != rare].tolist()
     assert set(found.train.ids) < set(plain.train.ids)
@@ -173,7 +173,7 @@ def test_a_rare_digit_has_its_share_of_train_and_all_its_held_out_pictures(rare:
     assert "rare" not in plain.train.fields
 
 
-def test_which_pictures_of_a_rare_digit_stay_follows_from_the_pictures_alone() -> None:
+def test_which_images_of_a_rare_digit_stay_follows_from_the_images_alone() -> None:
     few, more = (load("digits", rare=1, rare_share=s).train for s in (0.02, 0.05))
     assert set(few.ids) < set(more.ids)
     again = load("digits", rare=1, rare_share=0.05, degraded=0.5, size=16).train
@@ -193,7 +193,7 @@ def test_enlarged_digits_shrink_back_to_the_originals() -> None:
     assert large.content.shape[1:] == (32, 32, 1)
     back = large.content.reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
     error = np.abs(back - small.content[..., 0]).mean()
-    assert error < 12  # of 255; a picture of another digit is above 60 away
+    assert error < 12  # of 255; an image of another digit is above 60 away
     assert np.abs(back - np.roll(small.content[..., 0], 1, axis=0)).mean() > 30
 
 
@@ -268,13 +268,13 @@ def test_a_document_is_held_out_whole(tmp_path: Path) -> None:
 
 
 def test_chunks_of_the_held_out_part_that_stand_in_train_are_taken_out_and_counted(tmp_path: Path) -> None:
-    shared = "The licence that stands in every file.\n" * 5
+    shared = "The licence that is in every file.\n" * 5
     for number in range(40):
         (tmp_path / f"{number}.txt").write_text(shared + "\n" + f"only in {number} " * 30)
     splits = load("corpus", paths=[str(tmp_path)], length=500, held_out=0.3)
     train = {normalised(text) for text in splits.train.content}
     assert not train & {normalised(text) for text in splits.held_out.content}
-    assert any("repeat another exactly" in note or "stand in train" in note for note in splits.notes)
+    assert any("repeat another exactly" in note or "are in train" in note for note in splits.notes)
 
 
 def test_corpus_needs_no_download() -> None:
@@ -372,7 +372,7 @@ def test_gsm8k_equations_of_the_test_file_that_stand_in_train_are_not_held_out()
     assert held_out == left["test"] - left["train"]
     assert any(f"{len(left['test'] & left['train']):,} of {len(left['test']):,} test rows" in n for n in splits.notes)
     assert any("11,021 different equations" in note for note in splits.notes)
-    # two thirds of all equations of the test file stand verbatim in train
+    # two thirds of all equations of the test file are verbatim in train
     verbatim = set(re.findall(r"<<(.*?)>>", files["train"].read_text()))
     every = re.findall(r"<<(.*?)>>", files["test"].read_text())
     assert 0.64 < sum(equation in verbatim for equation in every) / len(every) < 0.68
@@ -399,7 +399,7 @@ def test_tokens_keep_numbers_as_written() -> None:
     assert [t if isinstance(t, str) else t.text for t in tokens("12*.01+1.50")] == ["12", "*", ".01", "+", "1.50"]
 
 
-# --- pictures --------------------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------------------
 
 
 def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (12, 12), mode: str = "RGB") -> None:
@@ -444,7 +444,7 @@ def test_class_folders_give_classes_and_texts(tmp_path: Path) -> None:
     assert {(p.text, p.label) for p in splits.train.prompts} == {("cat", 0), ("dog", 1)}
 
 
-def test_captions_beside_the_pictures_are_read_and_missing_ones_counted(tmp_path: Path) -> None:
+def test_captions_beside_the_images_are_read_and_missing_ones_counted(tmp_path: Path) -> None:
     for number in range(30):
         picture(tmp_path / f"{number}.png", (number, 0, 0))
         if number:
@@ -453,10 +453,10 @@ def test_captions_beside_the_pictures_are_read_and_missing_ones_counted(tmp_path
     for sample in (*splits.train, *splits.held_out):
         red = int(sample.content[0, 0, 0])
         assert sample.prompt.text == (f"red {red}" if red else "")
-    assert any("1 of 30 pictures have no .txt, e.g. 0.png" in note for note in splits.notes)
+    assert any("1 of 30 images have no .txt, e.g. 0.png" in note for note in splits.notes)
 
 
-def test_metadata_csv_and_pictures_that_it_does_not_name(tmp_path: Path) -> None:
+def test_metadata_csv_and_images_that_it_does_not_name(tmp_path: Path) -> None:
     for number in range(21):
         picture(tmp_path / f"{number}.png", (number, 0, 0))
     lines = [f'{i}.png,"the number, {i}",k{i % 2}' for i in range(20)]
@@ -465,12 +465,12 @@ def test_metadata_csv_and_pictures_that_it_does_not_name(tmp_path: Path) -> None
     both = concatenate([splits.train, splits.held_out])
     assert {prompt.text for prompt in both.prompts} == {f"the number, {i}" for i in range(20)}
     assert splits.classes == ("k0", "k1")
-    assert any("1 of 21 pictures stand in no row of metadata.csv" in note for note in splits.notes)
+    assert any("1 of 21 images are in no row of metadata.csv" in note for note in splits.notes)
     plain = load("imagefolder", path=str(tmp_path), size=8, held_out=0.3)
     assert any("no column is named as the caption; columns found: words, sort" in note for note in plain.notes)
 
 
-def test_pictures_of_every_mode_and_shape_become_equal_squares(tmp_path: Path) -> None:
+def test_images_of_every_mode_and_shape_become_equal_squares(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", (10, 20, 30, 0), mode="RGBA")
     picture(tmp_path / "b.png", (10, 20, 30, 255), mode="RGBA", size=(40, 12))
     picture(tmp_path / "c.png", (200,), mode="L", size=(7, 30))
@@ -506,13 +506,13 @@ def test_the_middle_is_cut_out_and_the_camera_turned(tmp_path: Path) -> None:
     assert (turned[:, 5:] == 255).all() and (turned[:, :5] == 0).all()
 
 
-def test_a_stated_share_of_broken_pictures_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_stated_share_of_broken_images_is_left_out_and_named(tmp_path: Path) -> None:
     for number in range(19):
         picture(tmp_path / f"{number}.png", (number, 0, 0))
     (tmp_path / "cut.png").write_bytes((tmp_path / "3.png").read_bytes()[:40])
     splits = load("imagefolder", path=str(tmp_path), size=8, held_out=0.3, broken_at_most=0.05)
     assert len(splits.train) + len(splits.held_out) == 19
-    assert any("1 of 20 pictures cannot be read" in note and "cut.png" in note for note in splits.notes)
+    assert any("1 of 20 images cannot be read" in note and "cut.png" in note for note in splits.notes)
 
 
 def test_the_own_test_folder_loses_what_train_has(tmp_path: Path) -> None:
@@ -521,7 +521,7 @@ def test_the_own_test_folder_loses_what_train_has(tmp_path: Path) -> None:
         picture(tmp_path / "test" / f"x{number}.png", (number + 7, 0, 0))
     splits = load("imagefolder", path=str(tmp_path / "train"), test=str(tmp_path / "test"), size=8)
     assert sorted(int(row[0, 0, 0]) for row in splits.held_out.content) == list(range(10, 17))
-    assert any("3 of 10 test rows stand in train" in note for note in splits.notes)
+    assert any("3 of 10 test rows are in train" in note for note in splits.notes)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
@@ -591,7 +591,7 @@ def pictures_as_bytes(count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("as_struct", [True, False])
-def test_parquet_of_pictures(tmp_path: Path, as_struct: bool) -> None:
+def test_parquet_of_images(tmp_path: Path, as_struct: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -650,8 +650,8 @@ def test_hub_reads_what_datasets_saved_and_folders_of_files(tmp_path: Path, monk
 def test_digits_are_those_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits
 
-    from upturn.data.sources.digits import _pictures
+    from upturn.data.sources.digits import _digit_images
 
-    pixels, labels = _pictures()
+    pixels, labels = _digit_images()
     expected = load_digits()
     assert np.array_equal(pixels, expected.data) and np.array_equal(labels, expected.target)

@@ -129,7 +129,7 @@ def checked(cls: type[Any], fields: Mapping[str, Any], where: str, what: str) ->
 
 
 def typed(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as ``hint``, or a UserError that names the key, what stands there and what is allowed."""
+    """``value`` as ``hint``, or a UserError that names the key, what is there and what is allowed."""
     try:
         config = None if _has_own_config(hint) else ConfigDict(strict=False)
         return TypeAdapter(hint, config=config).validate_python(value)
@@ -138,7 +138,7 @@ def typed(hint: Any, value: Any, where: str) -> Any:
         inner = ".".join(str(part) for part in first["loc"])
         raise UserError(
             f"{value!r} does not fit: {first['msg'].lower()}", where=f"{where}.{inner}" if inner else where,
-            fix="Mend the value.",
+            fix="Fix the value.",
         ) from error
 
 

@@ -1,7 +1,7 @@
 """YAML -> a checked Recipe; a Recipe -> its resolved YAML.
 
-What is checked here is structure: keys, types, one of two. What the parts are, and whether they fit each other,
-is checked when ``assemble`` turns their names into objects, still before anything is spent.
+Checks structure: keys, types, exclusive alternatives. Whether components exist and fit each other is checked when
+``assemble`` builds them, before the first step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _has_weights(model: Model) -> bool:
 
 
 class Recipe(Part):
-    """All that a run was asked to do."""
+    """Everything that a run does: data, models, stages, rounds, evaluation."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
@@ -59,14 +59,14 @@ class Recipe(Part):
     grid: Grid = Grid()
     keep: Keep = Keep()
     usd_per_hour: float = Field(0.0, ge=0)
-    threads: Positive | None = None  # of one process; part of the promise of the same bytes
+    threads: Positive | None = None  # of one process; part of the guarantee of the same bytes
     catalog: str | None = None  # a SQLAlchemy URL; None: SQLite in the run's folder
     tracker: Literal["tensorboard", "mlflow", "wandb"] | None = None
 
     @field_validator("models")
     @classmethod
     def _as_they_come(cls, models: dict[str, Model]) -> dict[str, Model]:
-        """A helper with weights of its own, of which nothing else is said, is used as it is."""
+        """A helper model with weights and without 'fit' or 'refit' is used unchanged."""
         untouched = {"fit": Fit.model_validate({"steps": 0})}
         return {
             name: model.model_copy(update=untouched) if name != "policy" and _has_weights(model) else model
@@ -82,7 +82,7 @@ class Recipe(Part):
         for what, names in (("stages", [s.name for s in self.stages]), ("evaluate", [e.name for e in self.evaluate])):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"{what}: the name '{twice[0]}' stands twice")
+                raise ValueError(f"{what}: the name '{twice[0]}' occurs twice")
         known = self.metric_names()
         if self.gate is not None:
             for name in (self.gate.metric, *self.gate.guards):
@@ -93,12 +93,12 @@ class Recipe(Part):
         return self
 
     def metric_names(self) -> list[str]:
-        """As they stand in metrics.json: the first evaluation's by name, the others' as evaluation/name."""
+        """As they are in metrics.json: the first evaluation's by name, the others' as evaluation/name."""
         names = []
         for position, evaluation in enumerate(self.evaluate):
             for metric in evaluation.metrics:
-                shown = metric.get("as", metric["name"])
-                names.append(str(shown) if position == 0 else f"{evaluation.name}/{shown}")
+                label = metric.get("as", metric["name"])
+                names.append(str(label) if position == 0 else f"{evaluation.name}/{label}")
         return names
 
 
@@ -130,7 +130,7 @@ def parse(text: str, where: str, settings: Sequence[str] = ()) -> Recipe:
         mark = getattr(error, "problem_mark", None)
         at = f"{where}:{mark.line + 1}" if mark else where
         raise UserError(
-            f"not valid YAML: {getattr(error, 'problem', error)}", where=at, fix="Mend the line; look at indentation."
+            f"not valid YAML: {getattr(error, 'problem', error)}", where=at, fix="Fix the line; look at indentation."
         ) from None
     if not isinstance(tree, dict):
         raise UserError(
@@ -167,7 +167,7 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
 
 
 def line_of(text: str, key: str) -> int | None:
-    """The line on which a key such as ``rounds.curate.0`` stands, or its nearest parent's."""
+    """The line on which a key such as ``rounds.curate.0`` is, or its nearest parent's."""
     return _nearest(_lines(yaml.compose(text, Loader=yaml.SafeLoader)), key.split("."))
 
 
@@ -220,7 +220,7 @@ def _override(tree: dict[str, Any], setting: str) -> None:
         elif isinstance(place, dict):
             place = place.setdefault(part, {})
         if isinstance(place, str):
-            raise UserError(f"'{part}' is the word '{place}' there", where=f"--set {key}", fix="Set the whole of it.")
+            raise UserError(f"'{part}' is the string '{place}' there", where=f"--set {key}", fix="Set the whole of it.")
     if isinstance(place, list):
         place[_position(place, last, key)] = value
     elif isinstance(place, dict):
@@ -235,7 +235,7 @@ def _position(place: list[Any], part: str, key: str) -> int:
         return names.index(part)
     if not part.isdigit() or int(part) >= len(place):
         raise UserError(
-            f"'{part}' is no place in a list of {len(place)}", where=f"--set {key}",
+            f"'{part}' is not an item of a list of {len(place)}", where=f"--set {key}",
             fix=f"Use a number from 0 or one of: {', '.join(str(n) for n in names)}.",
         )
     return int(part)

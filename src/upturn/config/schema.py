@@ -1,4 +1,4 @@
-"""The parts of a recipe: what may be written where, key by key, and what it is when nothing is written."""
+"""The schema of a recipe: its keys, their types and defaults."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Part(BaseModel):
 class Online(Part):
     """Candidates drawn from the policy as it trains, and scored at once by the round's ``score:``."""
 
-    prompts: Positive = 64  # of one draw
+    prompts: Positive = 64  # per draw
     candidates: Positive = 4
     settings: dict[str, Any] = {}
     where: dict[str, str] = {}  # whose prompts: real samples by field
-    passes: Positive = 1  # how often a draw is gone through before the next
+    passes: Positive = 1  # passes over a draw before the next
 
 
 class Training(Part):
@@ -76,15 +76,15 @@ class Training(Part):
     schedule: Annotated[PlugIn, plug_in("schedule")] = "cosine"
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the steps
     weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)  # greatest gradient norm
+    clip: float = Field(1.0, gt=0)  # maximum gradient norm
     optimizer: Annotated[PlugIn, plug_in("optimizer")] = "adamw"  # adamw_8bit: moments in a quarter of the memory
-    ema: float = Field(0.0, ge=0, lt=1)  # decay a step of the averaged weights; 0: none
+    ema: float = Field(0.0, ge=0, lt=1)  # decay per step of the averaged weights; 0: none
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on an accelerator that has it, fp32 elsewhere
     held_out_every: float = Field(1.0, gt=0)  # epochs between two held-out losses
     patience: Positive | None = None  # held-out losses without a gain before it stops; None: never
-    kl_limit: Annotated[float | None, Field(gt=0)] = None  # nats a sample to the reference; beyond it the stage stops
+    kl_limit: Annotated[float | None, Field(gt=0)] = None  # nats per sample to the reference; beyond it the stage stops
     online: Online | None = None  # draw from the policy itself instead of a mixture; in rounds only
-    checkpoint_epochs: tuple[Annotated[int, Field(ge=0)], ...] = ()  # weights kept, measured and shown; 0: before it
+    checkpoint_epochs: tuple[Annotated[int, Field(ge=0)], ...] = ()  # weights kept and evaluated; 0: before training
     save_every: Positive = 500  # steps between two states to resume from
 
     @model_validator(mode="after")
@@ -95,16 +95,16 @@ class Training(Part):
 
 
 class Fit(Training):
-    """How a helper model (a judge) is trained, and on which part of the real data."""
+    """How a helper model (a reward model, a classifier) is trained, and on which part of the real data."""
 
     split: Literal["train", "held_out"] = "train"
     where: dict[str, str] = {}
 
 
 class Refit(Training):
-    """How a reward model is fitted anew each round, on candidates that judges compare: verifiers, simulated people.
+    """How a reward model is fitted again each round, on candidates that scorers compare.
 
-    Without judges it is fitted on what people said of the round's candidates.
+    Without scorers it is fitted on the votes of annotators on the round's candidates.
     """
 
     score: Annotated[list[Component], BeforeValidator(listed)] = []
@@ -133,7 +133,7 @@ class Model(Part):
 
     @property
     def ready(self) -> bool:
-        """Whether it comes with weights that nothing here trains."""
+        """Whether it has weights that this run does not train."""
         return self.fit is not None and 0 in (self.fit.steps, self.fit.epochs)
 
 
@@ -149,11 +149,11 @@ class Sampling(Part):
     candidates: Positive = 4
     settings: dict[str, Any] = {}
     where: dict[str, str] | None = None  # whose prompts: real samples by field; null: those that mix.where names
-    texts: list[str] = []  # prompts of its own in their place, in turn: DreamBooth's class
+    texts: list[str] = []  # prompts used instead, in turn: DreamBooth's class
     shard: Positive = 1024  # prompts that are sampled, and saved, at a time
 
     @model_validator(mode="after")
-    def _asked_once(self) -> Sampling:
+    def _texts_or_where(self) -> Sampling:
         if self.texts and self.where is not None:
             raise ValueError("give one of 'texts' and 'where'")
         return self
@@ -164,7 +164,7 @@ class Mix(Part):
     lambda_: Annotated[float | None, Field(alias="lambda", ge=0)] = 1.0  # synthetic : real; .inf: no real data
     weights: dict[str, float] = {}
     where: dict[str, str] = {}
-    real: Positive | None = None  # real samples a round; null: all
+    real: Positive | None = None  # real samples per round; null: all
     repeat: Positive = 1  # how often each real sample occurs in the mixture: few images beside many synthetic ones
     size: Positive | None = None  # how many samples a round trains on, for a policy that subsamples
 
@@ -180,41 +180,41 @@ class Turn(Training):
 
 
 class Voters(Part):
-    """Simulated people, who answer for ``upturn run --simulate`` and nobody else."""
+    """Simulated annotators for ``upturn run --simulate``."""
 
-    score: Component  # what they like: a scorer
+    score: Component  # the scorer whose scores they prefer
     count: Positive = 5
     temperature: float = Field(1.0, ge=0)  # of the softmax over scores that a pick is drawn from; 0: always the best
     careless: float = Field(0.0, ge=0, le=1)  # share of answers that are given at random
-    seed: int = Field(0, ge=0)  # other people
+    seed: int = Field(0, ge=0)  # other annotators
 
 
 class People(Part):
-    """What people are asked about each round's candidates; the run waits until they have answered."""
+    """The poll of annotators on each round's candidates; the run waits for their answers."""
 
     mode: Annotated[str, plug_in("vote_mode")] = "pick"
-    prompts: Positive | None = None  # whose candidates are shown; null: all
+    prompts: Positive | None = None  # whose candidates are displayed; null: all
     candidates: int = Field(4, ge=2, le=8)  # at a time, for pick and rank
-    overlap: Positive = 1  # how many people answer each task
+    overlap: Positive = 1  # annotators per task
     quota: Positive | None = None  # answers in all; null: overlap x tasks
-    attributes: tuple[str, ...] = ()  # what a rating is about; (): one number
-    repeats: float = Field(0.0, ge=0, lt=1)  # share of tasks asked a second time, to see whether people say the same
-    rule: Literal["majority", "winners", "rewards"] = "majority"  # how answers of several people become one choice
-    least_reliability: Annotated[float | None, Field(gt=0, le=1)] = None  # below it a person is set aside; null: nobody
-    most_share: float = Field(0.5, gt=0, le=1)  # of the votes that count; more of one person's is warned of
-    seconds: float = Field(10.0, gt=0)  # that an answer takes: what 'plan' counts with
-    database: str | None = None  # a Postgres of a team's; null: votes.db in the run's folder
+    attributes: tuple[str, ...] = ()  # attributes that are rated; (): one number
+    repeats: float = Field(0.0, ge=0, lt=1)  # share of tasks repeated, to measure the consistency of annotators
+    rule: Literal["majority", "winners", "rewards"] = "majority"  # how answers of several annotators are aggregated
+    least_reliability: Annotated[float | None, Field(gt=0, le=1)] = None  # below it an annotator is left out
+    most_share: float = Field(0.5, gt=0, le=1)  # of the votes that count; a warning if one annotator gives more
+    seconds: float = Field(10.0, gt=0)  # per answer, for the forecast of 'plan'
+    database: str | None = None  # a shared Postgres database; null: votes.db in the run directory
     simulated: Voters | None = None
 
 
 class Rounds(Part):
     count: int = Field(ge=0)
     sample: Sampling | None = None  # null where the policy is trained online
-    people: People | None = None  # asked between sampling and scoring
+    people: People | None = None  # polled between sampling and scoring
     score: Annotated[list[Component], BeforeValidator(listed)] = []
     curate: Annotated[list[Component], BeforeValidator(listed)] = []
     mix: Mix = Mix()
-    train: Annotated[list[Turn], BeforeValidator(listed), Field(min_length=1)]  # in order, each on what it needs
+    train: Annotated[list[Turn], BeforeValidator(listed), Field(min_length=1)]  # in sequence
     start: Literal["incumbent", "scratch"] = "incumbent"  # the weights that a round's training starts from
 
     @model_validator(mode="after")
@@ -222,50 +222,52 @@ class Rounds(Part):
         labels = [turn.label for turn in self.train]
         twice = sorted({name for name in labels if labels.count(name) > 1})
         if twice:
-            raise ValueError(f"train: '{twice[0]}' stands twice; give each a 'name:'")
+            raise ValueError(f"train: '{twice[0]}' occurs twice; give each a 'name:'")
         online = [turn.label for turn in self.train if turn.online]
         if online and (self.sample is not None or len(self.train) > 1):
-            raise ValueError(f"train: '{online[0]}' draws its own samples (online): it stands alone, without sample")
+            raise ValueError(
+                f"train: '{online[0]}' draws its own samples (online): it takes no other training and no 'sample:'"
+            )
         if not online and self.sample is None:
             raise ValueError("needs 'sample:' (or 'online:' in its training)")
         if self.people is not None and self.sample is None:
-            raise ValueError("people: they are asked about the samples of a round: it needs 'sample:'")
+            raise ValueError("people: annotators compare the samples of a round: it needs 'sample:'")
         return self
 
 
 class Filter(Part):
-    """What of the real training data is used: scored and curated once, before the first stage."""
+    """Which real training data is used: scored and curated once, before the first stage."""
 
     score: Annotated[list[Component], BeforeValidator(listed)] = []
     curate: Annotated[list[Component], BeforeValidator(listed), Field(min_length=1)]
 
 
 class ScoreWords(Part):
-    """Words behind the captions that are trained on, by what scorers say of each picture, and those to ask for."""
+    """Words appended to training captions by the scores of each image, and those appended to prompts."""
 
     score: Annotated[list[Component], BeforeValidator(listed), Field(min_length=1)]
     levels: dict[float, str] = {}  # least reward -> words
-    shares: dict[Annotated[float, Field(ge=0, lt=1)], str] = {}  # of the training pictures that are worse -> words
-    ask: str | None = None  # behind the prompts of rounds and evaluations; null: the words of the highest level
+    shares: dict[Annotated[float, Field(ge=0, lt=1)], str] = {}  # share of worse training images -> words
+    ask: str | None = None  # appended to the prompts of rounds and evaluations; null: the words of the highest level
 
     @model_validator(mode="after")
     def _by_one_of_both(self) -> ScoreWords:
         if bool(self.levels) == bool(self.shares):
-            raise ValueError("give exactly one of 'levels' (least reward) and 'shares' (of the training pictures)")
+            raise ValueError("give exactly one of 'levels' (least reward) and 'shares' (of the training images)")
         return self
 
 
 class Provenance(Part):
-    """Whether what the data calls real is real: a source that is known to be, runs whose samples may have got in."""
+    """Whether the real data is free of synthetic samples: compared with a trusted source and with earlier runs."""
 
     trusted: Component | None = None
-    runs: list[str] = []  # folders
+    runs: list[str] = []  # run directories
     at_most: Positive = 5000  # samples of each that are looked at, evenly spaced
 
     @model_validator(mode="after")
     def _against_something(self) -> Provenance:
         if self.trusted is None and not self.runs:
-            raise ValueError("give 'trusted:', 'runs:' or both: what is the data to be held against?")
+            raise ValueError("give 'trusted:', 'runs:' or both: the data is compared with them")
         return self
 
 
@@ -292,7 +294,7 @@ class Gate(Part):
 
 
 class Grid(Part):
-    """The pictures of the report: the same prompts and noise in every round."""
+    """The sample grids of the report: the same prompts and noise in every round."""
 
     prompts: Positive = 10
     per_prompt: Positive = 2
@@ -303,7 +305,7 @@ class Grid(Part):
     def _worded(self) -> Grid:
         for group in self.wordings:
             if len(set(group)) < max(2, len(group)):
-                raise ValueError(f"wordings: {group} has to name several, each once")
+                raise ValueError(f"wordings: {group} must name several prompts, each once")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What caption strategies share: samples with new captions, and where a picture is named."""
+"""Helpers of caption strategies: samples with new captions, and how messages name an image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_captions(samples: Samples, captions: Sequence[Sequence[str]]) -> Sample
 
 
 def alike(parts: Sequence[Samples]) -> list[Samples]:
-    """All with the field "captions" where one has it: a sample of a model has the one caption that it was made for."""
+    """All with the field "captions" where one has it: a synthetic sample has only its prompt's caption."""
     if not any(CAPTIONS in part.fields for part in parts):
         return list(parts)
     return [
@@ -45,30 +45,30 @@ def alike(parts: Sequence[Samples]) -> list[Samples]:
 
 
 def place(samples: Samples, row: int) -> str:
-    """How a message names a picture: its file, else its id."""
+    """How a message names an image: its file, else its id."""
     return str(samples.fields[FILE][row]) if FILE in samples.fields else f"sample {samples.ids[row]}"
 
 
 def lacks(samples: Samples, row: int, name: str, known: Iterable[str], where: str) -> UserError:
-    """A field that a strategy names and a prompt has not: the picture, the fields there are, the nearest one."""
+    """The error for a field that a strategy names and a prompt lacks: names the image, its fields and the nearest."""
     there = list(known)
     near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     return UserError(
-        f"'{name}' is asked for, and {place(samples, row)} has no such field", where=where,
-        fix=f"{hint}It has: {', '.join(there) or 'none; metadata.jsonl or metadata.csv gives pictures fields'}.",
+        f"'{name}' is requested, and {place(samples, row)} has no such field", where=where,
+        fix=f"{hint}It has: {', '.join(there) or 'none; metadata.jsonl or metadata.csv gives images fields'}.",
     )
 
 
 def known_fields(sample: Sample, classes: Sequence[str]) -> dict[str, str]:
-    """What a template may name: the prompt's fields, and "class" where the picture has one."""
+    """The fields that a template may name: the prompt's fields, and "class" where the image has one."""
     label = sample.prompt.label
     own = {"class": classes[label]} if label is not None and label < len(classes) else {}
     return own | dict(sample.prompt.fields)
 
 
-def silent_note(samples: Samples, rows: Sequence[int], what: str) -> list[str]:
+def count_note(samples: Samples, rows: Sequence[int], what: str) -> list[str]:
     """A note that counts ``rows`` and names the first; nothing where there are none."""
     if not len(rows):
         return []
-    return [f"{len(rows):,} of {len(samples):,} pictures {what}, the first is {place(samples, int(rows[0]))}"]
+    return [f"{len(rows):,} of {len(samples):,} images {what}, the first is {place(samples, int(rows[0]))}"]

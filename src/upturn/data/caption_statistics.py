@@ -1,4 +1,4 @@
-"""What captions are like, counted before anything is trained on them."""
+"""Statistics of captions: lengths, repeats and common words, before training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Lengths = Callable[[Sequence[str]], Sequence[int]]
 
 @dataclass(frozen=True)
 class Reader:
-    """One tokenizer of the policy: how long texts are in its tokens, its own ends counted, and how many are read."""
+    """One tokenizer of the policy: lengths in tokens, special tokens included, and how many it reads."""
 
     name: str
     limit: int
@@ -46,13 +46,13 @@ class Read:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts over all captions of all pictures; ``common`` are (word, captions that have it), the most common first."""
+    """Counts over all captions of all images; ``common`` are (word, captions that have it), the most common first."""
 
     pictures: int
     captions: int
     distinct: int
     empty: int
-    variants: Span  # captions a picture
+    variants: Span  # captions per image
     words: Span
     common: tuple[tuple[str, int], ...]
     tokens: tuple[Read, ...]

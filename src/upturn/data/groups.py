@@ -1,4 +1,4 @@
-"""Groups of candidates: from what data says of its rows, from rewards, and as the batches that objectives eat."""
+"""Groups of candidates: from fields of the data, from rewards, and as the batches of objectives."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from upturn.protocols import Trainable
 
-RANK, SCORE, STRENGTH = "rank", "score", "strength"  # the fields of samples that say something of their group
+RANK, SCORE, STRENGTH = "rank", "score", "strength"  # fields of samples that order the candidates of a group
 
 
 def from_fields(samples: Samples) -> tuple[Groups, tuple[str, ...]]:
-    """The groups that the fields "rank", "score" and "strength" of real data say, and notes that count the silent ones.
+    """The groups of real data by the fields "rank", "score" and "strength", and notes that count groups without order.
 
-    "rank" (N,) 1 is best, equal is a tie, 0 unsaid; "score" (N,) NaN where there is none; "strength" (N,) of the first
+    "rank" (N,) 1 is best, equal is a tie, 0 unknown; "score" (N,) NaN where there is none; "strength" (N,) of the first
     row of a group, 1 where it is absent or NaN. A group without any rank and any score is left out. UserError where
-    there is neither "rank" nor "score", or no group says anything.
+    there is neither "rank" nor "score", or no group is ordered.
     """
     found = samples.fields
     if RANK not in found and SCORE not in found:
         raise UserError(
-            f"the data says nothing of an order: a field '{RANK}' or '{SCORE}' is expected; "
+            f"the data has no order of candidates: a field '{RANK}' or '{SCORE}' is expected; "
             f"found: {', '.join(sorted(found)) or 'none'}", where="data",
             fix="Use the source 'preferences', or samples that were scored.",
         )
@@ -37,14 +37,14 @@ def from_fields(samples: Samples) -> tuple[Groups, tuple[str, ...]]:
     own = np.asarray(found.get(RANK, np.zeros(len(samples))), dtype=np.int64)
     strength = np.asarray(found.get(STRENGTH, np.ones(len(samples))), dtype=np.float64)[rows[:, 0]]
     rewards, ranks = _looked_up(scores, rows, np.nan), _looked_up(own, rows, 0)
-    said = (ranks > 0).any(axis=1) | (~np.isnan(rewards)).any(axis=1)
-    if not said.any():
+    ranked = (ranks > 0).any(axis=1) | (~np.isnan(rewards)).any(axis=1)
+    if not ranked.any():
         raise UserError("not one group has a rank or a score", where="data", fix="Look at the columns of the data.")
     groups = Groups(samples, rows, ranks, rewards, np.where(np.isnan(strength), 1.0, strength))
     notes = []
-    if not said.all():
-        notes.append(f"{int((~said).sum()):,} of {len(rows):,} groups have neither a rank nor a score: left out")
-        groups = _chosen(groups, np.flatnonzero(said))
+    if not ranked.all():
+        notes.append(f"{int((~ranked).sum()):,} of {len(rows):,} groups have neither a rank nor a score: left out")
+        groups = _chosen(groups, np.flatnonzero(ranked))
     several = (groups.rows >= 0).sum(axis=1) > 1
     tied = several & (_high(groups.ranks) == _low(groups.ranks)) & ((groups.ranks > 0).sum(axis=1) > 1)
     if tied.any():
@@ -54,14 +54,14 @@ def from_fields(samples: Samples) -> tuple[Groups, tuple[str, ...]]:
 
 
 def by_reward(samples: Samples, rewards: Array, candidates: int | None = None) -> Groups:
-    """All candidates of each prompt, ranked by their rewards (N,): the highest is 1, equals are ties, NaN is unsaid.
+    """All candidates of each prompt, ranked by their rewards (N,): the highest is 1, equals are ties, NaN is unranked.
 
     ``candidates`` 2 leaves the best and the worst of each, as :func:`pairs` does; None all. Prompts whose candidates
     all have one reward stay, as ties: the objectives count them.
     """
     rows = _rows(samples.group, samples.candidate)
     table = _looked_up(np.asarray(rewards, dtype=np.float64), rows, np.nan)
-    order = np.argsort(-table, axis=1, kind="stable")  # NaN stands last
+    order = np.argsort(-table, axis=1, kind="stable")  # NaN is last
     ordered = np.take_along_axis(table, order, axis=1)
     falls = np.zeros(rows.shape, dtype=np.int64)
     falls[:, 1:] = ordered[:, 1:] < ordered[:, :-1]
@@ -72,23 +72,23 @@ def by_reward(samples: Samples, rewards: Array, candidates: int | None = None) -
 
 
 def pairs(groups: Groups) -> Groups:
-    """Two candidates a group: the first of best rank and the last of worst; of a tie two that are tied.
+    """Two candidates per group: the first of best rank and the last of worst; of a tie two that are tied.
 
-    Of a pick, where only rank 1 and unsaid candidates stand, the pick and the first of the others: their ranks stay
-    (1, 0). Where nothing is said, the first two. UserError where no group has two candidates.
+    Of a pick, where all but the one of rank 1 are unranked, the pick and the first of the others: their ranks stay
+    (1, 0). Where no candidate is ranked, the first two. UserError where no group has two candidates.
     """
     there = groups.rows >= 0
     if not (there.sum(axis=1) > 1).any():
-        raise UserError("pairs are asked for, and no group has two candidates", where="data",
-                        fix="Use an objective for unpaired labels, or bring several candidates of a prompt.")
+        raise UserError("pairs are requested, and no group has two candidates", where="data",
+                        fix="Use an objective for unpaired labels, or give several candidates per prompt.")
     groups = _chosen(groups, np.flatnonzero(there.sum(axis=1) > 1))
     there, width = groups.rows >= 0, groups.rows.shape[1]
-    said, place = groups.ranks > 0, np.arange(width)
-    unsaid = np.iinfo(np.int64).max
-    best = np.where(said, groups.ranks, np.where(there, unsaid - 1, unsaid)).argmin(axis=1)
+    ranked, place = groups.ranks > 0, np.arange(width)
+    unranked = np.iinfo(np.int64).max
+    best = np.where(ranked, groups.ranks, np.where(there, unranked - 1, unranked)).argmin(axis=1)
     other = there & (place != best[:, None])
-    # said ones by their rank, the last of equals; then those of which nothing is said, the first of them
-    worth = np.where(said, groups.ranks * width + place, -1 - place)
+    # ranked ones by their rank, the last of equals; then the unranked, the first of them
+    worth = np.where(ranked, groups.ranks * width + place, -1 - place)
     worst = np.where(other, worth, np.iinfo(np.int64).min).argmax(axis=1)
     both = np.stack([best, worst], axis=1)
     def taken(values: Array) -> Array:
@@ -99,7 +99,7 @@ def pairs(groups: Groups) -> Groups:
 def encode_groups(
     model: Trainable, groups: Groups, candidates: int | None, weights: Array | None = None
 ) -> Batch:
-    """The batch of an objective with ``example`` "group"; a row that stands in many groups is encoded once.
+    """The batch of an objective with ``example`` "group"; a row that is in many groups is encoded once.
 
     ``candidates`` is the objective's: 2 gives the pairs of :func:`pairs`, None whole groups, padded to the largest by
     repeating the first row with "present" False. ``given``: "ranks" (E, K) int64, "rewards" (E, K) float32,

@@ -1,4 +1,4 @@
-"""JSON lines, one object a line; whatever is wrong names the file and the line."""
+"""Reads JSON lines, one object per line; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 60
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of each line that is not empty. BOM and CRLF are taken in stride.
+    """(line number from 1, object) of each line that is not empty. BOM and CRLF are accepted.
 
     Raises UserError for a byte that is not UTF-8, a line that is not JSON, and JSON that is not an object.
     """
@@ -33,9 +33,9 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
             f"byte {error.start + 1} of the line is not UTF-8", where=where, fix="Save the file as UTF-8."
         ) from error
     except json.JSONDecodeError as error:
-        shown = line.decode("utf-8").strip()[:_SHOWN]
+        excerpt = line.decode("utf-8").strip()[:_SHOWN]
         raise UserError(
-            f"not valid JSON ({error.msg}, column {error.colno}): {shown!r}", where=where,
+            f"not valid JSON ({error.msg}, column {error.colno}): {excerpt!r}", where=where,
             fix="Each line must be one JSON object.",
         ) from error
     if not isinstance(found, dict):
@@ -51,6 +51,6 @@ def column(found: dict[str, Any], name: str, where: str, key: str) -> Any:
     if name not in found:
         raise UserError(
             f"column '{name}' is expected (field '{key}'); found: {', '.join(map(str, found)) or 'none'}", where=where,
-            fix=f"Set '{key}' to one of the columns found, or mend the line.",
+            fix=f"Set '{key}' to one of the columns found, or fix the line.",
         )
     return found[name]

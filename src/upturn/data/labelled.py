@@ -1,4 +1,4 @@
-"""Candidates that are good or bad by themselves, each with an unrelated one beside it: what KTO eats."""
+"""Examples for KTO: candidates labelled desirable or undesirable, each with an unrelated completion."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from upturn.types import Array, Batch, Groups
 
 
 def labels_of(groups: Groups) -> tuple[Array, Array]:
-    """(n,) rows of ``groups.samples`` of which something was said, and (n,) 1 where desirable, 2 where not.
+    """(n,) rows of ``groups.samples`` that have a label, and (n,) 1 where desirable, 2 where not.
 
     Desirable is the better half of a group's ranks; a lone candidate carries its label as its rank.
     """
-    said = (groups.rows >= 0) & (groups.ranks > 0)
+    ranked = (groups.rows >= 0) & (groups.ranks > 0)
     middle = np.maximum(groups.ranks.max(axis=1, keepdims=True), 2) / 2
-    tied = (groups.ranks.max(axis=1, keepdims=True) == 1) & (said.sum(axis=1, keepdims=True) > 1)
-    said &= ~tied  # all alike: neither good nor bad
-    return groups.rows[said], np.where(groups.ranks <= middle, 1, 2)[said]
+    tied = (groups.ranks.max(axis=1, keepdims=True) == 1) & (ranked.sum(axis=1, keepdims=True) > 1)
+    ranked &= ~tied  # all equal: neither good nor bad
+    return groups.rows[ranked], np.where(groups.ranks <= middle, 1, 2)[ranked]
 
 
 def labelled(model: Trainable, groups: Groups) -> Batch:
     """Examples of two rows: a candidate, and its prompt with the next prompt's content; ranks (E, 2) are (label, 0).
 
-    The second rows tell how far the policy has moved on completions that have nothing to do with the prompt
+    The second rows measure how far the policy has moved on completions unrelated to the prompt
     (Ethayarajh et al. 2024, section 4.1: the reference point).
     """
     import torch

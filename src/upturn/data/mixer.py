@@ -129,7 +129,7 @@ def balanced(raw: Array, synthetic: Array, share: float | None) -> Array:
 def expected_real_fraction(policy: MixingPolicy, lambda_: Ratio, round: int, sizes: Sequence[int]) -> float:
     """The expected share of real weight in the mixture of a round, without source weights.
 
-    sizes  rows: real (fresh: of one slice), kept in round 1, kept in round 2, …; the last stands for later rounds
+    sizes  rows: real (fresh: of one slice), kept in round 1, kept in round 2, …; the last repeats for later rounds
 
     With λ it is 1 / (1 + λ) whatever the policy; without, the numbers of rows decide. Round 0 is all real.
     """

@@ -1,4 +1,4 @@
-"""Words for how good a picture is, behind its captions, so that good ones can be asked for.
+"""Words for the quality of an image, appended to its captions, so that prompts can request good images.
 
 As score tags of anime models, and conditional training of Korbak et al., ICML 2023, "Pretraining language models with
 human preferences", section 2.
@@ -14,7 +14,7 @@ import numpy as np
 from upturn.data.caption_fields import CAPTIONS, with_captions
 from upturn.types import REAL, Array, Prompt, Samples, objects
 
-FIELD = "score_words"  # of the samples of a mixture: what each has earned
+FIELD = "score_words"  # of the samples of a mixture: the words of each sample
 
 
 def thresholds(levels: Mapping[float, str], shares: Mapping[float, str], rewards: Array) -> dict[float, str]:
@@ -38,20 +38,20 @@ def thresholds(levels: Mapping[float, str], shares: Mapping[float, str], rewards
 
 
 def earned(least: Mapping[float, str], rewards: Array) -> Array:
-    """(N,) words by reward: of the thresholds that it reaches, the highest speaks; "" below all, and for NaN."""
+    """(N,) words by reward: those of the highest threshold that it reaches; "" below all, and for NaN."""
     order = sorted(least)
-    said = ["", *(least[at] for at in order)]
+    words = ["", *(least[at] for at in order)]
     places = np.searchsorted(order, np.where(np.isnan(rewards), -np.inf, rewards), side="right")
-    return objects([said[place] for place in places])
+    return objects([words[place] for place in places])
 
 
 def asking(prompt: Prompt, words: str) -> Prompt:
-    """The prompt with these words behind it."""
+    """The prompt with these words appended."""
     return replace(prompt, text=_joined(prompt.text, words))
 
 
-def not_asking(samples: Samples, words: str) -> Samples:
-    """Samples of a model as they would be without the words that they were asked with; real ones as they are."""
+def without_words(samples: Samples, words: str) -> Samples:
+    """Synthetic samples without the words that their prompts were extended with; real samples unchanged."""
     captions = [
         texts if origin == REAL else [_without(text, words) for text in texts]
         for texts, origin in zip(_captions(samples), samples.origin, strict=True)
@@ -59,8 +59,8 @@ def not_asking(samples: Samples, words: str) -> Samples:
     return with_captions(samples, captions)
 
 
-def told(samples: Samples) -> Samples:
-    """Every caption with the words of the field "score_words" behind it."""
+def with_words(samples: Samples) -> Samples:
+    """Every caption with the words of the field "score_words" appended."""
     captions = [
         [_joined(text, word) for text in texts]
         for texts, word in zip(_captions(samples), samples.fields[FIELD], strict=True)

@@ -1,4 +1,4 @@
-"""Nearest pictures of a source in a dual encoder's space, kept on the disk until the data or the encoder change."""
+"""Nearest images of a source in a dual encoder's space, stored on disk until the data or the encoder changes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from upturn.errors import UserError
 from upturn.store import files
 from upturn.types import Array, Samples, content_id
 
-FLAT = 200_000  # pictures up to which every one is compared: 19 ms a query of 128 dimensions, 56 ms of 512, on one core
+FLAT = 200_000  # images up to which every one is compared: 19 ms per query of 128 dimensions, 56 ms of 512, on one core
 _PROBES = 32  # of the lists of an inverted file that are looked into
 _FACTS, _VECTORS, _LISTS = "index.json", "vectors.safetensors", "lists.faiss"
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One row that was found: its cosine, and the rows nearly like it that are hidden behind it."""
+    """One row that was found: its cosine, and the near-duplicates that are hidden with it."""
 
     row: int
     cosine: float
@@ -69,7 +69,7 @@ class Index:
 
 
 def _sifted(vectors: Array, rows: Array, cosines: Array, k: int, near: float) -> list[Hit]:
-    """The first k rows that are not near a better one; each with the near ones behind it."""
+    """The first k rows that are not near a better one; each with its near-duplicates."""
     kept: list[int] = []
     behind: list[list[int]] = []
     for place, row in enumerate(rows.tolist()):
@@ -88,41 +88,41 @@ def _sifted(vectors: Array, rows: Array, cosines: Array, k: int, near: float) ->
 def opened(
     folder: Path, samples: Samples, encoder: DualEncoder, named: str, flat: int = FLAT
 ) -> tuple[Index, str]:
-    """The index of ``samples`` by ``encoder`` in ``folder``, and a note: read, made, or made anew and why.
+    """The index of ``samples`` by ``encoder`` in ``folder``, and a note: read, built, or built again and why.
 
-    ``named`` is what the person calls the encoder. The key is the encoder's id and a hash of all pictures.
+    ``named`` is the user's name for the encoder. The key is the encoder's id and a hash of all images.
     """
     known = {"encoder": encoder.id, "named": named, "pictures": len(samples), "data": source_hash(samples)}
     before = _facts(folder)
     if before == known:
         vectors = _read(folder)
         if vectors is not None and len(vectors) == len(samples):
-            return Index(vectors, _lists(folder, vectors, flat)), f"index of {len(samples):,} pictures, as it was kept"
+            return Index(vectors, _lists(folder, vectors, flat)), f"index of {len(samples):,} images, read from disk"
         before = {}
     vectors = encoder.pictures(samples.content)
     broken = int((~np.isfinite(vectors).all(axis=1)).sum())
     if broken:
-        raise UserError(f"{broken} of {len(samples)} pictures have vectors that are not finite", where=named,
+        raise UserError(f"{broken} of {len(samples)} images have vectors that are not finite", where=named,
                         fix="Use another encoder.")
     _write(folder, known, vectors)
     return Index(vectors, _lists(folder, vectors, flat)), _why(before, known)
 
 
 def source_hash(samples: Samples) -> str:
-    """Of all pictures in their order."""
+    """Of all images in their order."""
     return content_id(samples.content) if samples.content.dtype != object else content_id(*samples.content)
 
 
 def _why(before: dict[str, Any], known: dict[str, Any]) -> str:
-    made = f"index of {known['pictures']:,} pictures"
+    made = f"index of {known['pictures']:,} images"
     if not before:
-        return f"{made}, made now"
+        return f"{made}, built now"
     changed = []
     if before.get("encoder") != known["encoder"]:
         changed.append(f"the encoder is another one ({before.get('named')} before)")
     if before.get("data") != known["data"]:
-        changed.append(f"the pictures have changed ({before.get('pictures'):,} before)")
-    return f"{made}, made anew: the one that was kept is stale, {' and '.join(changed)}"
+        changed.append(f"the images have changed ({before.get('pictures'):,} before)")
+    return f"{made}, built again: the stored one is stale, {' and '.join(changed)}"
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     try:
         return dict(files.read_json(path))
     except (UserError, TypeError, ValueError):
-        return {}  # damaged: it is made again
+        return {}  # damaged: it is built again
 
 
 def _read(folder: Path) -> Array | None:
@@ -147,7 +147,7 @@ def _read(folder: Path) -> Array | None:
 
 
 def _write(folder: Path, facts: dict[str, Any], vectors: Array) -> None:
-    """The facts last: without them what stands there is no index."""
+    """The facts last: without them the folder holds no valid index."""
     from safetensors.numpy import save_file
 
     with files.disk_errors(folder):
@@ -176,6 +176,6 @@ def _lists(folder: Path, vectors: Array, flat: int) -> Any:
     return lists
 
 
-def told(samples: Samples) -> Sequence[str]:
-    """What the data says of each picture: its fields, and where there are none its prompt's text."""
+def described(samples: Samples) -> Sequence[str]:
+    """A description of each image: its fields, and where there are none its prompt's text."""
     return [", ".join(value for value in prompt.fields.values() if value) or prompt.text for prompt in samples.prompts]

@@ -1,7 +1,7 @@
-"""What is held out is decided by content, never by row; and what is trained on is checked against it.
+"""Splits data by content, never by row, and checks training data for held-out content.
 
 A row's key names its normalised content: text without case and without differences of white space, the bytes of a
-picture or a point. Rows with one key stand on one side. The side is a hash of the key alone, so it stays the same
+image or a point. Rows with one key are on one side. The side is a hash of the key alone, so it stays the same
 when data is added, on any machine.
 """
 
@@ -52,23 +52,23 @@ def split_by_content(keys: Array | Sequence[str], fraction: float, seed: int = 0
 def check_leakage(
     train: Array | Sequence[str], held_out: Array | Sequence[str], *, where: str, examples: Sequence[str] | None = None
 ) -> None:
-    """Refuse held-out keys that stand in train. ``examples`` (one for each held-out key) are shown, not the keys.
+    """Refuse held-out keys that are in train. ``examples`` (one for each held-out key) are displayed, not the keys.
 
     Raises UserError with the count and one example.
     """
     known = set(train)
     both = [row for row, key in enumerate(held_out) if key in known]
     if both:
-        shown = str(held_out[both[0]] if examples is None else examples[both[0]])[:_SHOWN]
+        excerpt = str(held_out[both[0]] if examples is None else examples[both[0]])[:_SHOWN]
         raise UserError(
-            f"{len(both)} of {len(held_out)} held-out rows stand in the training part too, e.g. {shown!r}",
-            where=where, fix="Take them out of one of the two.",
+            f"{len(both)} of {len(held_out)} held-out rows are in the training part too, e.g. {excerpt!r}",
+            where=where, fix="Remove them from one of the two.",
         )
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What of the held-out part the model itself wrote, or was asked, in what is trained on: counted, not refused.
+    """Held-out content and prompts among synthetic training rows: counted, not refused.
 
     rows     synthetic rows whose content (for text: prompt and completion) is held out
     prompts  rows of text, real or synthetic, whose prompt is a held-out prompt
@@ -106,14 +106,14 @@ def assert_no_leak(samples: Samples, held_out: Samples) -> Leak:
     real = found & (samples.origin == REAL)
     if real.any():
         first = int(np.flatnonzero(real)[0])
-        shown = str(samples.content[first])[:_SHOWN] if samples.kind == "text" else f"sample {samples.ids[first]}"
+        excerpt = str(samples.content[first])[:_SHOWN] if samples.kind == "text" else f"sample {samples.ids[first]}"
         raise UserError(
-            f"{int(real.sum())} real rows that are to be trained on are held out, e.g. {shown!r}",
+            f"{int(real.sum())} real rows that are to be trained on are held out, e.g. {excerpt!r}",
             where=str(samples.source[first]), fix="Train on the source's train part only.",
         )
     prompts = 0
     if samples.kind == "text":
-        asked = {normalised(prompt.text) for prompt in set(held_out.prompts)} - {""}
-        seen = {prompt: normalised(prompt.text) in asked for prompt in set(samples.prompts)}
+        held_prompts = {normalised(prompt.text) for prompt in set(held_out.prompts)} - {""}
+        seen = {prompt: normalised(prompt.text) in held_prompts for prompt in set(samples.prompts)}
         prompts = sum(seen[prompt] for prompt in samples.prompts)
     return Leak(rows=int((found & ~real).sum()), prompts=prompts)

@@ -1,4 +1,4 @@
-"""Tokenizers: trained on a source, or the model's own; text in, text out, and three special tokens that differ."""
+"""Tokenizers, trained on a source or the model's own, and their special tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from upturn.errors import UserError
 
 PAD, BOS, EOS, UNKNOWN = "<|pad|>", "<|bos|>", "<|eos|>", "<|unknown|>"
 KINDS = ("characters", "bpe")
-_TRANSIENT = ("is_local", "local_files_only", "name_or_path", "_commit_hash")  # where it was read, not what it is
+_TRANSIENT = ("is_local", "local_files_only", "name_or_path", "_commit_hash")  # where it was read from
 
 
 def check(spec: Mapping[str, Any]) -> None:
@@ -32,7 +32,7 @@ def check(spec: Mapping[str, Any]) -> None:
 def train(spec: Mapping[str, Any], texts: Iterable[str]) -> Any:
     """A ``transformers`` tokenizer trained on ``texts``: the same texts give the same tokenizer.
 
-    characters: one token a character, the most frequent ``size`` of them where a size is given, one more for others.
+    characters: one token per character, the most frequent ``size`` of them where a size is given, one more for others.
     bpe: byte-level byte-pair encoding (Sennrich et al. 2016; bytes as GPT-2), so that no text is unknown.
     """
     from transformers import PreTrainedTokenizerFast
@@ -108,10 +108,10 @@ class Codec:
         raw.no_truncation()
         self.tokenizer.save_pretrained(str(folder))
         path = folder / "tokenizer_config.json"
-        said = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
         for transient in _TRANSIENT:
-            said.pop(transient, None)
-        path.write_text(json.dumps(said, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+            settings.pop(transient, None)
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def settle(tokenizer: Any, where: str) -> tuple[Codec, bool]:

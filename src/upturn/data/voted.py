@@ -1,4 +1,4 @@
-"""Preferences that were collected elsewhere, as votes: they count like ours."""
+"""Preferences collected elsewhere, as votes of one annotator."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from upturn.types import Samples, Votes, content_id, objects
 
 
 def votes_of_groups(samples: Samples, person: str) -> tuple[Votes, tuple[str, ...]]:
-    """A vote for each group of ``samples``, such as the source 'preferences' reads; notes count the silent ones.
+    """A vote for each group of ``samples``, such as the source 'preferences' reads; notes count groups without order.
 
     Of two a "compare", of several whose best alone is named a "pick", else a "rank"; equal ranks of all are a tie.
-    ``person`` stands for whoever they are: where the file does not say, all of it is one person's, so that the report
-    warns of how much they decide. No order on a screen is known: the place is the file's. Groups of one candidate say
-    nothing of another and are left out with a note. UserError where no group says anything.
+    ``person`` is the annotator of all of them: a file does not name several, so the report warns of their share. The
+    order of display is unknown: that of the file is taken. Groups of one candidate are left out with a note.
+    UserError where no group is ordered.
     """
     groups, notes = from_fields(samples)
     rows, alone = [], 0
@@ -27,10 +27,10 @@ def votes_of_groups(samples: Samples, person: str) -> tuple[Votes, tuple[str, ..
         named = [rank for rank in ranks if rank]
         tied = len(named) == len(ranks) and len(set(named)) == 1
         mode = "compare" if len(own) == 2 else "pick" if len(named) == 1 else "rank"
-        shown = tuple(str(name) for name in samples.ids[own])
+        candidates = tuple(str(name) for name in samples.ids[own])
         scores = tuple(groups.rewards[place][: len(own)].tolist())
-        task = content_id(*sorted(shown))
-        rows.append((content_id(person, place, task), task, mode, "tie" if tied else "said", shown,
+        task = content_id(*sorted(candidates))
+        rows.append((content_id(person, place, task), task, mode, "tie" if tied else "said", candidates,
                      (0,) * len(ranks) if tied else ranks, scores, float(groups.strength[place])))
     if alone:
         notes = (*notes, f"{alone:,} of {len(groups):,} groups have one candidate: left out of votes")

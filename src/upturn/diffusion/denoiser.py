@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Denoise = Callable[["Tensor", "Tensor"], "Tensor"]  # x (N, ...), sigma () or (N,) -> an estimate of x0 (N, ...)
-Condition = Mapping[str, "Tensor"]  # what is asked for, by name: row-level tensors (N, ...), such as the class "label"
+Condition = Mapping[str, "Tensor"]  # the conditioning, by name: row-level tensors (N, ...), such as the class "label"
 
 
 class Coefficients(NamedTuple):
@@ -27,7 +27,7 @@ class Coefficients(NamedTuple):
 
 
 class Formulation(Protocol):
-    """What a noise level means to the network, how much it counts, and which are visited.
+    """How a noise level enters the network, its weight in the loss, and the levels of a sampler.
 
     A component of kind "formulation"; sigma is the noise's standard deviation.
     """
@@ -59,7 +59,7 @@ class Formulation(Protocol):
 
 
 class Caller(Protocol):
-    """F, as samplers and training see it. Its module has ``settings`` or ``config``: so it is told from a wrapper."""
+    """F, as samplers and training see it. Its module has ``settings`` or ``config``: so it differs from a wrapper."""
 
     def call(self, module: nn.Module, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """F(x (N, *shape), c_noise () or (N,), N rows of condition) -> (N, *shape)."""
@@ -84,7 +84,7 @@ class Network(Caller, Protocol):
 
 
 def bare(module: nn.Module) -> nn.Module:
-    """The network inside what a trainer may have wrapped around it (several processes, compilation)."""
+    """The network without the wrappers of a trainer (several processes, compilation)."""
     inner: Any = module
     while not hasattr(inner, "settings") and not hasattr(inner, "config"):
         inner = getattr(inner, "_orig_mod", None) or inner.module

@@ -1,4 +1,4 @@
-"""Guidance as a denoiser made of two: away from a weaker one."""
+"""Guidance: a denoiser extrapolated away from a weaker one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def guided(denoise: Denoise, weaker: Denoise, scale: float, low: float = 0.0, hi
       diffusion model with a bad version of itself", equation 3).
     - ``low``, ``high``: guidance in an interval of noise levels (Kynkäänniemi et al. 2024, section 3).
 
-    scale = 1 is no guidance. sigma may be one level or one a row.
+    scale = 1 is no guidance. sigma may be one level or one per row.
     """
 
     def both(x: Tensor, sigma: Tensor) -> Tensor:

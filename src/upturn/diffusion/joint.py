@@ -46,18 +46,18 @@ class Joint(nn.Module):
         self, text: Read, tokens: Mapping[str, Read], x: Tensor | None = None, time: Tensor | None = None,
         spoken: Tensor | None = None,
     ) -> Any:
-        """F(x; time), or, without x, what the encoders say of the tokens alone.
+        """F(x; time), or, without x, what the encoders compute from the tokens alone.
 
-        ``spoken`` (N,) is 0 where zeros stand for the text.
+        ``spoken`` (N,) is 0 where zeros replace the text.
         """
-        said: dict[str, Tensor] = {}
+        encoded: dict[str, Tensor] = {}
         for name, part in tokens.items():
-            said.update(self.family.read(name, getattr(self, name), part))
+            encoded.update(self.family.read(name, getattr(self, name), part))
         if spoken is not None:
-            said = {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in said.items()}
+            encoded = {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in encoded.items()}
         if x is None or time is None:
-            return said
-        return self.family.denoise(self.denoiser, x, time, {**text, **said}, self.factor)
+            return encoded
+        return self.family.denoise(self.denoiser, x, time, {**text, **encoded}, self.factor)
 
 
 def trained_encoders(module: nn.Module) -> dict[str, nn.Module]:

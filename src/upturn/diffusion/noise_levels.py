@@ -1,4 +1,4 @@
-"""Shared by the formulations: quantiles of the normal distribution, schedules."""
+"""Noise levels shared by the formulations: normal quantiles and power schedules."""
 
 from __future__ import annotations
 

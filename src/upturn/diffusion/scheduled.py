@@ -1,4 +1,4 @@
-"""What a scheduler of ``diffusers`` says of the network that it samples from: the formulation of its configuration."""
+"""The formulation that a scheduler configuration of ``diffusers`` describes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USUAL = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "be
 
 
 def check(config: Mapping[str, Any], where: str) -> None:
-    """Raises UserError naming what of this scheduler has no formulation here, and what has."""
+    """Raises UserError naming the setting of the scheduler that is not supported, and those that are."""
     name = config.get("_class_name")
     if name == _FLOW:
         for flag in ("invert_sigmas", "shift_terminal", "stochastic_sampling"):
@@ -60,8 +60,8 @@ def formulation(
 ) -> Formulation:
     """The formulation of a scheduler's configuration.
 
-    ``tokens`` of a picture say how far a flow is shifted where the scheduler shifts by resolution; ``time`` and
-    ``last`` are what the scheduler does not say of a flow: how training draws times, and where sampling ends.
+    ``tokens`` of an image say how far a flow is shifted where the scheduler shifts by resolution; ``time`` and
+    ``last`` are not part of a flow scheduler: how training draws times, and where sampling ends.
     """
     from upturn.diffusion.formulations.epsilon import Epsilon
     from upturn.diffusion.formulations.shifted_flow import ShiftedFlow

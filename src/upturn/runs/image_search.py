@@ -50,7 +50,7 @@ class Found:
 
     def text(self, row: int) -> str:
         """The image's text in the data."""
-        return search.told(self.samples.take([row]))[0]
+        return search.described(self.samples.take([row]))[0]
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ def find(
 
 def _query_image(path: Path, samples: Samples) -> Array:
     """(1, H, W, C) in the size and channels of the data's images."""
-    from upturn.data.images import Pictures
+    from upturn.data.images import ImageOptions
 
     if not path.expanduser().is_file():
         raise UserError("there is no such image", where=f"--image {path}", fix="Name an image file.")
     _, height, _, channels = samples.content.shape
-    decoder = Pictures(size=height, channels=channels)
+    decoder = ImageOptions(size=height, channels=channels)
     return decoder.decode([path.expanduser()], [str(path)])[0]
 
 
@@ -172,7 +172,7 @@ def _of_recipe(recipe: Recipe, name: str, runs: Path) -> tuple[DualEncoder, str]
 
 def _worded(where: SearchScope, samples: Samples) -> Samples:
     """Images with their text in the data; with the captions of the recipe, if there are any, before it."""
-    texts = list(search.told(samples))
+    texts = list(search.described(samples))
     if where.recipe is not None and where.recipe.captions:
         from upturn.types import Splits
 

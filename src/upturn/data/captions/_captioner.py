@@ -1,4 +1,4 @@
-"""Any image-to-text model of ``transformers``: pictures in, captions out."""
+"""Captions images with any image-to-text model of ``transformers``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_CODE = {"trust_remote_code": False}
 
 
 def weights_id(place: str, local: bool, where: str) -> str:
-    """What names the weights: the hash of all files of a folder, the commit of a hub model."""
+    """The identity of the weights: the hash of all files of a folder, the commit of a hub model."""
     if local:
         folder = Path(place).expanduser()
         if not (folder / "config.json").is_file():
@@ -39,40 +39,40 @@ def weights_id(place: str, local: bool, where: str) -> str:
 
 @dataclass(frozen=True)
 class Captioner:
-    """A loaded model with what reads pictures and writes words for it."""
+    """A loaded model with what reads images and writes words for it."""
 
     model: Any
     images: Any
     tokenizer: Any
-    processor: Any  # of models that read pictures and text as one; None elsewhere
+    processor: Any  # of models that read images and text as one; None elsewhere
 
-    def write(self, pictures: Array, prompt: str, max_tokens: int) -> list[str]:
+    def write(self, images: Array, prompt: str, max_tokens: int) -> list[str]:
         """(N, H, W, C) uint8 -> N captions, the most probable word each time."""
         import torch
 
-        inputs = self._inputs([_picture(row) for row in pictures], prompt).to(self.model.device)
+        inputs = self._inputs([_pil_image(row) for row in images], prompt).to(self.model.device)
         with torch.inference_mode():
             out = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, num_beams=1)
         given = inputs.get("input_ids")
         if given is not None and out.shape[1] >= given.shape[1] and bool((out[:, : given.shape[1]] == given).all()):
-            out = out[:, given.shape[1] :]  # decoder-only models repeat what they were asked
+            out = out[:, given.shape[1] :]  # decoder-only models repeat the prompt
         return [" ".join(text.split()) for text in self.tokenizer.batch_decode(out, skip_special_tokens=True)]
 
-    def _inputs(self, pictures: Sequence[Image.Image], prompt: str) -> Any:
+    def _inputs(self, images: Sequence[Image.Image], prompt: str) -> Any:
         if self.processor is None:
-            return self.images(images=pictures, return_tensors="pt")
+            return self.images(images=images, return_tensors="pt")
         if getattr(self.processor, "chat_template", None):
-            asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-            text = self.processor.apply_chat_template(asked, add_generation_prompt=True)
-            nested = [[picture] for picture in pictures]
-            return self.processor(images=nested, text=[text] * len(pictures), return_tensors="pt", padding=True)
+            messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+            text = self.processor.apply_chat_template(messages, add_generation_prompt=True)
+            nested = [[image] for image in images]
+            return self.processor(images=nested, text=[text] * len(images), return_tensors="pt", padding=True)
         if not prompt:
-            return self.processor(images=pictures, return_tensors="pt")
-        return self.processor(images=pictures, text=[prompt] * len(pictures), return_tensors="pt", padding=True)
+            return self.processor(images=images, return_tensors="pt")
+        return self.processor(images=images, text=[prompt] * len(images), return_tensors="pt", padding=True)
 
 
 def load(place: str, where: str) -> Captioner:
-    """Raises UserError where the model is none that writes text for pictures, or its weights are no safetensors."""
+    """Raises UserError where the model is not image-to-text, or its weights are not safetensors."""
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
@@ -85,7 +85,7 @@ def load(place: str, where: str) -> Captioner:
         tokenizer = processor.tokenizer if whole else AutoTokenizer.from_pretrained(place, **_NO_CODE)
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(place, where, error) from error
-    tokenizer.padding_side = "left"  # what is generated stands behind the prompt
+    tokenizer.padding_side = "left"  # the completion follows the prompt
     joint = whole and model.config.model_type != "vision-encoder-decoder"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Captioner(model.to(device).eval(), images, tokenizer, processor if joint else None)
@@ -95,7 +95,7 @@ def chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _picture(row: Array) -> Image.Image:
+def _pil_image(row: Array) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(np.repeat(row, 3, axis=2) if row.shape[2] == 1 else row[..., :3])

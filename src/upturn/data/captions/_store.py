@@ -1,4 +1,4 @@
-"""Captions that a model wrote, kept with what they were made by: a line of lineage, then a line a picture."""
+"""A store of generated captions: one line of lineage, then one line per image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from upturn.errors import UserError
 from upturn.store import files
 from upturn.types import content_id
 
-_PICTURE, _CAPTION = "picture", "caption"
+_IMAGE, _CAPTION = "picture", "caption"
 _SHOWN = ("model", "weights", "prompt", "max_tokens", "transformers")  # of a lineage, in messages
 
 
 class Store:
-    """``<folder>/generated-<lineage>.jsonl``; what was written before a kill is there, a torn last line is not.
+    """``<folder>/generated-<lineage>.jsonl``; what was written before a kill is read, an incomplete last line is not.
 
-    ``lineage`` is all that a caption depends on but the picture, whose hash names its line. Without a folder nothing
+    ``lineage`` is all that a caption depends on besides the image, whose hash names its line. Without a folder nothing
     is kept.
     """
 
@@ -34,11 +34,11 @@ class Store:
     def _read(self, path: Path) -> dict[str, str]:
         head, found = _lines(path)
         if head != self.lineage:
-            raise UserError("this store of captions says that others made them", where=str(path), fix="Remove it.")
+            raise UserError("this store holds captions of another model or prompt", where=str(path), fix="Remove it.")
         return found
 
     def add(self, captions: Mapping[str, str]) -> None:
-        """Hash of a picture -> caption, on the disk when this returns."""
+        """Hash of an image -> caption, on the disk when this returns."""
         self.known |= captions
         if self.path is None:
             return
@@ -50,7 +50,7 @@ class Store:
                     stream.write(_line(self.lineage))
                 elif not self._whole():
                     stream.write(b"\n")
-                stream.write(b"".join(_line({_PICTURE: name, _CAPTION: text}) for name, text in captions.items()))
+                stream.write(b"".join(_line({_IMAGE: name, _CAPTION: text}) for name, text in captions.items()))
                 stream.flush()
                 os.fsync(stream.fileno())
 
@@ -61,7 +61,7 @@ class Store:
             return stream.read() == b"\n"
 
     def stale(self) -> list[str]:
-        """Notes on stores beside this one that the same strategy left under other circumstances."""
+        """Notes on stores beside this one that the same strategy left with other settings."""
         if self.path is None or self.path.exists() or not self.path.parent.is_dir():
             return []
         notes = []
@@ -71,7 +71,7 @@ class Store:
             if head.get("model") == self.lineage.get("model"):
                 notes.append(
                     f"{len(found):,} stored captions are stale ({', '.join(changed)}): they stay in {other.name}, and "
-                    "new ones are made"
+                    "new ones are generated"
                 )
         return notes
 
@@ -81,12 +81,12 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def _lines(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The lineage and the captions of a store; a line that a kill tore is passed over: its picture is done again."""
+    """The lineage and the captions of a store; an incomplete line is skipped: its image is captioned again."""
     rows = []
     for raw in path.read_bytes().splitlines():
         try:
             rows.append(json.loads(raw.decode("utf-8", "surrogatepass")))
         except ValueError:
             continue
-    head = rows[0] if rows and _PICTURE not in rows[0] else {}
-    return head, {row[_PICTURE]: row[_CAPTION] for row in rows if _PICTURE in row}
+    head = rows[0] if rows and _IMAGE not in rows[0] else {}
+    return head, {row[_IMAGE]: row[_CAPTION] for row in rows if _IMAGE in row}

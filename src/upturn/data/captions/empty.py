@@ -14,7 +14,7 @@ from upturn.types import Samples
 
 @dataclass(frozen=True)
 class Empty(Caption):
-    """The empty text for every picture: what captions are compared with."""
+    """The empty text for every image: the baseline that captions are compared with."""
 
     wants_empty: ClassVar[bool] = True
 

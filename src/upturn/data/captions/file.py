@@ -1,4 +1,4 @@
-"""Captions that people wrote, in files."""
+"""Captions read from files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from upturn.types import Samples
 
 @dataclass(frozen=True)
 class File(Caption):
-    """One or several captions a picture from ``path``: a folder of .txt, a .jsonl or a .csv.
+    """One or several captions per image from ``path``: a folder of .txt, a .jsonl or a .csv.
 
-    A folder has ``cats/1.txt`` for the picture ``cats/1.png``, a caption a line. A .jsonl or .csv has the column
-    file_name, the picture's path inside the data's folder, and ``column``: a text, in .jsonl also a list of texts;
+    A folder has ``cats/1.txt`` for the image ``cats/1.png``, one caption per line. A .jsonl or .csv has the column
+    file_name, the image's path inside the data's folder, and ``column``: a text, in .jsonl also a list of texts;
     several rows of one file_name are several captions.
     """
 
@@ -30,13 +30,13 @@ class File(Caption):
     def caption(
         self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int
     ) -> tuple[Samples, tuple[str, ...]]:
-        """Pictures without a caption there get the empty one.
+        """Images without a caption there get the empty one.
 
-        Raises UserError naming file and line of what is wrong, and where no picture has a caption at all.
+        Raises UserError naming file and line of what is wrong, and where no image has a caption at all.
         """
         if FILE not in samples.fields:
             raise UserError(
-                "captions in files belong to pictures in files, and this source has none", where="captions",
+                "captions in files belong to images in files, and this source has none", where="captions",
                 fix="Use the source 'imagefolder', or another strategy.",
             )
         path = Path(self.path).expanduser()
@@ -46,19 +46,19 @@ class File(Caption):
         if not any(captions):
             there = next(iter(found), None)
             raise UserError(
-                f"none of {len(files):,} pictures has a caption there; the pictures are called like '{files[0]}'"
+                f"none of {len(files):,} images has a caption there; the images are called like '{files[0]}'"
                 f"{f', the captions like {there!r}' if there else ''}", where=str(path),
-                fix="Name the pictures by their path inside the data's folder.",
+                fix="Name the images by their path inside the data's folder.",
             )
         notes = []
         left = len(found.keys() - {_plain(name) for name in files})
         if left:
-            notes.append(f"captions of {left:,} pictures in {path.name} belong to none of the data")
+            notes.append(f"captions of {left:,} images in {path.name} belong to none of the data")
         return with_captions(samples, [own or ("",) for own in captions]), tuple(notes)
 
     def _table(self, path: Path) -> dict[str, list[str]]:
         if not path.is_file():
-            raise UserError("there is no such file or folder", where=str(path), fix="Mend 'captions.path'.")
+            raise UserError("there is no such file or folder", where=str(path), fix="Fix 'captions.path'.")
         if path.suffix not in (".jsonl", ".csv"):
             raise UserError("a folder, a .jsonl or a .csv is expected", where=str(path), fix="Name one of those.")
         found: dict[str, list[str]] = {}
@@ -68,13 +68,13 @@ class File(Caption):
                 if name not in row:
                     raise UserError(
                         f"column '{name}' is expected; found: {', '.join(map(str, row))}", where=where,
-                        fix="Mend the line, or name the captions' column as 'captions.column'.",
+                        fix="Fix the line, or name the captions' column as 'captions.column'.",
                     )
             value = row[self.column]
             texts = value if isinstance(value, list) else [value]
             if not all(isinstance(text, str) for text in texts):
                 raise UserError(
-                    f"column '{self.column}' must hold a text or a list of texts", where=where, fix="Mend the line."
+                    f"column '{self.column}' must hold a text or a list of texts", where=where, fix="Fix the line."
                 )
             own = found.setdefault(_plain(str(row[FILE])), [])
             own += [text.strip() for text in texts if text.strip()]
@@ -107,7 +107,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 near byte {error.start:,}", where=str(path), fix="Save it as UTF-8.") from error
     except csv.Error as error:
-        raise UserError(f"not valid CSV: {error}", where=f"{path}, line {reader.line_num}", fix="Mend it.") from error
+        raise UserError(f"not valid CSV: {error}", where=f"{path}, line {reader.line_num}", fix="Fix it.") from error
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""One caption for every picture."""
+"""One caption for every image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upturn.types import Samples
 
 @dataclass(frozen=True)
 class Fixed(Caption):
-    """The same text for every picture, as for one style or one subject: ``text``."""
+    """The same text for every image, as for one style or one subject: ``text``."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""Captions that say how good the picture is."""
+"""Captions with words for the quality of the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from upturn.config import components
-from upturn.data.caption_fields import CAPTIONS, known_fields, lacks, silent_note, with_captions
+from upturn.data.caption_fields import CAPTIONS, count_note, known_fields, lacks, with_captions
 from upturn.errors import UserError
 from upturn.protocols import Caption
 from upturn.types import Samples
@@ -16,16 +16,16 @@ from upturn.types import Samples
 
 @dataclass(frozen=True)
 class Quality(Caption):
-    """Another strategy's captions with a word behind each for what is known of the picture: ``a cat, good quality``.
+    """Another strategy's captions with words appended for a known property of the image: ``a cat, good quality``.
 
-    A model that was trained on good and bad pictures, and told which is which, can be asked for good ones (as "score"
+    A model trained on labelled good and bad images can be prompted for good ones (as "score"
     tags in anime models, and metadata conditioning in Korbak et al., ICML 2023, "Pretraining language models with
     human preferences", section 2).
 
     of      the strategy that writes the captions
     by      column of the metadata, or any other field of the samples
     words   value of that field -> words; other values get none, and are counted
-    levels  lowest value -> words, for numbers: of the levels that a value reaches, the highest speaks
+    levels  lowest value -> words, for numbers: those of the highest level that a value reaches
     """
 
     of: dict[str, Any] | str
@@ -46,18 +46,18 @@ class Quality(Caption):
     def caption(
         self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int
     ) -> tuple[Samples, tuple[str, ...]]:
-        """The same word behind every caption of a picture. Raises UserError naming the first without the field."""
+        """The same words after every caption of an image. Raises UserError naming the first without the field."""
         strategy = components.make("caption", self.of, "captions.of")
         made, notes = strategy.caption(samples, classes, folder, key)
         words = [self._word(samples, row, classes) for row in range(len(samples))]
         own = made.fields.get(CAPTIONS)
         captions: Sequence[Sequence[str]] = own if own is not None else [(prompt.text,) for prompt in made.prompts]
-        silent = [row for row, word in enumerate(words) if not word]
-        told = [
+        wordless = [row for row, word in enumerate(words) if not word]
+        extended = [
             [", ".join(part for part in (text, word) if part) for text in texts]
             for texts, word in zip(captions, words, strict=True)
         ]
-        return with_captions(made, told), (*notes, *silent_note(samples, silent, f"get no words by '{self.by}'"))
+        return with_captions(made, extended), (*notes, *count_note(samples, wordless, f"get no words by '{self.by}'"))
 
     def _word(self, samples: Samples, row: int, classes: Sequence[str]) -> str:
         sample = samples[row]

@@ -1,4 +1,4 @@
-"""Captions as lists of tags, shuffled and thinned out."""
+"""Captions as lists of tags, shuffled and with dropout."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from upturn.data.caption_fields import lacks, with_captions
 from upturn.protocols import Caption
 from upturn.types import Array, Samples
 
-_ORDER, _DROP = 0, 1  # streams of a picture's key, two for each block of tags
-_BLOCK = 32  # tags whose numbers are drawn at once: of a fixed size, so that no picture's depend on another's
+_ORDER, _DROP = 0, 1  # streams of an image's key, two for each block of tags
+_BLOCK = 32  # tags whose numbers are drawn at once: of a fixed size, so that no image's depend on another's
 
 
 @dataclass(frozen=True)
 class Tags(Caption):
-    """The tags of a column, in ``variants`` versions a picture: the first as written, the others shuffled and thinned.
+    """The tags of a column, in ``variants`` versions per image: the first as written, the others shuffled and thinned.
 
-    Which tags a version has depends on the picture and the run's seed alone; each training step reads one of them.
-    A picture without tags has the empty caption.
+    Which tags a version has depends on the image and the run's seed alone; each training step reads one of them.
+    An image without tags has the empty caption.
 
     column      of the metadata: a list of words, or text with ``separator`` between them
     shuffle     whether the order changes
     keep_first  so many at the beginning stay where they are, and are never dropped
     dropout     probability that a version lacks a tag; one that would lack all keeps its first
-    variants    versions a picture. Tools for tags draw anew each step; these are drawn once, so that their texts can be
+    variants    versions per image. Other tools draw again at each step; these are drawn once, so that their texts are
                 encoded once: 8 repeat after 8 epochs on average
     """
 
@@ -52,7 +52,7 @@ class Tags(Caption):
     def caption(
         self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int
     ) -> tuple[Samples, tuple[str, ...]]:
-        """Tags joined by ", ". Raises UserError naming the first picture without the column."""
+        """Tags joined by ", ". Raises UserError naming the first image without the column."""
         tags = []
         for row, prompt in enumerate(samples.prompts):
             if self.column not in prompt.fields:
@@ -89,5 +89,5 @@ def _numbers(keys: Array, shape: tuple[int, int], stream: int) -> Array:
 
 
 def _keys(samples: Samples, key: int) -> Array:
-    """(N,) a key for each picture, whatever stands before it."""
+    """(N,) a key for each image, independent of the other images."""
     return seeds.fold(key, np.array([int(name, 16) >> 1 for name in samples.ids], dtype=np.int64))

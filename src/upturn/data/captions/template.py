@@ -1,4 +1,4 @@
-"""Captions written from what is known of each picture."""
+"""Captions filled in from the metadata of each image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from upturn.data.caption_fields import known_fields, lacks, silent_note, with_captions
+from upturn.data.caption_fields import count_note, known_fields, lacks, with_captions
 from upturn.protocols import Caption
 from upturn.types import Samples
 
@@ -22,7 +22,7 @@ class _Template(string.Template):
 class Template(Caption):
     """A text with ``${field}`` for each column of the metadata, and ``${class}``; ``$$`` is a dollar sign.
 
-    template  "an emoji of ${name}, ${category}", or a list of such: then a picture has as many captions
+    template  "an emoji of ${name}, ${category}", or a list of such: then an image has as many captions
     """
 
     template: str | list[str]
@@ -31,7 +31,7 @@ class Template(Caption):
         for text in self._texts:
             made = _Template(text)
             if not made.is_valid():
-                raise ValueError(f"template {text!r}: a '$' stands alone; write ${{field}}, or $$ for a dollar sign")
+                raise ValueError(f"template {text!r}: a '$' is not followed by a name; write ${{field}} or $$")
             if not made.get_identifiers():
                 raise ValueError(f"template {text!r} names no ${{field}}; the strategy 'fixed' is for one text")
         if not self._texts:
@@ -44,9 +44,9 @@ class Template(Caption):
     def caption(
         self, samples: Samples, classes: Sequence[str], folder: Path | None, key: int
     ) -> tuple[Samples, tuple[str, ...]]:
-        """Filled in for every picture; values that are empty are counted.
+        """Filled in for every image; values that are empty are counted.
 
-        Raises UserError naming the first picture that has no such field, and those that it has.
+        Raises UserError naming the first image that has no such field, and those that it has.
         """
         templates = [_Template(text) for text in self._texts]
         names = list(dict.fromkeys(name for made in templates for name in made.get_identifiers()))
@@ -60,5 +60,5 @@ class Template(Caption):
                 if not known[name].strip():
                     empty[name].append(row)
             captions.append([made.substitute(known) for made in templates])
-        notes = [note for name, rows in empty.items() for note in silent_note(samples, rows, f"have an empty '{name}'")]
+        notes = [note for name, rows in empty.items() for note in count_note(samples, rows, f"have an empty '{name}'")]
         return with_captions(samples, captions), tuple(notes)

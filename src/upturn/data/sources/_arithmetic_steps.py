@@ -1,4 +1,4 @@
-"""Arithmetic as people write it down: one operation a step, exact."""
+"""Exact arithmetic, worked out one operation per step."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def tokens(text: str) -> list[Token]:
         if word[0].isdigit() or word[0] == ".":
             if operand:
                 raise ValueError(f"two numbers in a row in {text!r}")
-            shown = sign.replace("+", "") + word
-            out.append(Number(int(shown) if word.isdigit() else _whole(Fraction(shown)), shown))
+            written = sign.replace("+", "") + word
+            out.append(Number(int(written) if word.isdigit() else _whole(Fraction(written)), written))
             sign = ""
         elif sign or (word == "(" and operand) or (word not in "+-(" and not operand):
             raise ValueError(f"{word!r} is out of place in {text!r}")
@@ -68,8 +68,8 @@ def tokens(text: str) -> list[Token]:
     return out
 
 
-def _shown(value: Exact, text: str | None, before: str | None) -> str | None:
-    """A number as it stands in an expression: a negative one in brackets after an operator (``before``)."""
+def _in_expression(value: Exact, text: str | None, before: str | None) -> str | None:
+    """A number as written in an expression: a negative one in brackets after an operator (``before``)."""
     return f"({text})" if value < 0 and text is not None and before not in (None, "(") else text
 
 
@@ -81,14 +81,14 @@ def _bare(values: list[Exact | None], texts: list[str | None]) -> None:
         if texts[place] == "(" and texts[place + 2] == ")" and value is not None:
             before = texts[place - 1] if place else None
             values[place : place + 3] = [value]
-            texts[place : place + 3] = [_shown(value, texts[place + 1], before)]
+            texts[place : place + 3] = [_in_expression(value, texts[place + 1], before)]
             place = max(place - 1, 0)
         else:
             place += 1
 
 
 def _next(texts: list[str | None]) -> int:
-    """Where the operator stands that comes first: leftmost innermost bracket, then * and /, then left to right."""
+    """The position of the operator to apply first: leftmost innermost bracket, then * and /, then left to right."""
     start, stop = 0, len(texts)
     if ")" in texts:
         stop = texts.index(")")
@@ -144,14 +144,14 @@ def work_out(text: str) -> Worked:
     texts = [item.text if isinstance(item, Number) else item for item in items]
     for place, value in enumerate(values[1:], 1):
         if value is not None:
-            texts[place] = _shown(value, texts[place], texts[place - 1])
+            texts[place] = _in_expression(value, texts[place], texts[place - 1])
     return work_out_pieces(values, texts)
 
 
 def work_out_pieces(values: list[Exact | None], texts: list[str | None]) -> Worked:
     """The same for the pieces of an expression, in an order that ``tokens`` accepts; both lists are used up.
 
-    ``values`` are of numbers, None for operators and brackets; ``texts`` say how each piece stands in the expression.
+    ``values`` are of numbers, None for operators and brackets; ``texts`` are the pieces as written.
     """
     results: list[Exact] = []
     steps: list[str] = []
@@ -162,7 +162,7 @@ def work_out_pieces(values: list[Exact | None], texts: list[str | None]) -> Work
         place = _next(texts) if bracketed else _first(texts, 0, len(texts))
         value = _apply(texts[place], values[place - 1], values[place + 1])
         values[place - 1 : place + 2] = [value]
-        texts[place - 1 : place + 2] = [_shown(value, decimal(value), texts[place - 2] if place > 1 else None)]
+        texts[place - 1 : place + 2] = [_in_expression(value, decimal(value), texts[place - 2] if place > 1 else None)]
         if bracketed:
             _bare(values, texts)
         results.append(value)

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: the sizes of about one area that pictures of any shape are cut to."""
+"""Aspect-ratio buckets: the sizes of about one area that images of any shape are cut to."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from upturn.types import Array
 
 @dataclass(frozen=True)
 class Buckets:
-    """A picture goes to the bucket of nearest aspect ratio, is resized to cover it, and cut in the middle.
+    """An image goes to the bucket of nearest aspect ratio, is resized to cover it, and cut in the middle.
 
     Buckets are made as NovelAI 2022 ("Improvements on Stable Diffusion", Aspect ratio bucketing) and the programs after
     it do: for each width that is a multiple of ``step``, the greatest height that is one and keeps the area within that
-    of the square; and the same lying. Nearest is by the ratio's logarithm, so that 1:2 and 2:1 are treated alike (there
-    by the ratio itself).
+    of the square; and the same lying. Nearest is by the ratio's logarithm, so that 1:2 and 2:1 are treated equally
+    (there by the ratio itself).
 
     step     pixels that every side is a multiple of: 64 is what Stable Diffusion's were trained with
-    at_most  the greatest ratio of the longer side to the shorter: pictures beyond it are cut to it
+    at_most  the greatest ratio of the longer side to the shorter: images beyond it are cut to it
     """
 
     step: int = 64
@@ -49,21 +49,21 @@ class Buckets:
         return tuple(sorted(found, key=lambda size: (size[0] / size[1], size)))
 
     def nearest(self, width: int, height: int, side: int) -> tuple[int, int]:
-        """(width, height) of a picture's bucket; of two that are equally near, the higher one."""
+        """(width, height) of an image's bucket; of two that are equally near, the higher one."""
         ratio = math.log(width / height)
         return min(self.sizes(side), key=lambda size: abs(math.log(size[0] / size[1]) - ratio))
 
 
 def lost(given: Array, made: Array) -> Array:
-    """(N,) the share of each picture's area that is cut away; (N, 2) width and height as given and as made."""
+    """(N,) the share of each image's area that is cut away; (N, 2) width and height as given and as made."""
     scale = (made / given).max(axis=1)
     return np.asarray(1 - made.prod(axis=1) / (given.prod(axis=1) * scale**2))
 
 
-def told(content: Sequence[Array] | Array, given: Array) -> str:
-    """Pictures by bucket, and what was cut away of those that were ``given`` (N, 2) in width and height."""
+def describe(content: Sequence[Array] | Array, given: Array) -> str:
+    """Images by bucket, and what was cut away of those that were ``given`` (N, 2) in width and height."""
     made = np.array([row.shape[1::-1] for row in content], dtype=np.float64).reshape(-1, 2)
     counts = Counter(f"{row.shape[1]}x{row.shape[0]}" for row in content)
     each = ", ".join(f"{count:,} of {name}" for name, count in counts.most_common())
     share = float(lost(given, made).mean()) if len(made) else 0.0
-    return f"{len(counts)} buckets (width x height): {each}; {share:.1%} of an average picture is cut away"
+    return f"{len(counts)} buckets (width x height): {each}; {share:.1%} of an average image is cut away"

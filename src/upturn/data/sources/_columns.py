@@ -1,4 +1,4 @@
-"""Columns of a table -> rows of text or points; pictures come with their own array."""
+"""Columns of a table -> rows of text or points; images come with their own array."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upturn.data.split import content_keys, normalised
 from upturn.errors import UserError
 from upturn.types import Array, Kind, Prompt, content_id, objects
 
-Place = Callable[[int], str]  # row -> where it stands, for messages
+Place = Callable[[int], str]  # row -> where it is, for messages
 _PLAIN = (str, int, float, bool)
 
 
@@ -27,8 +27,8 @@ class Columns:
     completion  text of the sample
     label       class of the prompt: names or numbers; with it the classes are all that occur, sorted
     points      list of d numbers
-    fields      columns kept in ``Prompt.fields`` for verifiers and templates, never shown to the model
-    split_by    column whose value decides on which side a row stands; by default the prompt of text, else the content
+    fields      columns kept in ``Prompt.fields`` for verifiers and templates, never given to the model
+    split_by    column whose value decides on which side a row is; by default the prompt of text, else the content
     held_out    share of the contents that training never sees
     """
 
@@ -41,10 +41,10 @@ class Columns:
     split_by: str | None = None
     held_out: float = 0.1
 
-    def check_columns(self, picture: str | None = None) -> None:
+    def check_columns(self, image: str | None = None) -> None:
         """Raises ValueError where the columns named do not make one kind of content."""
         check_fraction(self.held_out)
-        given = {"text": self.text, "completion": self.completion, "points": self.points, "image": picture}
+        given = {"text": self.text, "completion": self.completion, "points": self.points, "image": image}
         contents = [name for name, column in given.items() if column]
         if len(contents) > 1:
             raise ValueError(f"only one of text, completion, points and image can be the content, not {contents}")
@@ -53,11 +53,11 @@ class Columns:
         if self.prompt and self.text:
             raise ValueError("text has no prompt: name the columns 'prompt' and 'completion'")
 
-    def wanted(self, picture: str | None = None) -> dict[str, str]:
-        """field -> column, of all columns that are read; ``picture`` is the column of pictures."""
-        plain = self.text or (None if self.completion or self.points or picture else "text")
+    def wanted(self, image: str | None = None) -> dict[str, str]:
+        """field -> column, of all columns that are read; ``image`` is the column of images."""
+        plain = self.text or (None if self.completion or self.points or image else "text")
         every = {"text": plain, "prompt": self.prompt, "completion": self.completion, "label": self.label}
-        every |= {"points": self.points, "image": picture, "split_by": self.split_by}
+        every |= {"points": self.points, "image": image, "split_by": self.split_by}
         found = {key: column for key, column in every.items() if column}
         return found | {f"fields.{place}": column for place, column in enumerate(self.fields)}
 
@@ -78,7 +78,7 @@ def texts(values: Sequence[Any], name: str, place: Place) -> list[str]:
         if not isinstance(value, str):
             raise UserError(
                 f"column '{name}' must hold text, here it holds {named(value)}", where=place(row),
-                fix="Name a column of text, or mend the row.",
+                fix="Name a column of text, or fix the row.",
             )
     return list(values)
 
@@ -92,7 +92,7 @@ def points(values: Sequence[Any], name: str, place: Place) -> Array:
             what = f"{len(value)} values" if isinstance(value, (list, tuple)) else named(value)
             raise UserError(
                 f"column '{name}' must hold lists of {width or 'd'} finite numbers, here it holds {what}",
-                where=place(row), fix="Name a column of points, or mend the row.",
+                where=place(row), fix="Name a column of points, or fix the row.",
             )
     return np.array(values, dtype=np.float32)
 
@@ -118,7 +118,7 @@ def classes_of(values: Sequence[Any], name: str, place: Place) -> tuple[list[int
         if not isinstance(value, _PLAIN) or (isinstance(value, float) and not value.is_integer()):
             raise UserError(
                 f"column '{name}' must hold a name or a whole number, here it holds {named(value)}",
-                where=place(row), fix="Name a column of classes, or mend the row.",
+                where=place(row), fix="Name a column of classes, or fix the row.",
             )
     numeric = all(isinstance(value, (int, float)) for value in values)
     known = sorted(set(values)) if numeric else sorted({str(value) for value in values})
@@ -137,7 +137,7 @@ def empty_class(index: tuple[Sequence[int], Sequence[str]] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns by name, each a list of N values; ``place`` says where a row stands; ``named`` are label names known."""
+    """Columns by name, each a list of N values; ``place`` says where a row is; ``named`` are the known label names."""
 
     columns: Mapping[str, Sequence[Any]]
     place: Place
@@ -167,17 +167,17 @@ def joined(tables: Sequence[Table]) -> Table:
 
 
 def rows_of(
-    table: Table, spec: Columns, pictures: Array | None = None, index: tuple[Sequence[int], Sequence[str]] | None = None
+    table: Table, spec: Columns, images: Array | None = None, index: tuple[Sequence[int], Sequence[str]] | None = None
 ) -> tuple[Rows, list[str]]:
-    """Rows of the content that ``spec`` names (or of ``pictures``, (N, H, W, C)), and notes that count the empty ones.
+    """Rows of the content that ``spec`` names (or of ``images``, (N, H, W, C)), and notes that count the empty ones.
 
-    ``index`` are classes that were made before, over train and test together.
+    ``index`` are the classes over train and test together.
     """
-    kind: Kind = "image" if pictures is not None else "points" if spec.points else "text"
+    kind: Kind = "image" if images is not None else "points" if spec.points else "text"
     columns, place = table.columns, table.place
     content: Array
-    if pictures is not None:
-        content = pictures
+    if images is not None:
+        content = images
     elif spec.points:
         content = points(columns[spec.points], spec.points, place)
     else:
@@ -192,7 +192,7 @@ def rows_of(
     if full.all():
         return rows, []
     if not full.any():
-        raise UserError("the text of every row is empty", where=place(0), fix="Name another column, or bring text.")
+        raise UserError("the text of every row is empty", where=place(0), fix="Name another column, or other data.")
     first = place(int(np.flatnonzero(~full)[0]))
     note = f"{int((~full).sum()):,} of {len(full):,} rows have no text, left out, the first at {first}"
     kept = np.flatnonzero(full)
@@ -201,16 +201,16 @@ def rows_of(
 
 def _prompts(table: Table, spec: Columns, index: tuple[Sequence[int], Sequence[str]] | None) -> list[Prompt]:
     n, columns = len(table), table.columns
-    asked = texts(columns[spec.prompt], spec.prompt, table.place) if spec.prompt else None
+    prompts = texts(columns[spec.prompt], spec.prompt, table.place) if spec.prompt else None
     labels = index[0] if index is not None else None
     names = index[1] if index is not None else ()
-    if asked is None and not spec.fields:  # one object a class: there may be millions of rows
+    if prompts is None and not spec.fields:  # one object a class: there may be millions of rows
         if labels is None:
             return [Prompt()] * n
         each = [Prompt(text=name, label=number) for number, name in enumerate(names)]
         return [each[label] for label in labels]
     kept = [{name: as_field(columns[name][row]) for name in spec.fields} for row in range(n)]
-    words = asked if asked is not None else [names[label] for label in labels] if labels is not None else [""] * n
+    words = prompts if prompts is not None else [names[label] for label in labels] if labels is not None else [""] * n
     return [Prompt(words[row], None if labels is None else int(labels[row]), kept[row]) for row in range(n)]
 
 

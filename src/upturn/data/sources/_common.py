@@ -1,4 +1,4 @@
-"""What every source needs: paths that are there, and rows divided by content into Splits."""
+"""Helpers of sources: checked paths, and rows divided by content into Splits."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def files(given: str, key: str) -> list[Path]:
         return [a_file(given, key)]
     found = sorted(name for name in glob.glob(os.path.expanduser(given), recursive=True) if os.path.isfile(name))
     if not found:
-        raise UserError("no file fits this pattern", where=given, fix=f"Mend '{key}'.")
+        raise UserError("no file fits this pattern", where=given, fix=f"Fix '{key}'.")
     return [a_file(name, key) for name in found]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows before they are split: ``keys`` (N,) say which stand on one side together."""
+    """Rows before they are split: ``keys`` (N,) say which are on one side together."""
 
     kind: Kind
     content: Array
@@ -97,7 +97,7 @@ def divide(
         empty = "train" if side.all() else "held-out"
         raise UserError(
             f"the {empty} part would be empty: there are {len(set(keys))} different contents in {len(samples)} rows",
-            where=source, fix=f"Bring more data, or change 'held_out' (it is {fraction}).",
+            where=source, fix=f"Give more data, or change 'held_out' (it is {fraction}).",
         )
     check_leakage(keys[~side], keys[side], where=source)
     return Splits(samples.take(~side), samples.take(side), tuple(classes), (*notes, *repeated))
@@ -106,18 +106,18 @@ def divide(
 def with_own_test(
     train: Rows, test: Rows, source: str, *, classes: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> Splits:
-    """Splits where the data brings its own test part; what of it stands in train is not held out, and counted."""
+    """Splits where the data brings its own test part; what of it is in train is not held out, and counted."""
     learnt, keys, repeated = _unique(train, source, "train")
-    asked, test_keys, again = _unique(test, source, "test")
+    tested, test_keys, again = _unique(test, source, "test")
     known = set(keys)
     new = np.array([key not in known for key in test_keys], dtype=bool)
     gone = int((~new).sum())
     if not len(learnt) or not new.any():
         raise UserError(
-            f"nothing is left to hold out: {gone:,} of {len(asked):,} test rows stand in train" if len(learnt)
+            f"nothing is left to hold out: {gone:,} of {len(tested):,} test rows are in train" if len(learnt)
             else "the train part has no rows", where=source, fix="Give another test part, or leave it out.",
         )
-    leaked = [f"{gone:,} of {len(asked):,} test rows stand in train: taken out of the held-out part"] if gone else []
-    held_out, held_keys = asked.take(new), test_keys[new]
+    leaked = [f"{gone:,} of {len(tested):,} test rows are in train: taken out of the held-out part"] if gone else []
+    held_out, held_keys = tested.take(new), test_keys[new]
     check_leakage(keys, held_keys, where=source)
     return Splits(learnt, held_out, tuple(classes), (*notes, *repeated, *again, *leaked))

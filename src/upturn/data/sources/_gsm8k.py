@@ -32,7 +32,7 @@ def problems(path: Path) -> list[Problem]:
         answer = _text(column(found, "answer", where, "train"), "answer", where)
         equations = _EQUATION.findall(answer)
         if answer.count("<<") != len(equations) or answer.count(">>") != len(equations):
-            raise UserError("'<<' and '>>' do not pair up", where=where, fix="Mend the line.")
+            raise UserError("'<<' and '>>' do not pair up", where=where, fix="Fix the line.")
         wrong = [equation for equation in equations if "=" not in equation]
         if wrong:
             raise UserError(f"'<<{wrong[0]}>>' has no '='", where=where, fix="Write <<expression=result>>.")
@@ -47,5 +47,5 @@ def problems(path: Path) -> list[Problem]:
 
 def _text(value: object, name: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"'{name}' must be text, this is {type(value).__name__}", where=where, fix="Mend the line.")
+        raise UserError(f"'{name}' must be text, this is {type(value).__name__}", where=where, fix="Fix the line.")
     return value

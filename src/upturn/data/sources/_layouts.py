@@ -1,4 +1,4 @@
-"""How a folder of pictures is laid out: metadata, a .txt beside each, one folder a class, or pictures alone."""
+"""How a folder of images is laid out: metadata, a .txt beside each, one folder per class, or images alone."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from upturn.data.sources._columns import as_field
 from upturn.errors import UserError
 
 EXPECTED = (
-    "pictures with metadata.jsonl or metadata.csv (file_name and further columns), or with a .txt of the same name "
-    "beside each, or in one folder a class, or pictures alone"
+    "images with metadata.jsonl or metadata.csv (file_name and further columns), or with a .txt of the same name "
+    "beside each, or in one folder per class, or images alone"
 )
 _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures found in one layout: texts and classes where it has them (None where not)."""
+    """Images found in one layout: texts and classes where it has them (None where not)."""
 
     paths: list[Path]
     texts: list[str] | None
     labels: list[Any] | None
-    names: list[str]  # how messages name each picture
+    names: list[str]  # how messages name each image
     notes: list[str]
-    files: list[str]  # each picture's path from the folder
+    files: list[str]  # each image's path from the folder
     columns: Mapping[str, list[Any]] = field(default_factory=dict)  # further ones of the metadata, as read
 
     def take(self, rows: Sequence[int]) -> Listing:
-        """These pictures; the notes stay."""
+        """These images; the notes stay."""
         def some(values: Sequence[Any] | None) -> Any:
             return None if values is None else [values[row] for row in rows]
         return replace(
@@ -43,15 +43,15 @@ class Listing:
 
 
 def listing(folder: Path, caption: str | None, label: str | None) -> Listing:
-    """All pictures of a folder; ``caption`` and ``label`` name columns of its metadata.
+    """All images of a folder; ``caption`` and ``label`` name columns of its metadata.
 
     Raises UserError naming what was found and what was expected.
     """
-    found = sorted(_pictures(folder))
+    found = sorted(_image_files(folder))
     if not found:
         raise UserError(
-            f"no picture was found ({_inside(folder)}); expected: {EXPECTED}", where=str(folder),
-            fix=f"Give another folder; pictures end in {', '.join(sorted(SUFFIXES))}.",
+            f"no image was found ({_inside(folder)}); expected: {EXPECTED}", where=str(folder),
+            fix=f"Give another folder; images end in {', '.join(sorted(SUFFIXES))}.",
         )
     metadata = _metadata.read(folder)
     if metadata is not None:
@@ -60,7 +60,7 @@ def listing(folder: Path, caption: str | None, label: str | None) -> Listing:
         if column:
             raise UserError(
                 f"'{key}: {column}' names a column of the metadata, but there is none; "
-                f"found: {len(found):,} pictures, {_inside(folder)}; expected: metadata.jsonl or metadata.csv",
+                f"found: {len(found):,} images, {_inside(folder)}; expected: metadata.jsonl or metadata.csv",
                 where=str(folder), fix=f"Add the metadata, or leave '{key}' out.",
             )
     texts = {path: path.with_suffix(".txt") for path in found}
@@ -74,12 +74,12 @@ def members(value: Any) -> list[str]:
     return [as_field(inner) for inner in value] if isinstance(value, list) else [as_field(value)]
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value of a column as ``Prompt.fields`` holds it: a list of words joined by ", "."""
     return ", ".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else as_field(value)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise UserError(
             f"this folder cannot be read ({error.strerror})", where=str(error.filename), fix="Change its permissions."
@@ -91,7 +91,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _inside(folder: Path) -> str:
-    """What a folder holds, in words."""
+    """A description of what a folder holds."""
     folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     parts = [f"{len(folders)} folders ({', '.join(folders[:3])}{', …' if len(folders) > 3 else ''})"] if folders else []
@@ -107,14 +107,14 @@ def _with_metadata(
     absent = [row for row, path in enumerate(paths) if path not in known and not path.is_file()]
     if absent:
         raise UserError(
-            f"{len(absent):,} of {len(paths):,} pictures that the metadata names are absent; this line names "
+            f"{len(absent):,} of {len(paths):,} images that the metadata names are absent; this line names "
             f"'{metadata.rows[absent[0]][_metadata.FILE_NAME]}'", where=metadata.where(absent[0]),
-            fix="Paths count from the folder of the metadata. Mend them, or bring the pictures.",
+            fix="Paths count from the folder of the metadata. Fix them, or add the images.",
         )
     notes = []
     extra = len(known - set(paths))
     if extra:
-        notes.append(f"{extra:,} of {len(found):,} pictures stand in no row of {metadata.path.name}: left out")
+        notes.append(f"{extra:,} of {len(found):,} images are in no row of {metadata.path.name}: left out")
     if not caption and metadata.columns:
         notes.append(f"no column is named as the caption; columns found: {', '.join(metadata.columns)}")
     texts = labels = None
@@ -138,7 +138,7 @@ def _caption(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(
             f"column '{name}' must hold text, here it holds {'null' if value is None else type(value).__name__}",
-            where=where, fix="Name another column as 'caption', or mend the line.",
+            where=where, fix="Name another column as 'caption', or fix the line.",
         )
     return value.strip()
 
@@ -154,13 +154,13 @@ def _with_captions(folder: Path, found: list[Path], files: list[Path]) -> Listin
             texts.append(path.read_text(encoding="utf-8-sig").strip() if path.is_file() else "")
         except UnicodeDecodeError as error:
             raise UserError(f"not UTF-8 at byte {error.start:,}", where=str(path), fix="Save it as UTF-8.") from error
-    lacking = [picture for picture, path in zip(found, files, strict=True) if not path.is_file()]
-    notes = [f"{len(lacking):,} of {len(found):,} pictures have no .txt, e.g. {lacking[0].name}"] if lacking else []
+    lacking = [image for image, path in zip(found, files, strict=True) if not path.is_file()]
+    notes = [f"{len(lacking):,} of {len(found):,} images have no .txt, e.g. {lacking[0].name}"] if lacking else []
     return Listing(found, texts, None, [str(path) for path in found], notes, _relative(folder, found))
 
 
 def _by_folder(folder: Path, found: list[Path]) -> Listing:
-    """One folder a class; pictures that all lie in ``folder`` itself have no class."""
+    """One folder a class; images that all lie in ``folder`` itself have no class."""
     names = [str(path) for path in found]
     top = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in found]
     folders = sorted(set(top) - {""})
@@ -169,12 +169,12 @@ def _by_folder(folder: Path, found: list[Path]) -> Listing:
     loose = top.count("")
     if loose:
         raise UserError(
-            f"{loose:,} pictures lie beside the folders {', '.join(folders[:3])}, so these cannot be classes; "
+            f"{loose:,} images lie beside the folders {', '.join(folders[:3])}, so these cannot be classes; "
             f"expected: {EXPECTED}", where=str(folder), fix="Move them, or add metadata.",
         )
     if {name.lower() for name in folders} <= _SPLIT_NAMES:
         raise UserError(
-            f"the folders found ({', '.join(folders)}) are parts of the data, one folder a class is expected",
+            f"the folders found ({', '.join(folders)}) are parts of the data, one folder per class is expected",
             where=str(folder), fix=f"Set 'path: {folder / folders[-1]}' and 'test:' to the other.",
         )
     return Listing(found, None, list(top), names, [], _relative(folder, found))

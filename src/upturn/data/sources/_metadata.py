@@ -1,4 +1,4 @@
-"""metadata.jsonl and metadata.csv of an image folder: one row a picture, ``file_name`` and further columns."""
+"""metadata.jsonl and metadata.csv of an image folder: one row per image, ``file_name`` and further columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_NAME = "file_name"
 
 @dataclass(frozen=True)
 class Metadata:
-    """``rows`` in order, ``lines`` where each stands, ``columns`` found (without ``file_name``)."""
+    """``rows`` in order, ``lines`` the line of each, ``columns`` found (without ``file_name``)."""
 
     path: Path
     rows: list[dict[str, Any]]
@@ -33,7 +33,7 @@ class Metadata:
             if name not in found:
                 raise UserError(
                     f"column '{name}' is expected (field '{key}'); found: {columns}",
-                    where=self.where(row), fix=f"Set '{key}' to one of the columns found, or mend the line.",
+                    where=self.where(row), fix=f"Set '{key}' to one of the columns found, or fix the line.",
                 )
         return [found[name] for found in self.rows]
 
@@ -53,13 +53,13 @@ def read(folder: Path) -> Metadata | None:
     path = found[0]
     pairs = list(records(path) if path.suffix == ".jsonl" else _csv(path))
     if not pairs:
-        raise UserError("the metadata has no rows", where=str(path), fix=f"Give a row with '{FILE_NAME}' a picture.")
+        raise UserError("the metadata has no rows", where=str(path), fix=f"Give a row with '{FILE_NAME}' an image.")
     columns = list(dict.fromkeys(name for _, row in pairs for name in row))
     for line, row in pairs:
         if not isinstance(row.get(FILE_NAME), str) or not row[FILE_NAME]:
             raise UserError(
                 f"column '{FILE_NAME}' is expected; found: {', '.join(row)}", where=f"{path}, line {line}",
-                fix=f"Give each row '{FILE_NAME}', the picture's path from this folder.",
+                fix=f"Give each row '{FILE_NAME}', the image's path from this folder.",
             )
     named = [name for name in columns if name != FILE_NAME]
     return Metadata(path, [row for _, row in pairs], [line for line, _ in pairs], named)
@@ -82,5 +82,5 @@ def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from error
     except csv.Error as error:
         raise UserError(
-            f"not valid CSV: {error}", where=f"{path}, line {reader.line_num}", fix="Mend the quotes of that line."
+            f"not valid CSV: {error}", where=f"{path}, line {reader.line_num}", fix="Fix the quotes of that line."
         ) from error

@@ -30,7 +30,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Example:
-    """K candidates of one prompt: ranks 1 best, 0 unsaid; scores and attributes NaN where there is none."""
+    """K candidates of one prompt: ranks 1 best, 0 unknown; scores and attributes NaN where there is none."""
 
     prompt: str
     contents: list[Any]
@@ -61,8 +61,8 @@ def layout_of(row: Row, attributes: Sequence[str], where: str) -> Layout:
 
 
 def example(layout: Layout, row: Row, attributes: Sequence[str], content: str, where: str) -> Example:
-    """One row as an example. Raises UserError naming the column that is not there, or holds what it should not."""
-    read: Callable[[Any, str, str], Any] = text if content == "text" else picture
+    """One row as an example. Raises UserError naming the column that is not there, or holds a wrong value."""
+    read: Callable[[Any, str, str], Any] = text if content == "text" else image_bytes
     if layout == "pair":
         return _pair(row, read, where)
     prompt = text(_column(row, "prompt", where), "prompt", where) if "prompt" in row else ""
@@ -105,7 +105,7 @@ def _pair(row: Row, read: Callable[[Any, str, str], Any], where: str) -> Example
 def _signed(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: str) -> Example:
     """As in HelpSteer2 (Wang et al. 2024, "HelpSteer2-Preference"): below 0 response_1 is better, above it response_2.
 
-    0 is a tie; where no number stands, nothing was said.
+    0 is a tie; without a number the order is unknown.
     """
     contents = [read(_column(row, name, where), name, where) for name in ("response_1", "response_2")]
     by = _number(_column(row, "preference_strength", where), "preference_strength", where)
@@ -124,7 +124,7 @@ def _list(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: st
         if lists[name] is not None and (not isinstance(lists[name], list) or len(lists[name] or []) != len(contents)):
             raise _wrong(name, f"a list of {len(contents)}, one for each completion", lists[name], where)
     if lists["ranks"] is None and lists["scores"] is None:
-        raise UserError("neither ranks nor scores stand there", where=where, fix="Give one of them for each example.")
+        raise UserError("there are neither ranks nor scores", where=where, fix="Give one of them for each example.")
     scores = [_number(value, "scores", where) for value in lists["scores"] or [None] * len(contents)]
     if lists["ranks"] is None:
         better = sorted({score for score in scores if not math.isnan(score)}, reverse=True)
@@ -146,10 +146,10 @@ def text(value: Any, name: str, where: str) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in value)
 
 
-def picture(value: Any, name: str, where: str) -> bytes:
+def image_bytes(value: Any, name: str, where: str) -> bytes:
     raw = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(raw, bytes):
-        raise _wrong(name, "the bytes of a picture", raw, where)
+        raise _wrong(name, "the bytes of an image", raw, where)
     return raw
 
 
@@ -172,7 +172,7 @@ def _column(row: Row, name: str, where: str) -> Any:
     if not _has(row, name):
         raise UserError(
             f"column '{name}' is expected; found: {', '.join(map(str, row)) or 'none'}", where=where,
-            fix="All rows of the data must have one layout; mend the row.",
+            fix="All rows of the data must have one layout; fix the row.",
         )
     return _one(row, name)
 
@@ -194,10 +194,10 @@ def _number(value: Any, name: str, where: str) -> float:
 
 def _rank(value: Any, where: str) -> int:
     if not isinstance(value, int | float) or value < 0 or value != int(value):
-        raise _wrong("ranks", "whole numbers, 1 for the best, 0 where nothing is said", value, where)
+        raise _wrong("ranks", "whole numbers, 1 for the best, 0 where unknown", value, where)
     return int(value)
 
 
 def _wrong(name: str, expected: str, found: Any, where: str) -> UserError:
-    shown = repr(found)[:40] if isinstance(found, bool | int | float | str) else named(found)
-    return UserError(f"column '{name}' must hold {expected}, here it holds {shown}", where=where, fix="Mend the row.")
+    excerpt = repr(found)[:40] if isinstance(found, bool | int | float | str) else named(found)
+    return UserError(f"column '{name}' must hold {expected}, here it holds {excerpt}", where=where, fix="Fix the row.")

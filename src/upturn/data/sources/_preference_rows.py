@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from upturn.data.images import Pictures
+from upturn.data.images import ImageOptions
 from upturn.data.sources._preference_layouts import Example
 from upturn.data.split import check_leakage, content_keys, normalised, split_by_content
 from upturn.errors import UserError
@@ -17,7 +17,7 @@ from upturn.types import REAL, Array, Prompt, Samples, Splits, content_id, objec
 
 def divided(
     train: Sequence[Example], test: Sequence[Example] | None, fraction: float, source: str,
-    attributes: Sequence[str], pictures: Pictures | None,
+    attributes: Sequence[str], images: ImageOptions | None,
 ) -> Splits:
     """Splits of examples; those of ``test`` are held out where there are any, else ``fraction`` of the prompts.
 
@@ -26,28 +26,28 @@ def divided(
     every, notes = _usable([*train, *(test or ())], source)
     own = {example.where for example in train}
     body: Array | None = None
-    if pictures is not None:
-        every, body, more = _decoded(every, pictures)
+    if images is not None:
+        every, body, more = _decoded(every, images)
         notes += more
     samples = _samples(every, body, source, attributes)
     keys = _keys(every)
-    asked = np.array([example.where not in own for example in every], dtype=bool)
+    tested = np.array([example.where not in own for example in every], dtype=bool)
     if test is None:
         side = split_by_content(keys, fraction)
     else:
-        known = set(keys[~asked])
-        leaked = asked & np.array([key in known for key in keys], dtype=bool)
+        known = set(keys[~tested])
+        leaked = tested & np.array([key in known for key in keys], dtype=bool)
         if leaked.any():
-            notes.append(f"{int(leaked.sum()):,} of {int(asked.sum()):,} test examples have a prompt that stands in "
+            notes.append(f"{int(leaked.sum()):,} of {int(tested.sum()):,} test examples have a prompt that is in "
                          "train: taken out of the held-out part")
-        side, kept = asked[~leaked], ~leaked
+        side, kept = tested[~leaked], ~leaked
         samples, keys = samples.take(kept[samples.group]), keys[kept]
         samples = replace(samples, group=(np.cumsum(kept) - 1)[samples.group])
     if not side.any() or side.all():
         raise UserError(
             f"the {'train' if side.all() else 'held-out'} part would be empty: there are {len(set(keys))} different "
             f"prompts in {len(keys)} examples", where=source,
-            fix=f"Bring more data, or change 'held_out' (it is {fraction}).",
+            fix=f"Give more data, or change 'held_out' (it is {fraction}).",
         )
     check_leakage(keys[~side], keys[side], where=source)
     held = side[samples.group]
@@ -55,7 +55,7 @@ def divided(
 
 
 def _usable(examples: Sequence[Example], source: str) -> tuple[list[Example], list[str]]:
-    """Without those that cannot say anything, each reason counted."""
+    """Without examples that order nothing, each reason counted."""
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
     kept = []
@@ -67,8 +67,8 @@ def _usable(examples: Sequence[Example], source: str) -> tuple[list[Example], li
         else:
             kept.append(example)
     if not kept:
-        said = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-        raise UserError(f"nothing is left of {len(examples):,} examples: {said}", where=source, fix="Bring other data.")
+        name = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        raise UserError(f"nothing is left of {len(examples):,} examples: {name}", where=source, fix="Give other data.")
     total = len(examples)
     return kept, [
         f"{count:,} of {total:,} examples {reason}, left out, the first at {first[reason]}"
@@ -85,19 +85,19 @@ def _unusable(example: Example) -> str:
     return ""
 
 
-def _decoded(examples: Sequence[Example], pictures: Pictures) -> tuple[list[Example], Array, list[str]]:
-    """Examples all of whose pictures can be read, and the pictures (N, size, size, channels)."""
+def _decoded(examples: Sequence[Example], images: ImageOptions) -> tuple[list[Example], Array, list[str]]:
+    """Examples all of whose images can be read, and the images (N, size, size, channels)."""
     raw = [body for example in examples for body in example.contents]
     names = [example.where for example in examples for _ in example.contents]
     owner = np.repeat(np.arange(len(examples)), [len(example.contents) for example in examples])
-    body, readable, notes = pictures.decode(raw, names)
+    body, readable, notes = images.decode(raw, names)
     whole = np.ones(len(examples), dtype=bool)
     np.logical_and.at(whole, owner, readable)
     return [example for example, good in zip(examples, whole, strict=True) if good], body[whole[owner[readable]]], notes
 
 
-def _samples(examples: Sequence[Example], pictures: Array | None, source: str, attributes: Sequence[str]) -> Samples:
-    """One row a candidate; ``group`` is the example. Ids tell apart one text in several examples."""
+def _samples(examples: Sequence[Example], images: Array | None, source: str, attributes: Sequence[str]) -> Samples:
+    """One row per candidate; ``group`` is the example. Ids tell apart one text in several examples."""
     sizes = [len(example.contents) for example in examples]
     owner = np.repeat(np.arange(len(examples)), sizes)
     flat = [body for example in examples for body in example.contents]
@@ -114,25 +114,25 @@ def _samples(examples: Sequence[Example], pictures: Array | None, source: str, a
     fields |= {name: np.array([e.attributes[name] for e in examples], dtype=np.float64)[owner] for name in attributes}
     n = len(flat)
     return Samples(
-        "text" if pictures is None else "image", objects(ids), tuple(prompts[i] for i in owner),
-        objects(flat) if pictures is None else pictures, objects([REAL] * n), objects([source] * n), owner, candidate,
+        "text" if images is None else "image", objects(ids), tuple(prompts[i] for i in owner),
+        objects(flat) if images is None else images, objects([REAL] * n), objects([source] * n), owner, candidate,
         fields,
     )
 
 
 def _names(examples: Sequence[Example], source: str) -> list[str]:
-    """What an example says, and which of those that say the same it is: the same in any order of the file."""
+    """A name for each example by its content, numbered among equal ones: the same in any order of the file."""
     seen: Counter[str] = Counter()
     out = []
     for e in examples:
-        said = content_id(source, e.prompt, e.label, *e.contents, e.ranks, e.scores, e.strength, e.attributes)
-        out.append(content_id(said, seen[said]))
-        seen[said] += 1
+        name = content_id(source, e.prompt, e.label, *e.contents, e.ranks, e.scores, e.strength, e.attributes)
+        out.append(content_id(name, seen[name]))
+        seen[name] += 1
     return out
 
 
 def _keys(examples: Sequence[Example]) -> Array:
-    """(E,) what stands on one side: the prompt; without one, all examples that share a completion."""
+    """(E,) what is split as one: the prompt; without one, all examples that share a completion."""
     keys = content_keys("text", [example.prompt for example in examples])
     bare = [i for i, example in enumerate(examples) if not normalised(example.prompt)]
     if bare:

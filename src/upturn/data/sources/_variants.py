@@ -34,7 +34,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern), to
 def group_names(names: Sequence[str], patterns: Sequence[str] | None = None) -> list[str]:
     """The group of each name: equal where the names differ only in skin tone, gender, case or white space.
 
-    ``patterns`` are regular expressions that stand in the place of this rule: what they match, in the name without
+    ``patterns`` are regular expressions that replace this rule: what they match, in the name without
     capitals, is taken out. Raises ``re.error`` for one that is none.
     """
     rules = _RULES if patterns is None else tuple((re.compile(pattern), "") for pattern in patterns)

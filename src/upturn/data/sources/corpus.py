@@ -23,7 +23,7 @@ class Corpus(Source):
     """Text files cut into chunks; by default the Python reference that ships inside CPython.
 
     Whole documents are held out, never chunks of one that is trained on; a document longer than ``section`` is held
-    out by sections of that size. A held-out chunk that stands in train too is taken out and counted.
+    out by sections of that size. A held-out chunk that is in train too is taken out and counted.
     Content (N,) str; empty prompts.
 
     paths     files, folders (searched to the bottom for ``suffixes``) or globs; none: ``pydoc_data.topics``
@@ -69,8 +69,8 @@ class Corpus(Source):
         if new.all():
             return splits
         if not new.any():
-            raise UserError("every held-out chunk stands in train too", where="corpus", fix="Bring other documents.")
-        note = f"{int((~new).sum()):,} of {len(new):,} held-out chunks stand in train: taken out"
+            raise UserError("every held-out chunk is in train too", where="corpus", fix="Give other documents.")
+        note = f"{int((~new).sum()):,} of {len(new):,} held-out chunks are in train: taken out"
         return Splits(splits.train, splits.held_out.take(new), splits.classes, (*splits.notes, note))
 
     def _documents(self) -> tuple[list[str], list[str]]:
@@ -96,7 +96,7 @@ class Corpus(Source):
             return [a_file(given, "paths")]
         names = [name for name in glob.glob(os.path.expanduser(given), recursive=True) if os.path.isfile(name)]
         if not names:
-            raise UserError("no file fits this pattern", where=given, fix="Mend 'paths'.")
+            raise UserError("no file fits this pattern", where=given, fix="Fix 'paths'.")
         return [a_file(name, "paths") for name in names]
 
 

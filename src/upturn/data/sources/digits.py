@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: the pictures that need no download."""
+"""scikit-learn's handwritten digits, which need no download."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from upturn.data.sources._common import Rows, check_fraction, divide
-from upturn.data.sources._degrade import degraded
+from upturn.data.sources._image_degradation import degraded
 from upturn.data.split import content_keys, shares, split_by_content
 from upturn.protocols import Source
 from upturn.types import Array, Kind, Prompt, Splits, objects
@@ -24,12 +24,12 @@ class Digits(Source):
 
     Content (N, size, size, 1) uint8; prompts "digit 3" with label 3; ``fields["quality"]`` is "clean" or "degraded".
 
-    degraded  share of the train part whose picture is spoilt (moved, blurred, partly hidden, noisy); which ones, and
-              how, depends on the picture alone, so it is the same in every run. Held-out pictures are always clean
-    size      side in pixels; above 8 the picture is enlarged (bicubic)
+    degraded  share of the train part whose image is degraded (shifted, blurred, partly hidden, noisy); which ones, and
+              how, depends on the image alone, so it is the same in every run. Held-out images are always clean
+    size      side in pixels; above 8 the image is enlarged (bicubic)
     held_out  share that training never sees (binomial, so about that share of each class)
-    rare      a class of which only so many training pictures stay that it has ``rare_share`` of them; which ones
-              follows from the pictures alone. Held-out pictures all stay. ``fields["rare"]`` is then "yes" or "no"
+    rare      a class of which only so many training images stay that it has ``rare_share`` of them; which ones
+              follows from the images alone. Held-out images all stay. ``fields["rare"]`` is then "yes" or "no"
     """
 
     kind: ClassVar[Kind] = "image"
@@ -50,8 +50,8 @@ class Digits(Source):
             raise ValueError(f"rare_share must lie between 0 and 1, not {self.rare_share}")
 
     def load(self) -> Splits:
-        """Reads the pictures from scikit-learn's own files."""
-        pixels, labels = _pictures()
+        """Reads the images from scikit-learn's own files."""
+        pixels, labels = _digit_images()
         content = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / _DEEPEST)).astype(np.uint8)
         keys = content_keys("image", content)
         train = ~split_by_content(keys, self.held_out)
@@ -67,10 +67,10 @@ class Digits(Source):
             own = train & (labels == self.rare)
             left_out = _beyond(own, int(train.sum() - own.sum()), keys, self.rare_share)
             share = (own & ~left_out).sum() / (train & ~left_out).sum()
-            notes.append(f"digit {self.rare} is rare: {int(left_out.sum()):,} of its {int(own.sum()):,} train pictures "
+            notes.append(f"digit {self.rare} is rare: {int(left_out.sum()):,} of its {int(own.sum()):,} train images "
                          f"are left out, the others are {share:.1%} of the train part")
         if (spoilt & ~left_out).any():
-            notes.insert(0, f"{int((spoilt & ~left_out).sum()):,} of the train pictures are degraded")
+            notes.insert(0, f"{int((spoilt & ~left_out).sum()):,} of the train images are degraded")
         stays = np.flatnonzero(~left_out)
         rows = Rows("image", _enlarged(content[stays], self.size), [known[labels[i]] for i in stays], keys[stays],
                     {name: column[stays] for name, column in fields.items()})
@@ -86,7 +86,7 @@ def _beyond(own: Array, others: int, keys: Array, share: float) -> Array:
     return beyond
 
 
-def _pictures() -> tuple[Array, Array]:
+def _digit_images() -> tuple[Array, Array]:
     """(1797, 64) grey levels 0 to 16 and (1797,) classes, as ``sklearn.datasets.load_digits`` gives them.
 
     The file is read where it lies: importing scikit-learn takes 3 s, a twentieth of the demo.
@@ -109,4 +109,4 @@ def _enlarged(content: Array, size: int) -> Array:
     from PIL import Image
 
     side, way = (size, size), Image.Resampling.BICUBIC
-    return np.stack([np.asarray(Image.fromarray(picture[..., 0]).resize(side, way)) for picture in content])[..., None]
+    return np.stack([np.asarray(Image.fromarray(image[..., 0]).resize(side, way)) for image in content])[..., None]

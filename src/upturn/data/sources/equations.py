@@ -25,7 +25,7 @@ _PATIENCE = 40  # times the wanted number of draws before saying that there are 
 
 @dataclass(frozen=True)
 class Equations(Source):
-    """Arithmetic: the prompt is "12+7*3=", the completion "12+21=33", one operation a step; all exact.
+    """Arithmetic: the prompt is "12+7*3=", the completion "12+21=33", one operation per step; all exact.
 
     Generated, unless ``train`` names a GSM8K-format file (``<<48/2=24>>`` inside the answers): then its equations. Held
     out by expression. ``Prompt.fields["answer"]`` is the final number.
@@ -111,7 +111,7 @@ class Equations(Source):
             if block * _BLOCK > self.count * _PATIENCE // 4 and len(found) < self.count // 8:
                 break
         raise UserError(
-            f"only {len(found):,} different expressions were found with these settings, {self.count:,} are asked for",
+            f"only {len(found):,} different expressions were found with these settings, {self.count:,} are requested",
             where="equations.count", fix="Lower 'count', or widen 'largest', 'operations', 'operators' or 'results'.",
         )
 
@@ -164,7 +164,7 @@ def _rows(found: dict[str, tuple[str, str]]) -> Rows:
 def _from_file(path: str, key: str) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """expression -> (completion, answer) of a file, and notes that count what was left out and why.
 
-    One row an expression: where the file writes its result in several ways (32, 32.00), the most frequent.
+    One row per expression: where the file writes its result in several ways (32, 32.00), the most frequent.
     """
     results: dict[str, Counter[str]] = {}
     for problem in problems(a_file(path, key)):

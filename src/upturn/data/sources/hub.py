@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upturn.data.images import Pictures
+from upturn.data.images import ImageOptions
 from upturn.data.sources._columns import Columns, Table, check_present
 from upturn.data.sources._tables import splits
 from upturn.errors import UserError
@@ -15,7 +15,7 @@ from upturn.types import Kind, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hub(Columns, Pictures, Source):
+class Hub(Columns, ImageOptions, Source):
     """A data set of the Hugging Face hub, or a local folder (of save_to_disk, or of files); no remote code is run.
 
     Content (N,) str, (N, d) float32, or (N, size, size, channels) uint8; the fields name the columns.
@@ -25,7 +25,7 @@ class Hub(Columns, Pictures, Source):
     revision  commit, tag or branch on the hub; name one to read the same data next year
     split     which split is the data
     test      the split that is held out; without it a share of ``split`` is
-    image     column of pictures
+    image     column of images
     """
 
     path: str
@@ -37,7 +37,7 @@ class Hub(Columns, Pictures, Source):
 
     def __post_init__(self) -> None:
         self.check_columns(self.image)
-        self.check_pictures()
+        self.check_image_options()
         if self.test == self.split:
             raise ValueError(f"test and split are both '{self.split}': what is trained on cannot be held out")
 
@@ -98,7 +98,7 @@ class Hub(Columns, Pictures, Source):
 
 
 def _with_bytes(value: Any) -> Any:
-    """The library keeps pictures of image folders as paths: read here, so that one reader serves all."""
+    """The library keeps images of image folders as paths: read here, so that one reader serves all."""
     if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
         path = Path(value["path"])
         return {**value, "bytes": path.read_bytes()} if path.is_file() else value

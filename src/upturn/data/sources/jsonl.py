@@ -21,7 +21,7 @@ class Jsonl(Columns, Source):
     Content (N,) str or (N, d) float32. Empty lines, CRLF and a byte-order mark are taken in stride.
 
     path  a file, or a glob
-    test  the data's own test file; its rows whose content stands in train are taken out and counted
+    test  the data's own test file; its rows whose content is in train are taken out and counted
     """
 
     path: str
@@ -46,11 +46,11 @@ class Jsonl(Columns, Source):
 def _table(path: Path, wanted: dict[str, str]) -> Table:
     lines: list[int] = []
     columns: dict[str, list[object]] = {name: [] for name in wanted.values()}
-    asked = {name: key for key, name in wanted.items()}
+    field_of = {name: key for key, name in wanted.items()}
     for line, found in records(path):
         lines.append(line)
         for name, values in columns.items():
-            values.append(column(found, name, f"{path}, line {line}", asked[name]))
+            values.append(column(found, name, f"{path}, line {line}", field_of[name]))
     if not lines:
         raise UserError("the file has no lines", where=str(path), fix="Each line must be one JSON object.")
     return Table(columns, lambda row: f"{path}, line {lines[row]}")

@@ -1,11 +1,11 @@
-"""Parquet files of text, points or pictures."""
+"""Parquet files of text, points or images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from upturn.data.images import Pictures
+from upturn.data.images import ImageOptions
 from upturn.data.sources._columns import Columns, Table, check_present, joined
 from upturn.data.sources._common import files
 from upturn.data.sources._tables import splits
@@ -15,14 +15,14 @@ from upturn.types import Kind, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parquet(Columns, Pictures, Source):
-    """Parquet files of text, prompts with completions, points, or pictures; the fields name the columns.
+class Parquet(Columns, ImageOptions, Source):
+    """Parquet files of text, prompts with completions, points, or images; the fields name the columns.
 
     Content (N,) str, (N, d) float32, or (N, size, size, channels) uint8.
 
     path   a file, or a glob
-    test   the data's own test file; its rows whose content stands in train are taken out and counted
-    image  column of pictures: bytes, or Hugging Face's struct of bytes and path
+    test   the data's own test file; its rows whose content is in train are taken out and counted
+    image  column of images: bytes, or Hugging Face's struct of bytes and path
     """
 
     path: str
@@ -31,7 +31,7 @@ class Parquet(Columns, Pictures, Source):
 
     def __post_init__(self) -> None:
         self.check_columns(self.image)
-        self.check_pictures()
+        self.check_image_options()
 
     @property
     def kind(self) -> Kind:

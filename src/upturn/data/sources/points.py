@@ -85,7 +85,7 @@ class Points(Source):
         return divide(rows, self.held_out, "points", classes=names)
 
     def _centres(self, labels: Array, rng: np.random.Generator) -> Array:
-        """(n, d) where each point would stand without noise."""
+        """(n, d) where each point would are without noise."""
         if self.shape == "mixture":
             return np.asarray(np.array(self.means, dtype=np.float64)[labels])
         if self.shape == "eight_gaussians":

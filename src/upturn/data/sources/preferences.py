@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from upturn.data.images import Pictures
+from upturn.data.images import ImageOptions
 from upturn.data.json_lines import records
 from upturn.data.sources import _preference_layouts as layouts
 from upturn.data.sources._common import check_fraction, files
@@ -19,15 +19,15 @@ from upturn.types import Kind, Splits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preferences(Pictures, Source):
-    """What people said of candidates, JSON lines or Parquet: pairs, rankings, scores, labels, attributes.
+class Preferences(ImageOptions, Source):
+    """Human preferences as JSON lines or Parquet: pairs, rankings, scores, labels, attributes.
 
-    The columns of the first row tell the layout:
+    The columns of the first row determine the layout:
 
     - ``prompt, chosen, rejected``, with margin or strength, tie, chosen_score and rejected_score where there are any;
     - ``prompt, response_1, response_2, preference_strength`` as in HelpSteer2: below 0 the first is better, above 0 the
       second, 0 is a tie (HelpSteer3's response1, response2 and overall_preference, too; 'strongest: 3' for both);
-    - ``prompt, completions`` (a list) with ``ranks`` (1 is best, equal is a tie, 0 unsaid) or ``scores``, or both;
+    - ``prompt, completions`` (a list) with ``ranks`` (1 is best, equal is a tie, 0 unknown) or ``scores``, or both;
     - ``prompt, completion, label``: good (true, 1) or bad (false, 0), unpaired;
     - ``prompt, completion`` (or response) and the columns that ``attributes`` names, as in HelpSteer.
 
@@ -35,17 +35,17 @@ class Preferences(Pictures, Source):
     attributes. What is written as a list of {"role", "content"} is flattened: one message is its content, several are
     lines "role: content". Without a prompt, chosen and rejected messages that begin alike share these as their prompt.
     About ``held_out`` of the prompts (of the contents, where there are none) are held out. Repeated examples stay: they
-    may be several people's votes.
+    may be votes of several annotators.
 
     path       a file, or a glob; .parquet, else JSON lines
-    test       the data's own test file; its prompts that stand in train are taken out and counted
-    content    "image": chosen, rejected and completions are pictures (Parquet: bytes, or Hugging Face's struct)
+    test       the data's own test file; its prompts that are in train are taken out and counted
+    content    "image": chosen, rejected and completions are images (Parquet: bytes, or Hugging Face's struct)
     columns    our name -> the file's, where they differ: {chosen: better}
     attributes columns of numbers, each a field of the samples
     strongest  of strength or margin in the data, so that "strength" is a share of it (a scale of 0 to 3: 3)
     """
 
-    compares: ClassVar[bool] = True  # its samples say which of them is better
+    compares: ClassVar[bool] = True  # its samples are ordered within groups
 
     path: str
     test: str | None = None
@@ -57,7 +57,7 @@ class Preferences(Pictures, Source):
 
     def __post_init__(self) -> None:
         check_fraction(self.held_out)
-        self.check_pictures()
+        self.check_image_options()
         if not self.strongest > 0:
             raise ValueError(f"strongest must be above 0, not {self.strongest}")
         unknown = sorted(set(self.columns) - layouts.KNOWN)

@@ -1,4 +1,4 @@
-"""A table of noise levels, one a discrete time, as DDPM has it: shared by what predicts the noise and the velocity."""
+"""A table of noise levels, one per discrete time, as in DDPM: shared by noise and velocity prediction."""
 
 from __future__ import annotations
 

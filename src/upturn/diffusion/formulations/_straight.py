@@ -1,4 +1,4 @@
-"""Straight paths from data to noise: what every rectified flow has in common."""
+"""Straight paths from data to noise, shared by the rectified flows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from upturn.diffusion.denoiser import Coefficients
 if TYPE_CHECKING:
     from torch import Tensor
 
-TIMES = 1000.0  # what networks are told is 1000 t, as those of diffusers expect
+TIMES = 1000.0  # the networks' time input is 1000 t, as those of diffusers expect
 
 
 class Straight:

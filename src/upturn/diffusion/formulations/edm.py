@@ -19,7 +19,7 @@ class Edm:
     """EDM: unit-variance inputs and targets at every noise level, log-normal training noise (Karras et al. 2022).
 
     Units: sigma in those of the data as the network sees it. ``weight`` makes the loss |F - target|^2 with a target of
-    unit variance, so an untrained network (F = 0) costs 1 a dimension at every level.
+    unit variance, so an untrained network (F = 0) costs 1 per dimension at every level.
     """
 
     sigma_data: float | None = None  # the data's root mean square; None measures it

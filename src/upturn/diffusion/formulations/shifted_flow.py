@@ -1,4 +1,4 @@
-"""Rectified flow as Stable Diffusion 3 and Flux have it: from t = 1, times shifted towards the noise."""
+"""Rectified flow as in Stable Diffusion 3 and Flux: from t = 1, times shifted towards the noise."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from upturn.types import Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-_END = 1e8  # sigma that stands for t = 1: 1 - t is below float32's resolution there, and squares do not overflow
+_END = 1e8  # sigma used for t = 1: 1 - t is below float32's resolution there, and squares do not overflow
 
 
 @dataclass(frozen=True)
 class ShiftedFlow(Straight):
     """Rectified flow over 1,000 times, ``t -> s t / (1 + (s - 1) t)`` (Esser et al. 2024, "Scaling rectified flow
-    transformers", eq. 23): larger pictures need more noise to be lost in it.
+    transformers", eq. 23): larger images need more noise to be lost in it.
 
     ``shift`` is of sampling, ``training_shift`` of training; a scheduler of diffusers that shifts by resolution shifts
     in sampling alone. Sampling begins at t = 1, even in the time before the shift, and ends one step before 0: at

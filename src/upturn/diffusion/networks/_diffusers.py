@@ -1,4 +1,4 @@
-"""The residual MLP as a class of ``diffusers``, for whoever opens a saved one there; importing it costs seconds."""
+"""The residual MLP as a class of ``diffusers``, which opens a saved one; importing it takes seconds."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _OCTAVES = 6.0
 
 
 def _unset(width: int) -> nn.Linear:
-    """A square layer whose weights are to be drawn: nothing of torch's stream is spent on it."""
+    """A square layer whose weights are drawn later: it takes nothing from torch's random stream."""
     return nn.Linear(width, width, bias=False, device="meta").to_empty(device="cpu")
 
 
@@ -30,7 +30,7 @@ class ResidualMlp(nn.Module):
     """Residual blocks ``h + back(silu(wide(norm(h)) + shift))``, the shift from noise level and class.
 
     ``forward(x (N, *shape), noise () or (N,), label (N,) int64, -1 for none)`` -> (N, *shape). With one noise level for
-    all rows, as in sampling, the condition is computed once a class instead of once a row. Sums are fused into the
+    all rows, as in sampling, the condition is computed once per class instead of once per row. Sums are fused into the
     matrix products: at these sizes the number of operations costs as much as their arithmetic.
     """
 

@@ -1,4 +1,4 @@
-"""A residual MLP, for points and the smallest pictures."""
+"""A residual MLP, for points and the smallest images."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _POINTS = 4  # dimensions up to which a row is a point: a network of few inputs 
 
 @dataclass(frozen=True)
 class Mlp:
-    """Residual MLP, conditioned on noise level and class by shifts: for points and pictures of up to about 8x8.
+    """Residual MLP, conditioned on noise level and class by shifts: for points and images of up to about 8x8.
 
-    A picture is seen as a vector, so nothing is shared between places: above 8x8 take ``unet``.
+    An image is seen as a vector, so nothing is shared between places: above 8x8 take ``unet``.
     """
 
-    width: int | None = None  # None: 64 for points, 256 for pictures; measured, docs/decisions.md
+    width: int | None = None  # None: 64 for points, 256 for images; measured, docs/decisions.md
     depth: int = 2  # blocks of two linear layers; 3 and 4 gained nothing in the same time
     embedding: int = 64  # width of the condition: noise level and class
-    waves: int | None = None  # sines and cosines of each input at 1, 2, 4, … radians a unit (None: 3 for points)
+    waves: int | None = None  # sines and cosines of each input at 1, 2, 4, … radians per unit (None: 3 for points)
 
     folder: ClassVar[str] = "mlp"
 

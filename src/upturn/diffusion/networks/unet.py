@@ -1,4 +1,4 @@
-"""The U-Net of ``diffusers``, for pictures."""
+"""The U-Net of ``diffusers``, for images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Unet:
     The saved folder is one that ``UNet2DModel.from_pretrained`` opens.
     """
 
-    channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # a level each; half the size at each next one
-    layers: int = 1  # residual layers a level; diffusers has 2
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # one per level; half the size at each next one
+    layers: int = 1  # residual layers per level; diffusers has 2
     attention: int = 1  # how many of the lowest levels attend: Ho et al. 2020 at 16x16, the lowest but one at 32x32
     head_dim: int = 8  # diffusers' own
     groups: int = 8  # of group norm; must divide every number of channels
@@ -43,9 +43,9 @@ class Unet:
         levels = len(self.channels)
         if len(shape) != 3 or shape[1] % 2 ** (levels - 1):
             raise UserError(
-                f"a U-Net of {levels} levels needs square pictures whose size is a multiple of {2 ** (levels - 1)}, "
+                f"a U-Net of {levels} levels needs square images whose size is a multiple of {2 ** (levels - 1)}, "
                 f"got {'x'.join(map(str, shape))}", where="network",
-                fix="Give fewer 'channels:', or take the network 'mlp' for points and 8x8 pictures.",
+                fix="Give fewer 'channels:', or take the network 'mlp' for points and 8x8 images.",
             )
         attends = [level >= levels - self.attention for level in range(levels)]
         return self.from_config({

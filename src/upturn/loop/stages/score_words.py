@@ -65,7 +65,7 @@ def with_words(work: Work, samples: Samples) -> Samples:
     known = dict(zip(table.column("sample_id").to_pylist(), table.column("words").to_pylist(), strict=True))
     found[real] = [known[str(name)] for name in samples.ids[real]]
     if not real.all():
-        _, rewards = work.judged(words.not_asking(samples.take(~real), spoken.ask), spoken.scorers)
+        _, rewards = work.judged(words.without_words(samples.take(~real), spoken.ask), spoken.scorers)
         found[~real] = words.earned(_least(work), rewards)
     return samples.with_fields(**{words.FIELD: found})
 
@@ -75,7 +75,7 @@ def as_told(work: Work, samples: Samples) -> Samples:
     spoken = work.parts.score_words
     if spoken is None or words.FIELD not in samples.fields:
         return samples
-    return words.told(words.not_asking(samples, spoken.ask))
+    return words.with_words(words.without_words(samples, spoken.ask))
 
 
 def _least(work: Work) -> dict[float, str]:
