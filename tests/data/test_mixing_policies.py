@@ -79,7 +79,10 @@ def test_the_theory_case_has_the_declared_properties(policy: MixingPolicy) -> No
     if policy.theory is None:
         return
     assert policy.theory in get_args(MixingCase)
-    case = Case(policy.theory, 20, 20, 3, 1.0, "", 1, None, 1.0, 1.0, 2, None, None)
+    case = Case(
+        policy.theory, n=20, real=20, rounds=3, lam=1.0, selection=(), candidates=1, temperature=1.0, guidance=1.0,
+        modes=2, size=None, rewards=None,
+    )
     declared = (policy.accumulates, policy.subsamples, policy.fresh_real)
     assert (case.accumulates, case.subsamples, case.fresh) == declared
 
