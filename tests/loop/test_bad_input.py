@@ -250,7 +250,7 @@ def a_class_that_is_a_list(tmp: Path) -> tuple[dict[str, Any], list[str]]:
 def a_test_file_that_is_the_train_file(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     path = lines(tmp / "a.jsonl", {"text": "x"}, {"text": "y"})
     source = {"name": "jsonl", "path": path, "test": path}
-    return source, ["nothing is left to hold out: 2 of 2 test rows stand in train"]
+    return source, ["nothing is left to hold out: 2 of 2 test rows are in train"]
 
 
 @case
@@ -277,14 +277,14 @@ def problems_without_equations(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     return {"name": "equations", "train": path}, [path, "no equation was found"]
 
 
-# --- pictures --------------------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------------------
 
 
 @case
 def a_folder_without_pictures(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     lines(tmp / "notes.doc", "x")
     source = {"name": "imagefolder", "path": str(tmp)}
-    return source, ["no picture was found (1 files (notes.doc))", "expected: pictures"]
+    return source, ["no image was found (1 files (notes.doc))", "expected: images"]
 
 
 @case
@@ -298,14 +298,14 @@ def a_picture_that_is_cut_short(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     noise = np.random.Generator(np.random.Philox(1)).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp / "cut.png")
     (tmp / "cut.png").write_bytes((tmp / "cut.png").read_bytes()[:3000])
-    return {"name": "imagefolder", "path": str(tmp)}, [str(tmp / "cut.png"), "1 of 7 pictures", "broken_at_most"]
+    return {"name": "imagefolder", "path": str(tmp)}, [str(tmp / "cut.png"), "1 of 7 images", "broken_at_most"]
 
 
 @case
 def a_picture_that_is_none(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     pictures(tmp)
     lines(tmp / "a.jpg", "<html>404</html>")
-    return {"name": "imagefolder", "path": str(tmp)}, [str(tmp / "a.jpg"), "this is no picture"]
+    return {"name": "imagefolder", "path": str(tmp)}, [str(tmp / "a.jpg"), "this is not an image"]
 
 
 @case
@@ -314,7 +314,7 @@ def more_broken_pictures_than_allowed(tmp: Path) -> tuple[dict[str, Any], list[s
     for name in "ab":
         (tmp / f"{name}.png").write_bytes(b"")
     source = {"name": "imagefolder", "path": str(tmp), "broken_at_most": 0.2}
-    return source, ["2 of 8 pictures", "a.png", "also", "b.png"]
+    return source, ["2 of 8 images", "a.png", "also", "b.png"]
 
 
 @case
@@ -337,7 +337,7 @@ def metadata_without_file_names(tmp: Path) -> tuple[dict[str, Any], list[str]]:
 def metadata_of_a_picture_that_is_absent(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     pictures(tmp)
     lines(tmp / "metadata.jsonl", {"file_name": "0.png"}, {"file_name": "gone.png"})
-    return {"name": "imagefolder", "path": str(tmp)}, ["metadata.jsonl, line 2", "1 of 2 pictures", "'gone.png'"]
+    return {"name": "imagefolder", "path": str(tmp)}, ["metadata.jsonl, line 2", "1 of 2 images", "'gone.png'"]
 
 
 @case
@@ -365,7 +365,7 @@ def a_caption_that_is_a_table(tmp: Path) -> tuple[dict[str, Any], list[str]]:
 @case
 def a_label_column_without_metadata(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     pictures(tmp)
-    return {"name": "imagefolder", "path": str(tmp), "label": "kind"}, ["'label: kind'", "there is none", "6 pictures"]
+    return {"name": "imagefolder", "path": str(tmp), "label": "kind"}, ["'label: kind'", "there is none", "6 images"]
 
 
 @case
@@ -379,7 +379,7 @@ def folders_that_are_parts_not_classes(tmp: Path) -> tuple[dict[str, Any], list[
 def pictures_beside_class_folders(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     pictures(tmp)
     pictures(tmp / "cat")
-    return {"name": "imagefolder", "path": str(tmp)}, ["6 pictures lie beside the folders cat", "expected: pictures"]
+    return {"name": "imagefolder", "path": str(tmp)}, ["6 images lie beside the folders cat", "expected: images"]
 
 
 @case
@@ -439,8 +439,8 @@ def a_parquet_file_without_rows(tmp: Path) -> tuple[dict[str, Any], list[str]]:
 
 @case
 def a_broken_picture_in_a_table(tmp: Path) -> tuple[dict[str, Any], list[str]]:
-    path = table(tmp / "a.parquet", image=[b"not a picture"])
-    return {"name": "parquet", "path": path, "image": "image"}, [f"{path}, row 0", "this is no picture"]
+    path = table(tmp / "a.parquet", image=[b"not an image"])
+    return {"name": "parquet", "path": path, "image": "image"}, [f"{path}, row 0", "this is not an image"]
 
 
 @case
@@ -507,4 +507,4 @@ def test_pains_15_a_layout_that_does_not_fit_names_what_was_found_and_what_was_e
     pictures(tmp_path)
     with pytest.raises(UserError) as caught:
         components.make("source", {"name": "imagefolder", "path": str(tmp_path), "caption": "text"}).load()
-    assert "found: 6 pictures" in str(caught.value) and "expected: metadata.jsonl or metadata.csv" in str(caught.value)
+    assert "found: 6 images" in str(caught.value) and "expected: metadata.jsonl or metadata.csv" in str(caught.value)

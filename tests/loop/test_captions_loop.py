@@ -1,4 +1,4 @@
-"""Captions and the filter in a run: what is stored, what is trained on, what is asked for, and what is refused."""
+"""Captions and the filter in a run: what is stored, what is trained on, what is requested, and what is refused."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_filter_that_cannot_be_is_refused(data: Path, setting: str, complaint:
 
 
 def test_a_missing_field_stops_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'nme' is asked for.*Did you mean 'name'"):
+    with pytest.raises(UserError, match=r"'nme' is requested.*Did you mean 'name'"):
         loop.run(asked(data, "captions.template=a ${nme}"), tmp_path)
     assert not (tmp_path / "colours" / "rounds").exists()
 
