@@ -11,7 +11,7 @@ from common import say
 
 from helpers import postgres as databases
 from helpers.api_fuzzing import fuzz
-from helpers.voting_server_cases import booth_over, made_run, text_samples
+from helpers.voting_server_cases import sampled_run, text_samples, voting_state
 from upturn.annotation.tasks import Question
 
 EACH = 80  # requests to each of some 28 operations
@@ -21,13 +21,13 @@ EACH = 80  # requests to each of some 28 operations
 def test_generated_requests(kind: str, tmp_path: Path) -> None:
     if kind == "postgres" and databases.why_not():
         pytest.skip(databases.why_not())
-    run = made_run(tmp_path / "run", text_samples(40))
+    run = sampled_run(tmp_path / "run", text_samples(40))
     total: Counter[int] = Counter()
     with databases.postgres() if kind == "postgres" else nullcontext(None) as url:
         for role in (None, "voter", "admin"):
-            with booth_over(run, Question("pick"), Question("edit"), url=url) as booth:
-                token = booth.box.add_person(f"fuzz {role}", role)[1] if role else None  # type: ignore[arg-type]
-                statuses = fuzz(booth, token, EACH, 1)
+            with voting_state(run, Question("pick"), Question("edit"), url=url) as state:
+                token = state.box.add_person(f"fuzz {role}", role)[1] if role else None  # type: ignore[arg-type]
+                statuses = fuzz(state, token, EACH, 1)
             say(f"votes fuzz {kind}, as {role or 'nobody'}", dict(sorted(statuses.items())))
             total += statuses
     say(f"votes fuzz {kind}: requests, of these 5xx",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import say
 
-from helpers.voting_server_cases import Caller, made_run, text_samples
+from helpers.voting_server_cases import Caller, sampled_run, text_samples
 from upturn.annotation.db.ballots import open_box
 
 KILLS = int(os.environ.get("VOTES_KILLS", "20"))
@@ -66,7 +66,7 @@ class Voting(threading.Thread):
 
 
 def test_killed_while_voting(tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", text_samples(4000, 4))
+    run = sampled_run(tmp_path / "run", text_samples(4000, 4))
     with open_box(run) as box:
         tokens = [box.add_person(f"p{i}")[1] for i in range(PEOPLE)]
     with socket.socket() as probe:

@@ -19,7 +19,7 @@ import pytest
 from common import once, say
 
 from helpers import postgres as databases
-from helpers.voting_server_cases import made_run, text_samples
+from helpers.voting_server_cases import sampled_run, text_samples
 from upturn.annotation.db.ballots import open_box
 from upturn.store.run import Run
 
@@ -47,7 +47,7 @@ def served(run: Run, database: str) -> Iterator[tuple[str, psutil.Process]]:
 def test_many_voters(kind: str, rate: int, tmp_path: Path) -> None:
     if kind == "postgres" and databases.why_not():
         pytest.skip(databases.why_not())
-    run = made_run(tmp_path / "run", text_samples(-(-VOTES // OVERLAP), 4))
+    run = sampled_run(tmp_path / "run", text_samples(-(-VOTES // OVERLAP), 4))
     with databases.postgres() if kind == "postgres" else nullcontext("") as url:
         with open_box(run, url or None) as box:
             tokens = [box.add_person(f"p{i}")[1] for i in range(PEOPLE)]

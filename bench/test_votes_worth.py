@@ -14,14 +14,13 @@ import pytest
 from common import say
 
 from helpers.published_agreement import PUBLISHED, point, said
-from helpers.simulated_voters import Person, asked, played
+from helpers.simulated_voters import Person, simulated_votes, played
 from upturn.annotation.statistics.agreement import Level, alpha
 from upturn.annotation.statistics.annotator_model import noisy_choice
 from upturn.annotation.statistics.careless import ALPHA, checks
 from upturn.annotation.statistics.comparisons import compared
 from upturn.annotation.statistics.dawid_skene_choice import winners
 from upturn.annotation.statistics.ranking import rank
-from upturn.statistics.dawid_skene import dawid_skene
 
 LESS = int(os.environ.get("BENCH_VOTES", "1"))
 STRENGTH = np.array([1.0, 0.4, 0.0, -0.4, -1.0])
@@ -84,7 +83,8 @@ def test_planted_people_are_found(tasks: int, least: float) -> None:
     wrong = 0
     for seed in range(crowds):
         people = [*HONEST, Person("guesser", 0.0), Person("first", first=0.4, temperature=1.0)]
-        named = {c.name: set(c.people[c.named].tolist()) for c in checks(asked(people, tasks, 4, seed, spread=2.0)[0])}
+        votes = simulated_votes(people, tasks, 4, seed, spread=2.0)[0]
+        named = {c.name: set(c.people[c.named].tolist()) for c in checks(votes)}
         found["guessing"] += "guesser" in named["guessing"]
         found["position"] += "first" in named["position"]
         wrong += any(name.startswith("honest") for names in named.values() for name in names)
@@ -98,7 +98,7 @@ def test_planted_people_are_found(tasks: int, least: float) -> None:
 def test_honest_people_are_left_alone(spread: float) -> None:
     """Crowds of eight who pick by softmax of one taste; ``spread`` of it decides how much they agree."""
     crowds = 200 // LESS
-    alarms = [any(c.named.any() for c in checks(asked(HONEST, 80, 3, 5000 + seed, spread=spread)[0]))
+    alarms = [any(c.named.any() for c in checks(simulated_votes(HONEST, 80, 3, 5000 + seed, spread=spread)[0]))
               for seed in range(crowds)]
     most = ALPHA * crowds + 2.6 * math.sqrt(ALPHA * (1 - ALPHA) * crowds)
     say(f"crowds of honest people in which one was named, taste of spread {spread}",
@@ -107,21 +107,13 @@ def test_honest_people_are_left_alone(spread: float) -> None:
 
 
 def test_reliabilities_are_recovered() -> None:
-    rng, tasks, people = np.random.default_rng(1), 2000, 20
-    right = np.linspace(0.5, 0.95, people)
-    truth, task = rng.integers(0, 4, tasks), np.repeat(np.arange(tasks), 5)
-    person = np.concatenate([rng.choice(people, 5, replace=False) for _ in range(tasks)])
-    wrong = (truth[task] + rng.integers(1, 4, len(task))) % 4
-    fitted = dawid_skene(task, person, np.where(rng.random(len(task)) < right[person], truth[task], wrong))
-    say("Dawid–Skene: largest error of 20 planted accuracies (500 answers each)",
-        f"{np.abs(fitted.accuracy - right).max():.3f}")
-    assert np.abs(fitted.accuracy - right).max() < 5 * math.sqrt(0.25 / 500)
     knows = np.linspace(0.2, 0.95, 15)
-    votes, _ = asked([Person(f"p{i:02d}", k) for i, k in enumerate(knows)], 900, 5, 2)
+    votes, _ = simulated_votes([Person(f"p{i:02d}", k) for i, k in enumerate(knows)], 900, 5, 2)
     say("winners: largest error of 15 planted reliabilities (300 picks of 4 each)",
         f"{np.abs(winners(compared(votes)).reliability - knows).max():.3f}")
     knows = np.repeat([0.0, 0.5, 1.0], 4)
-    votes, _ = asked([Person(f"p{i:02d}", k, temperature=1.0) for i, k in enumerate(knows)], 480, 10, 5, spread=2.0)
+    people = [Person(f"p{i:02d}", k, temperature=1.0) for i, k in enumerate(knows)]
+    votes, _ = simulated_votes(people, 480, 10, 5, spread=2.0)
     soft = noisy_choice(compared(votes))
     means = [float(soft.reliability[knows == k].mean()) for k in (0.0, 0.5, 1.0)]
     say("noisy choice: mean reliability of people planted at 0, 0.5, 1 (400 picks of 4 each)",

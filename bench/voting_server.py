@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import ROOT  # it puts tests/ on the path
 
-from helpers.voting_server_cases import FREE, booth_over
+from helpers.voting_server_cases import FREE, voting_state
 from upturn.annotation.tasks import Question
 from upturn.store.run import Run
 from upturn.web import server
@@ -17,10 +17,10 @@ assert ROOT.is_dir()
 
 def main(folder: str, overlap: str, port: str = "0", database: str = "") -> None:
     question = Question("pick", overlap=int(overlap))
-    with booth_over(Run.open(Path(folder)), question, rates=FREE, url=database or None) as booth:
+    with voting_state(Run.open(Path(folder)), question, rates=FREE, url=database or None) as state:
         listening = server.bound("127.0.0.1", int(port))
         print(f"ADDRESS http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-        server.serve(booth, listening)
+        server.serve(state, listening)
 
 
 if __name__ == "__main__":

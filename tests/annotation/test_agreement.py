@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.published_agreement import PUBLISHED, N, point, said
-from helpers.simulated_voters import Person, asked, joined, votes_of
+from helpers.simulated_voters import Person, simulated_votes, joined, votes_of
 from upturn.annotation.statistics.agreement import LEAST, Level, _Parts, agreement, alpha, raw
 from upturn.types import Array
 
@@ -168,7 +168,7 @@ def test_an_order_is_agreed_on_pair_by_pair() -> None:
 
 def test_what_does_not_count_is_no_agreement() -> None:
     """Gold, repeats, skips, downloads and corrections change nothing."""
-    votes, _ = asked([Person("a"), Person("b"), Person("c")], 40, 2, 6)
+    votes, _ = simulated_votes([Person("a"), Person("b"), Person("c")], 40, 2, 6)
     (plain,) = agreement(votes)
     rows = [{"person": "a", "task": f"t{i:04d}", "shown": ("x", "y"), "ranks": (1, 0), **other}
             for i, other in enumerate([{"check": "gold"}, {"check": "repeat"}, {"action": "skip"}, {"mode": "studio"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.simulated_voters import Person, asked, joined, votes_of
+from helpers.simulated_voters import Person, joined, simulated_votes, votes_of
 from upturn.annotation.statistics.careless import checks
 from upturn.annotation.statistics.gold import Standard, on_gold, on_repeats, weights
 from upturn.statistics.intervals import wilson
@@ -22,13 +22,13 @@ def test_planted_habits_are_found_by_name() -> None:
     """A guesser, one who often takes the first, and one who does not read, among eight who pick by softmax."""
     people = [*HONEST, Person("guesser", 0.0), Person("first", first=0.4, temperature=1.0),
               Person("hasty", temperature=1.0, seconds=1.0)]
-    found = named(asked(people, 300, 4, 0, spread=2.0)[0])
+    found = named(simulated_votes(people, 300, 4, 0, spread=2.0)[0])
     assert found["guessing"] == {"guesser"} and found["position"] == {"first"} and found["speed"] == {"hasty"}
     assert not found["drift"]
 
 
 def test_one_who_tires_is_found() -> None:
-    rng_votes = [asked([*HONEST, Person("tired", knows)], 200, 5, 3 + i, spread=2.0)[0]
+    rng_votes = [simulated_votes([*HONEST, Person("tired", knows)], 200, 5, 3 + i, spread=2.0)[0]
                  for i, knows in enumerate((1.0, 0.0))]
     late = rng_votes[1]
     late.moment[:] += 1e6
@@ -38,7 +38,7 @@ def test_one_who_tires_is_found() -> None:
 
 def test_honest_people_are_left_alone() -> None:
     """At most 5% of crowds may have anybody named: of 15, three or fewer in 99.5% of repetitions (binomial)."""
-    alarms = sum(any(named(asked(HONEST, 80, 3, 100 + seed)[0]).values()) for seed in range(15))
+    alarms = sum(any(named(simulated_votes(HONEST, 80, 3, 100 + seed)[0]).values()) for seed in range(15))
     assert alarms <= 3
 
 
@@ -95,7 +95,7 @@ def test_weights_say_why_and_delete_nothing() -> None:
 
 
 def test_a_check_of_conduct_sets_aside_only_where_asked() -> None:
-    votes = asked([*HONEST, Person("guesser", 0.0)], 200, 4, 0, spread=2.0)[0]
+    votes = simulated_votes([*HONEST, Person("guesser", 0.0)], 200, 4, 0, spread=2.0)[0]
     found = checks(votes)
     assert (weights(votes, found=found).weight == 1).all()
     strict = weights(votes, Standard(set_aside=("guessing",)), found)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from helpers.simulated_voters import Person, asked, joined, votes_of
+from helpers.simulated_voters import Person, joined, simulated_votes, votes_of
 from upturn.annotation.statistics.aggregation import RULES, by_majority, by_rewards, columns
 from upturn.annotation.statistics.influence import leave_out, shares
 from upturn.data.groups import from_fields
@@ -88,7 +88,7 @@ def test_too_many_candidates_for_a_model_are_said() -> None:
 def test_models_beat_the_majority_where_guessers_are_many() -> None:
     """Three who know among six who guess: the best candidate is found more often, by a sign test at 1% one-sided."""
     people = [Person(f"p{i}", float(i < 3) * 0.95) for i in range(9)]
-    votes, taste = asked(people, 200, 5, 4)
+    votes, taste = simulated_votes(people, 200, 5, 4)
     right = {}
     for name in ("majority", "winners"):
         found = RULES[name](votes, None)

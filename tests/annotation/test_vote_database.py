@@ -20,7 +20,7 @@ from upturn.annotation.db import tables as t
 from upturn.annotation.db.assign import _NEXT
 from upturn.annotation.db.ballots import BallotBox
 from upturn.annotation.db.tokens import hashed, key_in
-from upturn.annotation.db.validation import OVERALL, Answer, Refused, Showing, Task
+from upturn.annotation.db.validation import OVERALL, Answer, Assignment, Refused, Task
 from upturn.errors import UserError
 
 KEY = b"k" * 32
@@ -70,13 +70,13 @@ def tasks(number: int, candidates: int = 4, name: str = "t") -> list[Task]:
     return [Task({"text": f"prompt {i}"}, own, places) for i, own in enumerate(ids)]
 
 
-def asked(box: BallotBox, person: str, **more: object) -> Showing:
+def asked(box: BallotBox, person: str, **more: object) -> Assignment:
     showing = box.assign(person, **more).showing  # type: ignore[arg-type]
     assert showing is not None
     return showing
 
 
-def pick(showing: Showing, position: int = 0, name: str = "", **more: object) -> Answer:
+def pick(showing: Assignment, position: int = 0, name: str = "", **more: object) -> Answer:
     ranks = tuple(int(place == position) for place in range(len(showing.shown)))
     return Answer(name or uuid.uuid4().hex, showing.person, showing.id, "said", ranks, **more)  # type: ignore[arg-type]
 
@@ -185,7 +185,7 @@ def test_a_vote_is_written_once_whatever_is_sent_twice(opened: Open) -> None:
     with pytest.raises(Refused, match="another vote"):
         box.record(pick(other, 1, "the-same-id"))
     with pytest.raises(Refused, match="no such showing"):
-        box.record(pick(Showing(**{**vars(other), "person": ada})))
+        box.record(pick(Assignment(**{**vars(other), "person": ada})))
     votes = box.votes()
     assert votes.ids.tolist() == ["the-same-id"] and votes.person.tolist() == [ada]
     assert votes.shown[0] == showing.shown and votes.ranks[0] == (0, 0, 1, 0) and np.isnan(votes.scores[0]).all()
@@ -277,7 +277,7 @@ def test_what_nobody_here_can_give_is_said(opened: Open) -> None:
         for _ in range(2):
             box.record(pick(asked(box, person)))
     assert box.progress().missing == box.progress().polls[0].stuck == 2
-    assert "2 of them need more people" in box.progress().message()
+    assert "2 of them need more annotators" in box.progress().message()
     box.add_person("cyd")
     assert box.progress().polls[0].stuck == 0
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from helpers.voting_server_cases import Caller, booth_over, made_run, text_samples
+from helpers.voting_server_cases import Caller, sampled_run, text_samples, voting_state
 from upturn.annotation.db.validation import OVERALL, Answer, Refused
 from upturn.annotation.simulated_annotator import SimulatedAnnotator
 from upturn.annotation.tasks import Question
@@ -80,10 +80,10 @@ def test_a_simulated_annotator_without_noise_prefers_the_better(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_offers_what_the_mode_declares(tmp_path: Path, name: str) -> None:
     """Keys are unique, every declared field is in the form, and the example's form is recorded as the mode says."""
-    run = made_run(tmp_path / "run", text_samples(2, 3))
+    run = sampled_run(tmp_path / "run", text_samples(2, 3))
     mode, example = mode_named(name), EXAMPLES[name]
-    with booth_over(run, Question(name, candidates=3)) as booth, running(booth) as address:
-        ada = Caller(address).sign_in(booth.box.add_person("ada")[1])
+    with voting_state(run, Question(name, candidates=3)) as state, running(state) as address:
+        ada = Caller(address).sign_in(state.box.add_person("ada")[1])
         page = ada.call("GET", "/")[2].decode()
         body = page.split('<form id="vote"')[1].split("</form>")[0]
         assert f"<h1>{mode.instructions}</h1>" in page
@@ -94,7 +94,7 @@ def test_the_page_offers_what_the_mode_declares(tmp_path: Path, name: str) -> No
             assert f'name="{field}"' in body and (f'value="{value}"' in body or f">{value}</option>" in body)
         fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', body))
         assert ada.call("POST", "/vote", form=fields | example.fields)[1]["location"] == "/?note=said"
-        votes = booth.box.votes()
+        votes = state.box.votes()
         assert votes.mode.tolist() == [name]
         assert not example.ranks or votes.ranks[0] == example.ranks
 

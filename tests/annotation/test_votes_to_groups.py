@@ -11,7 +11,7 @@ import pytest
 from helpers.simulated_voters import votes_of
 from upturn.annotation.annotator_weights import warnings, who
 from upturn.annotation.db.used_votes import read_votes, write_votes
-from upturn.annotation.to_groups import corrected, groups_said, said_of
+from upturn.annotation.to_groups import corrected, vote_fields, voted_groups
 from upturn.config.schema import People
 from upturn.curators.picked import Picked
 from upturn.data.groups import from_fields
@@ -42,7 +42,7 @@ def names(made: Samples, ids: Any) -> list[str]:
 
 def test_a_pick_says_who_won_and_nothing_of_the_others() -> None:
     made = samples(2, 4)
-    said = groups_said(votes_of([
+    said = voted_groups(votes_of([
         vote(made, 0, "3102", ranks=(0, 0, 1, 0)), vote(made, 0, "0123", ranks=(1, 0, 0, 0), person="bob"),
         vote(made, 1, "0123", action="bad"), vote(made, 1, "0123", action="tie", person="bob"),
         vote(made, 1, "0123", action="skip", person="cy"),
@@ -57,7 +57,7 @@ def test_a_pick_says_who_won_and_nothing_of_the_others() -> None:
 def test_pairs_of_a_pick_are_the_winner_and_one_that_stood_beside_it() -> None:
     made = samples(40, 4)
     votes = votes_of([vote(made, i, "0123", ranks=(0, 1, 0, 0), id=f"v{i}") for i in range(40)])
-    said = groups_said(votes, made, PICK, pairs=True)
+    said = voted_groups(votes, made, PICK, pairs=True)
     groups, _ = from_fields(said.samples)
     assert groups.rows.shape == (40, 2) and (np.sort(groups.ranks, axis=1) == [1, 2]).all()
     better = said.samples.ids[groups.rows[groups.ranks == 1]]
@@ -69,11 +69,11 @@ def test_pairs_of_a_pick_are_the_winner_and_one_that_stood_beside_it() -> None:
 def test_ties_and_all_bad_are_told_only_to_those_that_know_them() -> None:
     made = samples(2, 4)
     votes = votes_of([vote(made, 0, "0123", action="bad"), vote(made, 1, "0123", action="tie")])
-    bad, _ = from_fields(groups_said(votes, made, PICK, labels=True).samples)
+    bad, _ = from_fields(voted_groups(votes, made, PICK, labels=True).samples)
     assert bad.ranks.tolist() == [[2, 2, 2, 2]]
-    tied, _ = from_fields(groups_said(votes, made, PICK, ties=True).samples)
+    tied, _ = from_fields(voted_groups(votes, made, PICK, ties=True).samples)
     assert tied.ranks.tolist() == [[1, 1, 1, 1]]
-    assert len(groups_said(votes, made, PICK).samples) == 0
+    assert len(voted_groups(votes, made, PICK).samples) == 0
 
 
 def test_compare_keeps_how_sure_people_were_and_rank_the_whole_order() -> None:
@@ -82,10 +82,10 @@ def test_compare_keeps_how_sure_people_were_and_rank_the_whole_order() -> None:
         vote(made, 0, "20", ranks=(1, 2), strength=2 / 3, mode="compare"),
         vote(made, 1, "20", ranks=(1, 1), strength=0.0, mode="compare"),
     ])
-    groups, _ = from_fields(groups_said(votes, made, People(mode="compare"), ties=True).samples)
+    groups, _ = from_fields(voted_groups(votes, made, People(mode="compare"), ties=True).samples)
     assert groups.ranks.tolist() == [[2, 1], [1, 1]] and groups.strength.tolist() == [2 / 3, 0.0]
     ordered = votes_of([vote(made, 0, "3201", ranks=(4, 1, 2, 3), mode="rank")])
-    groups, _ = from_fields(groups_said(ordered, made, People(mode="rank")).samples)
+    groups, _ = from_fields(voted_groups(ordered, made, People(mode="rank")).samples)
     assert groups.ranks.tolist() == [[2, 3, 1, 4]]
 
 
@@ -98,7 +98,7 @@ def rated(made: Samples) -> Votes:
 def test_ratings_become_scores_by_their_mean() -> None:
     made = samples(3, 2)
     people = People(mode="rate")
-    groups, _ = from_fields(groups_said(rated(made), made, people).samples)
+    groups, _ = from_fields(voted_groups(rated(made), made, people).samples)
     assert groups.rewards.tolist() == [[8.0, 3.0], [5.0, 1.0]] and groups.ranks.tolist() == [[1, 2], [1, 2]]
     assert names(made, made.ids[kept(made, rated(made), people).kept]) == ["0.0", "1.0"]
 
@@ -111,8 +111,9 @@ def test_what_a_person_who_is_set_aside_says_is_not_among_the_groups() -> None:
         *gold, vote(made, 10, "0123", ranks=(1, 0, 0, 0)), vote(made, 11, "0123", ranks=(1, 0, 0, 0), person="bob"),
     ])
     strict = People(least_reliability=0.6)
-    assert groups_said(votes, made, strict).counts == {"winner": 1, "gold tasks": 10, "of people who were set aside": 1}
-    assert groups_said(votes, made, PICK).counts["winner"] == 2
+    counts = voted_groups(votes, made, strict).counts
+    assert counts == {"winner": 1, "gold tasks": 10, "of people who were set aside": 1}
+    assert voted_groups(votes, made, PICK).counts["winner"] == 2
     assert "set aside: 0 of 10 gold tasks right" in who(votes, strict)["people"]["ann"]["reason"]
     assert any(line.startswith("ann: set aside") for line in warnings(who(votes, strict), strict))
 
@@ -123,14 +124,14 @@ def test_one_person_with_too_large_a_share_and_simulated_people_are_told() -> No
         vote(made, i, "0123", ranks=(1, 0, 0, 0), person="ann" if i < 8 else "bob", team="simulated") for i in range(10)
     ])
     assert warnings(who(votes, PICK), PICK) == [
-        "10 of 10 answers are of simulated people",
+        "10 of 10 answers are of simulated annotators",
         "ann gave 80% of the votes that count, more than 50%: whose taste is it?",
     ]
     assert not any("ann" in line for line in warnings(who(votes, PICK), People(most_share=0.8)))
 
 
 def kept(made: Samples, votes: Votes, people: People, key: int = 0) -> Selection:
-    marked = made.with_fields(**said_of(votes, made, people))
+    marked = made.with_fields(**vote_fields(votes, made, people))
     return Picked().curate(marked, np.full(len(made), np.nan), None, key)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers.simulated_voters import votes_of as made_votes
-from helpers.voting_server_cases import made_run, picture_samples, text_samples
+from helpers.voting_server_cases import image_samples, sampled_run, text_samples
 from upturn.annotation.statistics.aggregation import by_majority
 from upturn.data.sources.preferences import Preferences
 from upturn.data.voted import votes_of_groups
@@ -53,7 +53,7 @@ def voted(samples: Samples) -> Votes:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return made_run(tmp_path / "run", text_samples(5))
+    return sampled_run(tmp_path / "run", text_samples(5))
 
 
 def read(path: Path) -> Samples:
@@ -160,8 +160,8 @@ def test_argilla_and_label_studio_get_what_was_put_first(
 def test_pictures_are_pairs_in_parquet(tmp_path: Path) -> None:
     from datasets import load_dataset
 
-    samples = picture_samples(5)
-    run = made_run(tmp_path / "run", samples)
+    samples = image_samples(5)
+    run = sampled_run(tmp_path / "run", samples)
     (tmp_path / "out").mkdir()
     votes = voted(samples)
     write_voted(run, votes.take(votes.mode != "edit"), tmp_path / "out")

@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Any
 
 from upturn.web.app import create
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 
 
-def fuzz(booth: Booth, token: str | None, examples: int, seed: int) -> Counter[int]:
+def fuzz(state: ServerState, token: str | None, examples: int, seed: int) -> Counter[int]:
     """``examples`` requests to every operation, signed in where there is a token; statuses and how many of each.
 
     Raises AssertionError for the first answer that is the server's own fault, or that names a path of the server.
@@ -20,7 +20,7 @@ def fuzz(booth: Booth, token: str | None, examples: int, seed: int) -> Counter[i
     from hypothesis import seed as seeded
     from starlette.testclient import TestClient
 
-    app = create(booth)
+    app = create(state)
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     statuses: Counter[int] = Counter()
     client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False, follow_redirects=False)
@@ -48,7 +48,7 @@ def fuzz(booth: Booth, token: str | None, examples: int, seed: int) -> Counter[i
             client.cookies.clear()
             statuses[answer.status_code] += 1
             assert answer.status_code < 500, (case.method, case.path, answer.status_code, answer.text[:500], sent_as)
-            assert booth.box.key.hex() not in answer.text and "votes.db" not in answer.text
+            assert state.box.key.hex() not in answer.text and "votes.db" not in answer.text
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

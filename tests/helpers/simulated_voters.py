@@ -29,7 +29,7 @@ class Person:
     team: str = ""
 
 
-def asked(
+def simulated_votes(
     people: list[Person], tasks: int, overlap: int, seed: int, k: int = 4, spread: float = 1.0
 ) -> tuple[Votes, Array]:
     """Picks of ``k``: each task by ``overlap`` people, in an order of their own; and the taste (tasks, k) of all."""

@@ -1,4 +1,4 @@
-"""What the tests of votes share: runs with samples and no training, a booth over them, a person who speaks HTTP."""
+"""What the tests of votes share: runs with samples and no training, a state over them, a person who speaks HTTP."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
-from upturn.annotation.content import Shelf
+from upturn.annotation.content import ContentStore
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.tasks import Question, tasks_of
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, synthetic_samples
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 from upturn.web.sessions import Limits, Rate, Rates
 
 RECIPE = "name: voted\n"
@@ -38,7 +38,7 @@ def text_samples(prompts: int, candidates: int = 4, texts: Sequence[str] | None 
     return synthetic_samples("text", content, asked, keys(prompts, candidates), "model")
 
 
-def picture_samples(prompts: int, candidates: int = 4, side: int = 8) -> Samples:
+def image_samples(prompts: int, candidates: int = 4, side: int = 8) -> Samples:
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -54,7 +54,7 @@ def keys(prompts: int, candidates: int) -> Array:
     return np.arange(prompts * candidates).reshape(prompts, candidates)
 
 
-def made_run(folder: Path, samples: Samples, unit: str = "rounds/001", table: str = parquet_tables.SAMPLES) -> Run:
+def sampled_run(folder: Path, samples: Samples, unit: str = "rounds/001", table: str = parquet_tables.SAMPLES) -> Run:
     """A run whose unit holds these samples; made where there is none."""
     new = not (folder / "run.json").exists()
     run = Run.create(folder, RECIPE, {}) if new else Run.open(folder)
@@ -68,18 +68,18 @@ def made_run(folder: Path, samples: Samples, unit: str = "rounds/001", table: st
 
 
 @contextmanager
-def booth_over(run: Run, *questions: Question, rates: Rates = FREE, **settings: Any) -> Iterator[Booth]:
-    """A booth that asks these questions; ``settings`` are the booth's, ``url`` the database's."""
-    shelf = Shelf(run)
+def voting_state(run: Run, *questions: Question, rates: Rates = FREE, **settings: Any) -> Iterator[ServerState]:
+    """A state that asks these questions; ``settings`` are the state's, ``url`` the database's."""
+    contents = ContentStore(run)
     with open_box(run, settings.pop("url", None), **settings.pop("box", {})) as box:
         for question in questions:
-            asked = tasks_of(run, shelf, question)
+            asked = tasks_of(run, contents, question)
             box.open_poll(
                 asked.unit, question.mode, asked.tasks, overlap=question.overlap, quota=question.quota,
                 attributes=question.attributes, golds=question.golds, repeats=question.repeats,
             )
-        yield Booth(run.name, box, shelf, limits=Limits(rates), **settings)
-    shelf.close()
+        yield ServerState(run.name, box, contents, limits=Limits(rates), **settings)
+    contents.close()
 
 
 class Caller:

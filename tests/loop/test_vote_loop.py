@@ -183,7 +183,7 @@ def test_simulated_people_take_a_run_to_its_end(tmp_path: Path) -> None:
     votes = votes_of(run)
     assert run.state.state == "done" and votes is not None and len(votes) == 20
     assert set(votes.team) == {"simulated"} and len(set(votes.person)) == 3
-    assert "of simulated people" in done.output
+    assert "of simulated annotators" in done.output
     assert "20 answers of 3 simulated people" in (run.folder / "report.html").read_text(encoding="utf-8")
     points = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     kept = parquet_tables.read_selections(run.unit("rounds/001") / "selections.parquet", points.ids)[-1].kept

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from helpers.simulated_voters import Person, asked, joined, votes_of
+from helpers.simulated_voters import Person, simulated_votes, joined, votes_of
 from upturn.report.sections.human_feedback import FeedbackSummary, HumanFeedback, summary
 from upturn.types import Votes
 
@@ -16,7 +16,7 @@ def crowd() -> tuple[Votes, dict[str, str]]:
     """Two teams, a guesser, one who takes the first; candidates of even numbers are a better model's."""
     voters = [Person(f"honest{i}", temperature=1.0, team="red" if i < 5 else "blue") for i in range(8)]
     voters += [Person("guesser", 0.0, team="blue"), Person("<b>first</b>", first=0.5, temperature=1.0, team="red")]
-    votes, taste = asked(voters, 300, 4, 0, spread=2.0)
+    votes, taste = simulated_votes(voters, 300, 4, 0, spread=2.0)
     gold = [{"person": "guesser", "task": f"g{i}", "shown": (f"{i}a", f"{i}b"), "ranks": (0, 1), "check": "gold",
              "right": f"{i}a", "team": "blue"} for i in range(12)]
     owners = {f"t{t:04d}c{c}": "round 1" if c % 2 == (taste[t].argmax() % 2) else "round 0"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from helpers.voting_server_cases import Caller, made_run, picture_samples
+from helpers.voting_server_cases import Caller, image_samples, sampled_run
 from upturn import cli
 from upturn.annotation.db.ballots import open_box
 from upturn.errors import UserError
@@ -26,7 +26,7 @@ RUNNER = CliRunner()
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
-    made_run(folder / "digits", picture_samples(6))
+    sampled_run(folder / "digits", image_samples(6))
     return folder
 
 
@@ -49,13 +49,13 @@ def test_serve_prints_a_link_that_signs_in(runs: Path) -> None:
     try:
         text = "".join(lines)
         assert "Listening on http://127.0.0.1:" in text and "this machine only" in text
-        assert "answers of people are missing: 6 of 6 in 'pick' on rounds/001" in text
+        assert "answers are missing: 6 of 6 in 'pick' on rounds/001" in text
         found = re.search(r"you: (http://127\.0\.0\.1:\d+)/signin#([\w-]{43})", text)
         assert found is not None
         person = Caller(found[1]).sign_in(found[2])
         person.vote(person.json("GET", "/api/task")["task"], pick=1)
         assert person.call("GET", "/admin")[0] == 200
-        assert person.call("GET", "/", headers={"Host": "elsewhere.example"})[0] == 421
+        assert person.call("GET", "/", headers={"Host": "elsewhere.example"})[0] == 400
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.voting_server_cases import booth_over, made_run, text_samples
+from helpers.voting_server_cases import sampled_run, text_samples, voting_state
 from upturn.annotation.simulated_annotator import LEFT, RANDOM, SimulatedAnnotator
 from upturn.annotation.tasks import Question
 from upturn.scorers.simulated_people import SimulatedPeople
 from upturn.store import parquet_tables
 from upturn.types import Array, Samples, Votes
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 from upturn.web.simulated_annotators import Simulated, crowd, felt, simulate
 
 
@@ -23,8 +23,8 @@ def taste(samples: Samples) -> dict[str, float]:
     return {str(name): float(len(text) % 7) / 3 for name, text in zip(samples.ids, samples.content, strict=True)}
 
 
-def cast(booth: Booth, voters: list[SimulatedAnnotator], rewards: dict[str, float], seed: int = 0) -> Simulated:
-    with crowd(booth, voters) as (address, tokens):
+def cast(state: ServerState, voters: list[SimulatedAnnotator], rewards: dict[str, float], seed: int = 0) -> Simulated:
+    with crowd(state, voters) as (address, tokens):
         return simulate(address, tokens, rewards.__getitem__, voters, seed)
 
 
@@ -39,13 +39,13 @@ def picks(votes: Votes) -> dict[tuple[str, str], str]:
 def test_they_pick_as_the_scorer_of_simulated_people_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same crowd twice: over HTTP, orders shuffled, and as the scorer that the loop uses; every pick is equal."""
     samples = text_samples(40)
-    run = made_run(tmp_path / "run", samples)
+    run = sampled_run(tmp_path / "run", samples)
     rewards = taste(samples)
     voters = [SimulatedAnnotator(temperature=1.0, careless=0.2)] * 3
-    with booth_over(run, Question("pick", overlap=3)) as booth:
-        done = cast(booth, voters, rewards, seed=5)
-        votes = booth.box.votes()
-        people = [person.id for person in booth.box.people()]
+    with voting_state(run, Question("pick", overlap=3)) as state:
+        done = cast(state, voters, rewards, seed=5)
+        votes = state.box.votes()
+        people = [person.id for person in state.box.people()]
     assert done.given == [40, 40, 40] and done.ended == ["done"] * 3 and set(votes.team) == {"simulated"}
     stored = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     crowd_of = SimulatedPeople("length", people=3, noise=1.0, careless=0.2, seed=5)
@@ -85,13 +85,13 @@ def test_the_softmax_at_a_temperature() -> None:
 def test_careless_and_biased_people(tmp_path: Path) -> None:
     """300 tasks each: shares within 4 standard errors of what each kind says."""
     samples = text_samples(300)
-    run = made_run(tmp_path / "run", samples)
+    run = sampled_run(tmp_path / "run", samples)
     rewards = taste(samples)
     voters = [SimulatedAnnotator(temperature=0.0), SimulatedAnnotator(temperature=0.0, careless=0.3), RANDOM, LEFT]
-    with booth_over(run, Question("pick", overlap=4)) as booth:
-        assert cast(booth, voters, rewards).votes == 1200
-        votes = booth.box.votes()
-        people = [person.id for person in booth.box.people()]
+    with voting_state(run, Question("pick", overlap=4)) as state:
+        assert cast(state, voters, rewards).votes == 1200
+        votes = state.box.votes()
+        people = [person.id for person in state.box.people()]
 
     def share(person: int, what: Array) -> float:
         return float(what[votes.person == people[person]].mean())
@@ -112,13 +112,13 @@ def test_careless_and_biased_people(tmp_path: Path) -> None:
 
 def test_every_mode_is_answered(tmp_path: Path) -> None:
     samples = text_samples(6)
-    run = made_run(tmp_path / "run", samples)
+    run = sampled_run(tmp_path / "run", samples)
     questions = (Question("pick"), Question("compare"), Question("rank"), Question("edit"),
                  Question("rate", attributes=("a", "b")))
-    with booth_over(run, *questions) as booth:
-        done = cast(booth, [SimulatedAnnotator(temperature=0.0)] * 2, taste(samples))
-        votes = booth.box.votes()
-        assert booth.box.progress().met and done.votes == 6 + 6 + 6 + 24 + 24
+    with voting_state(run, *questions) as state:
+        done = cast(state, [SimulatedAnnotator(temperature=0.0)] * 2, taste(samples))
+        votes = state.box.votes()
+        assert state.box.progress().met and done.votes == 6 + 6 + 6 + 24 + 24
     for row in np.flatnonzero(votes.mode == "rank"):
         order = [taste(samples)[name] for _, name in sorted(zip(votes.ranks[row], votes.shown[row], strict=True))]
         assert order == sorted(order, reverse=True)

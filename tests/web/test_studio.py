@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from helpers.small_recipes import GAUSSIAN, small
-from helpers.voting_server_cases import Caller, booth_over
+from helpers.voting_server_cases import Caller, voting_state
 from upturn.annotation.db.ballots import open_box
 from upturn.annotation.tasks import Question
 from upturn.loop import loop
@@ -41,12 +41,12 @@ def until(find: Any) -> Any:
 
 
 def test_a_real_model_makes_four_while_people_vote(run: Run) -> None:
-    with booth_over(run, Question("pick", overlap=3)) as booth:
-        booth.studio = Studio(run.folder, run.incumbent() or "", booth.box)
-        booth.studio.start()
+    with voting_state(run, Question("pick", overlap=3)) as state:
+        state.studio = Studio(run.folder, run.incumbent() or "", state.box)
+        state.studio.start()
         try:
-            with running(booth) as address:
-                ada = Caller(address).sign_in(booth.box.add_person("ada")[1])
+            with running(state) as address:
+                ada = Caller(address).sign_in(state.box.add_person("ada")[1])
                 first = ada.json("POST", "/api/studio", {}, expect=202)["request"]
                 second = ada.json("POST", "/api/studio", {}, expect=202)["request"]
                 votes = 0
@@ -55,7 +55,7 @@ def test_a_real_model_makes_four_while_people_vote(run: Run) -> None:
                     ada.vote(ada.json("GET", "/api/task")["task"], pick=1)  # voting goes on
                     votes += 1
                     time.sleep(0.1)
-                assert votes > 0 and booth.studio.ready == (False, ())
+                assert votes > 0 and state.studio.ready == (False, ())
                 other = until(lambda: (s := ada.json("GET", f"/api/studio/{second}"))["state"] == "done" and s)
                 drawn = [[json.loads(one["text"]) for one in made["candidates"]] for made in (seen, other)]
                 assert np.array(drawn).shape == (2, 4, 2) and len(np.unique(np.array(drawn).reshape(8, 2), axis=0)) == 8
@@ -64,10 +64,10 @@ def test_a_real_model_makes_four_while_people_vote(run: Run) -> None:
                 answer = ada.call(
                     "POST", f"/studio/{first}/2/download", form={"csrf": ada.csrf, "id": "the-second-one"})
                 assert json.loads(answer[2]) == drawn[0][1]
-                taken = booth.box.implicit()
+                taken = state.box.implicit()
                 assert taken.ranks.tolist() == [(0, 1, 0, 0)] and taken.ids.tolist() == ["the-second-one"]
         finally:
-            booth.studio.close()
+            state.studio.close()
 
 
 def test_a_model_that_is_gone_is_said(run: Run, tmp_path: Path) -> None:

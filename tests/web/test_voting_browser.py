@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from helpers import chromium as browsers
-from helpers.voting_server_cases import EVIL, booth_over, keys, made_run, picture_samples, text_samples
+from helpers.voting_server_cases import EVIL, image_samples, keys, sampled_run, text_samples, voting_state
 from upturn.annotation.tasks import Question
 from upturn.types import Prompt, synthetic_samples
 from upturn.web.server import running
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 
 pytestmark = pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())
 SHOTS = os.environ.get("UPTURN_SHOTS", "")  # a folder to leave the screenshots in, to look at them
@@ -26,8 +26,8 @@ def browser() -> Iterator[Any]:
         yield found
 
 
-def sign_in(page: Any, address: str, booth: Booth, role: Any = "voter", **more: Any) -> str:
-    person, token = booth.box.add_person("Ada", role, **more)
+def sign_in(page: Any, address: str, state: ServerState, role: Any = "voter", **more: Any) -> str:
+    person, token = state.box.add_person("Ada", role, **more)
     page.goto(f"{address}/signin#{token}")
     page.wait_for_selector("#vote")
     assert token not in page.url and page.title().startswith("Vote")
@@ -54,17 +54,17 @@ def looks(page: Any, name: str) -> None:
 
 def test_pick(browser: Any, tmp_path: Path) -> None:
     """Mouse, keys, undo, reload, the quota; small pictures; the help."""
-    run = made_run(tmp_path / "run", picture_samples(20))
-    with booth_over(run, Question("pick")) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth, quota=8)
+    run = sampled_run(tmp_path / "run", image_samples(20))
+    with voting_state(run, Question("pick")) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state, quota=8)
         assert page.locator("h1").inner_text() == "Which one do you want?"
-        assert "Asked for digit" in page.locator(".prompt").inner_text()
+        assert "Requested: digit" in page.locator(".prompt").inner_text()
         assert all(page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)"))
         looks(page, "pick")
         answered(page, lambda: page.locator(".card").nth(2).click())
         for key in ("1", "4", "0", "t", "s"):
             answered(page, lambda key=key: page.keyboard.press(key))  # type: ignore[misc]
-        votes = booth.box.votes()
+        votes = state.box.votes()
         assert votes.ranks.tolist()[:3] == [(0, 0, 1, 0), (1, 0, 0, 0), (0, 0, 0, 1)]
         assert votes.action.tolist() == ["said", "said", "said", "bad", "tie", "skip"]
         assert (votes.seconds > 0).all() and (votes.seconds < 600).all()
@@ -72,8 +72,8 @@ def test_pick(browser: Any, tmp_path: Path) -> None:
         page.reload()
         assert browsers.showing(page) == before, "a reload shows the same task"
         answered(page, lambda: page.keyboard.press("u"))
-        assert "Taken back" in page.locator(".note").inner_text()
-        assert booth.box.votes().action.tolist() == ["said", "said", "said", "bad", "tie"]
+        assert "Undone" in page.locator(".note").inner_text()
+        assert state.box.votes().action.tolist() == ["said", "said", "said", "bad", "tie"]
         answered(page, lambda: page.keyboard.press("2"))
         page.keyboard.press("?")
         page.wait_for_selector("dialog[open]")
@@ -82,88 +82,88 @@ def test_pick(browser: Any, tmp_path: Path) -> None:
         while page.locator("#vote").count():
             answered(page, lambda: page.keyboard.press("3"))
         assert "You have given all 8 answers" in page.locator("main").inner_text()
-        assert len(booth.box.votes()) == 8
+        assert len(state.box.votes()) == 8
         looks(page, "thanks")
         page.keyboard.press("u")
         page.wait_for_selector("#vote")
-        assert len(booth.box.votes()) == 7
+        assert len(state.box.votes()) == 7
 
 
 def test_texts_are_texts(browser: Any, tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", text_samples(3, 4, [EVIL] + [f"{EVIL} {i}" for i in range(11)]))
+    run = sampled_run(tmp_path / "run", text_samples(3, 4, [EVIL] + [f"{EVIL} {i}" for i in range(11)]))
     for style in ("plain", "markdown"):
         with (
-            booth_over(run, Question("pick", overlap=3), style=style) as booth, running(booth) as address,
+            voting_state(run, Question("pick", overlap=3), style=style) as state, running(state) as address,
             browsers.page_of(browser) as page,
         ):
-            booth.box.add_person(style)
-            token = booth.box.new_token(booth.box.people()[-1].id)
+            state.box.add_person(style)
+            token = state.box.new_token(state.box.people()[-1].id)
             page.goto(f"{address}/signin#{token}")
             page.wait_for_selector("#vote")
             page.wait_for_timeout(300)
-            assert "<script>document.title" in page.locator(".said").first.inner_text()
-            assert page.title().startswith("Vote") and page.locator(".said script, .said img").count() == 0
+            assert "<script>document.title" in page.locator(".completion").first.inner_text()
+            assert page.title().startswith("Vote") and page.locator(".completion script, .completion img").count() == 0
             answered(page, lambda: page.get_by_role("button", name="Pick 2").click())
 
 
 def test_compare(browser: Any, tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", text_samples(12))
-    with booth_over(run, Question("compare")) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth)
+    run = sampled_run(tmp_path / "run", text_samples(12))
+    with voting_state(run, Question("compare")) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state)
         looks(page, "compare")
         answered(page, lambda: page.get_by_role("button", name="A much better").click())
         for key in ("2", "3", "4", "5", "6", "7", "t", "0"):
             answered(page, lambda key=key: page.keyboard.press(key))  # type: ignore[misc]
-        votes = booth.box.votes()
+        votes = state.box.votes()
         assert votes.ranks.tolist()[:7] == [(1, 2)] * 3 + [(1, 1)] + [(2, 1)] * 3
         assert votes.strength[:7].tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0, 1 / 3, 2 / 3, 1])
         assert votes.action.tolist()[7:] == ["tie", "bad"]
 
 
 def test_rate(browser: Any, tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", picture_samples(3))
-    with booth_over(run, Question("rate")) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth)
+    run = sampled_run(tmp_path / "run", image_samples(3))
+    with voting_state(run, Question("rate")) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state)
         looks(page, "rate")
         answered(page, lambda: page.get_by_role("button", name="7", exact=True).click())
         for key in ("1", "0", "b"):
             answered(page, lambda key=key: page.keyboard.press(key))  # type: ignore[misc]
-        votes = booth.box.votes()
+        votes = state.box.votes()
         assert [scores[0] for scores in votes.scores[:3]] == [7.0, 1.0, 10.0] and votes.action[3] == "bad"
 
 
 def test_rate_by_several_attributes(browser: Any, tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", text_samples(3))
+    run = sampled_run(tmp_path / "run", text_samples(3))
     question = Question("rate", attributes=("helpful", "true", "clear"))
-    with booth_over(run, question) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth)
+    with voting_state(run, question) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state)
         looks(page, "rate-several")
         for key in ("9", "0", "ArrowUp", "2"):
             page.keyboard.press(key)
         # 9 for helpful, 10 for true, back to true and 2 instead; clear is still empty, so this saves nothing
         before = browsers.showing(page)
         page.keyboard.press("Enter")
-        assert browsers.showing(page) == before and len(booth.box.votes()) == 0
+        assert browsers.showing(page) == before and len(state.box.votes()) == 0
         page.keyboard.press("5")
         answered(page, lambda: page.keyboard.press("Enter"))
-        scores = {name.split(":")[1]: value[0] for name, value in zip(*both(booth), strict=True)}
+        scores = {name.split(":")[1]: value[0] for name, value in zip(*both(state), strict=True)}
         assert scores == {"helpful": 9.0, "true": 2.0, "clear": 5.0}
         for row in range(3):
             page.locator("fieldset").nth(row).locator("label").nth(row).click()
         answered(page, lambda: page.get_by_role("button", name="Save").click())
-        assert sorted(value[0] for value in booth.box.votes().scores[3:]) == [1.0, 2.0, 3.0]
+        assert sorted(value[0] for value in state.box.votes().scores[3:]) == [1.0, 2.0, 3.0]
 
 
-def both(booth: Booth) -> tuple[Any, Any]:
-    votes = booth.box.votes()
+def both(state: ServerState) -> tuple[Any, Any]:
+    votes = state.box.votes()
     return votes.ids, votes.scores
 
 
 def test_rank(browser: Any, tmp_path: Path) -> None:
     """By keys, by the arrow buttons, by arrow keys, by dragging."""
-    run = made_run(tmp_path / "run", picture_samples(8))
-    with booth_over(run, Question("rank")) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth)
+    run = sampled_run(tmp_path / "run", image_samples(8))
+    with voting_state(run, Question("rank")) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state)
         looks(page, "rank")
         for key in ("3", "1", "4", "2"):
             page.keyboard.press(key)
@@ -180,27 +180,27 @@ def test_rank(browser: Any, tmp_path: Path) -> None:
         page.mouse.move(last["x"] + 200, last["y"] + last["height"] - 4, steps=12)
         page.mouse.up()
         answered(page, lambda: page.keyboard.press("Enter"))
-        assert booth.box.votes().ranks.tolist() == [(2, 4, 1, 3), (2, 1, 3, 4), (2, 3, 4, 1), (4, 1, 2, 3)]
+        assert state.box.votes().ranks.tolist() == [(2, 4, 1, 3), (2, 1, 3, 4), (2, 3, 4, 1), (4, 1, 2, 3)]
         answered(page, lambda: page.keyboard.press("t"))
-        assert booth.box.votes().action.tolist()[-1] == "tie"
+        assert state.box.votes().action.tolist()[-1] == "tie"
 
 
 def test_edit(browser: Any, tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", text_samples(3))
-    with booth_over(run, Question("edit")) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth)
+    run = sampled_run(tmp_path / "run", text_samples(3))
+    with voting_state(run, Question("edit")) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state)
         looks(page, "edit")
         page.keyboard.press("e")
         page.keyboard.press("Control+A")
         page.keyboard.type("Written 1 by s and t & <b>me</b>.")
-        assert len(booth.box.votes()) == 0, "keys that are typed into the text answer nothing"
+        assert len(state.box.votes()) == 0, "keys that are typed into the text answer nothing"
         answered(page, lambda: page.keyboard.press("Control+Enter"))
         page.locator("textarea").fill("By hand.")
         answered(page, lambda: page.get_by_role("button", name="Save my text").click())
         page.keyboard.press("e")
         page.keyboard.press("Escape")
         answered(page, lambda: page.keyboard.press("g"))
-        votes = booth.box.votes()
+        votes = state.box.votes()
         assert votes.text.tolist() == ["Written 1 by s and t & <b>me</b>.", "By hand.", ""]
         assert votes.action.tolist() == ["edit", "edit", "said"]
 
@@ -209,14 +209,14 @@ def test_conversations(browser: Any, tmp_path: Path) -> None:
     prompt = Prompt("user: What boils at 71 °C?\nassistant: Water, on Mount Everest.\nuser: Why so early?")
     long = "assistant: The air is thin.\nuser: How thin?\nassistant: A third."
     replies = ["Less air presses on it.", "It is cold.", long, "No idea."]
-    run = made_run(tmp_path / "run", synthetic_samples("text", replies, [prompt], keys(1, 4), "m"))
-    with booth_over(run, Question("pick")) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth)
+    run = sampled_run(tmp_path / "run", synthetic_samples("text", replies, [prompt], keys(1, 4), "m"))
+    with voting_state(run, Question("pick")) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state)
         assert page.locator(".prompt .bubble").count() == 3 and page.locator(".cards .bubble").count() == 6
         assert page.locator(".prompt .bubble.user").count() == 2
         looks(page, "talk")
         answered(page, page.locator(".cards li").filter(has_text="How thin?").get_by_role("button").click)
-        votes = booth.box.votes()
+        votes = state.box.votes()
         assert dict(zip(votes.shown[0], votes.ranks[0], strict=True))[run_ids(run)[2]] == 1
 
 
@@ -228,12 +228,12 @@ def run_ids(run: Any) -> list[str]:
 
 @pytest.mark.parametrize("mode", ["pick", "compare", "rate", "rank", "edit"])
 def test_on_a_phone(browser: Any, tmp_path: Path, mode: Any) -> None:
-    samples = text_samples(4) if mode == "edit" else picture_samples(4)
+    samples = text_samples(4) if mode == "edit" else image_samples(4)
     with (
-        booth_over(made_run(tmp_path / "run", samples), Question(mode)) as booth, running(booth) as address,
+        voting_state(sampled_run(tmp_path / "run", samples), Question(mode)) as state, running(state) as address,
         browsers.page_of(browser, **browsers.PHONE) as page,
     ):
-        sign_in(page, address, booth)
+        sign_in(page, address, state)
         looks(page, f"phone-{mode}")
         small = page.evaluate(
             "[...document.querySelectorAll('main button')].filter(b => b.offsetParent && b.offsetHeight < 44)"
@@ -242,25 +242,25 @@ def test_on_a_phone(browser: Any, tmp_path: Path, mode: Any) -> None:
         assert small == [], f"too small to touch: {small}"
         names = {"pick": "Pick 2", "compare": "B better", "rate": "8", "rank": "Save this order", "edit": "Right as"}
         answered(page, lambda: page.get_by_role("button", name=names[mode], exact=mode == "rate").tap())
-        assert len(booth.box.votes()) == 1
+        assert len(state.box.votes()) == 1
 
 
 def test_an_answer_is_kept_while_the_network_is_away(browser: Any, tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", picture_samples(4))
-    with booth_over(run, Question("pick")) as booth, running(booth) as address, browsers.page_of(browser) as page:
-        sign_in(page, address, booth)
+    run = sampled_run(tmp_path / "run", image_samples(4))
+    with voting_state(run, Question("pick")) as state, running(state) as address, browsers.page_of(browser) as page:
+        sign_in(page, address, state)
         page.context.set_offline(True)
         page.keyboard.press("2")
         page.wait_for_selector("#trouble", state="visible")  # no function of ours: the page's policy forbids eval
-        assert "Not saved yet" in page.locator("#trouble").inner_text() and len(booth.box.votes()) == 0
+        assert "Not saved yet" in page.locator("#trouble").inner_text() and len(state.box.votes()) == 0
         answered(page, lambda: page.context.set_offline(False))
-        assert len(booth.box.votes()) == 1 and page.locator("#trouble").is_hidden()
+        assert len(state.box.votes()) == 1 and page.locator("#trouble").is_hidden()
 
 
-def test_progress_admin_and_the_door(browser: Any, tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", picture_samples(4))
+def test_progress_admin_and_sign_in(browser: Any, tmp_path: Path) -> None:
+    run = sampled_run(tmp_path / "run", image_samples(4))
     with (
-        booth_over(run, Question("pick", overlap=2)) as booth, running(booth) as address,
+        voting_state(run, Question("pick", overlap=2)) as state, running(state) as address,
         browsers.page_of(browser) as page,
     ):
         page.goto(address)
@@ -269,7 +269,7 @@ def test_progress_admin_and_the_door(browser: Any, tmp_path: Path) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector(".wrong")
         assert "not known" in page.locator(".wrong").inner_text()
-        sign_in(page, address, booth, "admin")
+        sign_in(page, address, state, "admin")
         answered(page, lambda: page.keyboard.press("1"))
         page.get_by_role("link", name="Progress").click()
         assert "7 answers are missing" in page.locator("h1").inner_text()
@@ -291,7 +291,7 @@ def test_progress_admin_and_the_door(browser: Any, tmp_path: Path) -> None:
                 looks(other, f"phone-{name}")
             assert "for admins" in other.locator("main").inner_text()
         page.get_by_role("button", name="Sign out").click()
-        page.wait_for_selector("#door")
+        page.wait_for_selector("#signin")
         page.goto(address)
         assert page.url.endswith("/signin")
-        assert len(booth.box.votes()) == 2
+        assert len(state.box.votes()) == 2

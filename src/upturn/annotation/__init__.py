@@ -1,5 +1,6 @@
-"""What people are asked about a run, and what comes of their answers; the page that shows it is ``feedback``.
+"""Human feedback: polls, tasks, the database of votes, vote statistics, and votes as preference groups.
 
-    question   a run's samples -> tasks of a poll;  shelf  what is shown, out of memory until it is
-    publish    a round's poll, opened and closed;  said  votes -> groups, and columns that curators read
+tasks: a run's samples -> tasks of a poll;  content: what the candidates are, out of memory until it is displayed
+poll: a round's poll, opened and closed;  to_groups: votes -> groups, and fields that curators read
+modes: the ways to ask annotators, one file each;  db: the database;  statistics: agreement, reliability, ranking
 """

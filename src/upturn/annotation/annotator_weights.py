@@ -1,4 +1,4 @@
-"""What each person's votes count in a round, and whose they are."""
+"""The weight of each annotator's votes in a round, and each annotator's share."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def who(votes: Votes, people: People) -> dict[str, Any]:
     return {"people": listed, "simulated": simulated}
 
 
-def warnings(said: dict[str, Any], people: People) -> list[str]:
-    """What has to be told of who decided: simulated people, people who count less, one who has too large a share."""
-    listed, out = said["people"], []
+def warnings(votes_by: dict[str, Any], people: People) -> list[str]:
+    """Warnings: simulated annotators, annotators of lower weight, one whose share is too large."""
+    listed, out = votes_by["people"], []
     votes = sum(one["votes"] for one in listed.values())
-    if said["simulated"]:
-        out.append(f"{said['simulated']} of {votes} answers are of simulated people")
+    if votes_by["simulated"]:
+        out.append(f"{votes_by['simulated']} of {votes} answers are of simulated annotators")
     out += [f"{name}: {one['reason']}" for name, one in listed.items() if one["weight"] < 1]
     out += [
         f"{name} gave {one['share']:.0%} of the votes that count, more than {people.most_share:.0%}: whose taste is it?"

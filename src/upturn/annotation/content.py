@@ -1,4 +1,4 @@
-"""What is shown, taken from a run's tables batch by batch into one temporary file: pictures do not fill the memory."""
+"""The content of candidates, read from a run's tables in batches into one temporary file, which saves memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from upturn.store.parquet_tables import iterate_samples
 from upturn.store.run import Run
 from upturn.types import Prompt, Sample, Samples, content_id
 
-_ROWS = 64  # samples read at a time: 64 pictures of 512 pixels are 50 MB
+_ROWS = 64  # samples read at a time: 64 images of 512 pixels are 50 MB
 
 
 @dataclass(frozen=True)
 class Content:
-    """A candidate as it is shown: a PNG file made anew from its pixels, a text, or the turns of a conversation."""
+    """A candidate as it is displayed: a PNG file encoded from its pixels, a text, or the turns of a conversation."""
 
     kind: str  # image | text | turns | points
     body: bytes
@@ -51,12 +51,12 @@ class Entry:
     candidate: int
 
 
-class Shelf:
+class ContentStore:
     """The samples of some tables of a run, by place (the table within the run) and id."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._file = tempfile.TemporaryFile(prefix="upturn-shown-")  # noqa: SIM115 (it lives as long as the shelf)
+        self._file = tempfile.TemporaryFile(prefix="upturn-shown-")  # noqa: SIM115 (it lives as long as the contents)
         self._size = 0
         self._places: dict[str, dict[str, Entry]] = {}
         self._lock = threading.Lock()
@@ -80,13 +80,13 @@ class Shelf:
     def _read(self, place: str) -> Iterator[tuple[str, Entry]]:
         classes = self.classes
         for samples in iterate_samples(inside(self._run, place), _ROWS):
-            for sample, (kind, body) in zip(samples, shown_of(samples), strict=True):
+            for sample, (kind, body) in zip(samples, encoded_content(samples), strict=True):
                 self._file.seek(self._size)
                 self._file.write(body)
                 start, self._size = self._size, self._size + len(body)
-                asked = prompt_words(sample.prompt, classes)
+                prompt = prompt_words(sample.prompt, classes)
                 yield sample.id, Entry(
-                    kind, start, len(body), content_id(body), asked, sample.group, sample.candidate
+                    kind, start, len(body), content_id(body), prompt, sample.group, sample.candidate
                 )
         self._file.flush()
 
@@ -109,14 +109,14 @@ def inside(run: Run, place: str) -> Path:
     return path
 
 
-def shown_of(samples: Samples) -> list[tuple[str, bytes]]:
-    """Kind and bytes of each sample as it is shown: pictures are encoded anew from their pixels."""
+def encoded_content(samples: Samples) -> list[tuple[str, bytes]]:
+    """Kind and bytes of each sample as it is displayed; images are encoded as PNG."""
     if samples.kind == "image":
         return [("image", body) for body in png.encode(samples.content)]
-    return [_shown(samples.kind, sample) for sample in samples]
+    return [_encoded(samples.kind, sample) for sample in samples]
 
 
-def _shown(kind: str, sample: Sample) -> tuple[str, bytes]:
+def _encoded(kind: str, sample: Sample) -> tuple[str, bytes]:
     if kind == "points":
         return "points", json.dumps([round(float(value), 6) for value in sample.content]).encode()
     text = str(sample.content)
@@ -127,15 +127,15 @@ def _shown(kind: str, sample: Sample) -> tuple[str, bytes]:
 
 
 def prompt_words(prompt: Prompt, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What a person is told of a prompt: its text or turns, and the name of its class."""
-    asked: dict[str, Any] = {}
+    """What is displayed of a prompt: its text or turns, and the name of its class."""
+    fields: dict[str, Any] = {}
     turns = turns_of(prompt.text, prompt.fields.get("messages"))
     if turns is not None:
-        asked["turns"] = turns
+        fields["turns"] = turns
     elif prompt.text:
-        asked["text"] = prompt.text
+        fields["text"] = prompt.text
     if prompt.label is not None:
         name = classes[prompt.label] if 0 <= prompt.label < len(classes) else str(prompt.label)
         if name != prompt.text:
-            asked["label"] = name
-    return asked
+            fields["label"] = name
+    return fields

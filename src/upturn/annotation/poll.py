@@ -1,4 +1,4 @@
-"""A round's poll: opened where the page finds it, closed once its quota is met, and in words how far it is."""
+"""A round's poll: opens it, closes it once its quota is met, and describes its progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from upturn.annotation.content import Shelf
+from upturn.annotation.content import ContentStore
 from upturn.annotation.db.ballots import BallotBox, open_box
 from upturn.annotation.db.validation import OVERALL
 from upturn.annotation.tasks import Question, tasks_of
@@ -30,7 +30,7 @@ def box_of(run: Run, people: People) -> Iterator[BallotBox]:
 
 
 def publish(run: Run, box: BallotBox, people: People, unit: str) -> Counter[str]:
-    """Ask about the samples of a round, unless it is asked already; what is left out, by reason.
+    """Open the poll of a round unless it is open already; what is left out, by reason.
 
     UserError where there is nothing to ask.
     """
@@ -40,11 +40,11 @@ def publish(run: Run, box: BallotBox, people: People, unit: str) -> Counter[str]
         people.mode, (), people.candidates, people.overlap, people.quota, people.attributes or (OVERALL,),
         repeats=people.repeats, prompts=people.prompts, unit=unit,
     )
-    shelf = Shelf(run)
+    contents = ContentStore(run)
     try:
-        asked = tasks_of(run, shelf, question)
+        asked = tasks_of(run, contents, question)
     finally:
-        shelf.close()
+        contents.close()
     box.open_poll(
         unit, people.mode, asked.tasks, overlap=people.overlap, quota=people.quota, attributes=question.attributes,
         repeats=people.repeats,
@@ -71,7 +71,7 @@ def missing(box: BallotBox, people: People, unit: str, run: Run) -> str:
     names = {person.id: person.name for person in progress.people}
     by = Counter(names[str(name)] for name, action in zip(votes.person, votes.action, strict=True) if action != "skip")
     who = f" ({', '.join(f'{name} {count}' for name, count in by.most_common())})" if by else ""
-    more = f"; {stuck} of the missing ones need more people" if stuck else ""
+    more = f"; {stuck} of the missing ones need more annotators" if stuck else ""
     return f"{given} of {wanted} answers ('{people.mode}' on {unit}) are there{who}{more}. " \
         f"To answer: upturn serve {run.folder} --continue"
 

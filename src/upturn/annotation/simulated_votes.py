@@ -1,4 +1,4 @@
-"""How a simulated crowd votes: keyed by the candidates, all groups at once."""
+"""How simulated annotators vote: keyed by the candidates, all groups at once."""
 
 from __future__ import annotations
 

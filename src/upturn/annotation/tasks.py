@@ -1,4 +1,4 @@
-"""A run's samples -> what people are asked: candidates of one prompt, from one round or from several."""
+"""Builds the tasks of a poll from a run's samples: candidates of one prompt, from one round or from several."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upturn.annotation.content import Entry, Shelf
+from upturn.annotation.content import ContentStore, Entry
 from upturn.annotation.db.validation import OVERALL, Task
 from upturn.annotation.vote_mode import mode_named
 from upturn.data.json_lines import records
@@ -56,7 +56,7 @@ class Question:
 
 
 @dataclass
-class Asked:
+class PollTasks:
     """Tasks, the unit they are of, and what was left out and why: reason -> how many."""
 
     unit: str
@@ -64,14 +64,14 @@ class Asked:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def tasks_of(run: Run, shelf: Shelf, question: Question, gold: Path | None = None) -> Asked:
+def tasks_of(run: Run, contents: ContentStore, question: Question, gold: Path | None = None) -> PollTasks:
     """The tasks that a question makes of a run's samples.
 
     Raises UserError where there are no samples, none that can be asked about, or a mode does not fit them.
     """
     unit, places = _places(run, question)
-    every = [_groups(place, shelf.place(place)) for place in places]
-    asked = Asked(unit, [])
+    every = [_groups(place, contents.place(place)) for place in places]
+    asked = PollTasks(unit, [])
     groups = every[0] if len(every) == 1 else _side_by_side(every, asked)
     mode = mode_named(question.mode)
     if any(member.kind not in mode.content for _, _, member in groups[0][:1]):
@@ -134,7 +134,7 @@ def _some(groups: Sequence[list[Member]], count: int | None) -> Sequence[list[Me
     return [groups[place] for place in sorted(chosen)]
 
 
-def _side_by_side(every: Sequence[list[list[Member]]], asked: Asked) -> list[list[Member]]:
+def _side_by_side(every: Sequence[list[list[Member]]], asked: PollTasks) -> list[list[Member]]:
     """The first candidate of each round for the same prompt: evaluations have the same prompts in the same order."""
     out = []
     for groups in zip(*every, strict=False):
@@ -146,7 +146,7 @@ def _side_by_side(every: Sequence[list[list[Member]]], asked: Asked) -> list[lis
     return out
 
 
-def _add(asked: Asked, group: list[Member], question: Question) -> None:
+def _add(asked: PollTasks, group: list[Member], question: Question) -> None:
     mode = mode_named(question.mode)
     if not mode.compares:
         asked.tasks += [_task([member]) for member in group]

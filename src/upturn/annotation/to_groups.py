@@ -1,7 +1,7 @@
-"""What people said, as the house reads it: groups for objectives, columns for curators, corrected texts.
+"""Votes -> preference groups for objectives, fields for curators, corrected texts.
 
 A vote is a group of its own: its pick is rank 1 and of the others nothing is said (the likelihood of a pick of K).
-Curators read what all that voted on a prompt say together.
+Curators read the votes on a prompt together.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.protocols import Objective
 from upturn.types import SYNTHETIC, Array, Samples, Votes, content_id, objects
 
-VOTE = "vote"  # the field of samples that says what came of a vote on them: one of the words below, "" where none was
+VOTE = "vote"  # the field of samples with the outcome of votes: one of the words below, "" where none was
 CHOSEN, TIE, EVEN, BAD, RIGHT, CORRECTED = "winner", "tie", "even", "bad", "right", "corrected"
 AUTHOR, EDITOR = "people", "edited_by"  # the source of a corrected text, and the field that names the person
 
 
 @dataclass(frozen=True)
-class SaidGroups:
-    """Rows of groups, one after the other, with the fields rank, score and strength; ``weights`` (N,) of their people.
+class VotedGroups:
+    """Rows of groups in sequence, with the fields rank, score and strength; ``weights`` (N,) of their people.
 
     ``counts``: how many votes became groups, and how many did not, by reason.
     """
@@ -38,21 +38,21 @@ class SaidGroups:
     counts: Counter[str]
 
 
-def groups_for(objective: Objective, votes: Votes, samples: Samples, people: People) -> SaidGroups:
+def groups_for(objective: Objective, votes: Votes, samples: Samples, people: People) -> VotedGroups:
     """The groups that an objective can learn from."""
-    return groups_said(
+    return voted_groups(
         votes, samples, people, pairs=objective.candidates == 2, ties=objective.ties, labels=objective.unrelated,
     )
 
 
-def groups_said(
+def voted_groups(
     votes: Votes, samples: Samples, people: People, *, pairs: bool = False, ties: bool = False, labels: bool = False
-) -> SaidGroups:
+) -> VotedGroups:
     """Each vote as a group of the candidates that it was about.
 
     pairs   of a pick or a ranking that names one the winner and one other, which a hash draws, as (1, 2)
-    ties    whether ties are told; else they are counted and left out
-    labels  whether "all bad" is told, as a 2 for each; else it is counted and left out
+    ties    whether ties become groups; else they are counted and left out
+    labels  whether "all bad" becomes a group, rank 2 for each; else it is counted and left out
     Ratings are groups of a prompt, ranked by the mean that people gave.
     """
     if mode_named(people.mode).feedback == "rating":
@@ -85,21 +85,21 @@ def groups_said(
     return _assembled(samples, found, +left)
 
 
-def _assembled(samples: Samples, found: dict[str, list[Array]], counts: Counter[str]) -> SaidGroups:
+def _assembled(samples: Samples, found: dict[str, list[Array]], counts: Counter[str]) -> VotedGroups:
     empty = np.zeros(0)
     joined = {name: np.concatenate(parts) if parts else empty for name, parts in found.items()}
     chosen = samples.take(joined["rows"].astype(np.int64)).with_fields(**{
         RANK: joined[RANK].astype(np.int64), STRENGTH: joined[STRENGTH].astype(np.float64),
         SCORE: np.full(len(joined["rows"]), np.nan),
     })
-    return SaidGroups(replace(chosen, group=joined["group"].astype(np.int64)), joined["weight"], counts)
+    return VotedGroups(replace(chosen, group=joined["group"].astype(np.int64)), joined["weight"], counts)
 
 
 def _kind(action: str, ranks: Array) -> str:
     if action == "bad":
         return BAD
-    alike = len(ranks) > 0 and ranks.min() == ranks.max()
-    return TIE if action == "tie" or alike else CHOSEN
+    equal = len(ranks) > 0 and ranks.min() == ranks.max()
+    return TIE if action == "tie" or equal else CHOSEN
 
 
 def _pair(rows: Array, ranks: Array, vote: str) -> tuple[Array, Array]:
@@ -109,7 +109,7 @@ def _pair(rows: Array, ranks: Array, vote: str) -> tuple[Array, Array]:
     return rows[[best, other]], np.array([1, 2])
 
 
-def _rated_groups(votes: Votes, samples: Samples, people: People) -> SaidGroups:
+def _rated_groups(votes: Votes, samples: Samples, people: People) -> VotedGroups:
     rating, counts = ratings(votes, samples, weights_of(votes, people).of(votes))
     groups = by_reward(samples, rating)
     telling = groups.ranks.max(axis=1, initial=0) > 1
@@ -120,7 +120,7 @@ def _rated_groups(votes: Votes, samples: Samples, people: People) -> SaidGroups:
         RANK: ranks[said], SCORE: groups.rewards[telling][said], STRENGTH: np.ones(int(said.sum())),
     })
     counts[CHOSEN] = int(telling.sum())
-    return SaidGroups(chosen, np.ones(len(chosen)), +counts)
+    return VotedGroups(chosen, np.ones(len(chosen)), +counts)
 
 
 def ratings(votes: Votes, samples: Samples, weights: Array) -> tuple[Array, Counter[str]]:
@@ -146,12 +146,12 @@ def ratings(votes: Votes, samples: Samples, weights: Array) -> tuple[Array, Coun
         return np.where(mass > 0, total / np.where(mass > 0, mass, 1), np.nan), counts
 
 
-def said_of(votes: Votes, samples: Samples, people: People) -> dict[str, Array]:
-    """The columns rank, score, strength and vote of N samples: what people together say of each prompt's candidates."""
+def vote_fields(votes: Votes, samples: Samples, people: People) -> dict[str, Array]:
+    """The columns rank, score, strength and vote of N samples: the votes on each prompt's candidates."""
     weights = weights_of(votes, people).of(votes)
     feedback = mode_named(people.mode).feedback
     if feedback == "correction":
-        return _mended(votes, samples, weights)
+        return _corrected_fields(votes, samples, weights)
     if feedback == "rating":
         return _rated(votes, samples, weights)
     said = columns(RULES[people.rule](votes, weights), samples)
@@ -178,8 +178,8 @@ def _rated(votes: Votes, samples: Samples, weights: Array) -> dict[str, Array]:
     return {RANK: rank, SCORE: rating, STRENGTH: np.ones(len(samples)), VOTE: word}
 
 
-def _mended(votes: Votes, samples: Samples, weights: Array) -> dict[str, Array]:
-    """Of each text: right as it is, corrected by somebody, or beyond mending, by the weight of those who say so."""
+def _corrected_fields(votes: Votes, samples: Samples, weights: Array) -> dict[str, Array]:
+    """Of each text: right as it is, corrected, or not fixable, by weight."""
     place, said = _places(samples), np.zeros((3, len(samples)))
     for vote in np.flatnonzero(votes.check == "").tolist():
         which = {"said": 0, "edit": 1, "bad": 2}.get(str(votes.action[vote]))

@@ -79,7 +79,7 @@ class VoteMode(ABC):
 
     @abstractmethod
     def from_form(self, fields: Mapping[str, str], count: int, attributes: tuple[str, ...]) -> Choice:
-        """What the fields of the form answer. Refused where they do not answer it."""
+        """What the fields of the form answer. Raises Refused where they do not answer it."""
 
     @abstractmethod
     def simulate(self, utility: Array, by: SimulatedAnnotator, attributes: tuple[str, ...]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from upturn.cli.options import RUNS, RunName, RunsFolder
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
-    from upturn.annotation.content import Shelf
+    from upturn.annotation.content import ContentStore
     from upturn.annotation.db.ballots import BallotBox
     from upturn.annotation.tasks import Question
     from upturn.config.schema import People
@@ -67,12 +67,12 @@ def serve(
     from upturn.web import installed
 
     installed()
-    from upturn.annotation.content import Shelf
+    from upturn.annotation.content import ContentStore
     from upturn.annotation.db.ballots import open_box
     from upturn.annotation.tasks import Question
     from upturn.web import server
-    from upturn.web.continue_run import Onward
-    from upturn.web.server_state import Booth
+    from upturn.web.continue_run import RunContinuation
+    from upturn.web.server_state import ServerState
     from upturn.web.studio_worker import Studio
 
     found = find_run(run, runs)
@@ -82,7 +82,7 @@ def serve(
                         fix="Leave it out, or write 'people:' into the rounds of a recipe.")
     if (certificate is None) != (key is None):
         raise UserError("--certificate and --key go together")
-    shelf = Shelf(found)
+    contents = ContentStore(found)
     with open_box(found, database or (people_asked.database if people_asked else None)) as box:
         public = not server.is_loopback(host)
         links = _links(box, people, link, public, host)
@@ -94,36 +94,37 @@ def serve(
                 name, tuple(rounds), candidates, overlap, quota, tuple(attributes) or ("overall",),
                 golds if gold is not None else 0.0, repeats, unit=unit,
             )
-            _ask(box, found, shelf, question, gold)
+            _ask(box, found, contents, question, gold)
         print(box.progress().message())
         listening = server.bound(host, port)
         where = server.address(host, listening.getsockname()[1], certificate is not None)
         worker = Studio(found.folder, find_round(found, None), box) if studio and _has_model(found) else None
-        booth = Booth(
-            found.name, box, shelf, worker, "markdown" if markdown else "plain", certificate is not None,
-            server.hosts_for(host), onward=Onward(found, box, people_asked) if goes_on and people_asked else None,
+        state = ServerState(
+            found.name, box, contents, worker, "markdown" if markdown else "plain", certificate is not None,
+            server.hosts_for(host),
+            continuation=RunContinuation(found, box, people_asked) if goes_on and people_asked else None,
         )
         print(f"Listening on {where} ({_reach(public, certificate is not None)}). Ctrl C ends it; votes are kept.")
         for person, token in links:
             print(f"{person}: {where}/signin#{token}", flush=True)
         if worker is not None:
             worker.start()
-        if booth.onward is not None:
-            booth.onward.start()
+        if state.continuation is not None:
+            state.continuation.start()
         try:
-            server.serve(booth, listening, certificate, key)
+            server.serve(state, listening, certificate, key)
         finally:
-            if booth.onward is not None:
-                booth.onward.close()
+            if state.continuation is not None:
+                state.continuation.close()
             if worker is not None:
                 worker.close()
 
 
-def _ask(box: BallotBox, run: Run, shelf: Shelf, question: Question, gold: Path | None) -> None:
+def _ask(box: BallotBox, run: Run, contents: ContentStore, question: Question, gold: Path | None) -> None:
     """Open a poll of it, and print what cannot be asked."""
     from upturn.annotation.tasks import tasks_of
 
-    asked = tasks_of(run, shelf, question, gold)
+    asked = tasks_of(run, contents, question, gold)
     box.open_poll(
         asked.unit, question.mode, asked.tasks, overlap=question.overlap, quota=question.quota,
         attributes=question.attributes, golds=question.golds, repeats=question.repeats,

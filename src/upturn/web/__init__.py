@@ -1,8 +1,8 @@
 """The voting page: reads prompts and samples of a run, appends votes. A leaf: nothing in training knows of it.
 
     asking     a run's samples -> tasks of a poll
-    shelf      what is shown, out of memory until it is
-    booth      all that a server holds; app puts the pages and the interface for programs over it
+    contents      what is shown, out of memory until it is
+    state      all that a server holds; app puts the pages and the interface for programs over it
     server     listens; simulate answers through the same interface, with a stated taste
 """
 

@@ -1,4 +1,4 @@
-"""A file of people: YAML (a list of {name, role, team, quota}) or CSV with these columns."""
+"""Reads a file of annotators: YAML (a list of {name, role, team, quota}) or CSV with these columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEYS = ("name", "role", "team", "quota")
 
 
 def people_in(path: Path) -> list[dict[str, Any]]:
-    """What the file says of each person. UserError naming the file and the entry."""
+    """The entries of the file. UserError naming the file and the entry."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         found = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else yaml.safe_load(text)

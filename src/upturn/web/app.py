@@ -1,4 +1,4 @@
-"""The app: pages and the interface for programs over one booth."""
+"""The FastAPI app: pages and the HTTP API over one server state."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from upturn.annotation.db.validation import Refused
 from upturn.errors import UserError
 from upturn.web import admin_routes, auth, studio_routes, vote_routes
 from upturn.web.dependencies import SignIn
-from upturn.web.middleware import Guard
+from upturn.web.middleware import protect
 from upturn.web.rendering import STATIC, page, static
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 
 _STATUS = {"unknown": 404, "paused": 403, "answered": 409, "conflict": 409, "wrong": 422}
 _YEAR = 31_536_000  # seconds
 _log = logging.getLogger("upturn.web")
 
 
-def create(booth: Booth) -> FastAPI:
+def create(state: ServerState) -> FastAPI:
     """The app; it has no pages from elsewhere, its own description is /openapi.json."""
     app = FastAPI(
-        title=f"upturn: votes on {booth.name}", docs_url=None, redoc_url=None,
+        title=f"upturn: votes on {state.name}", docs_url=None, redoc_url=None,
         description="Sign in with POST /api/session; send X-CSRF-Token with everything that changes something.",
     )
-    app.state.booth = booth
+    app.state.server = state
     for router in (auth.router, vote_routes.router, studio_routes.router, admin_routes.router):
         app.include_router(router)
     app.add_api_route("/static/{name}", _static, include_in_schema=False)
-    app.add_exception_handler(SignIn, _to_the_door)
+    app.add_exception_handler(SignIn, _to_sign_in)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(UserError, _unable)
-    app.add_exception_handler(AnyHTTPException, _said)
+    app.add_exception_handler(AnyHTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _wrong)
-    app.add_middleware(Guard, hosts=booth.hosts)
+    protect(app, state.hosts)
     return app
 
 
@@ -58,12 +58,12 @@ def _tell(request: Request, status: int, words: str, headers: Any = None) -> Res
     """For a program JSON, for a person a page."""
     if _program(request):
         return JSONResponse({"detail": words}, status, headers)
-    answer = page(request.app.state.booth, "message.html.j2", None, status=status, words=words)
+    answer = page(request.app.state.server, "message.html.j2", None, status=status, words=words)
     answer.headers.update(headers or {})
     return answer
 
 
-async def _to_the_door(request: Request, _: Exception) -> Response:
+async def _to_sign_in(request: Request, _: Exception) -> Response:
     if _program(request):
         return JSONResponse({"detail": "nobody is signed in"}, 401)
     return RedirectResponse("/signin", 303)
@@ -80,7 +80,7 @@ async def _unable(request: Request, error: Exception) -> Response:
     return _tell(request, 503, "this cannot be done just now; nothing was lost, try again in a moment")
 
 
-async def _said(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
     return _tell(request, error.status_code, str(error.detail), error.headers)
 

@@ -1,4 +1,4 @@
-"""Goes on with a run once people have answered all that it asks: a process of its own, while the page stays."""
+"""Continues a run in a process of its own once all votes of a round are there; the page stays up."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LOOK = 0.5  # seconds between two looks at the quota
 _WAITS = 3  # exit code of a run that waits for people
 
 
-class Onward:
-    """``words`` is what the run does just now, for those who have nothing to answer."""
+class RunContinuation:
+    """``words`` describes what the run does, for annotators who have no task."""
 
     def __init__(self, run: Run, box: BallotBox, people: People) -> None:
         self._run, self._box, self._people = run, box, people
         self._end = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._watch, name="onward", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="continuation", daemon=True)
         self.words = ""
 
     def start(self) -> None:
@@ -47,13 +47,13 @@ class Onward:
             code = self._child.poll()
             if code is not None:
                 self._child = None
-                self.words = {0: "All rounds are done.", _WAITS: ""}.get(code, "The run has stopped; it can be mended.")
+                self.words = {0: "All rounds are done.", _WAITS: ""}.get(code, "The run has stopped with an error.")
             return
         if self._run.state.state != "waiting":
             return
         unit = answered(self._box, self._people, self._run)
         if unit is not None:
-            self.words = f"Round {unit_round(unit)} is being trained on what was chosen."
+            self.words = f"Round {unit_round(unit)} is training on the votes."
             # of a session of its own: Ctrl C is for the page
             self._child = subprocess.Popen(_command(self._run), start_new_session=True)
 

@@ -1,4 +1,4 @@
-"""What every request passes first: is somebody signed in, may they do this, have they done it too often."""
+"""What every request needs: a session, the permission, and a rate below the limit."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from typing import Annotated
 
 from fastapi import Depends, Header, HTTPException, Request
 
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 from upturn.web.sessions import COOKIE, Session, same
 
 
 class SignIn(Exception):
-    """Nobody is signed in: a page sends them to the door, a program gets 401."""
+    """Nobody is signed in: a page redirects to the sign-in form, the API answers 401."""
 
 
-async def booth_of(request: Request) -> Booth:  # async: others are run in a thread each time
-    found: Booth = request.app.state.booth
+async def state_of(request: Request) -> ServerState:  # async: others are run in a thread each time
+    found: ServerState = request.app.state.server
     return found
 
 
-TheBooth = Annotated[Booth, Depends(booth_of)]
+State = Annotated[ServerState, Depends(state_of)]
 
 
-async def signed_in(request: Request, booth: TheBooth) -> Session:
+async def signed_in(request: Request, state: State) -> Session:
     """401 where nobody is, 429 for more than the limit of requests."""
-    session = await booth.session(request.cookies.get(COOKIE))
+    session = await state.session(request.cookies.get(COOKIE))
     if session is None:
         raise SignIn
-    slow_down(booth, "requests", session.person.id)
+    slow_down(state, "requests", session.person.id)
     return session
 
 
@@ -67,8 +67,8 @@ Writer = Annotated[Session, Depends(writes)]
 AdminWriter = Annotated[Session, Depends(administers_writing)]
 
 
-def slow_down(booth: Booth, what: str, who: str, cost: float = 1.0) -> None:
+def slow_down(state: ServerState, what: str, who: str, cost: float = 1.0) -> None:
     """429 with the seconds to wait where the limit is reached."""
-    wait = booth.limits.wait(what, who, cost)
+    wait = state.limits.wait(what, who, cost)
     if wait:
         raise HTTPException(429, "too many at once: wait a little", {"retry-after": str(int(wait) + 1)})

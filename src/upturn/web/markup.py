@@ -1,4 +1,4 @@
-"""Texts of models and people as HTML: escaped, or markdown with what could do harm taken out."""
+"""Texts of models and annotators as HTML: escaped, or markdown that is sanitized."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 Style = Literal["plain", "markdown"]
-# no pictures (they would be fetched from elsewhere), no styles, no classes, no ids
+# no images (they would be fetched from elsewhere), no styles, no classes, no ids
 _TAGS = {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em",
          "strong", "s", "a", "table", "thead", "tbody", "tr", "th", "td"}
 _ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}

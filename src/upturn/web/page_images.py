@@ -1,4 +1,4 @@
-"""Pictures for the page: points drawn, pictures enlarged."""
+"""Images for the page: points drawn, images enlarged."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 _SIDE = 360  # pixels of a drawn plane
 _MARGIN = 1.15
-LARGE = 1024  # pixels of the longer side of an enlarged picture
-_CRISP = 48  # pixels of a side up to which a picture's own pixels are to be seen
+LARGE = 1024  # pixels of the longer side of an enlarged image
+_CRISP = 48  # pixels of a side up to which an image's pixels are displayed as squares
 
 
-def crisp(picture: bytes) -> bool:
+def crisp(png: bytes) -> bool:
     """Whether a PNG file is so small that it is shown with its pixels visible."""
-    width, height = size(picture)
+    width, height = size(png)
     return max(width, height) <= _CRISP
 
 
-def size(picture: bytes) -> tuple[int, int]:
+def size(png: bytes) -> tuple[int, int]:
     """Width and height of a PNG file, from its head."""
-    return int.from_bytes(picture[16:20], "big"), int.from_bytes(picture[20:24], "big")
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
 
-def enlarged(picture: bytes) -> bytes:
-    """The picture with ``LARGE`` pixels on its longer side, by Lanczos: smoother, no new detail. A PNG file."""
+def enlarged(png: bytes) -> bytes:
+    """The image with ``LARGE`` pixels on its longer side, by Lanczos: smoother, no new detail. A PNG file."""
     from PIL import Image
 
-    image: Image.Image = Image.open(io.BytesIO(picture))
+    image: Image.Image = Image.open(io.BytesIO(png))
     scale = LARGE / max(image.size)
     if scale > 1:
         sides = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

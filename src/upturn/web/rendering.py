@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import HTMLResponse
 
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 from upturn.web.sessions import Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATIC = {"people.css": "text/css", "people.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = {"voting.css": "text/css", "voting.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 @cache
@@ -50,12 +50,12 @@ def fresh_id() -> str:
 
 
 def page(
-    booth: Booth, template: str, session: Session | None, *, status: int = 200, modes: tuple[str, ...] = (),
+    state: ServerState, template: str, session: Session | None, *, status: int = 200, modes: tuple[str, ...] = (),
     here: str = "", **shown: Any,
 ) -> HTMLResponse:
     """A page with its head: the run's name, where one can go, who is signed in."""
     text = environment().get_template(template).render(
-        run=booth.name, session=session, going=booth.going, studio=booth.studio is not None, modes=modes, here=here,
+        run=state.name, session=session, going=state.going, studio=state.studio is not None, modes=modes, here=here,
         **shown,
     )
     return HTMLResponse(text, status)

@@ -1,4 +1,4 @@
-"""What programs send (JSON) and what forms send, both as the answer that the ballot box takes."""
+"""What the API (JSON) and the page's forms send, as the answer that the database takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from upturn.annotation.db.validation import LONGEST_TEXT, Action, Answer, Showing
+from upturn.annotation.db.validation import LONGEST_TEXT, Action, Answer, Assignment
 from upturn.annotation.vote_mode import Choice, mode_named
 
 
@@ -86,7 +86,7 @@ def from_json(vote: VoteIn, person: str, client: str) -> Answer:
     )
 
 
-def from_form(form: VoteForm, person: str, client: str, showing: Showing) -> Answer:
+def from_form(form: VoteForm, person: str, client: str, showing: Assignment) -> Answer:
     """Refused where the fields do not answer what the mode asks."""
     choice = Choice()
     if form.action == "said":

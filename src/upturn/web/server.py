@@ -1,4 +1,4 @@
-"""Listening: on this machine alone unless told otherwise, and on a public address only where tokens guard it."""
+"""Runs the server: on the loopback address by default, on a public one only if annotators have tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from upturn.errors import UserError
 from upturn.web.app import create
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _UP = 30.0  # seconds a server may take to begin
@@ -58,17 +58,19 @@ def bound(host: str, port: int) -> socket.socket:
     return made
 
 
-def serve(booth: Booth, listening: socket.socket, certificate: Path | None = None, key: Path | None = None) -> None:
+def serve(
+    state: ServerState, listening: socket.socket, certificate: Path | None = None, key: Path | None = None
+) -> None:
     """Answer until interrupted, which is how it ends well."""
     with suppress(KeyboardInterrupt):
-        _server(booth, certificate=certificate, key=key).run(sockets=[listening])
+        _server(state, certificate=certificate, key=key).run(sockets=[listening])
 
 
 @contextmanager
-def running(booth: Booth) -> Iterator[str]:
+def running(state: ServerState) -> Iterator[str]:
     """A server in a thread of this process, on any free port of this machine; its address."""
     listening = bound("127.0.0.1", 0)
-    server = _server(booth)
+    server = _server(state)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="voting", daemon=True)
     thread.start()
     begun = time.monotonic()
@@ -84,11 +86,11 @@ def running(booth: Booth) -> Iterator[str]:
         listening.close()
 
 
-def _server(booth: Booth, certificate: Path | None = None, key: Path | None = None) -> Any:
+def _server(state: ServerState, certificate: Path | None = None, key: Path | None = None) -> Any:
     import uvicorn
 
     return uvicorn.Server(uvicorn.Config(
-        create(booth), log_level="warning", access_log=False, server_header=False, date_header=True,
+        create(state), log_level="warning", access_log=False, server_header=False, date_header=True,
         timeout_keep_alive=_STALE, timeout_graceful_shutdown=5, proxy_headers=False, ws="none",
         ssl_certfile=str(certificate) if certificate else None, ssl_keyfile=str(key) if key else None,
     ))

@@ -1,4 +1,4 @@
-"""All that a server holds: the votes, what is shown, who is signed in, and the studio if there is one."""
+"""The state of the server: votes, content, sessions, and the studio if there is one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from upturn.annotation.content import Content, Shelf
+from upturn.annotation.content import Content, ContentStore
 from upturn.annotation.db.ballots import BallotBox
 from upturn.annotation.db.engine import clear_errors
 from upturn.annotation.db.poll_progress import Progress
-from upturn.annotation.db.validation import Assigned, Person, Showing
+from upturn.annotation.db.validation import Assigned, Assignment, Person
 from upturn.annotation.statistics.agreement import Agreement, agreement
 from upturn.errors import UserError
-from upturn.web.continue_run import Onward
+from upturn.web.continue_run import RunContinuation
 from upturn.web.markup import Style
 from upturn.web.sessions import Limits, Session, Signing
 from upturn.web.studio_worker import Studio
@@ -37,18 +37,18 @@ class _Kept:
 
 
 @dataclass
-class Booth:
+class ServerState:
     """The shared state of the pages; everything that waits for the database is awaited, never blocked on."""
 
     name: str  # of the run
     box: BallotBox
-    shelf: Shelf
+    contents: ContentStore
     studio: Studio | None = None
     style: Style = "plain"
     secure: bool = False  # whether cookies go over https alone
     hosts: frozenset[str] | None = None  # the names that the server answers to; None: any
     limits: Limits = field(default_factory=Limits)
-    onward: Onward | None = None  # what goes on with the run once the quota is met
+    continuation: RunContinuation | None = None  # what goes on with the run once the quota is met
     _kept: dict[str, _Kept] = field(default_factory=dict)
     _answered: float = float("-inf")  # when somebody last answered by the page
 
@@ -77,7 +77,7 @@ class Booth:
     @property
     def going(self) -> str:
         """What the run does with the votes, in words; "" where nothing is done with them now."""
-        return self.onward.words if self.onward is not None else ""
+        return self.continuation.words if self.continuation is not None else ""
 
     def answered(self) -> None:
         """Somebody answered by the page: what was counted before is old."""
@@ -91,7 +91,7 @@ class Booth:
         return await self._recent("people", _FRESH, lambda: {person.id: person for person in self.box.people()})
 
     async def progress(self, exact: bool = False) -> Progress:
-        """Counted anew after an answer where that is quick, or where ``exact`` asks for it: nobody misses their own."""
+        """Counted again after an answer where that is quick, or with ``exact``: one's own answer counts."""
         known = self._kept.get("progress")
         old = known is not None and known.found <= self._answered and (exact or known.took < _QUICK)
         return await self._recent("progress", -1.0 if old else _FRESH, self.box.progress)
@@ -112,15 +112,15 @@ class Booth:
     async def assign(self, person: str, mode: str | None = None, beside: tuple[str, ...] = ()) -> Assigned:
         return await self.write(self.box.assigning(person, mode, beside))
 
-    async def content(self, showing: Showing, position: int) -> Content:
+    async def content(self, showing: Assignment, position: int) -> Content:
         """What stands at a position. UserError where the run has lost it."""
         place, sample = showing.places[position], showing.shown[position]
-        if not self.shelf.holds(place):
-            await asyncio.to_thread(self.shelf.place, place)
+        if not self.contents.holds(place):
+            await asyncio.to_thread(self.contents.place, place)
         try:
-            return self.shelf.content(place, sample)  # one read of a file that is in memory, mostly
+            return self.contents.content(place, sample)  # one read of a file that is in memory, mostly
         except KeyError:
             raise UserError("what was to be shown here is gone from the run") from None
 
-    async def showing(self, name: str, person: str) -> Showing | None:
-        return await asyncio.to_thread(partial(self.box.showing, name, person))
+    async def assignment(self, name: str, person: str) -> Assignment | None:
+        return await asyncio.to_thread(partial(self.box.assignment, name, person))

@@ -67,7 +67,7 @@ class Rate:
 class Rates:
     """What one person, or one address, may do; a person who votes as quickly as they can stays far below."""
 
-    requests: Rate = Rate(25, 250)  # a vote on four pictures is six requests
+    requests: Rate = Rate(25, 250)  # a vote on four images is six requests
     votes: Rate = Rate(5, 40)  # answers and undos
     failures: Rate = Rate(10 / 60, 10)  # of signing in, an address
     studio: Rate = Rate(0.5, 10)
@@ -75,7 +75,7 @@ class Rates:
 
 @dataclass
 class Limits:
-    """Token buckets, in memory: a server that starts anew forgets them."""
+    """Token buckets, in memory: a server that restarts forgets them."""
 
     rates: Rates = field(default_factory=Rates)
     clock: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""Simulated people who vote over the same HTTP interface as everybody: sign in, fetch a task, answer it.
+"""Simulated annotators who vote over the HTTP API: sign in, fetch a task, answer it.
 
 Their noise is that of the scorer ``simulated_people``: person i of a crowd with one seed picks over HTTP what that
 scorer's person i picks, whatever the order of the screen and the order in which tasks come.
@@ -23,12 +23,12 @@ from upturn.annotation.vote_mode import mode_named
 from upturn.errors import RunError
 from upturn.types import Array, content_id
 from upturn.web.server import running
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 from upturn.web.sessions import Limits, Rate, Rates
 
 Reward = Callable[[str], float]
 UNLIMITED = Rates(*(Rate(1e9, 1e9),) * 4)
-_TRIES = 50  # of a task that lies before others just now
+_TRIES = 50  # while other annotators hold all open tasks
 _SENDS = 5  # of one request: a busy machine may take longer to answer than the line waits
 _WAIT = 0.05  # seconds between them
 
@@ -82,16 +82,16 @@ def simulate(
 
 
 @contextmanager
-def crowd(booth: Booth, voters: Sequence[SimulatedAnnotator]) -> Iterator[tuple[str, list[str]]]:
-    """A server over the booth and a token for each of these people, called "simulated 1", … of team "simulated"."""
-    there = {person.name: person.id for person in booth.box.people()}
+def crowd(state: ServerState, voters: Sequence[SimulatedAnnotator]) -> Iterator[tuple[str, list[str]]]:
+    """A server over the state and a token for each of these people, called "simulated 1", … of team "simulated"."""
+    there = {person.name: person.id for person in state.box.people()}
     tokens = []
     for place in range(1, len(voters) + 1):
         name = f"simulated {place}"
         known = there.get(name)
-        tokens.append(booth.box.new_token(known) if known else booth.box.add_person(name, team="simulated")[1])
-    booth.limits = Limits(UNLIMITED)  # they answer as quickly as they can
-    with running(booth) as address:
+        tokens.append(state.box.new_token(known) if known else state.box.add_person(name, team="simulated")[1])
+    state.limits = Limits(UNLIMITED)  # they answer as quickly as they can
+    with running(state) as address:
         yield address, tokens
 
 
@@ -109,15 +109,15 @@ class _Person:
 
     def answer(self) -> str:
         """Give one vote; why there is none to give, else ""."""
-        told = self._next or self._call("GET", "/api/task")
+        reply = self._next or self._call("GET", "/api/task")
         self._next = None
-        if told["task"] is None:
-            return str(told["why"])
-        task = told["task"]
+        if reply["task"] is None:
+            return str(reply["why"])
+        task = reply["task"]
         name = content_id("simulated", self._seed, self._place, task["showing"])
         self._next = self._call("POST", "/api/votes", {
             "id": name, "showing": task["showing"],
-            **said(self._voter, task, self._place, self._people, self._seed, self._rewards),
+            **vote_body(self._voter, task, self._place, self._people, self._seed, self._rewards),
         })["next"]
         return ""
 
@@ -127,7 +127,7 @@ class _Person:
             try:
                 return self._called(method, path, body)
             except (OSError, http.client.HTTPException):
-                self._line.close()  # the next request opens it anew
+                self._line.close()  # the next request opens it again
         return self._called(method, path, body)
 
     def _called(self, method: str, path: str, body: Any) -> Any:
@@ -135,7 +135,7 @@ class _Person:
         answer = self._line.getresponse()
         content = answer.read()
         if answer.status != 200:
-            raise RunError(f"a simulated person was refused ({answer.status}): {content.decode()[:200]}")
+            raise RunError(f"a simulated annotator was refused ({answer.status}): {content.decode()[:200]}")
         cookie = answer.getheader("set-cookie")
         if cookie:
             self._headers["Cookie"] = cookie.split(";")[0]
@@ -145,7 +145,7 @@ class _Person:
         self._line.close()
 
 
-def said(
+def vote_body(
     voter: SimulatedAnnotator, task: dict[str, Any], place: int, people: int, seed: int, rewards: Reward
 ) -> dict[str, Any]:
     """What this person answers to a task: a function of the candidates, their place in the crowd, and the seed."""

@@ -1,4 +1,4 @@
-"""A run to its end while simulated people answer what it asks, over the interface that everybody uses."""
+"""Runs a recipe to its end while simulated annotators answer its polls over HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from upturn.annotation.content import Shelf
+from upturn.annotation.content import ContentStore
 from upturn.annotation.poll import box_of, unanswered
 from upturn.annotation.simulated_annotator import SimulatedAnnotator
 from upturn.config.recipe import Recipe
@@ -19,7 +19,7 @@ from upturn.loop.stages.context import Work
 from upturn.observer import Watch
 from upturn.store import parquet_tables
 from upturn.store.run import Run
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 from upturn.web.simulated_annotators import crowd, simulate
 
 
@@ -59,9 +59,9 @@ def answer(run: Run, parts: Assembly, people: People) -> int:
     liked = np.where(np.isnan(liked), np.nanmin(liked), liked)  # what cannot be judged is liked least
     rewards = dict(zip(samples.ids.astype(str).tolist(), liked.tolist(), strict=True))
     voters = [SimulatedAnnotator(temperature=asked.temperature, careless=asked.careless)] * asked.count
-    shelf = Shelf(run)
+    contents = ContentStore(run)
     try:
-        with box_of(run, people) as box, crowd(Booth(run.name, box, shelf), voters) as (address, tokens):
+        with box_of(run, people) as box, crowd(ServerState(run.name, box, contents), voters) as (address, tokens):
             return simulate(address, tokens, rewards.__getitem__, voters, asked.seed).votes
     finally:
-        shelf.close()
+        contents.close()

@@ -1,4 +1,4 @@
-"""The studio's worker: a process of its own draws from the model, so that voting never waits for it."""
+"""The studio's worker: a process of its own samples from the model, so that voting never waits for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from upturn.annotation.db.ballots import BallotBox
-from upturn.annotation.db.studio import Made, finish, next_request
+from upturn.annotation.db.studio import StudioSample, finish, next_request
 from upturn.errors import UserError
 
 COUNT = 4  # made for a prompt
@@ -84,7 +84,7 @@ class Studio:
         return False
 
     def _make(self, name: str, prompt: str) -> None:
-        found: Sequence[Made] = ()
+        found: Sequence[StudioSample] = ()
         message = ""
         try:
             self._pipe.send((name, prompt))
@@ -136,9 +136,9 @@ def work(folder: str, unit: str, pipe: Connection) -> None:
             pipe.send(("failed", f"the model could not make this ({type(error).__name__})"))
 
 
-def _drawn(drawer: Any, name: str, prompt: str) -> list[Made]:
-    from upturn.annotation.content import shown_of
+def _drawn(drawer: Any, name: str, prompt: str) -> list[StudioSample]:
+    from upturn.annotation.content import encoded_content
 
     samples = drawer.draw([prompt] if drawer.conditional else [], COUNT, int(name[:12], 16))
-    every = zip(samples, shown_of(samples), strict=True)
-    return [Made(place, sample.id, kind, body) for place, (sample, (kind, body)) in enumerate(every)]
+    every = zip(samples, encoded_content(samples), strict=True)
+    return [StudioSample(place, sample.id, kind, body) for place, (sample, (kind, body)) in enumerate(every)]

@@ -1,4 +1,4 @@
-"""What a page or a program is told of a showing: texts, turns, addresses of pictures; never a path of the server."""
+"""What a page or the API returns of an assignment: texts, turns, URLs of images; never a path of the server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from upturn.annotation.content import Content
 from upturn.annotation.conversations import Turn, after, side
-from upturn.annotation.db.validation import Showing
+from upturn.annotation.db.validation import Assignment
 from upturn.web.markup import Style, rendered
 from upturn.web.page_images import crisp, size
-from upturn.web.server_state import Booth
+from upturn.web.server_state import ServerState
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,17 @@ def bubbles(turns: list[Turn], style: Style) -> tuple[Bubble, ...]:
     return tuple(Bubble(turn["role"], side(turn["role"]), rendered(turn["content"], style)) for turn in turns)
 
 
-async def view(booth: Booth, showing: Showing) -> View:
+async def view(state: ServerState, showing: Assignment) -> View:
     """UserError where the run has lost what was to be shown."""
     prompt = showing.prompt
     turns: list[Turn] = list(prompt.get("turns") or [])
     found = []
     for place, sample in enumerate(showing.shown):
-        content = await booth.content(showing, place)
-        found.append(candidate(content, place, sample, f"/pictures/{showing.id}/{place + 1}", turns, booth.style))
+        content = await state.content(showing, place)
+        found.append(candidate(content, place, sample, f"/pictures/{showing.id}/{place + 1}", turns, state.style))
     return View(
         showing.id, showing.mode, str(prompt.get("label") or ""),
-        rendered(str(prompt["text"]), booth.style) if prompt.get("text") else None, bubbles(turns, booth.style),
+        rendered(str(prompt["text"]), state.style) if prompt.get("text") else None, bubbles(turns, state.style),
         tuple(found), showing.attributes,
     )
 
@@ -95,12 +95,12 @@ def candidate(
     return Candidate(position, sample, content.kind, html=rendered(content.text, style), text=content.text)
 
 
-async def plain(booth: Booth, showing: Showing) -> dict[str, Any]:
+async def plain(state: ServerState, showing: Assignment) -> dict[str, Any]:
     """The same for a program: no HTML, texts as they are."""
     turns: list[Turn] = list(showing.prompt.get("turns") or [])
     found = []
     for place, sample in enumerate(showing.shown):
-        content = await booth.content(showing, place)
+        content = await state.content(showing, place)
         picture = f"/pictures/{showing.id}/{place + 1}" if content.kind in ("image", "points") else ""
         found.append({
             "position": place + 1, "sample": sample, "kind": content.kind, "picture": picture,
@@ -113,7 +113,7 @@ async def plain(booth: Booth, showing: Showing) -> dict[str, Any]:
 
 
 def words(content: Content, prompt: list[Turn]) -> str:
-    """A candidate's text; of a conversation, the turns as lines "role: content"; "" of a picture."""
+    """A candidate's text; of a conversation, the turns as lines "role: content"; "" of an image."""
     if content.kind == "image":
         return ""
     if content.kind == "turns":

@@ -1,4 +1,4 @@
-"""Who may vote: added, given a token, paused, never deleted."""
+"""Annotators: they are added, get a token, are paused, and are never deleted."""
 
 from __future__ import annotations
 

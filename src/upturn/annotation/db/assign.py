@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, select, update
 
 from upturn.annotation.db import tables as t
-from upturn.annotation.db.validation import OVERALL, Assigned, Check, Refused, Showing, Why
+from upturn.annotation.db.validation import OVERALL, Assigned, Assignment, Check, Refused, Why
 from upturn.types import content_id
 
 _OPEN, _SEEN = "open", ("open", "answered", "skipped")
@@ -90,7 +90,7 @@ def assign(
     own = [row for row in db.execute(_OWN, {"person": person}) if mode is None or row.mode == mode]
     for row in own:
         if row.id not in beside:
-            return Assigned(showing_of(row))
+            return Assigned(assignment_of(row))
     if len(own) >= most_open:
         return Assigned(None, "held")
     turn = who.given + len(own)
@@ -118,7 +118,7 @@ def _new(db: Connection, person: str, now: float, patience: float, turn: int, mo
             if check != "repeat":
                 load(db, task.id, poll.id, by=1, gold=task.gold)
             places = dict(zip(task.candidates, task.places, strict=True))
-            return Assigned(Showing(
+            return Assigned(Assignment(
                 name, person, task.id, poll.mode, task.prompt, tuple(shown), tuple(places[one] for one in shown),
                 tuple(poll.settings.get("attributes") or (OVERALL,)), now,
             ))
@@ -160,7 +160,7 @@ def load(db: Connection, task: str, poll: str, *, by: int = 0, more: int = 0, go
         db.execute(_LOAD_POLL, {"poll": poll, "by": by, "more": more})
 
 
-def again(db: Connection, showing: str, person: str, now: float, patience: float) -> Showing:
+def again(db: Connection, showing: str, person: str, now: float, patience: float) -> Assignment:
     """The same task once more, in the same order, before everything else; its slot is the caller's to count."""
     old = db.execute(select(t.showings).where(t.showings.c.id == showing)).one()
     name = secrets.token_hex(12)
@@ -174,10 +174,10 @@ def again(db: Connection, showing: str, person: str, now: float, patience: float
     return made
 
 
-def opened(db: Connection, showing: str, person: str) -> Showing | None:
+def opened(db: Connection, showing: str, person: str) -> Assignment | None:
     """A showing of this person, whatever its state; None where it is not theirs."""
     row = db.execute(_ONE, {"showing": showing, "person": person}).first()
-    return showing_of(row) if row is not None else None
+    return assignment_of(row) if row is not None else None
 
 
 def shuffled(candidates: Sequence[str], person: str, task: str, check: str) -> list[str]:
@@ -187,9 +187,9 @@ def shuffled(candidates: Sequence[str], person: str, task: str, check: str) -> l
     return order
 
 
-def showing_of(row: Row[*tuple[Any, ...]]) -> Showing:
+def assignment_of(row: Row[*tuple[Any, ...]]) -> Assignment:
     places = dict(zip(row.candidates, row.places, strict=True))
-    return Showing(
+    return Assignment(
         row.id, row.person, row.task, row.mode, row.prompt, tuple(row.shown), tuple(places[name] for name in row.shown),
         tuple(row.settings.get("attributes") or (OVERALL,)), row.moment,
     )

@@ -1,4 +1,4 @@
-"""The ballot box: everything that is written goes through one queue, everything that is read does not wait for it."""
+"""The database of votes: all writes go through one queue; reads do not wait for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upturn.annotation.db import assign as assigning
 from upturn.annotation.db.poll_progress import Progress, progress
 from upturn.annotation.db.tokens import key_in
 from upturn.annotation.db.upgrade import upgrade
-from upturn.annotation.db.validation import OVERALL, Answer, Assigned, Person, Poll, Recorded, Role, Showing, Task
+from upturn.annotation.db.validation import OVERALL, Answer, Assigned, Assignment, Person, Poll, Recorded, Role, Task
 from upturn.annotation.db.writer import Writer
 from upturn.store.run import Run
 from upturn.types import Votes
@@ -65,7 +65,7 @@ class BallotBox:
     def add_person(
         self, name: str, role: Role = "voter", team: str = "", quota: int | None = None
     ) -> tuple[Person, str]:
-        """The person and their token, which is told only here."""
+        """The person and their token, which is returned only here."""
         return self._now(partial(annotators.add, key=self.key, name=name, role=role, team=team, quota=quota))
 
     def add_people(self, asked: Sequence[dict[str, Any]]) -> list[tuple[Person, str]]:
@@ -135,14 +135,14 @@ class BallotBox:
         """What ``record`` does, for ``submit``."""
         return lambda db: record.record(db, answer, self.clock())
 
-    def undo(self, name: str, person: str) -> tuple[Recorded | None, Showing | None]:
+    def undo(self, name: str, person: str) -> tuple[Recorded | None, Assignment | None]:
         return self._now(self.undoing(name, person))
 
-    def undoing(self, name: str, person: str) -> Callable[[Connection], tuple[Recorded | None, Showing | None]]:
+    def undoing(self, name: str, person: str) -> Callable[[Connection], tuple[Recorded | None, Assignment | None]]:
         """What ``undo`` does, for ``submit``."""
         return lambda db: record.undo(db, name, person, self.clock(), self.patience)
 
-    def showing(self, name: str, person: str) -> Showing | None:
+    def assignment(self, name: str, person: str) -> Assignment | None:
         """A showing of this person; None for another's."""
         return self.read(partial(assigning.opened, showing=name, person=person))
 

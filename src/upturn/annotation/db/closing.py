@@ -1,4 +1,4 @@
-"""The end of a poll: from the moment on at which all answers are there, nothing is added to what counts."""
+"""Closes a poll once all its answers are there; later votes do not count."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # transactions begin where we say so, tables are made inside them, too
+    connection.isolation_level = None  # transactions begin explicitly, tables are created inside them, too
     cursor = connection.cursor()
     for line in (f"busy_timeout={int(WAIT * 1000)}", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {line}")
@@ -99,7 +99,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 
 def _into_wal(cursor: Any) -> None:
-    """Of several that make a file's journal a WAL at once all but one are told at once that it is locked: SQLite does
+    """Of several that make a file's journal a WAL at once all but one fail at once: it is locked: SQLite does
     not wait there, whatever the timeout, because two that hold a shared lock would wait for each other."""
     until = time.monotonic() + WAIT
     while True:

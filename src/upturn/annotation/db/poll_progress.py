@@ -1,4 +1,4 @@
-"""How far the voting is, and what is still needed."""
+"""The progress of polls: how many answers there are, and how many are missing."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Progress:
     def message(self) -> str:
         """What is missing, in words, for ``upturn status``."""
         if not self.polls:
-            return "nothing is asked of people yet"
+            return "there are no polls yet"
         if self.met:
             return f"all {self.wanted} answers are there"
         parts = [f"{one.missing} of {one.wanted} in '{one.poll.mode}' on {one.poll.unit}"
                  for one in self.polls if one.missing]
         stuck = sum(one.stuck for one in self.polls)
-        more = f"; {stuck} of them need more people" if stuck else ""
-        return f"answers of people are missing: {', '.join(parts)}{more}"
+        more = f"; {stuck} of them need more annotators" if stuck else ""
+        return f"answers are missing: {', '.join(parts)}{more}"
 
 
 def progress(db: Connection, units: Sequence[str] | None = None) -> Progress:

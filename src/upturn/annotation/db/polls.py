@@ -1,4 +1,4 @@
-"""What is asked: polls, and the tasks in them. To ask the same again adds only what is missing."""
+"""Polls and their tasks. Opening a poll again adds only the tasks that are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Votes in: each is one row, written once whatever is sent twice; to undo is another row."""
+"""Records votes: each is one row, written once even if it is sent twice; an undo is another row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, exists, insert, select, updat
 
 from upturn.annotation.db import tables as t
 from upturn.annotation.db.assign import again, load
-from upturn.annotation.db.validation import OVERALL, Answer, Recorded, Refused, Showing
+from upturn.annotation.db.validation import OVERALL, Answer, Assignment, Recorded, Refused
 from upturn.annotation.vote_mode import mode_named, picked
 
 LONGEST_CLIENT = 120
@@ -81,7 +81,7 @@ def _slots(db: Connection, showing: Row[Any], *, held: bool, holds: bool) -> Non
 
 def undo(
     db: Connection, name: str, person: str, now: float, patience: float
-) -> tuple[Recorded | None, Showing | None]:
+) -> tuple[Recorded | None, Assignment | None]:
     """Take back the person's last vote that stands, and show its task again; (None, None) where there is none.
 
     ``name`` is the new row's id: sent again, nothing more is undone.

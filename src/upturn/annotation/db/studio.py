@@ -1,4 +1,4 @@
-"""The studio's queue, what the model made for whom, and what was taken of it: votes that nobody was asked for."""
+"""The studio's queue, the samples that the model generates for a request, and downloads: implicit votes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_PROMPT = 2_000  # characters
 
 
 @dataclass(frozen=True)
-class Made:
+class StudioSample:
     """One of what the model made; ``body`` is UTF-8, a PNG file or JSON by ``kind``."""
 
     position: int
@@ -88,21 +88,21 @@ def requests_of(db: Connection, person: str, most: int = 20) -> list[Request]:
     return [request(db, name, person) for name in db.execute(asked).scalars().all()]
 
 
-def made(db: Connection, name: str, person: str) -> list[Made]:
+def samples(db: Connection, name: str, person: str) -> list[StudioSample]:
     """What was made for a request of this person, by position."""
     request(db, name, person)
     rows = db.execute(select(t.made).where(t.made.c.request == name).order_by(t.made.c.position))
-    return [Made(row.position, row.sample, row.kind, bytes(row.body)) for row in rows]
+    return [StudioSample(row.position, row.sample, row.kind, bytes(row.body)) for row in rows]
 
 
-def one_made(db: Connection, name: str, position: int, person: str) -> Made:
+def studio_sample(db: Connection, name: str, position: int, person: str) -> StudioSample:
     row = db.execute(
         select(t.made).join(t.requests, t.requests.c.id == t.made.c.request)
         .where(t.made.c.request == name, t.made.c.position == position, t.requests.c.person == person)
     ).first()
     if row is None:
-        raise Refused("unknown", "there is no such picture or text")
-    return Made(row.position, row.sample, row.kind, bytes(row.body))
+        raise Refused("unknown", "there is no such sample")
+    return StudioSample(row.position, row.sample, row.kind, bytes(row.body))
 
 
 def requeue(db: Connection) -> int:
@@ -123,8 +123,8 @@ def next_request(db: Connection) -> tuple[str, str] | None:
     return row.id, row.prompt
 
 
-def finish(db: Connection, name: str, found: Sequence[Made], message: str = "") -> None:
-    """Made, or failed with a message."""
+def finish(db: Connection, name: str, found: Sequence[StudioSample], message: str = "") -> None:
+    """StudioSample, or failed with a message."""
     state = "done" if found else "failed"
     db.execute(update(t.requests).where(t.requests.c.id == name).values(state=state, message=message))
     db.execute(delete(t.made).where(t.made.c.request == name))
@@ -141,9 +141,9 @@ def take(
     if action not in ("download", "upscale"):
         raise Refused("wrong", f"nothing is taken by '{action}'")
     asked = request(db, request_id, person)
-    found = made(db, request_id, person)
+    found = samples(db, request_id, person)
     if not 0 <= position < len(found):
-        raise Refused("unknown", "there is no such picture or text")
+        raise Refused("unknown", "there is no such sample")
     v = t.implicit_votes
     known = db.execute(
         select(v.c.id).where(v.c.request == request_id, v.c.position == position, v.c.action == action)

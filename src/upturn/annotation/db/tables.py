@@ -30,7 +30,7 @@ MODE = String(8).with_variant(String(200), "postgresql")
 
 people = Table(
     "people", metadata,
-    Column("id", String(16), primary_key=True),  # a pseudonym: all that a vote says of a person
+    Column("id", String(16), primary_key=True),  # a pseudonym: votes name an annotator by it alone
     Column("name", Text, nullable=False, unique=True),
     Column("role", String(8), nullable=False),  # voter | admin
     Column("team", Text, nullable=False),

@@ -48,7 +48,7 @@ def key_in(folder: Path) -> bytes:
     if len(key) != _BYTES:
         raise UserError(
             "this is no key of votes", where=str(path),
-            fix="Put it back from a copy; without it every token has to be made anew (remove the file).",
+            fix="Put it back from a copy; without it every token has to be renewed (remove the file).",
         )
     return key
 

@@ -1,4 +1,4 @@
-"""An old database becomes a new one when it is opened; one that is newer than this upturn is refused."""
+"""Upgrades an old database when it is opened; refuses one that a newer upturn wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The votes that a round used, as a table in its folder: what comes later changes nothing of it."""
+"""The votes that a round used, as a table in its directory; later votes do not change it."""
 
 from __future__ import annotations
 

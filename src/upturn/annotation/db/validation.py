@@ -1,4 +1,4 @@
-"""The values that go into the votes and come out of them."""
+"""The values that the database of votes takes and returns."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Poll:
 
 
 @dataclass(frozen=True)
-class Showing:
+class Assignment:
     """One task before one person, candidates in the order of their screen; ``moment`` is when it was handed out."""
 
     id: str
@@ -99,17 +99,17 @@ class Assigned:
 
     quota  the person has given all that was asked of them
     done   the poll needs nothing that this person could give
-    later  all that is missing lies before others just now; it comes back if they do not answer
+    later  other annotators are answering all that is missing; it returns if they do not answer
     held   the person has too many open already
     """
 
-    showing: Showing | None
+    showing: Assignment | None
     why: Why = ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person says of a showing; ``id`` is made by the client, so that it may send it twice.
+    """An annotator's answer to a task; ``id`` is made by the client, so that it may send it twice.
 
     ``ranks`` stand beside the shown candidates (1 best, equal a tie, 0 unsaid), and so do ``scores``, by attribute;
     ``pick``, a position from 1, is short for the ranks that say it.

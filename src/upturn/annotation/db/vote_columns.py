@@ -1,4 +1,4 @@
-"""Votes out: as ``types.Votes``, what was undone left out."""
+"""Reads votes as ``types.Votes``, without those that were undone."""
 
 from __future__ import annotations
 

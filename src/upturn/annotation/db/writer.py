@@ -1,4 +1,4 @@
-"""One thread that writes: what waits goes into one transaction, and each is told only after its commit."""
+"""One thread that writes: waiting jobs share a transaction, and each gets its result after the commit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MOST = 64  # jobs in one transaction: their answers wait for each other
 @dataclass(frozen=True)
 class _Job:
     act: Callable[[Connection], Any]
-    told: Future[Any]
+    result: Future[Any]
 
 
 class Writer:
-    """Jobs run one after the other on one connection. A job that refuses (``Refused``) must not have written.
+    """Jobs run in sequence on one connection. A job that refuses (``Refused``) must not have written.
 
     Should the database raise, all jobs of that transaction are done again, each in one of its own: one bad job costs
     the others nothing.
@@ -42,9 +42,9 @@ class Writer:
         """The result once it is committed; RuntimeError after ``close``."""
         if self._closed:
             raise RuntimeError("the votes are closed")
-        told: Future[T] = Future()
-        self._jobs.put(_Job(act, told))
-        return told
+        result: Future[T] = Future()
+        self._jobs.put(_Job(act, result))
+        return result
 
     def close(self) -> None:
         """Finish what waits, and end."""
@@ -91,9 +91,9 @@ class Writer:
 
 
 def _tell(job: _Job, result: Any) -> None:
-    if not job.told.set_running_or_notify_cancel():
+    if not job.result.set_running_or_notify_cancel():
         return  # who asked has gone; what was done stays
     if isinstance(result, Exception):
-        job.told.set_exception(result)
+        job.result.set_exception(result)
     else:
-        job.told.set_result(result)
+        job.result.set_result(result)

@@ -1,4 +1,4 @@
-"""What people together say of each set of candidates: one is best, they tie, or all are bad; and how sure that is."""
+"""Aggregates votes on each set of candidates: the best one, a tie, or all bad, with the uncertainty."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _points(found: Compared) -> tuple[Array, Array]:
 
 
 def _kinds(ranks: Array, there: Array) -> Array:
-    """(N,) how many different things are said of the candidates shown: 1 where all are alike."""
+    """(N,) how many different things are said of the candidates shown: 1 where all are equal."""
     low = np.where(there, ranks, np.iinfo(np.int64).max).min(axis=1)
     found: Array = 1 + (ranks.max(axis=1) > low)
     return found

@@ -1,4 +1,4 @@
-"""Do people agree? Krippendorff's alpha and raw agreement, by mode of voting, with intervals over tasks."""
+"""Agreement between annotators: Krippendorff's alpha and raw agreement by vote mode, with intervals over tasks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Said:
+class UnitValues:
     """Values of units by people: ``units`` (n,) int64, ``values`` (n,) float64, ``tasks`` (n,) int64 of each unit."""
 
     units: Array
@@ -61,7 +61,7 @@ def agreement(votes: Votes) -> tuple[Agreement, ...]:
         if not len(own):
             continue
         answers = read(own)
-        scale, same = _asked(by, answers, own)
+        scale, same = _unit_values(by, answers, own)
         shared = np.unique(answers.task, return_counts=True)[1] >= 2
         within = _NEAR if by == "number" else 0.0
         found.append(Agreement(
@@ -70,7 +70,7 @@ def agreement(votes: Votes) -> tuple[Agreement, ...]:
     return tuple(found)
 
 
-def alpha(said: Said, level: Level, confidence: float = 0.95) -> Measurement:
+def alpha(said: UnitValues, level: Level, confidence: float = 0.95) -> Measurement:
     """Krippendorff's alpha, 1 - observed / expected disagreement (Krippendorff 2011, "Computing Krippendorff's
     Alpha-Reliability", section E), of units that at least two people gave a value; NaN values are missing.
 
@@ -82,13 +82,13 @@ def alpha(said: Said, level: Level, confidence: float = 0.95) -> Measurement:
     """
     parts = _Parts.of(said, level)
     if parts is None:
-        return _silent("nobody answered a task that another answered", 0)
+        return _undefined("nobody answered a task that another answered", 0)
     count = len(parts.sizes)
     value = float(parts.alpha(np.ones((1, count)))[0])
     if math.isnan(value):
-        return _silent("everybody gave one and the same value: there is nothing to agree about", count)
+        return _undefined("everybody gave one and the same value: there is nothing to agree about", count)
     if count < LEAST:
-        return _silent(f"{count} tasks were answered by two people, and {LEAST} are needed", count)
+        return _undefined(f"{count} tasks were answered by two people, and {LEAST} are needed", count)
     if value == 1.0:
         low = share(np.ones(count), confidence)[0]
         return Measurement(value, 1 - (1 - low) / parts.differ(), 1.0, count)
@@ -99,7 +99,7 @@ def alpha(said: Said, level: Level, confidence: float = 0.95) -> Measurement:
     return Measurement(value, low + shift, min(high + shift, 1.0), count)
 
 
-def raw(said: Said, confidence: float = 0.95, within: float = 0.0) -> Measurement:
+def raw(said: UnitValues, confidence: float = 0.95, within: float = 0.0) -> Measurement:
     """How often two people say the same of one unit, averaged over the units of a task, then over tasks; values no
     further apart than ``within`` are the same.
 
@@ -116,12 +116,12 @@ def raw(said: Said, confidence: float = 0.95, within: float = 0.0) -> Measuremen
     task[unit] = said.tasks
     known = size >= 2
     if not known.any():
-        return _silent("nobody answered a task that another answered", 0)
+        return _undefined("nobody answered a task that another answered", 0)
     each = equal[known] / (size[known] * (size[known] - 1.0))
     _, place = np.unique(task[known], return_inverse=True)
     by_task = np.bincount(place, weights=each) / np.bincount(place)
     if len(by_task) < LEAST:
-        return _silent(f"{len(by_task)} tasks were answered by two people, and {LEAST} are needed", len(by_task))
+        return _undefined(f"{len(by_task)} tasks were answered by two people, and {LEAST} are needed", len(by_task))
     low, high = bootstrap_mean(by_task, keyed("agreement", len(by_task)), confidence)
     return Measurement(float(by_task.mean()), low, high, len(by_task), by_task)
 
@@ -141,7 +141,7 @@ class _Parts:
     values: Array
 
     @classmethod
-    def of(cls, said: Said, level: Level) -> _Parts | None:
+    def of(cls, said: UnitValues, level: Level) -> _Parts | None:
         known = ~np.isnan(said.values)
         units, unit = np.unique(said.units[known], return_inverse=True)
         several = np.bincount(unit, minlength=len(units))[unit] >= 2
@@ -210,29 +210,30 @@ class _Parts:
         return float((n**2 - (counts**2).sum()) / (n * (n - 1)))
 
 
-def _silent(why: str, n: int) -> Measurement:
+def _undefined(why: str, n: int) -> Measurement:
     return Measurement(math.nan, math.nan, math.nan, n, note=why)
 
 
-def _asked(by: AgreementBy, answers: Answers, votes: Votes) -> tuple[Said, Said]:
+def _unit_values(by: AgreementBy, answers: Answers, votes: Votes) -> tuple[UnitValues, UnitValues]:
     """What alpha and what raw agreement look at in this mode."""
     if by == "choice":
-        said = Said(answers.task, _among(answers).astype(np.float64), answers.task)
+        said = UnitValues(answers.task, _among(answers).astype(np.float64), answers.task)
         return said, said
     if by == "side":
         side = _sides(answers)
         strength = np.where(np.isnan(votes.strength), 1.0, votes.strength)
         graded = np.where(answers.best == BAD, np.nan, np.where(answers.best == TIE, 0.0, side * strength))
-        return Said(answers.task, graded, answers.task), Said(answers.task, side.astype(np.float64), answers.task)
+        sides = UnitValues(answers.task, side.astype(np.float64), answers.task)
+        return UnitValues(answers.task, graded, answers.task), sides
     rows, columns = np.nonzero(answers.items >= 0)
     units = answers.task[rows] * len(answers.names) + answers.items[rows, columns]
     if by == "number":
         values = numbers(votes)[rows, columns]
-        told = ~np.isnan(values)
-        said = Said(units[told], values[told], answers.task[rows][told])
-        return said, said
+        given = ~np.isnan(values)
+        rated = UnitValues(units[given], values[given], answers.task[rows][given])
+        return rated, rated
     places = _midranks(answers)
-    return Said(units, places[rows, columns], answers.task[rows]), _orders(answers, places)
+    return UnitValues(units, places[rows, columns], answers.task[rows]), _orders(answers, places)
 
 
 def _among(answers: Answers) -> Array:
@@ -259,7 +260,7 @@ def _midranks(answers: Answers) -> Array:
     return np.where(np.isnan(said), np.nan, better + (equal + 1) / 2)
 
 
-def _orders(answers: Answers, places: Array) -> Said:
+def _orders(answers: Answers, places: Array) -> UnitValues:
     """Of each two candidates of a task which is better, -1, 0 or 1: one unit for the two."""
     count = len(answers.names)
     order = np.argsort(np.where(answers.items >= 0, answers.items, count), axis=1, kind="stable")
@@ -274,5 +275,5 @@ def _orders(answers: Answers, places: Array) -> Said:
             values.append(value[rows])
             tasks.append(answers.task[rows])
     if not units:
-        return Said(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.int64))
-    return Said(np.concatenate(units), np.concatenate(values), np.concatenate(tasks))
+        return UnitValues(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.int64))
+    return UnitValues(np.concatenate(units), np.concatenate(values), np.concatenate(tasks))

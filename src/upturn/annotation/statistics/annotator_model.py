@@ -1,4 +1,4 @@
-"""How good each candidate is to the people who compared it, and how much of what each person says is a guess."""
+"""Estimates the reward of each candidate, and which share of each annotator's answers is a guess."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class _Model:
             chosen[:, :-2], chosen[:, -2], may, owner, guess, _points(int(min(found.size.max(initial=1), MOST))),
         )
 
-    def _said(self, spread: float, nu: float) -> tuple[Array, Array, Array]:
+    def _vote_likelihoods(self, spread: float, nu: float) -> tuple[Array, Array, Array]:
         """(U, M) log-probability of each pattern at each point, and its derivatives by log spread and by log nu."""
         mask = self.there >= 0
         own = np.where(mask[:, None, :], spread * self.points[:, np.maximum(self.there, 0)].transpose(1, 0, 2), -np.inf)
@@ -137,10 +137,11 @@ class _Model:
         return out[0], out[1], out[2]
 
     def _likelihoods(self, free: Array) -> tuple[Array, Array, tuple[Array, Array, Array]]:
-        """(V, M) how likely each vote is no guess, (G, M) log-likelihood of each set's votes, and ``_said``."""
+        """(V, M) how likely each vote is no guess, (G, M) log-likelihood of each set's votes,
+        and what ``_vote_likelihoods`` gives."""
         people = len(self.found.answers.people)
         known = 1 / (1 + np.exp(-free[:people]))[self.person][:, None]
-        parts = self._said(math.exp(free[people]), math.exp(free[people + 1]))
+        parts = self._vote_likelihoods(math.exp(free[people]), math.exp(free[people + 1]))
         by_taste = known * np.exp(parts[0])[self.pattern]
         total = by_taste + (1 - known) * np.exp(self.guess)[self.pattern][:, None]
         sums = np.zeros((self.found.sets, len(self.points)))

@@ -1,4 +1,4 @@
-"""What each person is seen to do beside the others: the votes that count, and how often the others said the same."""
+"""Each annotator's counted votes, and how often the others gave the same answer."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class Counted:
         task_picks = np.bincount(answers.task, weights=picked)[answers.task] if len(answers) else answers.task
         others, picks = task_size - 1, task_picks - picked
         with np.errstate(invalid="ignore", divide="ignore"):
-            gain = ((same[slot] - 1) - picks / answers.shown) / others
+            gain = ((same[slot] - 1) - picks / answers.counts) / others
         gain = np.where(picked & (others > 0), gain, np.nan)
         return cls(
-            answers.people, answers.person, answers.best, answers.shown, votes.seconds, votes.moment,
+            answers.people, answers.person, answers.best, answers.counts, votes.seconds, votes.moment,
             votes.mode.astype(str), answers.items, answers.task, gain, others, picks,
         )
 

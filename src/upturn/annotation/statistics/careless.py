@@ -87,7 +87,7 @@ def _spread_of_crowd(found: Counted, rows: Array) -> float:
 
 def position(found: Counted, alpha: float) -> Check:
     """Value: share of picks at the place that the person favours most. Candidates are shuffled for each person, so
-    whatever the taste all places are alike (chi-square, by draws where there are few picks); any place may be favoured.
+    whatever the taste all places are equal (chi-square, by draws where there are few picks); any place may be favoured.
     """
     people = len(found.people)
     if _one_order(found):
@@ -124,7 +124,7 @@ def _one_order(found: Counted) -> bool:
 
 
 def _uneven(counts: Array) -> float:
-    """P of so uneven picks (K + 1, K) by number of candidates and place, all places being alike."""
+    """P of so uneven picks (K + 1, K) by number of candidates and place, all places being equally likely."""
     from scipy.special import chdtrc
 
     sizes = [k for k in range(2, len(counts)) if counts[k].sum() > 0]

@@ -1,4 +1,4 @@
-"""Who can be compared with whom: the graph of who beat whom, and in words what no number says."""
+"""Which players can be compared: the graph of wins and ties, and notes on parts that never met."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ties_between(found: Contests) -> Array:
     return found_
 
 
-def told(found: Contests, part: Array) -> tuple[str, ...]:
+def incomparable_parts(found: Contests, part: Array) -> tuple[str, ...]:
     """A sentence for each two parts that met, and one where some never did, directly or through others."""
     from scipy.sparse.csgraph import connected_components
 

@@ -76,7 +76,7 @@ def contests(
 
 def contests_of(answers: Answers, rows: Array) -> Contests:
     """Those of some answers, each candidate for itself; ``vote`` counts as the answers do."""
-    usable = rows[(answers.best[rows] != BAD) & (answers.shown[rows] > 1)]
+    usable = rows[(answers.best[rows] != BAD) & (answers.counts[rows] > 1)]
     return _stages(answers.names, answers, answers.items, usable, np.ones(len(answers)))
 
 

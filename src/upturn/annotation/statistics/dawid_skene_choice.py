@@ -1,4 +1,4 @@
-"""Which candidate is best, and how often each person knows it: Dawid & Skene's idea where candidates differ by task."""
+"""Estimates the best candidate and each annotator's reliability: Dawid & Skene for candidates that differ by task."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def winners(found: Compared) -> Winners:
 
     Dawid & Skene (1979) with one number a person instead of a matrix: a candidate's number means nothing from one task
     to the next. The mixture with guesses is that of Hovy et al. 2013 ("Learning whom to trust with MACE", section 2.1),
-    all people guessing alike. r is the share of answers that are no guess; right are r + (1 - r) / K. Where nobody
+    everybody guessing equally. r is the share of answers that are no guess; right are r + (1 - r) / K. Where nobody
     shares a task with another the answers say nothing of r, which then stays near what it began with.
     """
     fitted = _Mixture.of(found)
@@ -68,7 +68,7 @@ class _Mixture:
         bad = special & ((slot - count) % 2 == 1)
         total = len(found) + 2.0
         shares = np.array([(special & ~bad).sum() + 1.0, bad.sum() + 1.0]) / (total + 1.0)
-        among = (1 - shares.sum()) / np.maximum(found.answers.shown, 1)
+        among = (1 - shares.sum()) / np.maximum(found.answers.counts, 1)
         return cls(found, found.slots, slot, np.where(special, shares[bad.astype(np.int64)], among))
 
     def run(self, reliability: Array, counted: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What people get right where the answer is known, whether they say the same twice, and what their votes then weigh."""
+"""Accuracy on gold tasks, agreement with oneself on repeats, and the weight of votes that follows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Record:
 class Standard:
     """What is asked of a person.
 
-    gold, repeats  shares of gold tasks right and of repeated tasks answered alike; None: not asked
+    gold, repeats  shares of gold tasks right and of repeated tasks answered the same; None: not required
     set_aside      checks of conduct ("guessing", "position", "speed", "drift") whose finding sets a person aside
 
     Whoever is below for certain, by the upper end of the interval, is set aside: weight 0. Whoever is below by what was
@@ -80,7 +80,7 @@ def on_gold(votes: Votes) -> Record:
     answers = read(own)
     picked = np.array([str(shown[best]) if best >= 0 else "" for shown, best in zip(own.shown, answers.best,
                                                                                      strict=True)], dtype=object)
-    return _record(votes, own.person, picked == own.right, answers.best != OTHER, answers.shown)
+    return _record(votes, own.person, picked == own.right, answers.best != OTHER, answers.counts)
 
 
 def on_repeats(votes: Votes) -> Record:
@@ -101,7 +101,7 @@ def on_repeats(votes: Votes) -> Record:
     before = first[pair[again]]
     known = (answers.best[again] != OTHER) & (answers.best[before] != OTHER)
     same = answers.winner[again] == answers.winner[before]
-    return _record(votes, own.person[again], same, known, answers.shown[again])
+    return _record(votes, own.person[again], same, known, answers.counts[again])
 
 
 def _record(votes: Votes, person: Array, good: Array, known: Array, shown: Array) -> Record:
@@ -128,7 +128,8 @@ def weights(votes: Votes, standard: Standard | None = None, found: Sequence[Chec
     weight = np.ones(len(people))
     reasons: list[list[str]] = [[] for _ in people]
     for level, record, words in (
-        (asked.gold, on_gold(votes), "gold tasks right"), (asked.repeats, on_repeats(votes), "repeats answered alike"),
+        (asked.gold, on_gold(votes), "gold tasks right"),
+        (asked.repeats, on_repeats(votes), "repeats with equal answers"),
     ):
         if level is None:
             continue
@@ -148,5 +149,5 @@ def weights(votes: Votes, standard: Standard | None = None, found: Sequence[Chec
                 i = int(np.searchsorted(people, name))
                 weight[i] = 0.0
                 reasons[i].append(f"set aside: {check.words[check.people.tolist().index(name)]}")
-    told = tuple("; ".join(said) for said in reasons)
-    return Weights(people, weight, told, dict(zip(people.tolist(), weight.tolist(), strict=True)))
+    texts = tuple("; ".join(said) for said in reasons)
+    return Weights(people, weight, texts, dict(zip(people.tolist(), weight.tolist(), strict=True)))

@@ -1,4 +1,4 @@
-"""Whose feedback is it: shares of the votes and of what they decide, and what would be otherwise without each team."""
+"""Shares of annotators and teams in the votes and in what they decide, and the outcome without each team."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from upturn.types import Array, Votes
 By = Literal["person", "team"]
 # A person's share of what trains a model beyond which the report warns: a third would decide against any other two.
 LIMIT = 1 / 3
-_ROUNDING = 1e-9  # three who decide alike are at the limit, not beyond it
+_ROUNDING = 1e-9  # three with equal shares are at the limit, not beyond it
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def leave_out(
     votes: Votes, by: By = "team", rule: Rule = by_majority, weights: Array | None = None,
     players: Mapping[str, str] | None = None,
 ) -> tuple[Without, ...]:
-    """Each team, or person, left out in turn; the outcome is put together anew by ``rule`` without its votes."""
+    """Each team, or person, left out in turn; the outcome is computed again by ``rule`` without its votes."""
     whole = rule(votes, weights)
     counted = countable(votes)[0]
     names, who = coded(getattr(votes, by))

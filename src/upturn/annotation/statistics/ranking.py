@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upturn.annotation.statistics.comparability import parts_of, told
+from upturn.annotation.statistics.comparability import incomparable_parts, parts_of
 from upturn.annotation.statistics.contests import TIED, Contests, contests
 from upturn.annotation.statistics.strengths import Fit, fit
 from upturn.types import Array, Measurement, Votes
@@ -104,7 +104,7 @@ def rank(
     return Ranking(
         tuple(str(found.names[i]) for i in order), part[order], strength[order], low[order], high[order],
         cov[np.ix_(order, order)], quantile[order], wins[order], losses[order], ties[order], rates,
-        told(found, part), len(np.unique(found.vote)), dict(left_out or {}),
+        incomparable_parts(found, part), len(np.unique(found.vote)), dict(left_out or {}),
     )
 
 

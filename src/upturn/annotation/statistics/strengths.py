@@ -1,4 +1,4 @@
-"""The likelihood of contests by players' strengths: its maximum by Newton's steps, and the covariance there."""
+"""The likelihood of contests by players' strengths: its maximum by Newton's method, and the covariance there."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Answers:
         return len(self.person)
 
     @cached_property
-    def shown(self) -> Array:
+    def counts(self) -> Array:
         """(N,) how many candidates were shown."""
         counts: Array = (self.items >= 0).sum(axis=1)
         return counts
@@ -119,7 +119,7 @@ def countable(votes: Votes) -> tuple[Array, Counter[str]]:
     measure the person (gold tasks, repeated ones), and second answers of a person to one task: the first counts.
     """
     answers = read(votes)
-    alone = gives(votes.mode, "rating") & (answers.shown < 2) & ~np.isnan(numbers(votes)).all(axis=1)
+    alone = gives(votes.mode, "rating") & (answers.counts < 2) & ~np.isnan(numbers(votes)).all(axis=1)
     return _counted(votes, answers, {
         "ratings of one candidate, which compare it with nothing": alone, "nothing was said": answers.best == OTHER,
     })

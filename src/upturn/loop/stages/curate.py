@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from upturn.annotation.to_groups import said_of
+from upturn.annotation.to_groups import vote_fields
 from upturn.loop.stages.context import Done, Outcome, Work
 from upturn.loop.stages.score import rewards_of
 from upturn.loop.stages.vote import votes_used
@@ -37,7 +37,7 @@ def _voted(work: Work, unit: str, samples: Samples) -> Samples:
     rounds = work.parts.recipe.rounds
     if rounds is None or rounds.people is None:
         return samples
-    return samples.with_fields(**said_of(votes_used(work, unit), samples, rounds.people))
+    return samples.with_fields(**vote_fields(votes_used(work, unit), samples, rounds.people))
 
 
 def chosen(

@@ -1,4 +1,4 @@
-"""Annotator models: the published example of Dawid & Skene, planted reliabilities, integrals by another way."""
+"""Annotator models: planted reliabilities, integrals computed by another method."""
 
 from __future__ import annotations
 
@@ -8,76 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from helpers.simulated_voters import Person, asked, joined, votes_of
+from helpers.simulated_voters import Person, joined, simulated_votes, votes_of
 from upturn.annotation.statistics.annotator_model import _Model, noisy_choice
 from upturn.annotation.statistics.comparisons import compared
 from upturn.annotation.statistics.dawid_skene_choice import winners
-from upturn.statistics.dawid_skene import dawid_skene
-from upturn.types import Array
-
-# Dawid & Skene 1979, table 1: the fitness of 45 patients in four classes, seen by five anaesthetists, the first one
-# three times. A row is a patient: the answers of the first, then of the others.
-PATIENTS = [
-    "1111111", "3334334", "1122122", "2223121", "2223222", "2223322", "1222111", "3333433", "2222223",
-    "2322223", "4444444", "2223343", "1111111", "2223212", "1211111", "1112111", "1111111", "1111111",
-    "2222221", "2221322", "2222222", "2222221", "2223222", "2212222", "1111111", "1111111", "2322222",
-    "1111111", "1111111", "1121121", "1111111", "3333233", "1111111", "2222222", "2223232", "4334343",
-    "2212232", "2323233", "3333432", "1111111", "1111111", "1212111", "2322222", "1211111", "2222222",
-]  # fmt: skip
-
-
-def patients() -> tuple[Array, Array, Array]:
-    said = np.array([[int(c) - 1 for c in row] for row in PATIENTS])
-    task, place = np.indices(said.shape)
-    return task.ravel(), np.maximum(place.ravel() - 2, 0), said.ravel()
-
-
-def test_dawid_skene_gives_the_published_estimates() -> None:
-    """Their table 2: marginal probabilities 0.40, 0.42, 0.11, 0.07, and the error rates of the first observer."""
-    found = dawid_skene(*patients())
-    np.testing.assert_allclose(found.prior, [0.40, 0.42, 0.11, 0.07], atol=0.006)
-    first = [[0.89, 0.11, 0, 0], [0.07, 0.88, 0.05, 0]]
-    np.testing.assert_allclose(found.confusion[0, :2], first, atol=0.02)
-    assert found.posterior.shape == (45, 4) and found.confusion.shape == (5, 4, 4)
-    np.testing.assert_allclose(found.posterior.sum(axis=1), 1)
-
-
-def test_dawid_skene_is_a_maximum() -> None:
-    """The marginal likelihood, by enumeration over classes, falls whichever way a person's matrix is moved."""
-    task, person, answer = patients()
-    found = dawid_skene(task, person, answer)
-
-    def likelihood(confusion: Array) -> float:
-        joint = np.tile(np.log(found.prior), (45, 1))
-        np.add.at(joint, task, np.log(np.maximum(confusion[person, :, answer], 1e-12)))
-        return float(np.logaddexp.reduce(joint, axis=1).sum())
-
-    best, rng = likelihood(found.confusion), np.random.default_rng(0)
-    for _ in range(50):
-        moved = found.confusion * np.exp(0.05 * rng.normal(size=found.confusion.shape))
-        assert likelihood(moved / moved.sum(axis=2, keepdims=True)) < best
-
-
-def test_dawid_skene_recovers_planted_accuracies() -> None:
-    """20 people of 1,000 answers each; four standard errors of a share are at most 0.063.
-
-    The classes are found as often as Bayes' rule with the planted accuracies finds them, to within 0.01.
-    """
-    rng = np.random.default_rng(1)
-    tasks, people, classes = 4000, 20, 4
-    truth, right = rng.integers(0, classes, tasks), np.linspace(0.5, 0.95, people)
-    task = np.repeat(np.arange(tasks), 5)
-    person = np.concatenate([rng.choice(people, 5, replace=False) for _ in range(tasks)])
-    known = rng.random(len(task)) < right[person]
-    wrong = (truth[task] + rng.integers(1, classes, len(task))) % classes
-    found = dawid_skene(task, person, np.where(known, truth[task], wrong))
-    np.testing.assert_allclose(found.accuracy, right, atol=4 * math.sqrt(0.25 / 1000))
-    logs, said = np.zeros((tasks, classes)), np.where(known, truth[task], wrong)
-    np.add.at(logs, (task, said), np.log(right[person] / (1 - right[person]) * (classes - 1)))
-    best = (logs.argmax(axis=1) == truth).mean()
-    assert best > 0.9 and abs((truth == found.posterior.argmax(axis=1)).mean() - best) < 0.01
-    with pytest.raises(ValueError, match="no answers"):
-        dawid_skene(np.array([]), np.array([]), np.array([]))
 
 
 def test_winners_recover_planted_reliabilities_and_the_best_candidate() -> None:
@@ -86,7 +20,7 @@ def test_winners_recover_planted_reliabilities_and_the_best_candidate() -> None:
     A person's 300 answers: an error of a share is at most 0.029, and what is true is not known either: 5 of those.
     """
     knows = np.linspace(0.2, 0.95, 15)
-    votes, taste = asked([Person(f"p{i:02d}", k, tie=0.03, bad=0.02) for i, k in enumerate(knows)], 900, 5, 2)
+    votes, taste = simulated_votes([Person(f"p{i:02d}", k, tie=0.03, bad=0.02) for i, k in enumerate(knows)], 900, 5, 2)
     found = compared(votes)
     fitted = winners(found)
     expected = knows * 0.95
@@ -103,7 +37,8 @@ def test_winners_recover_planted_reliabilities_and_the_best_candidate() -> None:
 
 def test_winners_posterior_is_that_of_an_enumeration() -> None:
     """At the fitted reliabilities: Bayes over the outcomes of each set, from the definition."""
-    votes, _ = asked([Person("a", 0.9), Person("b", 0.4, tie=0.2, bad=0.2), Person("c", 0.7, bad=0.1)], 40, 3, 3, k=3)
+    people = [Person("a", 0.9), Person("b", 0.4, tie=0.2, bad=0.2), Person("c", 0.7, bad=0.1)]
+    votes, _ = simulated_votes(people, 40, 3, 3, k=3)
     found = compared(votes)
     fitted = winners(found)
     count, answers = len(found.set_of), found.answers
@@ -122,7 +57,8 @@ def test_winners_posterior_is_that_of_an_enumeration() -> None:
 
 def test_the_gradient_of_the_noisy_choice_is_that_of_its_loss() -> None:
     """Finite differences, with picks, ties and rankings."""
-    votes, _ = asked([Person("a", 0.8, 1.0, tie=0.2), Person("b", 0.5, 1.0), Person("c", 0.9, 1.0)], 20, 3, 4, k=3)
+    people = [Person("a", 0.8, 1.0, tie=0.2), Person("b", 0.5, 1.0), Person("c", 0.9, 1.0)]
+    votes, _ = simulated_votes(people, 20, 3, 4, k=3)
     ranked = [{"person": "a", "task": f"r{i}", "mode": "rank", "shown": (f"r{i}x", f"r{i}y", f"r{i}z"), "ranks": ranks}
               for i, ranks in enumerate(itertools.permutations((1, 2, 3)))]
     model = _Model.of(compared(joined(votes, votes_of(ranked))))
@@ -163,7 +99,7 @@ def test_noisy_choice_tells_guessers_and_orders_candidates() -> None:
     """
     knows = np.repeat([0.0, 0.5, 1.0], 4)
     people = [Person(f"p{i:02d}", k, temperature=1.0) for i, k in enumerate(knows)]
-    votes, taste = asked(people, 480, 10, 5, spread=2.0)
+    votes, taste = simulated_votes(people, 480, 10, 5, spread=2.0)
     found = compared(votes)
     fitted = noisy_choice(found)
     means = [fitted.reliability[knows == k].mean() for k in (0.0, 0.5, 1.0)]

@@ -1,6 +1,6 @@
 "use strict";
 // Every page works without this script. With it: keys, an order that can be dragged, answers that are sent without
-// loading the page anew, and sent again when the network was away (under the same id, so that they count once).
+// loading the page again, and sent again when the network was away (under the same id, so that they count once).
 (() => {
   const root = document.documentElement;
   root.classList.add("js");
@@ -220,7 +220,7 @@
   });
 
   async function look() {
-    // what was asked for is being made: look again, and leave the form as it is
+    // a requested sample is being generated: look again, and leave the form as it is
     const studio = $("#studio[data-again]");
     if (!studio) return;
     await pause(1000);
@@ -252,16 +252,16 @@
     for (const field of all("[data-link]")) field.value = location.origin + field.value;
   }
 
-  // a link that was sent: what stands behind # stayed in the browser until now
+  // a sign-in link: the part after # was not sent to the server
   function enter() {
-    const door = $("#door");
-    if (!door || location.hash.length < 20) return;
+    const form = $("#signin");
+    if (!form || location.hash.length < 20) return;
     $("#token").value = location.hash.slice(1);
     history.replaceState(null, "", "/signin");
-    door.submit();
+    form.submit();
   }
 
-  addEventListener("hashchange", enter); // the link is opened where the door is shown already
+  addEventListener("hashchange", enter); // the link is opened while the sign-in page is displayed
   enter();
   begin();
   look();
