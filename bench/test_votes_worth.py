@@ -14,7 +14,7 @@ import pytest
 from common import say
 
 from helpers.published_agreement import PUBLISHED, point, said
-from helpers.simulated_voters import Person, simulated_votes, played
+from helpers.simulated_voters import Person, played, simulated_votes
 from upturn.annotation.statistics.agreement import Level, alpha
 from upturn.annotation.statistics.annotator_model import noisy_choice
 from upturn.annotation.statistics.careless import ALPHA, checks

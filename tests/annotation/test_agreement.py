@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.published_agreement import PUBLISHED, N, point, said
-from helpers.simulated_voters import Person, simulated_votes, joined, votes_of
+from helpers.simulated_voters import Person, joined, simulated_votes, votes_of
 from upturn.annotation.statistics.agreement import LEAST, Level, _Parts, agreement, alpha, raw
 from upturn.types import Array
 

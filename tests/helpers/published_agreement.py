@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from upturn.annotation.statistics.agreement import Level, Said, _Parts
+from upturn.annotation.statistics.agreement import Level, UnitValues, _Parts
 from upturn.types import Array
 
 N = math.nan
@@ -18,10 +18,10 @@ PUBLISHED = np.array([
 ])  # fmt: skip
 
 
-def said(values: Array, tasks: Array | None = None) -> Said:
+def said(values: Array, tasks: Array | None = None) -> UnitValues:
     """(people, units) values."""
     _, unit = np.indices(values.shape)
-    return Said(unit.ravel(), values.ravel(), unit.ravel() if tasks is None else tasks[unit.ravel()])
+    return UnitValues(unit.ravel(), values.ravel(), unit.ravel() if tasks is None else tasks[unit.ravel()])
 
 
 def point(values: Array, level: Level) -> float:

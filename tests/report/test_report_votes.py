@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from helpers.simulated_voters import Person, simulated_votes, joined, votes_of
+from helpers.simulated_voters import Person, joined, simulated_votes, votes_of
 from upturn.report.sections.human_feedback import FeedbackSummary, HumanFeedback, summary
 from upturn.types import Votes
 

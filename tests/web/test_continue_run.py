@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from helpers import chromium as browsers
 from helpers.small_recipes import small
 from helpers.vote_recipes import VOTED
-from helpers.voting_server_cases import Caller, made_run, picture_samples
+from helpers.voting_server_cases import Caller, image_samples, sampled_run
 from upturn import cli
 from upturn.annotation.db.used_votes import votes_of
 from upturn.errors import UserError
