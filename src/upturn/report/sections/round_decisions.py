@@ -28,7 +28,7 @@ class RoundDecisions(Section):
 
 
 @dataclass(frozen=True)
-class Decision:
+class RoundDecision:
     """``state`` is promoted, rejected, or how far the round has come; ``guards`` are (holds, reason)."""
 
     title: str
@@ -38,16 +38,16 @@ class Decision:
     guards: tuple[tuple[bool, str], ...]
 
 
-def decisions(facts: Facts) -> list[Decision]:
+def decisions(facts: Facts) -> list[RoundDecision]:
     """Of every round that the recipe requires."""
     found = []
     for r in facts.status.rounds[1:]:
         if r.gate is None:
             state = {"pending": "not started", "running": "unfinished"}.get(r.state, r.state)
-            found.append(Decision(f"Round {r.round}", state, "", "", ()))
+            found.append(RoundDecision(f"Round {r.round}", state, "", "", ()))
             continue
         guards = tuple((bool(g.get("holds")), str(g.get("reason", ""))) for g in r.gate.get("guards") or ())
-        found.append(Decision(
+        found.append(RoundDecision(
             f"Round {r.round}", str(r.gate.get("decision")), str(r.gate.get("reason", "")), _test(r.gate), guards
         ))
     return found
