@@ -10,6 +10,7 @@ from upturn.config import components
 TITLES = {  # where a kind's name and an s do not make the title
     "mixing_policy": "Mixing policies",
     "schedule": "Learning-rate schedules",
+    "section": "Report sections",
     "experiment": "Experiments of the lab",
 }
 

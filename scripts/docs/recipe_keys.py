@@ -17,6 +17,61 @@ from pydantic_core import PydanticUndefined
 from upturn.config.recipe import Recipe
 
 COMPONENT = "component"
+MEANINGS = {  # of keys that have no comment in the schema; "Model.key" goes before "key"
+    "Recipe.name": "the name of the run and of its directory",
+    "Recipe.seed": "every random number follows from it",
+    "Recipe.data": "a source; its held-out part is never trained on",
+    "Recipe.models": "`policy` is the model that is improved; helpers have names of your own",
+    "Recipe.features": "the encoder for distances between samples, in metrics and deduplication",
+    "Recipe.stages": "trainings before the rounds, in order; the model after the last is round 0",
+    "Recipe.rounds": "the loop; null: only the stages",
+    "Recipe.evaluate": "what is measured, on fixed prompts and noise; the first is the main one",
+    "Recipe.gate": "which metric promotes a round; null: every round is promoted",
+    "Recipe.grid": "the samples that the report displays",
+    "Recipe.keep": "which weights stay on disk",
+    "Recipe.provenance": "estimates the synthetic share of the data before training",
+    "Recipe.filter": "selects real training data before the first stage",
+    "Recipe.score_words": "words in the captions that state the score of a sample",
+    "Recipe.usd_per_hour": "turns seconds into cost",
+    "Recipe.tracker": "logs losses through accelerate",
+    "trusted": "a source that is known to be real; never trained on",
+    "score": "scorers; their weighted sum (`weight:`, 1 by default) is the reward",
+    "curate": "curators, in order; each sees what the one before kept",
+    "Model.name": "the model component; further keys are its fields",
+    "fit": "how a helper model is trained before round 0",
+    "refit": "how a reward model is fitted again in each round",
+    "objective": "what is minimised",
+    "adapter": "which weights are trained: `full`, or low-rank layers",
+    "epochs": "passes over the mixture; give this or `steps`",
+    "steps": "optimizer updates; give this or `epochs`",
+    "batch_size": "examples per update, over all processes",
+    "learning_rate": "the highest rate of the schedule",
+    "schedule": "the learning rate after the warm-up",
+    "optimizer": "the optimizer component",
+    "weight_decay": "decoupled weight decay",
+    "Stage.name": "the name of the stage and of its folder",
+    "Turn.name": "tells two trainings with one objective apart",
+    "split": "which part of the real data it is trained on",
+    "where": "which real samples: a field and its value",
+    "Rounds.count": "number of rounds",
+    "mix": "how real and synthetic samples are mixed",
+    "Evaluation.name": "the name of the evaluation, before its metrics in tables",
+    "prompts": "number of prompts",
+    "candidates": "samples per prompt",
+    "settings": "settings of the model's sampling, such as `temperature`, `max_tokens`, `steps`, `guidance`",
+    "metrics": "metrics; `as:` gives one another name",
+    "metric": "the metric that decides",
+    "alpha": "the level over all rounds of the run",
+    "anchor": "the round that guards compare with",
+    "per_prompt": "samples per prompt",
+    "texts": "prompts of your own",
+    "disk_gb": "budget for weights; rejected rounds go first, then the oldest",
+    "mode": "the kind of vote",
+    "simulated": "annotators for `--simulate`",
+    "Voters.count": "number of simulated annotators",
+    "policy": "which rounds' samples are in the mixture",
+    "weights": "weight by source, before λ is applied",
+}
 
 
 def page() -> str:
@@ -73,10 +128,9 @@ def section(model: type[BaseModel], paths: list[str]) -> str:
     lines.append(f"{paragraph(model)}\n")
     if len(paths) > 1:
         lines.append("Also at " + ", ".join(f"`{path}`" for path in paths[1:]) + ".\n")
-    comments = comments_of(model)
     lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in model.model_fields.items():
-        meaning = field.description or comments.get(name, "")
+        meaning = meaning_of(model, name, field)
         inner = nested(field.annotation)
         if inner:
             see = ", ".join(f"[{m.__name__}](#{m.__name__.lower()})" for m, _ in inner)
@@ -84,6 +138,12 @@ def section(model: type[BaseModel], paths: list[str]) -> str:
         written = shorten(field)
         lines.append(f"| `{field.alias or name}` | {written} | {default(field)} | {escape(meaning)} |")
     return "\n".join([*lines, ""])
+
+
+def meaning_of(model: type[BaseModel], name: str, field: FieldInfo) -> str:
+    """The schema's own words where it has some, the table of this file elsewhere."""
+    stated = field.description or comments_of(model).get(name)
+    return stated or MEANINGS.get(f"{model.__name__}.{name}") or MEANINGS.get(name, "")
 
 
 def paragraph(model: type[BaseModel]) -> str:
@@ -109,11 +169,7 @@ def comments_of(model: type[BaseModel]) -> dict[str, str]:
 
 def shorten(field: FieldInfo) -> str:
     """The type of a key in words, with its limits."""
-    limits = [limit(item) for item in field.metadata]
-    hint = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    text = words(hint).split(", ")[0]
-    found = [item for item in limits if item]
-    return ", ".join([text, *found])
+    return words(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
 
 
 def words(hint: Any) -> str:

@@ -75,7 +75,9 @@ def test_links_between_files_of_the_checkout_exist() -> None:
 def test_every_kind_of_component_has_a_how_to() -> None:
     """The kinds that a user extends; formulations, networks and encoders are described with the models."""
     without = {"caption", "feature", "formulation", "network", "experiment"}
-    pages = {path.stem.replace("-", "_") for path in (DOCS / "how-to" / "add-a-component").glob("*.md")} - {"index"}
+    named = {"report-section": "section"}
+    pages = {named.get(path.stem, path.stem.replace("-", "_")) 
+             for path in (DOCS / "how-to" / "add-a-component").glob("*.md")} - {"index"}
     assert pages == set(components.FOLDERS) - without
 
 
@@ -97,6 +99,9 @@ def test_generated_pages_name_every_key_command_and_component(generators) -> Non
 
     keys = recipe_keys.page()
     assert all(f"| `{name}` |" in keys for name, _ in recipe_keys.keys(Rounds))
+    without = [f"{model.__name__}.{name}" for model, _ in recipe_keys.models()
+               for name, field in model.model_fields.items() if not recipe_keys.meaning_of(model, name, field)]
+    assert not without, f"keys without a meaning: comment them in the schema: {without}"
     assert "| `lambda` |" in keys  # as it is written in YAML, not as the field is called
     assert "## upturn run\n" in command_line.page() and "`--set`" in command_line.page()
     for kind, page in ((kind, component_pages.page(kind)) for kind in components.FOLDERS):

@@ -25,7 +25,7 @@ class Classifier(Trainable):
 
     The objective ``likelihood`` trains it to the usual cross-entropy. Images go through small convolutions, points
     through a perceptron, texts through the mean of hashed pieces of up to four bytes (fastText, Joulin et al. 2016).
-    There is no batch statistic, so a score is the same in any batch. Figures: docs/decisions.md.
+    There is no batch statistic, so a score is the same in any batch. Figures: docs/decisions/.
 
     hidden     width of the penultimate layer, which ``features`` hands out
     channels   of the first convolution (images); doubled at each halving

@@ -22,7 +22,7 @@ class Points(ClassDiffusion):
     Points are centred a dimension and divided by one standard deviation for all, measured at ``build``.
     """
 
-    formulation: str | dict[str, Any] = "edm"  # measured on 8 Gaussians: docs/decisions.md
+    formulation: str | dict[str, Any] = "edm"  # measured on 8 Gaussians: docs/decisions/
     dimensions: int | None = None  # None: as many as the examples have
 
     name: ClassVar[str] = "points"

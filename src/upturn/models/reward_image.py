@@ -56,7 +56,7 @@ class RewardImage(Trainable):
 
     likelihood: ClassVar[Likelihood] = "reward"
 
-    hidden: int = 64  # as the classifier, whose figures are in docs/decisions.md
+    hidden: int = 64  # as the classifier, whose figures are in docs/decisions/
     channels: int = 32
     depth: int = 1
     dropout: float = 0.0  # a pair's two rewards would get different noise

@@ -33,7 +33,7 @@ class Record:
     started   UTC, ISO 8601 with microseconds
     seconds   wall time, as the caller measured it or from entry to exit
     counts    how many of what: {"samples": 4000, "dropped": 12}
-    info      anything JSON can say; its keys are in docs/store.md
+    info      anything JSON can say; its keys are in docs/guides/run-directory.md
     files     name in the unit -> SHA-256 of a file, tree hash of a folder
     """
 

@@ -44,7 +44,7 @@ def noisy_choice(found: Compared) -> Rewards:
     not answer against themselves. Rewards are normal with one spread, fitted too.
 
     Departs from the paper, which maximises over rewards and reliabilities together: with a handful of votes on each
-    candidate that gives everybody a reliability near 1 (docs/decisions.md). "All bad" says nothing of an order and is
+    candidate that gives everybody a reliability near 1 (docs/decisions/). "All bad" says nothing of an order and is
     left out here; sets of more than 12 candidates get NaN.
     """
     from scipy.optimize import minimize

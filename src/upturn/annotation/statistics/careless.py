@@ -22,7 +22,7 @@ ALPHA = 0.05  # chance that any honest person at all is named by any of the four
 LEAST = 10  # answers below which a check says nothing of a person
 _HALF = 0.5  # of the others' agreement: below it a person is said to guess; of the answers that are too fast, too
 _FAST = 1 / 3  # of the others' median time: a usual limit for "speeders" in surveys
-_CLEAR = 4.0  # standard errors of the others' agreement above 0: at 2 people were named too often (docs/decisions.md)
+_CLEAR = 4.0  # standard errors of the others' agreement above 0: at 2 people were named too often (docs/decisions/)
 _EXPECTED = 20.0  # picks a position from which the chi-square tail is used; below it draws
 _DRAWS = 19_999
 

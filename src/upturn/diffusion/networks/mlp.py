@@ -25,7 +25,7 @@ class Mlp:
     An image is seen as a vector, so nothing is shared between places: above 8x8 take ``unet``.
     """
 
-    width: int | None = None  # None: 64 for points, 256 for images; measured, docs/decisions.md
+    width: int | None = None  # None: 64 for points, 256 for images; measured, docs/decisions/
     depth: int = 2  # blocks of two linear layers; 3 and 4 gained nothing in the same time
     embedding: int = 64  # width of the condition: noise level and class
     waves: int | None = None  # sines and cosines of each input at 1, 2, 4, … radians per unit (None: 3 for points)

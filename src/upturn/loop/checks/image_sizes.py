@@ -36,7 +36,7 @@ def refuse(why: str, parts: Iterable[Named], metrics: Iterable[Named], features:
         if not (part is not None and part.several_sizes):
             raise UserError(
                 f"'{name}' takes pictures of one size, and {why}", where=where,
-                fix="Leave one of the two out; docs/pictures.md says what takes several sizes.",
+                fix="Leave one of the two out; docs/guides/text-to-image.md says what takes several sizes.",
             )
 
 

@@ -27,7 +27,7 @@ class ClassDiffusion(Diffusion):
 
     classes: int = 0  # 0: unconditional, labels are not looked at
     network: str | dict[str, Any] = "mlp"
-    formulation: str | dict[str, Any] = "flow"  # measured on 8x8 digits: docs/decisions.md
+    formulation: str | dict[str, Any] = "flow"  # measured on 8x8 digits: docs/decisions/
     label_dropout: float = 0.1  # Ho & Salimans 2022, section 4.1: 0.1 or 0.2
 
     asks: ClassVar[tuple[str, ...]] = ("label",)

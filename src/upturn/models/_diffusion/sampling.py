@@ -47,7 +47,7 @@ class Sampled(Protocol):
 class DiffusionSampling(SamplingSettings):
     """``guidance`` 1 is none; ``batch`` rows are made at once, which changes nothing but speed and memory."""
 
-    steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions.md
+    steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions/
     sampler: PlugIn = "dpmpp_2m"  # a component of upturn/diffusion/samplers, by name or with its fields
     guidance: float = 1.0
     guidance_low: float = 0.0  # noise levels between which guidance acts; None: no upper end

@@ -28,7 +28,7 @@ class Small:
 
     The embedding of the whole caption is added to the time's and scales every residual layer (XL's way of saying it,
     and the adaptive norms of Dhariwal & Nichol 2021): so it is heard within minutes, where attention to its words alone
-    is not (docs/decisions.md).
+    is not (docs/decisions/).
     """
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # a level each; half the size at each next one
