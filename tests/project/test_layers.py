@@ -41,7 +41,7 @@ LAYERS = (
     "loop",
     "plan, runs, export",
     "studies, lab, report, web",
-    "cli; ",
+    "cli; , __main__",
 )
 PLUG_INS = frozenset(folder.removeprefix("upturn.") for folder in FOLDERS.values())
 HEAVY = ("torch", "pyarrow", "pandas", "sklearn", "scipy", "transformers", "diffusers", "datasets")
