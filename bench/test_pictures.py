@@ -46,7 +46,7 @@ def test_a_model_that_copies_is_flagged() -> None:
     results = found("emoji-size.yaml", "pictures-20", "pictures-100000")
     for variant in results["variants"]:
         say(f"emoji, {variant['name']}: share of copies", interval(value(results, variant["name"], "memorisation")))
-    copiers = [line.split("'")[1] for line in results["warnings"] if "copies training pictures" in line]
+    copiers = [line.split("'")[1] for line in results["warnings"] if "copies training images" in line]
     say("emoji, flagged as copying", copiers)
     assert "pictures-20" in copiers and "pictures-100000" not in copiers
 

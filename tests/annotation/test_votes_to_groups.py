@@ -168,7 +168,7 @@ def test_an_even_pair_is_drawn_and_a_tie_is_not() -> None:
 
 def test_the_curator_needs_people() -> None:
     made = samples(1, 2)
-    with pytest.raises(UserError, match="nobody was asked about these samples"):
+    with pytest.raises(UserError, match="these samples have no votes"):
         Picked().curate(made, np.zeros(2), None, 0)
 
 

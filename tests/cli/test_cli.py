@@ -100,7 +100,7 @@ def test_the_points_starter_runs(tmp_path: Path) -> None:
 def test_plan_and_lab(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     text = invoke("plan", root / "recipes" / "points.yaml")
-    assert "Theory's word" in text and "USD" in text
+    assert "Forecast: " in text and "USD" in text
     found = json.loads(invoke("plan", root / "recipes" / "points.yaml", "--json"))
     assert found["real_fractions"] == [1.0, 0.5, 0.5, 0.5] and found["seconds"] > 1
     few = ("--n", 20, "--rounds", 5, "--replicas", 2000)

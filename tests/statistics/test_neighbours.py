@@ -107,16 +107,16 @@ def test_balls_are_met_as_by_brute_force(k, monkeypatch):
     holds, covered, pairs = balls_around_real(real, made, k)
     assert holds.tolist() == inside.sum(axis=0).tolist()
     assert covered.tolist() == inside.any(axis=1).tolist()
-    listed = set(zip(pairs.real.tolist(), pairs.made.tolist(), strict=True))
+    listed = set(zip(pairs.real.tolist(), pairs.synthetic.tolist(), strict=True))
     assert listed <= set(zip(*map(np.ndarray.tolist, np.nonzero(inside)), strict=True))
-    np.testing.assert_allclose(pairs.squared, across[pairs.real, pairs.made], rtol=1e-12)
+    np.testing.assert_allclose(pairs.squared, across[pairs.real, pairs.synthetic], rtol=1e-12)
     ranked = np.sort(theirs, axis=0)
     reached, pairs = balls_around_synthetic(real, made, k)
     assert reached.tolist() == (across <= ranked[k - 1]).any(axis=1).tolist()
     wide = across <= ranked[neighbour_balls.reach(k, len(made)) - 1]
     count = np.minimum(wide.sum(axis=1), neighbour_balls._LISTED)
     assert np.bincount(pairs.real, minlength=120).tolist() == count.tolist()
-    assert (wide[pairs.real, pairs.made]).all()
+    assert (wide[pairs.real, pairs.synthetic]).all()
 
 
 def test_a_collapsed_model_makes_no_list_of_all_pairs():

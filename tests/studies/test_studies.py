@@ -97,7 +97,7 @@ def test_some_variants_alone(tmp_path: Path) -> None:
     assert list(some.axes.values()) == [("600", "900")]
     with pytest.raises(UserError, match="no variant 'n-7'"):
         found.only(["n-600", "n-7"])
-    with pytest.raises(UserError, match="'n-600' lends its judges"):
+    with pytest.raises(UserError, match="'n-600' lends its helper models"):
         found.only(["n-900"])
 
 

@@ -1,4 +1,4 @@
-"""What curators share: rows by group, keyed order, and a selection with its reasons."""
+"""Shared by curators: rows by group, keyed order, and a selection with its reasons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def scored(samples: Samples, rewards: Array, curator: str) -> Array:
     """(N,) bool: rows with a reward.
 
     Raises UserError where the rewards do not belong to these samples. A round in which nothing is scored keeps
-    nothing, and every row says so: a verifier may find no answer in anything that a young model writes.
+    nothing, and every row has that reason: a verifier may find no answer in any sample of a barely trained model.
     """
     if np.shape(rewards) != (len(samples),):
         raise UserError(
@@ -67,12 +67,12 @@ def sizes_within(part: Array) -> Array:
 
 def selection(curator: str, kept: Array, reasons: Array | Sequence[str]) -> Selection:
     """A selection whose reasons are "" where kept, "unscored" where none was given, and else begin with the curator."""
-    told = objects(reasons)
-    told[kept] = ""
-    return Selection(curator, kept, told)
+    recorded = objects(reasons)
+    recorded[kept] = ""
+    return Selection(curator, kept, recorded)
 
 
 def number(value: float, limit: float | None = None) -> str:
-    """A reward as people read it: four digits, or all of them where four would make it look like ``limit``."""
+    """A reward to display: four digits, or all of them where four would round it to ``limit``."""
     short = f"{value:.4g}"
     return repr(float(value)) if limit is not None and value != limit and float(short) == limit else short

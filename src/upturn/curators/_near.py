@@ -18,7 +18,7 @@ class NearestKept:
         self.kept = np.zeros(0, dtype=np.int64)
 
     def extend(self, rows: Array) -> None:
-        """Keeps these without looking."""
+        """Keeps these rows unconditionally."""
         self.kept = np.concatenate([self.kept, rows])
 
     def sift(self, rows: Array) -> dict[int, int]:

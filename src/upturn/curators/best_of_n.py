@@ -1,4 +1,4 @@
-"""The best candidates of each prompt."""
+"""Keeps the best candidates of each prompt."""
 
 from __future__ import annotations
 

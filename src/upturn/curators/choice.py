@@ -1,4 +1,4 @@
-"""One of the K candidates of a prompt, drawn with probability softmax(reward)."""
+"""Keeps one of the K candidates of a prompt, drawn with probability softmax(reward)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upturn.types import Array, Samples, Selection, objects
 
 @dataclass
 class Choice(Curator):
-    """One candidate of each prompt, with probability softmax(reward / temperature): how a Bradley–Terry person picks.
+    """One candidate of each prompt, with probability softmax(reward / temperature): a Bradley–Terry annotator.
 
     Ferbach et al., NeurIPS 2024, "Self-consuming generative models with curated data provably optimize human
     preferences", section 2: a sample of p_t is kept with density p_t * H,
@@ -34,7 +34,7 @@ class Choice(Curator):
             raise ValueError(f"temperature must be above 0, not {self.temperature}; 'best_of_n' always takes the best")
 
     def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
-        """Rewards (N,), NaN where unscored; what each dropped row was up against is in its reason."""
+        """Rewards (N,), NaN where unscored; the reason of a dropped row names the number of candidates."""
         known = np.flatnonzero(scored(samples, rewards, "choice"))
         gumbel = -np.log(-np.log(row_uniform(samples, key)[known]))
         part = samples.group[known]

@@ -1,4 +1,4 @@
-"""The first of samples that are equal, or nearly."""
+"""Keeps the first of samples that are equal, or nearly equal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Deduplicate(Curator):
     Equal is equal content; texts are compared only where their prompts have the same text, for a completion is an
     answer to its prompt. Near is by Euclidean distance of the recipe's ``features:``, greedily in the order of the
     rows: no two kept rows are nearer than ``distance``. Memory is bounded: blocks of 1,024 rows against those kept.
-    With ``against_real`` the real training data are there first, so copies of them are dropped, too (and only
-    synthetic rows can be copies of them). Rewards are not looked at.
+    With ``against_real`` the real training data come first, so copies of them are dropped, too (and only
+    synthetic rows can be copies of them). Rewards are not read.
     """
 
     distance: float | None = None  # in units of the features; None: only what is equal
@@ -52,7 +52,7 @@ class Deduplicate(Curator):
         return selection("deduplicate", reasons == "", reasons)
 
     def _before(self, samples: Samples, tools: Tools) -> Samples:
-        """Real rows that stand before all others: those of the training part that are not themselves curated."""
+        """Real rows that precede all others: those of the training split that are not themselves curated."""
         if not self.against_real:
             return samples.take([])
         if tools.train.kind != samples.kind or tools.train.content.shape[1:] != samples.content.shape[1:]:

@@ -1,4 +1,4 @@
-"""What people chose of each prompt's candidates."""
+"""Keeps the candidate of each prompt that annotators chose."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _WHY = {"": "nobody voted", "tie": "tied", "bad": "all bad", "corrected": "corre
 
 @dataclass
 class Picked(Curator):
-    """The candidate that people chose, one of each prompt; the others are dropped, each with its reason.
+    """The candidate that annotators chose, one of each prompt; the others are dropped, each with its reason.
 
     A pick of K at temperature 1 is what ``choice`` draws: kept with density p_t * H (Ferbach et al., NeurIPS 2024,
-    section 2), H from the people's own taste; nothing else is to choose on top of it. Candidates that were chosen
-    equally often are drawn among, by key. Where people say that they tie, or are all bad, nothing is kept. Of texts
-    that people edit: what is right as it is; a corrected one is replaced by its correction.
+    section 2), H from the annotators' preferences; no other curator may choose among candidates after it. Among
+    candidates that were chosen equally often one is drawn, by key. Of a tie, and of candidates that are all bad,
+    nothing is kept. In the mode "edit" texts marked right are kept; a corrected text is replaced by its correction.
 
-    Reads the fields "vote" and "rank", which a round that asks people adds. Rewards are not looked at.
+    Reads the fields "vote" and "rank", which a round with votes adds. Rewards are not read.
     """
 
     selects = "votes"
@@ -31,9 +31,9 @@ class Picked(Curator):
     law = "odds"
 
     def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
-        """UserError where nobody was asked."""
+        """Raises UserError where the samples have no votes."""
         if not {"vote", "rank"} <= samples.fields.keys():
-            raise UserError("nobody was asked about these samples", where="curator 'picked'",
+            raise UserError("these samples have no votes", where="curator 'picked'",
                             fix="Add 'people:' to the rounds.")
         word, rank = samples.fields["vote"].astype(str), np.asarray(samples.fields["rank"], dtype=np.int64)
         chosen = np.isin(word, ("winner", "right")) & (rank == 1)

@@ -1,4 +1,4 @@
-"""So many of the samples, chosen by chance; a smaller subset lies within a larger one."""
+"""A random subset of ``count`` samples; a smaller subset is part of a larger one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from upturn.types import Array, Samples, Selection, objects
 
 @dataclass
 class Subset(Curator):
-    """So many of the samples, chosen by chance; a smaller subset lies within a larger one.
+    """A random subset of ``count`` samples; a smaller subset is part of a larger one.
 
     Which ones follows from content and ``draw`` alone: not from the recipe's seed, nor from captions, so that models
-    which differ in those are trained on the same pictures. In ``filter:`` it says how much real data is used.
+    which differ in those are trained on the same images. In ``filter:`` it limits how much real data is used.
     """
 
     count: int

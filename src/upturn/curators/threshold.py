@@ -1,4 +1,4 @@
-"""Everything whose reward is within limits."""
+"""Keeps every sample whose reward is within limits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Threshold(Curator):
 
     @staticmethod
     def _drop(reasons: Array, rewards: Array, missed: Array, side: str, limit: float) -> Array:
-        """Says why the ``missed`` rows go; (N,) bool of the others. A string is made once for each distinct reward."""
+        """Writes the reasons of the ``missed`` rows; (N,) bool of the others. One string for each distinct reward."""
         values, inverse = np.unique(rewards[missed], return_inverse=True)
         words = objects([f"threshold: reward {number(value, limit)} {side} {limit:g}" for value in values])
         reasons[missed] = words[inverse]

@@ -1,4 +1,4 @@
-"""The best share of a round, or of each prompt's candidates."""
+"""Keeps the best share of a round, or of each prompt's candidates."""
 
 from __future__ import annotations
 

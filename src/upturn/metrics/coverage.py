@@ -43,7 +43,7 @@ class Coverage(ByNeighbours):
             shares = np.empty(len(masks))
             for row, mask in enumerate(masks):
                 still = np.zeros(len(real), dtype=bool)
-                still[around.real[mask[around.made]]] = True
+                still[around.real[mask[around.synthetic]]] = True
                 shares[row] = still.mean()
             return shares
 

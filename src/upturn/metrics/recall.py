@@ -46,7 +46,7 @@ class Recall(ByNeighbours):
             for row, mask in enumerate(masks):
                 radius = np.where(mask, _kth(squared, mask[order], self.k), -1.0)
                 still = np.zeros(len(real), dtype=bool)
-                still[near.real[near.squared <= radius[near.made]]] = True
+                still[near.real[near.squared <= radius[near.synthetic]]] = True
                 shares[row] = still.mean()
             return shares
 

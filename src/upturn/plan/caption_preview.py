@@ -1,4 +1,4 @@
-"""Captions as a run will have them, before it has begun: pairs to look at, and statistics."""
+"""A preview of captions as a run will have them: pairs of image and caption, and statistics."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from upturn.loop.stages.load import SHARED, caption_key
 from upturn.protocols import FromFiles
 from upturn.types import Array, Splits
 
-PLAIN = "the data's own"  # the name of what stands for captions where the recipe asks for none
+PLAIN = "the data's own"  # the name displayed where the recipe has no captions
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture (H, W, C) uint8, how it is called, its class ("" for none) and its captions."""
+    """One image (H, W, C) uint8, its name, its class ("" for none) and its captions."""
 
     picture: Array
     name: str
@@ -45,7 +45,7 @@ class Preview:
 
 
 def previews(recipe: Recipe, runs: Path, count: int = 20) -> tuple[list[str], list[Preview]]:
-    """Notes on the data, and each strategy that the recipe names on the same ``count`` pictures of the training part.
+    """Notes on the data, and each strategy that the recipe names on the same ``count`` images of the training split.
 
     What a captioning model writes is kept beside the runs, and a run takes it over. Raises UserError for whatever
     ``upturn run`` would refuse, but for several strategies, which are what this is for.

@@ -1,4 +1,4 @@
-"""What comes of a recipe beside time: the disk it fills, and where theory says it ends."""
+"""The disk space that a recipe needs, and the theory's forecast for it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def forecast(parts: Assembly, splits: Splits, policy: Trainable) -> Verdict | No
     """The verdict on a recipe's rounds, from the recipe and its real data; ``policy`` need not be trained.
 
     A model that states its ``family`` ("gaussian"; "categorical": points, whole numbers) is followed round by
-    round, with the recipe's own scorers where they ask no other model.
+    round, with the recipe's own scorers where they need no other model.
     """
     rounds = parts.recipe.rounds
     mixing = parts.mixing
@@ -87,7 +87,7 @@ def _start(parts: Assembly, real: Samples, policy: Trainable) -> Normal | Shares
 
 
 def _rewards(parts: Assembly, points: Array) -> Array:
-    """(m,) of the round's scorers, of points (m, d) that nobody made."""
+    """(m,) of the round's scorers, of points (m, d) on a grid or in the support."""
     asked = real_samples("points", points, [Prompt("")] * len(points), "foresight")
     total = np.zeros(len(points))
     for scorer, weight in parts.scorers.values():

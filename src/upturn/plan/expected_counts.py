@@ -1,4 +1,4 @@
-"""What a round is expected to keep and to train on, before anybody has seen a reward."""
+"""How many samples a round is expected to keep and to train on, before any is scored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROUNDING = 1e-9  # samples: 0.07 * 100 is 7.000000000000001, and 7 are kept
 
 
 def sampled(rounds: Rounds) -> int:
-    """Candidates that a round makes before its training."""
+    """Candidates that a round samples before its training."""
     return 0 if rounds.sample is None else rounds.sample.prompts * rounds.sample.candidates
 
 
@@ -62,7 +62,7 @@ def guesses(specs: Sequence[Mapping[str, object]], reader: str) -> list[str]:
 
 
 def votes(rounds: Rounds) -> list[str]:
-    """What people have to give, in answers and hours, and how long the run waits for it."""
+    """A note on the votes that a run needs, in answers and person-hours."""
     people, sample = rounds.people, rounds.sample
     if people is None or sample is None:
         return []

@@ -51,7 +51,7 @@ def of_a_fixed_set(
 
 
 def of_draws(objective: Objective, model: Trainable, spec: Training, online: Online, draws: int) -> Passes:
-    """Sets that the policy draws, each made ready as a whole before its first step: see ``feeds.OnlineFeed``."""
+    """Sets that the policy draws, each prepared as a whole before its first step: see ``feeds.OnlineFeed``."""
     asked, drawn = precompute.required_columns(objective), draws * online.prompts
     seen = drawn * online.passes
     policy = 0 if _in_one(objective, model, spec, online) or not asked & _POLICY else drawn
@@ -61,7 +61,7 @@ def of_draws(objective: Objective, model: Trainable, spec: Training, online: Onl
 
 
 def _in_one(objective: Objective, model: Trainable, spec: Training, online: Online) -> bool:
-    """Whether the pass that says what was before is the one that is trained."""
+    """Whether the pass that gives the log-probs before the step is the one that is trained."""
     feed = OnlineFeed(lambda number: Batch({}), online.prompts, spec.batch_size, online.passes, 0)
     wanted = objective.example == "rollout" and "log_probs" in precompute.required_columns(objective)
     return wanted and precompute.one_pass(feed, spec.micro_batch, model.module)

@@ -33,7 +33,7 @@ _HELD_OUT = 512  # samples in a held-out loss of the training curve
 _COMPARED = 0.05  # seconds to compare one metric of two checkpoints, by pairs
 _FORWARD = 1 / 3  # of a step's operations
 _SHOWN = 4  # batches of examples that steps are timed on
-_LENGTHS = 500  # texts that tell how long texts are
+_LENGTHS = 500  # texts that the length of texts is estimated from
 _LONG = 0.95  # quantile of their lengths at which a batch of texts is taken to have ended
 
 
@@ -44,7 +44,7 @@ class Timed:
     examples: Batch
     feed: Feed
     count: int
-    more: int = 0  # batches an epoch beyond those that so many would make, where each size of picture has its own
+    more: int = 0  # batches an epoch beyond those that so many would make, where each image size has its own
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Planner:
             splits.train, splits.held_out, splits.classes, parts.features, loader=self._built,
             models={"policy": self.policy}, fitter=self._another,
         )
-        self._fits = 0.0  # seconds of the trainings that were asked for, and not done
+        self._fits = 0.0  # seconds of trainings that metrics requested, which are counted and not done
 
     def _built(self, name: str) -> Trainable:
         refit = self.recipe.models[name].refit
@@ -115,7 +115,7 @@ class Planner:
             self.evaluate(unit, stage)
 
     def words(self, count: int) -> float:
-        """Seconds to find the score words of so many pictures."""
+        """Seconds to find the score words of so many images."""
         if self._words is None:
             self._words = preprocessing.score_words_seconds(self.parts, self.splits, self.tools)
         return self._words(count)
@@ -164,24 +164,24 @@ class Planner:
             self.notes.append(f"{unit} may stop earlier than the {steps} steps counted here (patience)")
 
     def _step_seconds(self, model: Trainable, spec: Training, timed: Timed) -> float:
-        """Timed once for all stages whose steps are alike: the schedule and the number of steps do not matter."""
-        alike = (
+        """Timed once for all stages with equal steps: the schedule and the number of steps do not matter."""
+        same_step = (
             model.id, repr(spec.objective), repr(spec.adapter), spec.batch_size, spec.micro_batch, spec.ema > 0,
             repr(spec.online),
         )
-        if alike not in self._steps:
-            self._steps[alike] = timing.step_seconds(self.parts, model, spec, timed.feed)
-        return self._steps[alike] * max(1.0, min(spec.batch_size, timed.count) / len(timed.examples))
+        if same_step not in self._steps:
+            self._steps[same_step] = timing.step_seconds(self.parts, model, spec, timed.feed)
+        return self._steps[same_step] * max(1.0, min(spec.batch_size, timed.count) / len(timed.examples))
 
     def _quiet_seconds(self, model: Trainable, spec: Training, timed: Timed, made: Passes) -> float:
         """Of one example without gradient; 0 where no step needs more than is timed with it."""
         if not made.beside:
             return 0.0
         acting = self.parts.objective(spec).example == "rollout"
-        alike = (model.id, acting, spec.batch_size, timed.examples.candidates)
-        if alike not in self._quiet:
-            self._quiet[alike] = timing.quiet_seconds(model, timed.examples, spec.batch_size, acting)
-        return self._quiet[alike]
+        same_step = (model.id, acting, spec.batch_size, timed.examples.candidates)
+        if same_step not in self._quiet:
+            self._quiet[same_step] = timing.quiet_seconds(model, timed.examples, spec.batch_size, acting)
+        return self._quiet[same_step]
 
     def sampled(self, of: Samples, candidates: int, settings: Any, wanted: int) -> Sampled:
         """Sampling as the trained model will do it, timed on prompts of these samples."""

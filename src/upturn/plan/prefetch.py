@@ -1,4 +1,4 @@
-"""The data, loaded in a process of its own while this one imports: both are Python at work, and threads take turns."""
+"""The data, loaded in another process while this one imports: threads would share one lock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Loading:
         return found
 
     def _received(self) -> tuple[Splits | tuple[str, str, str], float] | None:
-        """None where the other process has not got an answer: then it is asked for here, and fails here if it must."""
+        """None where the other process has no result: then the data are loaded here, and errors are raised here."""
         if self.answers is None:
             return None
         try:
@@ -56,7 +56,7 @@ def loading(source: Source) -> Iterator[Loading]:
         yield Loading(source, answers)
     finally:
         answers.close()
-        process.terminate()  # nobody waits for it where something else was refused
+        process.terminate()  # it is not needed where the recipe was refused
         process.join()
 
 
@@ -69,7 +69,7 @@ def _load(source: Source, out: Connection) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """A parent that is killed ends nobody by itself, and some sources take long."""
+    """A killed parent does not end its children, and some sources take long."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

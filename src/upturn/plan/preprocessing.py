@@ -1,4 +1,4 @@
-"""What is done with the data before it is trained on: captions are written, the filter scores, frozen networks look."""
+"""Rows for preparing the data: writing captions, filtering, and encoding by frozen networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from upturn.types import Array, Samples, Splits, concatenate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CAPTIONED = 8  # pictures that a captioning model is timed on
+_CAPTIONED = 8  # images that a captioning model is timed on
 _FILTERED = 256  # samples that the filter is timed on
 
 
@@ -27,7 +27,7 @@ def worded(parts: Assembly, splits: Splits) -> tuple[Splits, list[Row]]:
     """The data with the recipe's captions, and rows of those that a model has to write first.
 
     Of a model's captions some are written and none are kept: the data then stays as it is. Raises UserError where a
-    strategy has not got what it asks for.
+    strategy lacks what it needs.
     """
     key, rows, notes = caption_key(parts), [], []
     every = concatenate([part for part in (splits.train, splits.held_out) if len(part)])
@@ -79,7 +79,7 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
 
 
 def score_words_seconds(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
-    """Seconds that the scorers of ``score_words:`` take for n pictures."""
+    """Seconds that the scorers of ``score_words:`` take for n images."""
     asked = parts.score_words
     assert asked is not None
     train = splits.train
@@ -97,9 +97,9 @@ def _scoring(measure: Callable[[int], object], count: int, tools: Toolbox) -> ti
 
 @dataclass
 class Encoding:
-    """Rows of what frozen networks say of pictures and captions before each training, where a model has such.
+    """Rows for encoding images and captions by frozen networks before each training, where a model has such.
 
-    ``kept``: what they say stays in a folder, so that a real picture is asked about once in a run.
+    ``kept``: encodings are stored in a folder, so that a real image is encoded once in a run.
     """
 
     kept: bool
@@ -107,7 +107,7 @@ class Encoding:
     _known: int = 0
 
     def timed(self, model: Any, samples: int, encode: Callable[[], Any]) -> Any:
-        """What ``encode`` returns; how long it takes tells what a sample costs, the first time."""
+        """What ``encode`` returns; the first call measures the seconds of a sample."""
         seconds, found = timing.timed(encode)
         self._each.setdefault(model.id, seconds / max(1, samples))
         return found

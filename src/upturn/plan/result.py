@@ -1,4 +1,4 @@
-"""What a recipe will do and cost, row by row: as numbers, as JSON, and as a table for people."""
+"""What a recipe will do and cost, row by row: as numbers, as JSON, and as a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Row:
 
     unit: str
     step: str
-    samples: int  # made, trained on (an epoch), or measured
+    samples: int  # sampled, trained on (an epoch), or measured
     optimiser_steps: int
     flops: float
     seconds: float
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe will do and cost on this machine, and where theory says it ends."""
+    """What a recipe will do and cost on this machine, and the theory's forecast."""
 
     recipe: Recipe
     rows: tuple[Row, ...]
@@ -57,7 +57,7 @@ class Plan:
         }
 
     def text(self) -> str:
-        """For people."""
+        """The plan as a table of text."""
         lines = [to_yaml(self.recipe), f"{'unit':30}{'step':10}{'samples':>9}{'steps':>8}{'FLOP':>10}{'seconds':>9}"]
         lines += [
             f"{r.unit:30}{r.step:10}{r.samples:>9,}{r.optimiser_steps:>8,}{r.flops:>10.1e}{r.seconds:>9.1f}"
@@ -73,16 +73,16 @@ class Plan:
             lines.append("Real fraction by round: " + ", ".join(f"{f:.0%}" for f in self.real_fractions))
         if self.theory is not None:
             left = f"{self.theory.kept:.0%} of round 0's diversity left after these rounds"
-            lines += ["", f"Theory's word: {self.theory.word}; {left}."]
-            for said in self.theory.statements:
-                mark = {"ok": " ", "warn": "!", "danger": "!!"}[said.level]
-                lines.append(f"{mark:3}{said.text}")
-                lines.append(f"     assuming: {said.assumption}")
+            lines += ["", f"Forecast: {self.theory.word}; {left}."]
+            for statement in self.theory.statements:
+                mark = {"ok": " ", "warn": "!", "danger": "!!"}[statement.level]
+                lines.append(f"{mark:3}{statement.text}")
+                lines.append(f"     assuming: {statement.assumption}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 
 def placeholder_rewards(count: int) -> Array:
-    """(N,) rewards that are all different: an untrained model's are often all alike, and teach nothing."""
+    """(N,) rewards that are all different: those of an untrained model are often all equal, and train nothing."""
     rewards: Array = seeds.generator(seeds.key("plan", "rewards")).random(count)
     return rewards
 

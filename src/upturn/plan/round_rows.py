@@ -1,4 +1,4 @@
-"""The rows of the rounds: candidates are made and judged, and each training of a round eats what it needs."""
+"""The rows of the rounds: candidates are sampled and scored, then each training of a round follows."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from upturn.training.feeds import OnlineFeed
 from upturn.types import Batch, Rollout, Samples
 
 _ENDLESS = 10**9  # passes
-_FITTED = 0.9  # of the judged groups; the others tell what the reward model is worth
+_FITTED = 0.9  # of the labelled groups; the reward model is assessed on the others
 
 
 def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
-    """Adds the rows of all rounds; the real fraction of what makes each round's model, from round 0."""
+    """Adds the rows of all rounds; the real fraction of each round's training data, from round 0."""
     planner.notes += [*expected_counts.guesses(rounds.curate, "the curator"), *expected_counts.votes(rounds)]
     if rounds.sample is None:
         return _online_rounds(planner, rounds, rounds.train[0])
@@ -96,7 +96,7 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
 
 
 def _as_groups(seen: Sampled, candidates: int | None) -> Samples:
-    """Groups that say as much as judged ones: how long a step takes does not depend on who is better."""
+    """Groups with placeholder ranks: the time of a step does not depend on which candidate is better."""
     width = min(candidates or seen.candidates, seen.candidates)
     made = seen.made.take(seen.made.candidate < width)
     rewards = placeholder_rewards(len(made))

@@ -26,7 +26,7 @@ from upturn.types import Array, Batch, Prompt, Samples
 _STEPS, _WARM = 30, 4  # timed steps, and those before that are not counted (first allocations)
 _ASKED = 4  # passes without gradient that are timed, the first not counted
 _BUDGET = 0.3  # seconds of timed steps of one kind, about
-_FEW, _MANY = 16, 256  # samples that tell the fixed cost from the cost a sample
+_FEW, _MANY = 16, 256  # sample counts that separate the fixed cost from the cost of each sample
 _TIMES = 4  # as many as the few are affordable
 _SLOW = 4.0  # seconds that no sampling is to take longer than
 
@@ -51,7 +51,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What sampling costs by number of prompts, and the samples that were made to see it, K a prompt."""
+    """What sampling costs by number of prompts, and the samples drawn to measure it, K of each prompt."""
 
     line: Line
     made: Samples
@@ -66,7 +66,7 @@ class Sampled:
 
 
 def candidate_keys(prompts: int, candidates: int) -> Array:
-    """(P, K) keys of samples that are only made to be timed."""
+    """(P, K) keys of samples that are drawn only for timing."""
     return np.stack([seeds.fold(i, range(candidates)) for i in range(prompts)])
 
 
@@ -116,7 +116,7 @@ def measuring_line(
 
 
 def measuring_once(measure: Callable[[int], object], most: int, loaded: Callable[[], object] = lambda: None) -> Line:
-    """Seconds of what takes as long whatever the number of things: it looks at others."""
+    """Seconds of a measurement whose time does not depend on the number of samples."""
     return Line(_settled(measure, most, loaded), 0.0)
 
 

@@ -17,10 +17,10 @@ def reliability(confidence: Array, right: Array, low: float = 0.5, bins: int = _
     """Equal steps from ``low`` to 1: mean confidence, share that is right, and count of each that is not empty."""
     place = _place(confidence, low, bins)
     count = np.bincount(place, minlength=bins)
-    said = np.bincount(place, weights=confidence, minlength=bins)
+    claimed = np.bincount(place, weights=confidence, minlength=bins)
     true = np.bincount(place, weights=right, minlength=bins)
     return [
-        {"confidence": float(said[b] / count[b]), "right": float(true[b] / count[b]), "count": int(count[b])}
+        {"confidence": float(claimed[b] / count[b]), "right": float(true[b] / count[b]), "count": int(count[b])}
         for b in np.flatnonzero(count).tolist()
     ]
 

@@ -15,7 +15,7 @@ class Consistency:
     """Of the cells (prompt, seed) of a grid, from one checkpoint to the next.
 
     ratio    mean distance of a cell to itself, over the mean distance between different seeds of one prompt:
-             0 the same pictures, 1 as different as another seed;  low, high its 95% interval, by prompts
+             0 the same images, 1 as different as another seed;  low, high its 95% interval, by prompts
     flipped  share of cells that moved at least as far as another seed of their prompt is away on average
     cells    how many
     """
@@ -30,7 +30,7 @@ class Consistency:
 def consistency(before: Array, after: Array, key: int) -> Consistency | None:
     """Features (P, K, D) of P prompts with K seeds each, at two checkpoints, from the same noise.
 
-    None with K < 2 (nothing says how far seeds are apart), or where all seeds give one picture.
+    None with K < 2 (the distance between seeds is unknown), or where all seeds give one image.
     """
     _, seeds, _ = before.shape
     if before.shape != after.shape or seeds < 2:

@@ -15,10 +15,10 @@ from upturn.statistics.neighbours import nearest
 from upturn.statistics.two_samples import fitted, separate
 from upturn.types import Array, Samples
 
-_LEAST = 50  # rows of each that a classifier is fitted to and judged on
+_LEAST = 50  # rows of each that a classifier is fitted to and assessed on
 _FOLDS = 5
 _NEAR = 0.25  # of the least distance between trusted and own rows: nearer is a copy (by chance 1 row in 4^D)
-_EXACT = 1e-6  # of the rows' own spread, where nothing trusted says how near is near
+_EXACT = 1e-6  # of the rows' own spread, where no trusted rows set the scale
 _BINS = 10  # of scores, for the check that the rows are a mixture of the two at all
 _MISFIT = 1e-3  # p below which they are not
 _GRID = 2001  # shares that are tried
@@ -27,7 +27,7 @@ Embed = Callable[[Samples], Array]
 
 @dataclass(frozen=True)
 class Sign:
-    """What one kind of evidence says by itself; ``p`` of so much of it in real data, one-sided, None for a count."""
+    """The result of one kind of evidence; ``p`` of so much of it in real data, one-sided, None for a count."""
 
     value: float
     p: float | None
@@ -51,7 +51,7 @@ class Contamination:
 
     @property
     def detected(self) -> bool:
-        """Whether the interval leaves no room for data that is all real."""
+        """Whether the interval excludes data that is all real."""
         return self.low > 0
 
     def as_json(self) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def contamination(
         return Contamination(0.0, 1.0, math.nan, "nothing", 0, "there are no samples")
     given = (real, trusted_real, own_samples)
 
-    def each(asked: Embed | None) -> list[Array | None]:
-        return [np.asarray(asked(part)) if asked is not None and part is not None and len(part) else None
+    def each(embed: Embed | None) -> list[Array | None]:
+        return [np.asarray(embed(part)) if embed is not None and part is not None and len(part) else None
                 for part in given]
 
     suspect, trusted, own = each(embed)
@@ -99,7 +99,7 @@ def of_features(
                  bounds the total variation, and this c: c >= 2a - 1 (one-sided 95%), whatever the synthetic rows are
     copies       rows nearer to an own one than any trusted row comes by far: these are ours, a bound from below
 
-    Copies are counted first and taken out; the rest is judged as above.
+    Copies are counted first and removed; the rest is assessed as above.
     """
     n = len(suspect)
     copied = _copied(suspect, trusted, own)
@@ -110,17 +110,17 @@ def of_features(
         return Contamination(sure, 1.0, math.nan, "copies" if own is not None else "nothing", n, why, signs)
     rest = np.flatnonzero(~copied)
     if len(rest) < _LEAST:
-        note = f"{len(rest)} rows are no copies; {_LEAST} are needed to judge them"
+        note = f"{len(rest)} rows are no copies; {_LEAST} are needed to assess them"
         return Contamination(sure, 1.0, math.nan, "copies" if sure else "nothing", n, note, signs)
     ours = None if logs[0] is None else logs[0][rest]
     left, known = _wide(suspect[rest], ours), _wide(trusted, logs[1])
-    told = separate(known, left, key)
-    signs["two_samples"] = Sign(told.accuracy, told.p)
-    bound = max(0.0, 2 * share(told.right, 0.9)[0] - 1)  # a two-sided 90% interval ends at the one-sided 95%
+    separation = separate(known, left, key)
+    signs["two_samples"] = Sign(separation.accuracy, separation.p)
+    bound = max(0.0, 2 * share(separation.right, 0.9)[0] - 1)  # a two-sided 90% interval ends at the one-sided 95%
     if own is None or len(own) < _LEAST:
         low = sure + (1 - sure) * bound
         few = f"{0 if own is None else len(own)} own samples; {_LEAST} are needed"
-        note = "what the synthetic rows look like is unknown: a bound" if own is None else few
+        note = "the distribution of the synthetic rows is unknown: a bound" if own is None else few
         return Contamination(low, 1.0, math.nan, "two samples", n, note, signs)
     scores = _scores(left, known, _wide(own, logs[2]), key)
     odds = [np.log(part / (1 - part)) for part in (_open(scores.suspect), _open(scores.trusted))]

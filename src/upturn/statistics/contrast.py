@@ -38,7 +38,7 @@ def contrast(
 ) -> Contrast:
     """``a`` less ``b``; ``p`` is small where ``a`` is better in the sense of ``better`` ("higher" or "lower").
 
-    ``paired`` says whether row i of both has one prompt and one noise (it does for models of one evaluation);
+    ``paired``: whether row i of both has one prompt and one noise (it does for models of one evaluation);
     ``clusters`` (n,) names the prompt of each row, and is left out where its length is not that of the values.
     """
     sign = -1.0 if better == "lower" else 1.0

@@ -2,7 +2,7 @@
 
 Which one: the mean of values -> :func:`bootstrap_mean`; a smooth function of the data -> the mean of its influence
 values, again by ``bootstrap_mean``; a statistic that duplicated rows would bias (neighbours, coverage, diversity) ->
-:func:`subsample`, which draws without replacement; one that is too dear to repeat often -> :func:`jackknife`.
+:func:`subsample`, which draws without replacement; one that is too expensive to repeat often -> :func:`jackknife`.
 
 Rows that hang together (the candidates of one prompt) are named by ``clusters``: (n,) any integers, equal within a
 cluster. Whole clusters are then drawn.
@@ -22,7 +22,7 @@ from upturn.types import Array
 
 _CELLS = 100_000  # numbers drawn at a time: they stay in the processor's cache
 _UNKNOWN = (math.nan, math.nan)
-# Of the rows in a subset. Half (the textbook's) and 0.75 hold their level alike on means and neighbours, but on the
+# Of the rows in a subset. Half (the textbook's) and 0.75 hold their level equally on means and neighbours, but on the
 # number of cells that few rows hit (coverage by few samples) half covers 63% and 0.75 covers 95%.
 _FRACTION = 0.75
 

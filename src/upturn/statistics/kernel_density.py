@@ -1,4 +1,4 @@
-"""A density made of samples: one isotropic Gaussian round each, as wide as other data says."""
+"""A kernel density estimate: one isotropic Gaussian at each sample, its width fitted to other data."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _parts(squared: Tensor, logs: Tensor, dims: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Apart:
-    """(N, M) squared distances of data to centres: kept, or measured anew in each pass where they are too many."""
+    """(N, M) squared distances of data to centres: kept, or computed again in each pass where they are too many."""
 
     data: Array
     ground: Ground

@@ -1,4 +1,4 @@
-"""What several metrics of one evaluation compute alike is computed once, and found again by the bytes it is made of."""
+"""Caches results that several metrics of one evaluation need, by a digest of their inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _known: OrderedDict[tuple[object, ...], object] = OrderedDict()
 def remembered(make: Callable[P, R]) -> Callable[P, R]:
     """``make``, a pure function of arrays and plain values, whose last answers are kept and must not be written to.
 
-    The key is a digest of the arrays (under 1 s a GB), so that features which were gathered anew are recognised.
+    The key is a digest of the arrays (under 1 s a GB), so that features which were gathered again are recognised.
     """
     def found(*args: P.args, **kwargs: P.kwargs) -> R:
         key = (make.__module__, make.__qualname__, *map(_digest, args), *sorted(kwargs.items()))

@@ -19,47 +19,47 @@ _LISTED = 32
 
 @dataclass(frozen=True)
 class Pairs:
-    """Real rows and the made rows that lie near them: at most ``_LISTED`` of each real row."""
+    """Real rows and the synthetic rows that lie near them: at most ``_LISTED`` of each real row."""
 
     real: Array  # (P,)
-    made: Array  # (P,)
+    synthetic: Array  # (P,)
     squared: Array  # (P,) distances
 
 
 @remembered
-def balls_around_real(real: Array, made: Array, k: int) -> tuple[Array, Array, Pairs]:
-    """Balls of k neighbours round each of ``real`` (N, D), met with ``made`` (M, D).
+def balls_around_real(real: Array, synthetic: Array, k: int) -> tuple[Array, Array, Pairs]:
+    """Balls of k neighbours round each of ``real`` (N, D), met with ``synthetic`` (M, D).
 
-    (M,) int64 in how many balls each made row lies, (N,) bool which balls hold a made row, and which they hold.
+    (M,) int64 in how many balls each synthetic row lies, (N,) bool which balls hold one, and the pairs.
     """
     import torch
 
-    ground = Ground.of(made)
-    holds = torch.zeros(len(made), dtype=torch.int64, device=ground.rows.device)
+    ground = Ground.of(synthetic)
+    holds = torch.zeros(len(synthetic), dtype=torch.int64, device=ground.rows.device)
     covered, listed = [], []
     for block, inside in balls(real, k, ground):
         covered.append(inside.any(dim=1))
         columns, pairs = _listed(block, inside)
-        holds += torch.bincount(columns, minlength=len(made))
+        holds += torch.bincount(columns, minlength=len(synthetic))
         listed.append(pairs)
     return joined([holds]), joined(covered), _pairs(listed)
 
 
-def reach(k: int, made: int) -> int:
+def reach(k: int, synthetic: int) -> int:
     """So many neighbours that a subset of three quarters holds k of them but for one case in 10^9."""
-    return min(made - 1, 3 * k + 12)
+    return min(synthetic - 1, 3 * k + 12)
 
 
 @remembered
-def balls_around_synthetic(real: Array, made: Array, k: int) -> tuple[Array, Pairs]:
-    """Balls of k neighbours round each of ``made`` (M, D): (N,) bool which real rows lie in one.
+def balls_around_synthetic(real: Array, synthetic: Array, k: int) -> tuple[Array, Pairs]:
+    """Balls of k neighbours round each of ``synthetic`` (M, D): (N,) bool which real rows lie in one.
 
     The pairs are those of the wider balls of :func:`reach` neighbours, as far as a radius can grow in a subset.
     """
     import torch
 
-    ground = Ground.of(made)
-    found = torch.as_tensor(neighbours(made, reach(k, len(made)))[0], device=ground.rows.device)
+    ground = Ground.of(synthetic)
+    found = torch.as_tensor(neighbours(synthetic, reach(k, len(synthetic)))[0], device=ground.rows.device)
     reached, listed = [], []
     for block in ground.blocks(real):
         reached.append(block.within(found[None, :, k - 1]).any(dim=1))
@@ -83,5 +83,5 @@ def _listed(block: Block, inside: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor,
 
 
 def _pairs(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Pairs:
-    real, made, squared = (joined(list(column)) for column in zip(*parts, strict=True))
-    return Pairs(real, made, squared)
+    real, synthetic, squared = (joined(list(column)) for column in zip(*parts, strict=True))
+    return Pairs(real, synthetic, squared)

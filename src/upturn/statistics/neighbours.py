@@ -28,7 +28,7 @@ _COARSE = 2.0**-8  # under any other setting: bfloat16's
 # SIAM J. Sci. Comput. 41). Ten more for centring, squares and sums.
 _DEVIATIONS, _OTHERS = 8.0, 10.0
 _TIE = 1e-12  # equal distances count as equal in whatever order their terms were added
-_SPARE = 8  # candidates beyond those asked for, so that the bounds nearly always settle which they are
+_SPARE = 8  # candidates beyond those requested, so that the bounds nearly always determine which they are
 _DENSE = 64  # open pairs a row from which on the whole row is measured
 _STRIP = 4096  # columns of such a row at a time
 
@@ -126,7 +126,7 @@ class Block:
         exact = torch.where(torch.isinf(self.lower.gather(1, columns)), math.inf, exact)
         exact, order = exact.sort(dim=1, stable=True)
         columns = columns.gather(1, order)
-        # a column that was not taken may be nearer than the last that is kept, unless its bound says otherwise
+        # a column that was not taken may be nearer than the last that is kept, unless its bound excludes it
         last = exact[:, count - 1]
         settled = (bounds.max(dim=1).values.double() >= last) | (last == 0)
         exact, columns = exact[:, :count].clone(), columns[:, :count].clone()
@@ -167,7 +167,7 @@ class Block:
         return found
 
     def _within_many(self, found: Tensor, limits: Tensor) -> Tensor:
-        """The same where many are within, so that no list of them can be made."""
+        """The same where many are within, so that they cannot be listed."""
         import torch
 
         width = (2 * self.ground.slack) * (self.squares[:, None] + self.ground.squares)
@@ -214,7 +214,7 @@ def neighbours(a: Array, count: int) -> tuple[Array, Array]:
     return joined(squared), joined(rows)
 
 
-_USUAL = 5  # neighbours of the usual metrics: asked for at once, so that they are found once
+_USUAL = 5  # neighbours of the usual metrics: requested together, so that they are found once
 
 
 def radii(a: Array, k: int) -> Array:

@@ -41,7 +41,7 @@ def paired_test(
 ) -> Paired:
     """Tests that the mean of ``differences`` (n,) is above 0; NaN marks a pair that cannot be compared.
 
-    Sign-flip (randomisation) test on the sums of clusters: where the two models are alike, each prompt's difference is
+    Sign-flip (randomisation) test on the sums of clusters: where the two models are equal, each prompt's difference is
     as likely to fall either way (Fisher 1935, section 21; asymptotically valid without symmetry because the
     flipped sums have the variance of the sum, Romano 1990, JASA 85). All 2^C signs up to 14 clusters, else
     ``resamples`` random ones and p = (1 + hits) / (1 + resamples), never too small (Phipson & Smyth 2010).

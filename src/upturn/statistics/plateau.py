@@ -1,4 +1,4 @@
-"""Where more training stops to help: the earliest checkpoint that cannot be told from the best."""
+"""Where more training stops helping: the earliest checkpoint that does not differ from the best beyond chance."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def plateau(
 ) -> Plateau | None:
     """The earliest of M checkpoints, in order of cost, that is within noise of the best.
 
-    The rule: a checkpoint is left out if a one-sided test says that the best is better than it, at alpha / (M - 1)
+    The rule: a checkpoint is left out if a one-sided test finds that the best is better than it, at alpha / (M - 1)
     (Bonferroni). Whichever was seen as best, the one that truly is best is left out with probability at most
     ``alpha``: some other would have to beat it by chance in one of M - 1 tests (multiple comparisons with the best,
     Hsu 1981, Annals of Statistics 9, by a simpler bound). What is in may still be a little worse: ``loss`` bounds it.
     Noise is that of prompts and draws for these weights, not that of training again with another seed.
 
-    None where nothing can be said: fewer than two checkpoints have a value, or the metric has no better side.
+    None where it is undefined: fewer than two checkpoints have a value, or the metric has no better side.
     """
     known = [place for place, m in enumerate(measured) if math.isfinite(m.value)]
     if better not in ("higher", "lower") or len(known) < 2:

@@ -1,4 +1,4 @@
-"""A classifier that tells two samples apart, judged on what it has not seen."""
+"""A classifier two-sample test: accuracy on rows that the classifier was not fitted to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARPEST = 0.1  # inverse strength of the ridge penalty
 
 @dataclass(frozen=True)
 class Separation:
-    """``accuracy`` on rows that were not learned from, whether each was told right, and ``p`` of chance.
+    """``accuracy`` on held-out rows, whether each was classified right, and the p-value against chance.
 
     right  (T,) 0.0 or 1.0, as many of either sample; ``rows`` (T,) which rows of the first and then of the second
     """
@@ -41,9 +41,9 @@ def separate(first: Array, second: Array, key: int) -> Separation:
     draw, n = generator(key), min(len(first), len(second))
     learn = n // 2
     orders = [draw.permutation(len(part))[:n] for part in (first, second)]
-    judge = fitted(first[orders[0][:learn]], second[orders[1][:learn]], key)
+    classifier = fitted(first[orders[0][:learn]], second[orders[1][:learn]], key)
     right = np.concatenate([
-        judge(first[orders[0][learn:]]) < 0.5, judge(second[orders[1][learn:]]) >= 0.5
+        classifier(first[orders[0][learn:]]) < 0.5, classifier(second[orders[1][learn:]]) >= 0.5
     ]).astype(np.float64)
     accuracy = float(right.mean())
     rows = np.concatenate([orders[0][learn:], orders[1][learn:]])
@@ -51,7 +51,7 @@ def separate(first: Array, second: Array, key: int) -> Separation:
 
 
 def fitted(first: Array, second: Array, key: int) -> Judge:
-    """The probability that a row is of the second sample, both weighed alike: (K, D) -> (K,) float64.
+    """The probability that a row is of the second sample, both weighted equally: (K, D) -> (K,) float64.
 
     Logistic regression on standardised features and radial ones of random landmarks (scikit-learn's Nystroem, width by
     the features' own number): one fit of it finds shifts, spreads and lost modes, where a network needs care.
@@ -69,10 +69,10 @@ def fitted(first: Array, second: Array, key: int) -> Judge:
         LogisticRegression(C=_SHARPEST, class_weight="balanced", max_iter=1000),
     ).fit(data, label)
 
-    def judge(rows: Array) -> Array:
+    def classifier(rows: Array) -> Array:
         if not len(rows):
             return np.zeros(0)
         found: Array = model.predict_proba(rows.astype(np.float64))[:, 1]
         return found
 
-    return judge
+    return classifier

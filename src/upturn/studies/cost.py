@@ -1,4 +1,4 @@
-"""What a study will cost, before anything is spent."""
+"""Estimates the cost of a study before it runs."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _UNIT = "rounds/000"  # trained on real data alone: the run's own θ*
 
 
 def local_curvature(run: Run, lam: float) -> dict[str, Any]:
-    """JSON-ready: ``parameters``, ``unused`` of them, ``samples``, ``likelihood``, ``note`` (why nothing is told, else
+    """JSON-ready: ``parameters``, ``unused`` of them, ``samples``, ``likelihood``, ``note`` (why no slope, else
     ""), and with value, low, high and note ``least`` and ``greatest`` eigenvalue and the ``slope``.
 
     least, greatest  of the Hessian of the mean -log p of a real training sample, nats, at round 0's weights. At an
@@ -55,24 +55,24 @@ def local_curvature(run: Run, lam: float) -> dict[str, Any]:
     values, vectors = np.linalg.eigh(ours.whole[np.ix_(used, used)])
     ends = {name: asdict(ours.end(float(values[i]), _full(vectors[:, i], used), float(values[-1])))
             for name, i in (("least", 0), ("greatest", -1))}
-    made = _spread(parquet_tables.read_samples(run.unit(_UNIT) / "evaluation.parquet"))
-    why = _untold(policy.likelihood, work.parts.evaluators[0].settings, lam, len(made), ends["least"]["low"])
-    slope = estimates.unidentified(why) if why else _slope(ours, _Curve(policy, made, key + 1), lam)
+    sampled = _spread(parquet_tables.read_samples(run.unit(_UNIT) / "evaluation.parquet"))
+    why = _undefined(policy.likelihood, work.parts.evaluators[0].settings, lam, len(sampled), ends["least"]["low"])
+    slope = estimates.unidentified(why) if why else _slope(ours, _Curve(policy, sampled, key + 1), lam)
     return found | ends | {
         "unused": parameters - int(used.sum()), "samples": len(real), "slope": asdict(slope), "note": "",
     }
 
 
-def _untold(likelihood: str, settings: Any, lam: float, made: int, least: float) -> str:
-    """Why no slope can be told; "" where it can."""
+def _undefined(likelihood: str, settings: Any, lam: float, sampled: int, least: float) -> str:
+    """Why no slope can be estimated; "" where it can."""
     if likelihood != "exact":
         return f"the log-probs are {likelihood}, and the theory is of exact ones"
     if settings.temperature != 1 or settings.guidance != 1:
         return "the model's own samples are drawn at another temperature than 1, or guided"
     if math.isinf(lam):
         return "nothing real is in the mixture: λ is infinite"
-    if made < _BLOCKS:
-        return f"{made} samples of round 0's own; {_BLOCKS} are needed"
+    if sampled < _BLOCKS:
+        return f"{sampled} samples of round 0; {_BLOCKS} are needed"
     if not least > 0:
         return "the least curvature is not above 0 beyond chance: these weights are no strict optimum"
     return ""

@@ -14,7 +14,7 @@ from upturn import seeds
 from upturn.statistics.contrast import contrast
 from upturn.types import Array, Measurement, Samples
 
-LEVEL = 0.05  # chance that any difference of a metric is called one, where none is
+LEVEL = 0.05  # probability that any difference of a metric is reported where there is none
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Arm:
     seeds: tuple[int, ...]
     measured: tuple[Mapping[str, Measurement], ...]
     asked: tuple[Samples, ...]
-    policy: str  # what the policy is made of: a surrogate likelihood compares no others
+    policy: str  # the policy's component: a surrogate likelihood compares no others
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _t_test(apart: Array) -> tuple[float, float, float, float]:
 
 
 def marks(better: str, values: Mapping[str, float], found: Sequence[Difference]) -> dict[str, str]:
-    """Variant -> "best", "worse" (than the best, beyond chance), "alike" (not told from it), or "" (nothing said)."""
+    """Variant -> "best", "worse" (than the best, beyond chance), "alike" (no difference), or "" (unknown)."""
     out = dict.fromkeys(values, "")
     if better not in ("higher", "lower") or len(values) < 2:
         return out
@@ -114,7 +114,7 @@ def marks(better: str, values: Mapping[str, float], found: Sequence[Difference])
     for one in found:
         if best in (one.a, one.b) and one.how not in ("none", "surrogate"):
             out[one.b if one.a == best else one.a] = "worse" if one.differs else "alike"
-    # alone at the top only where something was told from it
+    # alone at the top only where another variant differs from it
     if "worse" not in out.values():
         out[best] = "alike" if "alike" in out.values() else ""
     return out

@@ -1,4 +1,4 @@
-"""What a run tells of its loop: effective K and λ, selection strength, curvature, and of twins the contraction."""
+"""Estimates of a run's loop: effective K and λ, selection strength, curvature, and of twins the contraction."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def estimate(run: Run, twin: Run | None = None) -> dict[str, Any]:
 def _finished(run: Run) -> list[int]:
     numbers = [r.round for r in status.read(run).rounds[1:] if r.gate is not None]
     if not numbers:
-        raise UserError("no round is finished", where=str(run.folder), fix="Run it on; estimates are made of rounds.")
+        raise UserError("no round is finished", where=str(run.folder), fix="Run it on; estimates need finished rounds.")
     return numbers
 
 
@@ -69,7 +69,7 @@ def _rewards(run: Run, name: str, samples: Samples) -> Array | None:
 
 def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
     if _features(parquet_tables.read_samples(run.unit(_ONE.format(numbers[0])) / "samples.parquet")) is None:
-        return estimates.unidentified("texts have no mean; only points and pictures are measured")
+        return estimates.unidentified("texts have no mean; only points and images are measured")
     mixtures = [parquet_tables.read_mixture(run, run.unit(_ONE.format(n)) / "mixture.parquet").samples for n in numbers]
     real = [mixture.take(mixture.origin == REAL) for mixture in mixtures]
     if not len(real[0]):
@@ -104,10 +104,10 @@ def _contraction(run: Run, twin: Run) -> estimates.Estimated:
     last = min(max(_finished(run)), max(_finished(twin)))
     paths: list[list[Array]] = []
     for one in (run, twin):
-        made = [parquet_tables.read_samples(one.unit(_ONE.format(n)) / "evaluation.parquet") for n in range(last + 1)]
-        features = [found for found in map(_features, made) if found is not None]
-        if len(features) < len(made):
-            return estimates.unidentified("texts have no mean; only points and pictures are measured")
+        drawn = [parquet_tables.read_samples(one.unit(_ONE.format(n)) / "evaluation.parquet") for n in range(last + 1)]
+        features = [found for found in map(_features, drawn) if found is not None]
+        if len(features) < len(drawn):
+            return estimates.unidentified("texts have no mean; only points and images are measured")
         paths.append(features)
     if {a.shape for a in paths[0]} != {b.shape for b in paths[1]}:
         raise UserError(

@@ -45,7 +45,7 @@ class File(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    about: str = ""  # what is asked, in a sentence for the page
+    about: str = ""  # the question of the study, in a sentence for the report
     recipe: str | dict[str, Any]  # a file, seen from this one, or a recipe itself
     set: dict[str, Any] = {}  # keys of the recipe by dotted path, for every variant
     vary: dict[str, Axis] = {}  # dotted path -> values; several are multiplied
@@ -53,7 +53,7 @@ class File(BaseModel):
     variants: dict[str, dict[str, Any]] = {}  # by name, each with its own settings: other models, none trained, …
     seeds: list[int] = []  # each variant is trained with each; none: with the recipe's
     judges: str | None = None  # the variant whose helper models measure all of them; null: each fits its own
-    prompts: list[str] = []  # shown side by side, one noise for all variants; none: those of the recipe's grid
+    prompts: list[str] = []  # displayed side by side, one noise for all variants; none: those of the recipe's grid
     wordings: list[list[str]] = []  # of one prompt, drawn from one noise
     per_prompt: int | None = Field(None, gt=0)
 
@@ -68,7 +68,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Variant:
-    """``labels`` are the axes' values in words; of a variant that stands by itself there are none."""
+    """``labels`` are the axes' values in words; a variant of its own has none."""
 
     name: str
     labels: Mapping[str, str]
@@ -88,18 +88,18 @@ class Study:
 
     @property
     def jobs(self) -> list[tuple[Variant, Job]]:
-        """The variant whose judges the others use stands first."""
+        """The variants, first the one whose helper models the others use."""
         ordered = sorted(self.variants, key=lambda variant: variant.name != self.judges)
         return [(variant, job) for variant in ordered for job in variant.jobs]
 
     def only(self, names: Sequence[str]) -> Study:
-        """The same study of some variants. UserError where one is unknown, or the judges are left out."""
+        """The same study of some variants. UserError where one is unknown, or the lender of models is missing."""
         known = [variant.name for variant in self.variants]
         for name in names:
             if name not in known:
                 raise UserError(f"there is no variant '{name}'", where="--only", fix=f"There: {', '.join(known)}.")
         if self.judges is not None and self.judges not in names:
-            raise UserError(f"'{self.judges}' lends its judges to the others", where="--only", fix="Name it, too.")
+            raise UserError(f"'{self.judges}' lends its helper models", where="--only", fix="Name it, too.")
         left = tuple(variant for variant in self.variants if variant.name in names)
         axes = {
             axis: tuple(label for label in labels if any(variant.labels.get(axis) == label for variant in left))
@@ -125,16 +125,16 @@ def load(path: Path, settings: Sequence[str] = ()) -> Study:
     if "recipe" not in tree:
         return _of_captions(path, text, settings)
     try:
-        asked = File.model_validate(tree)
+        spec = File.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
         line = recipes.line_of(text, key) if key else None
         known = f"Known: {', '.join(File.model_fields)}." if first["type"] == "extra_forbidden" else ""
-        said = "unknown key" if known else first["msg"].removeprefix("Value error, ")
-        raise UserError(f"'{key}': {said}", where=f"{path}:{line}" if line else str(path), fix=known) from None
-    base, where = _base(asked.recipe, path)
-    return _built(asked, base, where, str(path), text, settings)
+        problem_text = "unknown key" if known else first["msg"].removeprefix("Value error, ")
+        raise UserError(f"'{key}': {problem_text}", where=f"{path}:{line}" if line else str(path), fix=known) from None
+    base, where = _base(spec.recipe, path)
+    return _built(spec, base, where, str(path), text, settings)
 
 
 def _text(path: Path) -> str:
@@ -146,13 +146,13 @@ def _text(path: Path) -> str:
         raise UserError("not UTF-8 text", where=str(path), fix="Save it as UTF-8.") from None
 
 
-def _base(asked: str | dict[str, Any], path: Path) -> tuple[str, str]:
+def _base(spec: str | dict[str, Any], path: Path) -> tuple[str, str]:
     """The base recipe's text, and how to name it in messages."""
-    if isinstance(asked, dict):
-        return yaml.safe_dump(asked, sort_keys=False, allow_unicode=True), f"{path}: recipe"
-    there = path.parent / asked
+    if isinstance(spec, dict):
+        return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True), f"{path}: recipe"
+    there = path.parent / spec
     if not there.is_file():
-        raise UserError(f"there is no recipe '{asked}'", where=f"{path}: recipe", fix=f"Looked for {there}.")
+        raise UserError(f"there is no recipe '{spec}'", where=f"{path}: recipe", fix=f"Looked for {there}.")
     return _text(there), str(there)
 
 
@@ -165,53 +165,53 @@ def _of_captions(path: Path, text: str, settings: Sequence[str]) -> Study:
             fix="A study has 'recipe:' and 'vary:' (see recipes/studies); a recipe is one by itself where 'captions:' "
             "lists several strategies.",
         )
-    asked = File.model_validate({"name": recipe.name, "recipe": str(path), "vary": {"captions": list(recipe.captions)}})
-    return _built(asked, text, str(path), str(path), text, settings)
+    spec = File.model_validate({"name": recipe.name, "recipe": str(path), "vary": {"captions": list(recipe.captions)}})
+    return _built(spec, text, str(path), str(path), text, settings)
 
 
-def _built(asked: File, base: str, where: str, path: str, text: str, given: Sequence[str]) -> Study:
-    shared: dict[str, Any] = dict(asked.set)
-    if asked.prompts:
-        shared["grid.texts"] = list(asked.prompts)
-    if asked.wordings:
-        shared["grid.wordings"] = [list(group) for group in asked.wordings]
-    if asked.per_prompt:
-        shared["grid.per_prompt"] = asked.per_prompt
-    strange = sorted(set(asked.words) - set(asked.vary))
+def _built(spec: File, base: str, where: str, path: str, text: str, given: Sequence[str]) -> Study:
+    shared: dict[str, Any] = dict(spec.set)
+    if spec.prompts:
+        shared["grid.texts"] = list(spec.prompts)
+    if spec.wordings:
+        shared["grid.wordings"] = [list(group) for group in spec.wordings]
+    if spec.per_prompt:
+        shared["grid.per_prompt"] = spec.per_prompt
+    strange = sorted(set(spec.words) - set(spec.vary))
     if strange:
-        raise UserError(f"'{strange[0]}' is not varied", where=f"{path}: words", fix=f"There: {', '.join(asked.vary)}.")
+        raise UserError(f"'{strange[0]}' is not varied", where=f"{path}: words", fix=f"There: {', '.join(spec.vary)}.")
     listed: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-    for choice in itertools.product(*(axis.items() for axis in asked.vary.values())):
-        named = [asked.words.get(key, key) for key in asked.vary]
+    for choice in itertools.product(*(axis.items() for axis in spec.vary.values())):
+        named = [spec.words.get(key, key) for key in spec.vary]
         labels = dict(zip(named, (label for label, _ in choice), strict=True))
-        own = dict(zip(asked.vary, (value for _, value in choice), strict=True))
-        if labels or not asked.variants:
+        own = dict(zip(spec.vary, (value for _, value in choice), strict=True))
+        if labels or not spec.variants:
             listed.append(("_".join(_part(key, label) for key, label in labels.items()) or "all", labels, own))
-    listed += [(slug(name), {}, dict(own)) for name, own in asked.variants.items()]
+    listed += [(slug(name), {}, dict(own)) for name, own in spec.variants.items()]
     names = [name for name, _, _ in listed]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"two variants are called '{twice[0]}'", where=path, fix="Give their values other labels.")
-    before = [*map(setting, shared.items()), *given]  # what the command line says stands above the file's "set"
+    before = [*map(setting, shared.items()), *given]  # settings of the command line override the file's "set"
     variants = tuple(
-        Variant(name, labels, own, _jobs(asked, name, base, where, [*before, *map(setting, own.items())], path))
+        Variant(name, labels, own, _jobs(spec, name, base, where, [*before, *map(setting, own.items())], path))
         for name, labels, own in listed
     )
-    if asked.judges is not None and asked.judges not in names:
-        raise UserError(f"there is no variant '{asked.judges}'", where=f"{path}: judges",
+    if spec.judges is not None and spec.judges not in names:
+        raise UserError(f"there is no variant '{spec.judges}'", where=f"{path}: judges",
                         fix=f"One of: {', '.join(names)}.")
-    axes = {asked.words.get(key, key): tuple(axis) for key, axis in asked.vary.items()}
-    wordings = tuple(tuple(group) for group in asked.wordings)
-    return Study(asked.name, asked.about, axes, variants, asked.judges, text, wordings)
+    axes = {spec.words.get(key, key): tuple(axis) for key, axis in spec.vary.items()}
+    wordings = tuple(tuple(group) for group in spec.wordings)
+    return Study(spec.name, spec.about, axes, variants, spec.judges, text, wordings)
 
 
 def _jobs(
-    asked: File, name: str, base: str, where: str, settings: Sequence[str], path: str
+    spec: File, name: str, base: str, where: str, settings: Sequence[str], path: str
 ) -> tuple[Job, ...]:
     out = []
-    wanted: list[int | None] = [*asked.seeds] or [None]
+    wanted: list[int | None] = [*spec.seeds] or [None]
     for seed in wanted:
-        folder = name if len(asked.seeds) < 2 else f"{name}-seed{seed}"
+        folder = name if len(spec.seeds) < 2 else f"{name}-seed{seed}"
         more = [f"name={folder}", *([] if seed is None else [f"seed={seed}"])]
         try:
             recipe = recipes.parse(base, where, [*settings, *more])

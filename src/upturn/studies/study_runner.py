@@ -61,7 +61,7 @@ def _checked(study: Study, variant: Variant, recipe: Recipe) -> None:
 
 
 def _finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether the run is done with this very recipe; with another one the loop says what differs."""
+    """Whether the run is done with this very recipe; with another one the loop reports what differs."""
     there = folder / recipe.name
     if not (there / "recipe.yaml").exists():
         return False
@@ -93,7 +93,7 @@ def _lend_judges(study: Study, variant: Variant, job: Job, folder: Path) -> None
     lent = Run.open(source)
     records = [record for record in lent.records() if record.unit.startswith("models/") and record.step == "fit"]
     if {record.unit for record in records} != {f"models/{name}" for name in own}:
-        raise RunError(f"the judges of '{study.judges}' are not fitted", where=str(source), fix="Mend that run first.")
+        raise RunError(f"'{study.judges}' has unfitted helper models", where=str(source), fix="Fix that run first.")
     identity = {"catalog": job.recipe.catalog, "judges_from": {"run": str(source.resolve()), "id": lent.id}}
     with new_folder(folder / job.recipe.name, to_yaml(job.recipe), fingerprint(), identity) as draft:
         take_along(source, draft, records, ())

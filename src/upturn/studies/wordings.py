@@ -1,4 +1,4 @@
-"""What another wording of a prompt changes in the picture, as a share of what another seed changes."""
+"""How much another wording of a prompt changes the image, as a share of the change by another seed."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def wording_effects(run: Run, wordings: Sequence[Sequence[str]]) -> list[list[di
     out = []
     for group in wordings:
         rows = rows_of(grid, group)
-        said = []
+        pairs = []
         for place, text in enumerate(group):
             pair = None if rows is None else (features[rows[0]][None], features[rows[place]][None])
             found = None if pair is None else consistency(*pair, 0)
-            said.append({
+            pairs.append({
                 "text": text, "ratio": None if found is None else found.ratio,
                 "flipped": None if found is None else found.flipped,
             })
-        out.append(said)
+        out.append(pairs)
     return out

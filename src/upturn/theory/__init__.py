@@ -1,4 +1,4 @@
-"""What the theory says of training in rounds, as pure functions; `docs/theory.md` derives and checks each of them.
+"""The theory of training in rounds, as pure functions; `docs/theory.md` derives and checks each of them.
 
 Symbols: n samples a round, t rounds, λ (``lam``) synthetic : real, K candidates of which one is chosen, r rewards in
 nats. Rounds are counted from the model that is the truth (round 0). Every docstring names the assumption and the

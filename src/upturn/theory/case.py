@@ -79,7 +79,7 @@ class Case:
 
     @property
     def selecting(self) -> list[Applied]:
-        """The curators of the chain that change shares; those at one candidate a prompt, and those that do not look at
+        """The curators of the chain that change shares; those at one candidate a prompt, and those that do not read
         rewards or votes, change none."""
         return [step for step in applied(self.selection, self.candidates) if step.selects]
 
@@ -115,8 +115,8 @@ class Case:
     @property
     def tempered(self) -> float:
         """What is left of a Gaussian's variance for good with real data in every round; inf if it grows for ever."""
-        room = 1 + self.last_lam * (1 - self.temperature**2)
-        return real_data.tempered_variance(self.last_lam, self.temperature) if room > 0 else math.inf
+        margin = 1 + self.last_lam * (1 - self.temperature**2)
+        return real_data.tempered_variance(self.last_lam, self.temperature) if margin > 0 else math.inf
 
     @property
     def curated_half_life(self) -> float:

@@ -1,4 +1,4 @@
-"""A round measured against what an ideal learner would have done: growth, pile-up and loss of classes.
+"""A round compared with an ideal learner: growth, pile-up and loss of classes.
 
 Each check is a margin that is at least 0 for an ideal learner, with an interval that holds what is uncertain: the
 samples measured, and those the learner was given. `docs/theory.md`, "Certificates".
@@ -36,7 +36,7 @@ class Check:
 
     name   growth | pile-up | class loss
     word   "consistent" (with an ideal learner) where the whole interval is on the bound's right side, "inconsistent"
-           where it is on the wrong one: beyond chance, at the error rate asked for; else "cannot tell"
+           where it is on the wrong one: beyond chance, at the requested error rate; else "cannot tell"
     by     what it was measured by
     """
 
@@ -72,7 +72,7 @@ def mean(values: Array, groups: Array | None = None) -> Mean:
 
 
 def variance(values: Array, groups: Array, within: bool) -> Mean:
-    """Var of the values (n,); ``within`` groups where the prompt decides what can be said, else of all together."""
+    """Var of the values (n,); ``within`` groups where samples depend on the prompt, else of all together."""
     values = np.asarray(values, dtype=np.float64)
     if not within:
         squares = (values - values.mean()) ** 2
@@ -108,7 +108,7 @@ def growth(
 def pile_up(divergence: Mean, lam: float, candidates: int, reward_range: float, alpha: float, by: str) -> Check | None:
     """Is KL(p_t‖p_0) at most :func:`kl_bound`? None where that has no bound.
 
-    ``divergence`` is the KL or, of shares of classes, less than it: then "consistent" is said of the classes only.
+    ``divergence`` is the KL or, of shares of classes, less than it: then "consistent" covers the classes only.
     """
     bound = kl_bound(lam, candidates, reward_range)
     if math.isinf(bound):
@@ -121,8 +121,8 @@ def pile_up(divergence: Mean, lam: float, candidates: int, reward_range: float, 
 def class_loss(now: Array, before: Array, lam: float, alpha: float, by: str) -> Check:
     """Does every class keep 1/(1 + λ) of its share? ``now``, ``before`` (C,) counts of samples.
 
-    All C are tested (union bound) and the worst is shown. The interval of share_t - share_0/(1+λ) is Newcombe's (1998,
-    method 10: Wilson's of each share, combined), so that a class of which nothing is seen has one, too.
+    All C are tested (union bound) and the worst reported. The interval of share_t - share_0/(1+λ) is Newcombe's (1998,
+    method 10: Wilson's of each share, combined), so that a class without samples has one, too.
     """
     keep, z = 1 / mode_loss_bound(lam), _z(alpha / len(now))
     new, new_low, new_high = _wilson(now, z)

@@ -96,8 +96,8 @@ def kl_bound(lam: float, candidates: float, reward_range: float = math.inf) -> f
     smaller M = K/(1+(K-1)e^{-range}) of the `choice` curator. From p_0 = p_ref, an ideal learner. Checked.
     """
     amplification = candidates / (1 + (candidates - 1) * math.exp(-reward_range))
-    room = 1 - lam * (amplification - 1)
-    return -math.log(room) if room > 0 else math.inf
+    margin = 1 - lam * (amplification - 1)
+    return -math.log(margin) if margin > 0 else math.inf
 
 
 def mode_loss_bound(lam: float) -> float:

@@ -1,4 +1,4 @@
-"""A discrete distribution, relearned from n of its own draws: what is lost to chance alone."""
+"""A discrete distribution, refitted to n of its own draws: the loss by chance alone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def mixed_heterozygosity(
 ) -> float:
     """E[1 - Σp²] of the model fitted on ``real`` real draws and ``synthetic`` of the model before, weights 1 : λ.
 
-    Round 1 is the fit on the real draws alone; these are the same in every round, or drawn anew where ``fresh``. With
+    Round 1 is the fit on the real draws alone; these are the same in every round, or new draws where ``fresh``. With
     F = Σp_0², w = 1/(1+λ), A = E[Σp_t²], B = E[Σ p_t r] for real shares r, E[Σr²] = F + (1-F)/n:
 
         A' = w² E[Σr²] + 2w(1-w) B + (1-w)² (A + (1-A)/m),   B' = w E[Σr²] + (1-w) B (F where fresh)
@@ -58,11 +58,11 @@ def mixed_heterozygosity(
     λ = inf is (1-1/m)^{t-1} (1-1/n) of the start. Derived in docs/theory.md, checked.
     """
     w = 0.0 if math.isinf(lam) else 1 / (1 + lam)
-    alike = 1 - start
-    drawn = alike + (1 - alike) / real
+    equal = 1 - start
+    drawn = equal + (1 - equal) / real
     same, shared = drawn, drawn
     for _ in range(rounds - 1):
-        cross = alike if fresh else shared
+        cross = equal if fresh else shared
         same = w**2 * drawn + 2 * w * (1 - w) * cross + (1 - w) ** 2 * (same + (1 - same) / synthetic)
         shared = w * drawn + (1 - w) * shared
     return 1 - same
@@ -107,9 +107,9 @@ def lost_modes_path(
 def _lost_exactly(p: Array, n: int, rounds: int, real: float, least: float) -> Array:
     """(rounds,) by the chain of one mode's count, backwards from "lost"."""
     counts = np.arange(n + 1)
-    alike = [p[p == share] for share in np.unique(p)] if real else [p]  # modes that share a chain of counts
+    by_share = [p[p == share] for share in np.unique(p)] if real else [p]  # modes that share a chain of counts
     lost = np.zeros(rounds)
-    for own in alike:
+    for own in by_share:
         gone = (counts <= least * n + _ROUNDING).astype(np.float64)
         chain = _binomial(n, real * own[0] + (1 - real) * counts / n) if rounds > 1 else gone
         first = _binomial(n, own)

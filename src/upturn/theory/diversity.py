@@ -1,4 +1,4 @@
-"""How much diversity an ideal learner has left round by round: one Gaussian, or shares on a finite support.
+"""The diversity that an ideal learner keeps, round by round: one Gaussian, or shares on a finite support.
 
 Means are followed exactly (selection, bias of sampling, the mixture of every policy); what chance takes is added to
 first order in 1/n. `docs/theory.md` derives both recursions.
@@ -19,7 +19,7 @@ from upturn.theory.case import Case
 from upturn.theory.selection import after_chain
 from upturn.types import Array
 
-_NODES = 2000  # points that stand for a Gaussian where samples of it are selected; fixed, whitened exactly
+_NODES = 2000  # points that represent a Gaussian where its samples are selected; fixed, whitened exactly
 
 
 @dataclass(frozen=True)

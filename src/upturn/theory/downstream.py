@@ -1,4 +1,4 @@
-"""What made data is worth to a classifier that is trained on it: two Gaussian classes N(±θ, I), a learner of means."""
+"""What synthetic data adds to a classifier trained on it: two Gaussian classes N(±θ, I), a learner of means."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from upturn.types import Array
 
 
-def added_mean_error(n: int, made: int, dim: int, fitted: int | None = None, shift: float = 0.0) -> float:
-    """Mean squared error of a class's mean, in variances of one coordinate, from n real and ``made`` drawn samples.
+def added_mean_error(n: int, synthetic: int, dim: int, fitted: int | None = None, shift: float = 0.0) -> float:
+    """Mean squared error of a class's mean, in variances of one coordinate, of n real and ``synthetic`` samples.
 
-    The generator is a normal whose mean was fitted on ``fitted`` other samples, which lie ``shift`` (a length) beside
+    The model is a normal whose mean was fitted on ``fitted`` other samples, which lie ``shift`` (a length) beside
     the real ones; None: on the same n, and on nothing else. Derivation: ``docs/theory.md``; checked by the lab.
     ValueError where there is neither.
     """
-    if n < 0 or made < 0 or n + made == 0 or dim < 1 or (fitted is not None and fitted < 1):
-        raise ValueError(f"needs samples and dimensions, got n = {n}, made = {made}, dim = {dim}, fitted = {fitted}")
-    share = made / (n + made)
-    drawn = dim / made if made else 0.0
+    if n < 0 or synthetic < 0 or n + synthetic == 0 or dim < 1 or (fitted is not None and fitted < 1):
+        raise ValueError(f"needs samples and dimensions: n = {n}, {synthetic}, dim = {dim}, fitted = {fitted}")
+    share = synthetic / (n + synthetic)
+    drawn = dim / synthetic if synthetic else 0.0
     if fitted is None:
         if n == 0:
             raise ValueError("a generator that was fitted on the same samples needs some")
@@ -29,9 +29,9 @@ def added_mean_error(n: int, made: int, dim: int, fitted: int | None = None, shi
 
 
 def best_synthetic_count(n: int, dim: int, fitted: int, shift: float) -> float:
-    """The number of made samples that makes ``added_mean_error`` least; inf where more is always better.
+    """The number of synthetic samples that minimises ``added_mean_error``; inf where more is always better.
 
-    From its derivative: with B = shift² + dim/fitted, made = n dim / (2 n B - dim) for 2 n B > dim.
+    From its derivative: with B = shift² + dim/fitted, it is n dim / (2 n B - dim) for 2 n B > dim.
     """
     spare = 2 * n * (shift**2 + dim / fitted) - dim
     return n * dim / spare if spare > 0 else math.inf

@@ -1,6 +1,6 @@
-"""What a real run did, in the symbols of the theory, each with its interval or "unidentified".
+"""Estimates from a real run, in the symbols of the theory, each with its interval or "unidentified".
 
-Intervals are jackknife ones over blocks of samples: products of means are made of different rows (or they would be
+Intervals are jackknife ones over blocks of samples: products of means use different rows (or they would be
 biased by their variance), which a bootstrap's repeated rows would spoil. `docs/theory.md`, "Estimates".
 """
 
@@ -16,16 +16,16 @@ from upturn.statistics.intervals import jackknife
 from upturn.theory.curation import choice_kernel
 from upturn.types import Array
 
-_WIDE = 0.5  # an interval of a rate wider than this tells nothing of a number between 0 and 1
+_WIDE = 0.5  # an interval wider than this is no estimate of a rate between 0 and 1
 _BLOCKS = 20
 _MOST_CANDIDATES = 4096.0
 _HALVINGS = 25  # of the range of log K: to one in ten million
-_SUPPORT = 400  # rewards that stand for a round's: the kernel's cost grows with them
+_SUPPORT = 400  # rewards that represent a round's: the cost of the kernel grows with them
 
 
 @dataclass(frozen=True)
 class Estimated:
-    """``value`` in [``low``, ``high``] at 95%; nan all three where the run does not tell, and ``note`` says why."""
+    """``value`` in [``low``, ``high``] at 95%; all NaN where it is unidentified, with the reason in ``note``."""
 
     value: float
     low: float
@@ -46,7 +46,7 @@ def about(value: float, error: float, free: int) -> Estimated:
 def contraction(one: Sequence[Array], other: Sequence[Array]) -> Estimated:
     """The factor by which twin runs that were started apart come together in a round, d_{t+1} = ρ d_t + noise.
 
-    one, other  of each round t = 0 … T the samples' features (N, d), row i made of the same prompt and noise in all
+    one, other  of each round t = 0 … T the samples' features (N, d), row i from the same prompt and noise in all
 
     Least squares over rounds and features; the chance of each round's training, as the residuals have it, is added to
     the samples' own. Near a fixed point of a map without curation ρ is its slope: λ/(1+λ) in an exponential family.
@@ -73,7 +73,7 @@ def contraction(one: Sequence[Array], other: Sequence[Array]) -> Estimated:
     low, high = jackknife(lambda rows: products(rows)[0] / products(rows)[1], n, _BLOCKS)
     free = (rounds - 1) * width - 1
     if free < 1:
-        return unidentified("one change of one feature leaves no residual to judge it by")
+        return unidentified("one change of one feature leaves no residual to estimate its error")
     means = gaps.mean(axis=1)
     residual = float(np.sum((means[1:] - value * means[:-1]) ** 2)) / free
     half = math.hypot((high - low) / 2, _t(free) * math.sqrt(residual / apart))
@@ -83,10 +83,10 @@ def contraction(one: Sequence[Array], other: Sequence[Array]) -> Estimated:
 
 
 def effective_lambda(data: Array, kept: Sequence[Array], after: Sequence[Array]) -> Estimated:
-    """λ as the model felt it: its mean features moved by λ/(1+λ) of the way from the data's to the kept samples'.
+    """λ as it acted on the model: its mean features moved λ/(1+λ) of the way from the data's to the kept samples'.
 
     data   (M, d) features of real training samples
-    kept   of each round (n, d) those of the samples it kept;  after  (N, d) those of samples of the model it made
+    kept   of each round (n, d) those of the samples it kept;  after  (N, d) those of samples of the resulting model
 
     Least squares over rounds. A model that matches means, as any exponential family does, has the λ of its mixture.
     """
@@ -97,9 +97,9 @@ def effective_lambda(data: Array, kept: Sequence[Array], after: Sequence[Array])
         top = bottom = 0.0
         real = part(np.asarray(data, dtype=np.float64), which)
         halves = real[::2].mean(axis=0), real[1::2].mean(axis=0)
-        for chosen, made in zip(kept, after, strict=True):
+        for chosen, sampled in zip(kept, after, strict=True):
             own = part(np.asarray(chosen, dtype=np.float64), which)
-            moved = part(np.asarray(made, dtype=np.float64), which)
+            moved = part(np.asarray(sampled, dtype=np.float64), which)
             first, second = own[::2].mean(axis=0), own[1::2].mean(axis=0)
             new = moved.mean(axis=0)
             for a, b in (halves, halves[::-1]):
@@ -126,7 +126,7 @@ def effective_candidates(rewards: Array, groups: Array, kept: Array) -> Estimate
     """The K of an ideal `choice` that would have raised E[e^r] as much as this round's curation did.
 
     rewards (N,) of the candidates, ``groups`` (N,) their prompts, ``kept`` (N,) bool. The candidates are the support.
-    1 is no selection; more than any K gives (the limit is the exponential tilt) is "unidentified", and said.
+    1 is no selection; more than any K gives (the limit is the exponential tilt) is "unidentified".
     """
     rewards, kept = np.asarray(rewards, dtype=np.float64), np.asarray(kept, dtype=bool)
     beyond = "no K raises E[e^r] as much: the selection is sharper than the reward's own tilt"

@@ -1,4 +1,4 @@
-"""Imperfect judges: how good one must be before curation helps, where curated rounds stall, and where they turn."""
+"""Imperfect judges: the accuracy that curation needs, and where curated rounds stall or reverse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def verified_rounds(
 ) -> float:
     """Share of good samples after t rounds of s' = (s_0 + λ(1-δ)V(s))/(1+λ), V the verifier's choice, δ = ``slip``.
 
-    The learner turns the share δ of what was good into bad: its own error in each round. λ = inf without slip
+    The learner changes the share δ of good samples into bad ones: its own error in each round. λ = inf without slip
     multiplies the odds by ((1-b)/a)^t. Infinitely many samples. Derived, checked.
     """
     w = 0.0 if math.isinf(lam) else 1 / (1 + lam)
@@ -44,7 +44,7 @@ def verified_limit(
     """Where :func:`verified_rounds` settles: the root above 0 of (1+λ)(t-a)s² + ((1+λ)a - s_0(t-a) - λ(1-δ)t)s = s_0a.
 
     t = 1 - b is the chance that a good sample is kept. Nothing real: s = ((1-δ)L - 1)/(L - 1) with L = t/a > 1/(1-δ),
-    else 0: a judge whose odds do not outrun the learner's errors saves nothing. Derived, checked.
+    else 0: a judge whose odds do not exceed the learner's errors preserves nothing. Derived, checked.
     """
     t, a = 1 - false_negative, false_positive
     if math.isinf(lam):
@@ -64,7 +64,7 @@ def judge_needed(share: float, slip: float) -> float:
     return (1 - share) / (1 - share - slip) if slip < 1 - share else math.inf
 
 
-# A judge that sees quality with noise, or likes something else: Gaussian samples, the best fraction kept, refitted.
+# A judge that scores quality with noise or bias: Gaussian samples, the best fraction kept, refitted.
 
 
 class Selected(NamedTuple):
@@ -119,7 +119,7 @@ def selected_rounds(
 
 
 def gold(state: Selected, cost: float) -> float:
-    """E[x_1 - (c/2) x_2²]: what is really wanted, where the second coordinate is what a biased judge likes as well."""
+    """E[x_1 - (c/2) x_2²]: the true objective, where a biased judge also rewards the second coordinate."""
     return float(state.mean[0] - cost / 2 * (state.mean[1] ** 2 + state.covariance[1, 1]))
 
 
@@ -129,8 +129,8 @@ def tilted_normal(rounds: float, likes: Array) -> Selected:
 
 
 def turning_round(bias: float, cost: float) -> float:
-    """1/(c b²): the round at which :func:`gold` of :func:`tilted_normal` turns, the judge liking x_1 + b x_2.
+    """1/(c b²): the round at which :func:`gold` of :func:`tilted_normal` is greatest, the judge rewarding x_1 + b x_2.
 
-    gold_t = t - (c/2)(b²t² + 1): the reward that the judge sees goes on rising. Derived, checked.
+    gold_t = t - (c/2)(b²t² + 1): the judge's reward continues to rise. Derived, checked.
     """
     return 1 / (cost * bias**2) if cost * bias else math.inf

@@ -25,7 +25,7 @@ def mixed_moments(
 ) -> Moments:
     """Fitted on ``real`` real samples and ``synthetic`` ones of the model before, weights 1 : λ; λ = inf is replace.
 
-    The real ones are the same in every round, or drawn anew where ``fresh``. Round 1 is the fit on real samples alone.
+    The real ones are the same in every round, or new draws where ``fresh``. Round 1 is the fit on real samples alone.
     ``temperature`` τ scales deviations in sampling, ``kernel`` h² is added to the variance sampled from; division
     "n-1" divides by 1 - Σw² (the sum of squared weights), which is n - 1 over n for equal ones. With
     w = 1/(1+λ), v = τ²s + h², n real and m synthetic:

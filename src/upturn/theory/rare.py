@@ -1,4 +1,4 @@
-"""What is rare among many: the chance that a learner of counts loses it, round by round."""
+"""Rare values: the probability that a learner of counts loses one, round by round."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from upturn.types import Array
 
 
 def missed(counts: Array, rounds: int, *, lam: float = math.inf) -> Array:
-    """(…) the chance that what stands c times among n real draws is not among the n draws of model ``rounds``.
+    """(…) the probability that a value with c of n real draws is not among the n draws of model ``rounds``.
 
     Model 1 is fitted on the n real draws; each later one on these and the n draws of the model before, weights 1 : λ
     (inf: on the latter alone). n → ∞ with c fixed: counts are Poisson, X' ~ Poisson(w c + (1-w) X), w = 1/(1+λ), so

@@ -10,7 +10,7 @@ from upturn.types import Array
 
 
 def contraction_rate(lam: float, concavity: float = 1.0, mismatch: float = 0.0) -> float:
-    """ρ with ‖θ_t - θ*‖ = O(ρ^t): λ(α+Lε) / (α+λ(α-Lε)); λ/(1+λ) at ε = 0. inf where the bound says nothing.
+    """ρ with ‖θ_t - θ*‖ = O(ρ^t): λ(α+Lε) / (α+λ(α-Lε)); λ/(1+λ) at ε = 0. inf where there is no bound.
 
     ``concavity`` α of the expected log-likelihood at θ*, ``mismatch`` Lε (Hessian's Lipschitz constant times
     W1(p_θ*, p_data)). Needs Lε < α, λ < α/(2Lε), infinite samples, a start near θ*. Bertrand et al. 2024; re-derived:

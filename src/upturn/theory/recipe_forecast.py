@@ -1,4 +1,4 @@
-"""What the theory foresees for a recipe, before anything is spent: statements, each with its assumption."""
+"""The theory's forecast for a recipe, before it runs: statements, each with its assumption."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from upturn.types import Array, MixingCase
 
 _MOST_MODE_LOSS = 2.0  # above it a mode may lose more than half of its mass: λ > 1
 _AWAY = "settles away from the data"
-_SLOWLY = 10  # a half-life this many times the rounds asked for is slow
-_LOOKED_AHEAD = 3  # times the rounds asked for, where a known model is followed beyond them
+_SLOWLY = 10  # a half-life this many times the configured rounds is slow
+_LOOKED_AHEAD = 3  # times the configured rounds, where a known model is followed beyond them
 
 
 def verdict(
@@ -39,7 +39,7 @@ def verdict(
     modes       equal modes to count losses of (classes)
     size        rows in all that accumulate_subsample trains on; as many as are real where None
     rewards     (m,) rewards of samples of the first model, nats; without them they are taken as even over ``bounds``,
-                and without these as N(0, 1), which is said
+                and without these as N(0, 1); the statement names which
     bounds      the least and greatest reward, where the scorers state them
     start       what the model is at round 0, if it is a Gaussian or shares on a finite support; sharpens ``kept``
 
@@ -71,13 +71,13 @@ _LEARNERS = {
 def _foreseen(case: Case, start: object, kept: float) -> Statement:
     kind = kind_of(kept)
     lost = f"it {_AWAY}" if case.held and kept < 1 else "it collapses"
-    told = {"stable": "it is stable", "drifts": "it drifts", "collapses": lost}[kind]
+    outcome = {"stable": "it is stable", "drifts": "it drifts", "collapses": lost}[kind]
     level: Level = {"stable": "ok", "drifts": "warn", "collapses": "danger"}[kind]  # type: ignore[assignment]
     assumption = _LEARNERS[type(start)]
     if case.by_reward and start is None:
         assumption = f"{assumption[:-1]}; {_rewards_from(case)}."
     return Statement(
-        f"After {case.rounds} rounds about {kept:.0%} of round 0's diversity is left: {told}.", assumption,
+        f"After {case.rounds} rounds about {kept:.0%} of round 0's diversity is left: {outcome}.", assumption,
         {"kept": kept}, level,
     )
 
@@ -85,9 +85,9 @@ def _foreseen(case: Case, start: object, kept: float) -> Statement:
 def _sharper(
     case: Case, start: diversity.Normal | diversity.Shares, word: str, half_life: float, left: Array
 ) -> tuple[str, float]:
-    """The word in the light of what is foreseen of a model that is known, beyond the rounds where it has to be.
+    """The word for a known model, from its forecast; followed beyond the configured rounds where needed.
 
-    What real data hold loses diversity, but does not collapse: it stays a mixture with them.
+    A model that real data hold loses diversity, but does not collapse: it remains a mixture with them.
     """
     kind = kind_of(float(left[-1]))
     if case.held and float(left[-1]) < 1:
@@ -113,7 +113,7 @@ def _chance(case: Case) -> list[Statement]:
         return [
             Statement(
                 f"Chance leaves {left:.1%} of the diversity after {case.rounds} rounds; the loss has a limit.",
-                "A discrete distribution learned perfectly; every sample ever made weighs the same.",
+                "A discrete distribution learned perfectly; every sample of every round has the same weight.",
                 {"heterozygosity_kept": left}, level_of(left),
             )
         ]
@@ -245,7 +245,7 @@ def _sampling(case: Case) -> list[Statement]:
     if case.guidance != 1:
         out.append(
             Statement(
-                f"Guidance {case.guidance:g} narrows what is sampled in every round; no formula here says by how much, "
+                f"Guidance {case.guidance:g} narrows the samples of every round; no formula here gives by how much, "
                 "and the bounds above take unguided sampling.",
                 "None: measure diversity round by round.", {"guidance": case.guidance},
                 "danger" if case.synthetic_only else "warn",

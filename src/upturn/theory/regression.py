@@ -1,4 +1,4 @@
-"""Linear regression on labels made by the model before: d features ~ N(0, I), T samples, noise of variance σ²."""
+"""Linear regression on labels of the previous model: d features ~ N(0, I), T samples, noise of variance σ²."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def regression_risk_replace(samples: int, features: int, noise: float, rounds: i
 
 
 def regression_risk_accumulate(samples: int, features: int, noise: float, rounds: int) -> float:
-    """(Σ_{k≤t} 1/k²) σ² d/(T-d-1), every round labelling the SAME inputs anew. Gerstgrasser et al. 2024; checked.
+    """(Σ_{k≤t} 1/k²) σ² d/(T-d-1), every round labelling the SAME inputs again. Gerstgrasser et al. 2024; checked.
 
     At most π²/6 times the risk of one fit.
     """
@@ -29,7 +29,7 @@ def regression_risk_mixed(
     """Risk with real labels in every round, weights 1 : λ of real and the model's labels on the same inputs.
 
     With G = σ²d/(T-d-1) and w = 1/(1+λ): kept labels leave `G Σ_{k<t} (1-w)^{2k}`, which settles at
-    `G (1+λ)²/(1+2λ)`; labels drawn anew (``fresh``) obey `V' = w²G + (1-w)²(V+G)`. Derived, checked.
+    `G (1+λ)²/(1+2λ)`; new labels in every round (``fresh``) obey `V' = w²G + (1-w)²(V+G)`. Derived, checked.
     """
     one = noise * features / (samples - features - 1)
     w = 0.0 if math.isinf(lam) else 1 / (1 + lam)

@@ -1,4 +1,4 @@
-"""What is foreseen, as statements and one verdict."""
+"""A forecast: statements, and one verdict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEPT_WELL, KEPT_HALF = 0.9, 0.5  # of a diversity, at the last round: below the 
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing foreseen: ``text`` in words, the ``assumption`` it stands on, its ``numbers``, and how bad it is."""
+    """One statement of a forecast: its ``text``, the ``assumption`` that it needs, its ``numbers`` and its level."""
 
     text: str
     assumption: str
@@ -26,7 +26,7 @@ class Statement:
 class Verdict:
     """``word`` sums up: "stable", "drifts slowly", "settles away from the data", "collapses (or: diverges) in about n
     rounds". ``half_life`` is that n: rounds until the first diversity is halved (variance doubled), inf if never.
-    ``kept`` is the diversity that is foreseen after the rounds asked for, as a share of round 0's, and ``kind`` its
+    ``kept`` is the forecast diversity after the configured rounds, as a share of round 0's, and ``kind`` its
     class: "stable" from 0.9 up, "drifts", "collapses" below 0.5 (of what grows instead: its inverse).
     """
 
