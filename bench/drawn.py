@@ -22,13 +22,14 @@ from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
 from upturn.loop.stages.context import prompt_keys
 from upturn.models.gaussian import Gaussian, GaussianSampling
+from upturn.protocols import Policy
 from upturn.types import Array, Samples, Splits, synthetic_samples
 
 CATEGORICAL = "drawn:Categorical"
 
 
 @dataclass(eq=False)
-class Categorical:
+class Categorical(Policy):
     """Shares of whole numbers on a line: learned by counting, sampled at temperature τ as p^(1/τ)."""
 
     id: str = field(default="categorical", init=False)

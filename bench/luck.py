@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn import seeds
-from upturn.protocols import Tools
+from upturn.protocols import Scorer, Tools
 from upturn.types import Samples, Scores
 
 
 @dataclass(frozen=True)
-class Luck:
+class Luck(Scorer):
     """Standard normal by the sample's content."""
 
     def score(self, samples: Samples, tools: Tools) -> Scores:

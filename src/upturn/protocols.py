@@ -563,9 +563,9 @@ class Metric(Component):
     Where it is undefined (too few samples, …) the value is NaN and the note says why.
     """
 
-    title: ClassVar[str]
-    """Its name in a report."""
-    meaning: ClassVar[str]
+    title: ClassVar[str] = ""
+    """Its name in a report; "" for its name in the recipe."""
+    meaning: ClassVar[str] = ""
     """One sentence for a reader who does not know it: what the number is, and what a high or a low one says."""
     reference: ClassVar[tuple[str, str] | None] = None
     """A number in its details that gives the scale, and what has that value."""

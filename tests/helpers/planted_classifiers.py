@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from upturn.protocols import Source
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Prompt, Splits, real_samples
@@ -24,7 +25,7 @@ def real_points(n: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Planted:
+class Planted(Source):
     """``n`` points, a ``share`` of them samples of round 1 of ``run`` with a little noise: no copies."""
 
     kind: ClassVar = "points"

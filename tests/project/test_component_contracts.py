@@ -24,6 +24,7 @@ from upturn.data.base_mixing_policy import BaseMixingPolicy
 from upturn.diffusion.denoiser import Formulation
 from upturn.errors import UserError
 from upturn.lab.experiment import Experiment
+from upturn.report.section import Section
 from upturn.types import Array, Prompt, Samples, real_samples
 
 Fields = Mapping[str, Any]
@@ -91,6 +92,12 @@ EXAMPLES: dict[str, dict[str, Fields]] = {
     },
     "optimizer": {"adamw": {}, "adamw_8bit": {}},
     "schedule": {"constant": {}, "cosine": {}, "linear": {}},
+    "section": {
+        "class_balance": {}, "data_mixture": {}, "human_feedback": {}, "kept_and_dropped": {}, "loss_curves": {},
+        "metric_charts": {}, "model_lineage": {}, "nearest_samples": {}, "recipe_summary": {}, "reward_hacking": {},
+        "round_certificates": {}, "round_decisions": {}, "run_verdict": {}, "sample_gallery": {}, "time_and_cost": {},
+        "training_progress": {},
+    },
     "vote_mode": {"compare": {}, "edit": {}, "pick": {}, "rank": {}, "rate": {}},
     "experiment": {
         "categorical": {}, "curation": {}, "digits": {}, "downstream": {}, "gaussian": {}, "guidance": {}, "kde": {},
@@ -104,6 +111,7 @@ BASES: dict[str, type] = {
     "mixing_policy": BaseMixingPolicy, "model": protocols.Trainable, "adapter": protocols.Adapter,
     "objective": protocols.Objective, "scorer": protocols.Scorer, "curator": protocols.Curator,
     "metric": protocols.Metric, "experiment": Experiment,
+    "section": Section,
 }
 METHODS: dict[str, type] = {
     "formulation": Formulation, "optimizer": protocols.OptimizerFactory, "schedule": protocols.Schedule,
@@ -155,6 +163,19 @@ def test_what_every_component_declares_has_a_valid_value(kind: str, name: str) -
     if isinstance(made, protocols.Component):
         assert isinstance(made.several_sizes, bool)
         assert isinstance(made.models_used, tuple) and all(isinstance(used, str) for used in made.models_used)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithoutBase:
+    """A scorer that declares nothing."""
+
+    def score(self, samples: Samples, tools: Any) -> Any:
+        raise AssertionError
+
+
+def test_a_component_of_ones_own_without_the_base_class_is_refused_with_what_to_write() -> None:
+    with pytest.raises(UserError, match=r"class WithoutBase\(Scorer\)"):
+        components.find("scorer", f"{__name__}:WithoutBase")
 
 
 def test_a_component_that_does_not_exist_is_refused_with_the_nearest_name() -> None:

@@ -37,6 +37,11 @@ FOLDERS: Mapping[str, str] = {
     "section": "upturn.report.sections",
 }
 
+BASES: Mapping[str, str] = {  # the class of upturn.protocols that a component of the kind inherits
+    "source": "Source", "caption": "Caption", "feature": "Features", "model": "Trainable", "adapter": "Adapter",
+    "objective": "Objective", "scorer": "Scorer", "curator": "Curator", "metric": "Metric",
+}
+
 
 def names(kind: str) -> list[str]:
     """The components of a kind that ship with upturn; a file that begins with _ is a helper."""
@@ -81,7 +86,19 @@ def find(kind: str, name: str, where: str = "") -> type[Any]:
             f"{module_name} has no dataclass '{class_name}'", where=where,
             fix=f"A {kind} is one dataclass named after its file.",
         )
+    _check_base(kind, found, where)
     return found
+
+
+def _check_base(kind: str, found: type[Any], where: str) -> None:
+    """Raises UserError where a component lacks the base class that declares what other code reads of it."""
+    from upturn import protocols
+
+    if kind in BASES and not issubclass(found, getattr(protocols, BASES[kind])):
+        raise UserError(
+            f"{found.__module__}:{found.__name__} is no {kind}: it does not inherit upturn.protocols.{BASES[kind]}",
+            where=where, fix=f"Write 'class {found.__name__}({BASES[kind]}):'.",
+        )
 
 
 def installed(kind: str, name: str) -> type[Any] | None:

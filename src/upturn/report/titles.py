@@ -35,7 +35,7 @@ def term(name: str, spec: Mapping[str, Any] | None = None) -> Term:
     if metric is None:
         return Term(name, "")
     title, meaning, better = metric.described(spec or {})
-    if last != component:
+    if last != component or not title:
         title = name
     elif group:
         title = f"{title} ({group})"
