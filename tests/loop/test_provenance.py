@@ -18,6 +18,7 @@ from upturn.report.page import render
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 
+PLANTED = "helpers.planted_classifiers:Planted"
 GAUSSIAN = """
 name: {name}
 threads: 1
@@ -48,7 +49,7 @@ def test_planted_samples_of_an_earlier_run_are_found_and_shown(earlier, tmp_path
     share = 0.4
     done = ran(
         tmp_path, "later", f"seed: 2, share: {share}, run: {earlier.folder}",
-        f"provenance: {{trusted: {{name: 'helpers.planted_classifiers:Planted', n: 500, seed: 7}}, runs: [{earlier.folder}]}}",
+        f"provenance: {{trusted: {{name: '{PLANTED}', n: 500, seed: 7}}, runs: [{earlier.folder}]}}",
     )
     found = done.done("data", "provenance").info
     # the share of the training part is not the source's own: 400 of 500 rows, so 2.2 points of deviation
@@ -61,7 +62,7 @@ def test_planted_samples_of_an_earlier_run_are_found_and_shown(earlier, tmp_path
 
 
 def test_real_data_gives_no_warning(earlier, tmp_path):
-    asked = f"provenance: {{trusted: {{name: 'helpers.planted_classifiers:Planted', seed: 8}}, runs: [{earlier.folder}]}}"
+    asked = f"provenance: {{trusted: {{name: '{PLANTED}', seed: 8}}, runs: [{earlier.folder}]}}"
     found = ran(tmp_path, "clean", "seed: 3", asked).done("data", "provenance").info
     assert found["low"] < 0.05 and found["high"] < 0.3
 

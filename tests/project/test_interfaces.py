@@ -57,7 +57,6 @@ THIRD_PARTY = {
 
 # modules with constants that list names of components of one kind, and why
 NAME_LISTS = {
-    "types/samples.py": "MixingCase: the cases of the theory, which mixing policies declare",
     "theory/case.py": "cases of the theory, not components",
     "lab/": "an experiment's own settings and quantities: it simulates policies by itself",
 }
