@@ -58,7 +58,6 @@ THIRD_PARTY = {
 # modules with constants that list names of components of one kind, and why
 NAME_LISTS = {
     "theory/case.py": "cases of the theory, not components",
-    "lab/": "an experiment's own settings and quantities: it simulates policies by itself",
 }
 
 _NAMES = {kind: frozenset(components.names(kind)) for kind in components.FOLDERS}
