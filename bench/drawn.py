@@ -20,7 +20,7 @@ from upturn.data.mixer import Mixer
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
-from upturn.loop.stages.context import prompt_keys
+from upturn.loop.run_context import prompt_keys
 from upturn.models.gaussian import Gaussian, GaussianSampling
 from upturn.protocols import Policy
 from upturn.types import Array, Samples, Splits, synthetic_samples

@@ -13,9 +13,9 @@ from common import ROOT, RUNS
 from upturn.cli.progress_display import Lines
 from upturn.config import recipe
 from upturn.loop.assemble import assemble
-from upturn.loop.stages.context import Work
+from upturn.loop.run_context import RunContext
 from upturn.metrics._classified import classes_of
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.store.run import Run
 from upturn.studies import study_definition, study_runner
 
@@ -38,9 +38,9 @@ def cores() -> int:
 
 def real_accuracy(done: Run) -> float:
     """Balanced accuracy of the run's referee on the real held-out pictures."""
-    work = Work(done, assemble(recipe.parse(done.recipe_text, "recipe.yaml")), Watch())
-    held_out = work.tools.held_out
-    right = classes_of(held_out, work.tools, "referee")[0] == held_out.labels
+    context = RunContext(done, assemble(recipe.parse(done.recipe_text, "recipe.yaml")), Observer())
+    held_out = context.tools.held_out
+    right = classes_of(held_out, context.tools, "referee")[0] == held_out.labels
     return float(np.mean([right[held_out.labels == label].mean() for label in np.unique(held_out.labels)]))
 
 

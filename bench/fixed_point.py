@@ -11,8 +11,8 @@ from upturn import theory
 from upturn.config import recipe
 from upturn.embeddings.inference import forwarded
 from upturn.loop.assemble import assemble
-from upturn.loop.stages.context import Work
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext
+from upturn.observer import Observer
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Samples
@@ -31,8 +31,8 @@ class Round:
 
 def rounds_of(done: Run, numbers: Sequence[int]) -> tuple[Array, list[Round]]:
     """Classes of the real training samples (N,), and the rounds."""
-    work = Work(done, assemble(recipe.parse(done.recipe_text, "recipe.yaml")), Watch())
-    referee = work.tools.model("referee")
+    context = RunContext(done, assemble(recipe.parse(done.recipe_text, "recipe.yaml")), Observer())
+    referee = context.tools.model("referee")
 
     def named(samples: Samples) -> Array:
         return forwarded(referee, "referee", samples, "logits").argmax(axis=1)
@@ -44,7 +44,7 @@ def rounds_of(done: Run, numbers: Sequence[int]) -> tuple[Array, list[Round]]:
         kept = parquet_tables.read_selections(unit / "selections.parquet", samples.ids)[-1].kept
         candidates = int(samples.candidate.max()) + 1
         found.append(Round(named(samples).reshape(-1, candidates), kept.reshape(-1, candidates)))
-    return named(work.tools.train), found
+    return named(context.tools.train), found
 
 
 def _shares(classes: Array, count: int) -> Array:

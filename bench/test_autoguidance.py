@@ -22,8 +22,8 @@ from upturn import seeds
 from upturn.config import components, recipe
 from upturn.data.sources._variants import group_names
 from upturn.loop.assemble import assemble
-from upturn.loop.stages.context import Work, prompt_keys
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext, prompt_keys
+from upturn.observer import Observer
 from upturn.statistics.intervals import subsample_masks
 from upturn.store.run import Run
 from upturn.types import Array, Samples
@@ -47,8 +47,8 @@ class Drawn:
 
     def __init__(self, done: Run, case: Case) -> None:
         parts = assemble(recipe.parse(done.recipe_text, "recipe.yaml"))
-        self.work, self.case = Work(done, parts, Watch()), case
-        self.policy = self.work.policy(f"rounds/000/{case.stage}")
+        self.context, self.case = RunContext(done, parts, Observer()), case
+        self.policy = self.context.policy(f"rounds/000/{case.stage}")
         self.seen = components.make("feature", {"name": "classifier", "model": case.features}, "bench")
 
     def samples(self, of: Samples, count: int, key: str, guide: str = "", weight: float = 1.0) -> Samples:
@@ -56,11 +56,12 @@ class Drawn:
         prompts = [of.prompts[i * spread % len(of)] for i in range(count)]
         settings = components.checked(
             self.policy.Sampling, {"steps": self.case.steps, "guide": guide, "guidance": weight}, "bench", "sampling")
-        return self.work.draw(self.policy, prompts, prompt_keys(seeds.key("autoguidance", key), prompts, 1), settings)
+        keys = prompt_keys(seeds.key("autoguidance", key), prompts, 1)
+        return self.context.draw(self.policy, prompts, keys, settings)
 
     def features(self, samples: Samples) -> Array:
         """Embedded anew: of one noise all are named alike, whatever led them, and ``tools.embed`` keeps by name."""
-        return np.asarray(self.seen.embed(samples, self.work.tools), dtype=np.float64)
+        return np.asarray(self.seen.embed(samples, self.context.tools), dtype=np.float64)
 
 
 def differences(before: Array, after: Array, real: Array) -> tuple[float, Callable[[Array], Array]]:
@@ -128,7 +129,7 @@ def test_an_earlier_checkpoint_makes_digits_better() -> None:
     done, _ = run("autoguidance-digits", "digits.yaml", "rounds=null", "gate=null", "evaluate.metrics=[coverage]")
     case = Case("pretrain", (5, 15, 30), (1.25, 1.5, 2.0), 20, 2000, 4000)
     drawn = Drawn(done, case)
-    assert improvement("digits", drawn, drawn.work.tools.train, drawn.work.tools.held_out)[1] > 0
+    assert improvement("digits", drawn, drawn.context.tools.train, drawn.context.tools.held_out)[1] > 0
 
 
 @pytest.mark.timeout(3600)
@@ -136,4 +137,4 @@ def test_an_earlier_checkpoint_makes_digits_better() -> None:
 def test_an_earlier_checkpoint_makes_emoji_better() -> None:
     case = Case("train", (10, 20), (1.5, 2.0, 3.0), 20, 186, 356, features="reader")
     drawn = Drawn(run_of("emoji-captions.yaml", "template", "empty"), case)
-    assert improvement("emoji", drawn, *halves(drawn.work.tools.held_out))[1] > 0
+    assert improvement("emoji", drawn, *halves(drawn.context.tools.held_out))[1] > 0

@@ -14,8 +14,8 @@ from upturn import seeds
 from upturn.config import recipe
 from upturn.data.score_words import asking
 from upturn.loop.assemble import assemble
-from upturn.loop.stages.context import Work, prompt_keys
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext, prompt_keys
+from upturn.observer import Observer
 
 WORDS = ("dark", "middling", "bright")
 SHARES = f"score_words={{score: ink, shares: {{0: {WORDS[0]}, 0.333: {WORDS[1]}, 0.667: {WORDS[2]}}}}}"
@@ -27,15 +27,15 @@ def test_a_model_draws_what_the_words_ask_for() -> None:
     done, _ = run("score-words", "emoji.yaml", f"data.path={EMOJI}", SHARES, "stages.0.epochs=12",
                   "stages.0.checkpoint_epochs=[]", "evaluate.metrics=[prompt_responsiveness]", "evaluate.captions=null")
     parts = assemble(recipe.parse(done.recipe_text, "recipe.yaml"))
-    work = Work(done, parts, Watch())
-    policy = work.policy("rounds/000/train")
-    plain = list(work.tools.held_out.prompts)
+    context = RunContext(done, parts, Observer())
+    policy = context.policy("rounds/000/train")
+    plain = list(context.tools.held_out.prompts)
     keys = prompt_keys(seeds.key("score words"), plain, 2)
     spoken = parts.score_words
     assert spoken is not None
     ink = {
-        word: work.judged(
-            work.draw(policy, [asking(p, word) for p in plain], keys, parts.evaluators[0].settings), spoken.scorers
+        word: context.judged(
+            context.draw(policy, [asking(p, word) for p in plain], keys, parts.evaluators[0].settings), spoken.scorers
         )[1].reshape(keys.shape).mean(axis=1)
         for word in WORDS
     }

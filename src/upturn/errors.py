@@ -1,13 +1,13 @@
-"""What a person is shown when something is wrong: what, where, and what to do. Nothing else."""
+"""Errors that are printed as one message: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something that the person can mend; printed as one message, never as a traceback.
+    """An error that the user can fix; printed as one message, never as a traceback.
 
     ``what`` says what is wrong, ``where`` names the file, line or key, ``fix`` says what to do.
-    Exit code 2: the input was bad, nothing was spent.
+    Exit code 2: the input is invalid, and nothing was computed.
     """
 
     exit_code = 2
@@ -24,6 +24,6 @@ class UserError(Exception):
 
 
 class RunError(UserError):
-    """A run failed after it had begun; all it had finished is kept. Exit code 1."""
+    """A run failed after it had started; every finished step is kept. Exit code 1."""
 
     exit_code = 1

@@ -1,24 +1,24 @@
-"""What a person, or a program, sees of a run while it works. The command line draws it; by default it is silent."""
+"""Progress callbacks of a run; the command line prints them, and by default they do nothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Watch:
-    """Every method may be overridden; none may fail the run."""
+class Observer:
+    """Receives progress. Override any method; none may raise."""
 
     def begin(self, unit: str, step: str) -> None:
-        """A step of a unit begins."""
+        """A step of a unit starts."""
 
     def advance(self, done: int, total: int, text: str = "") -> None:
-        """Work inside the step: ``done`` of ``total``."""
+        """Progress within the step: ``done`` of ``total``."""
 
     def end(self, unit: str, step: str, seconds: float, info: dict[str, Any]) -> None:
         """The step is committed."""
 
     def skip(self, unit: str, step: str) -> None:
-        """The step was done before."""
+        """The step was finished by an earlier call."""
 
     def note(self, text: str) -> None:
-        """Something a person should know: skipped rows, truncated texts."""
+        """A message for the user, such as skipped rows or truncated texts."""

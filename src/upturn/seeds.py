@@ -1,7 +1,8 @@
-"""Keyed, counter-based random streams: every draw is a function of what it is for, never of what was drawn before.
+"""Keyed, counter-based random streams: every draw depends on its key alone, not on earlier draws.
 
-A key is 63 bits. ``key`` makes one from words and numbers, ``fold`` makes many from one, and ``normal`` / ``uniform``
-turn an array of keys into numbers, row i from key i alone: so a row is the same at any batch size, on any machine.
+A key has 63 bits. ``key`` derives one from words and numbers, ``fold`` derives many from one, and ``normal`` and
+``uniform`` turn an array of keys into numbers. Row i depends on key i alone, so it is the same at any batch size, on
+any machine.
 The generator is Philox4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy as 1, 2, 3").
 """
 
@@ -31,7 +32,7 @@ def key(*parts: str | int) -> int:
 
 
 def fold(base: int, index: Array | range | int) -> Array:
-    """(N,) int64 keys, one for each number of ``index``, from one key: a 64-bit mix (SplitMix64's finaliser)."""
+    """(N,) int64 keys, one for each number of ``index``, from one key: a 64-bit mix (the finalizer of SplitMix64)."""
     with np.errstate(over="ignore"):
         x = np.atleast_1d(np.asarray(index)).astype(np.uint64) + np.uint64(1)
         x = x * np.uint64(0x9E3779B97F4A7C15) + np.uint64(base)
@@ -49,7 +50,7 @@ def generator(base: int) -> np.random.Generator:
 def seed_torch(base: int) -> None:
     """Set torch's own streams (initial weights, dropout) from a key.
 
-    Not ``torch.manual_seed``: without a GPU that queues a call, with a stack trace, for every kind of device each time.
+    Not ``torch.manual_seed``: without a GPU that queues a call, with a stack trace, for every device type each time.
     """
     import torch
 
@@ -71,7 +72,7 @@ def philox(counter: tuple[Array, Array, Array, Array], keys: tuple[Array, Array]
 
 
 def _words(keys: Array, count: int, stream: int) -> Array:
-    """(N, >= count) uint64 words below 2^32, four a counter: [all first words, all second words, …]."""
+    """(N, >= count) uint64 words below 2^32, four per counter: [all first words, all second words, …]."""
     blocks = -(-count // 4)
     k = np.asarray(keys).astype(np.uint64)[:, None]
     counter = np.arange(blocks, dtype=np.uint64)[None, :]
@@ -109,7 +110,7 @@ def normal(keys: Array, shape: tuple[int, ...] = (), *, stream: int = 0) -> torc
     return both[:, :count].reshape(len(words), *shape)
 
 
-_BLOCK = 64  # rows that one generator of a table fills; a part of a batch draws only the blocks it touches
+_BLOCK = 64  # rows that one generator of a table fills; a part of a batch draws only the blocks it overlaps
 
 
 def _table(base: int, start: int, stop: int, shape: tuple[int, ...], stream: int, kind: str) -> torch.Tensor:
@@ -126,14 +127,14 @@ def _table(base: int, start: int, stop: int, shape: tuple[int, ...], stream: int
 
 
 def table_normal(base: int, start: int, stop: int, shape: tuple[int, ...] = (), *, stream: int = 0) -> torch.Tensor:
-    """Rows ``start`` to ``stop`` of an endless standard normal table (…, *shape) float32 that one key names.
+    """Rows ``start`` to ``stop`` of an unbounded standard normal table (…, *shape) float32 that one key determines.
 
-    Ten times cheaper a number than :func:`normal`, for training: the row is a position in the global batch, so
-    micro-batches and processes that split the batch see the same noise.
+    Ten times cheaper per number than :func:`normal`, for training: the row is a position in the global batch, so
+    micro-batches and processes that split the batch draw the same noise.
     """
     return _table(base, start, stop, shape, stream, "normal")
 
 
 def table_uniform(base: int, start: int, stop: int, shape: tuple[int, ...] = (), *, stream: int = 0) -> torch.Tensor:
-    """The same with numbers uniform in [0, 1)."""
+    """Like :func:`table_normal`, with numbers uniform in [0, 1)."""
     return _table(base, start, stop, shape, stream, "uniform")

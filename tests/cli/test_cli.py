@@ -89,6 +89,17 @@ def test_new_writes_a_recipe_that_is_read(tmp_path: Path) -> None:
         assert recipe.load(tmp_path / f"{kind}.yaml").rounds is not None
 
 
+def test_new_writes_every_shipped_recipe(tmp_path: Path) -> None:
+    from upturn.config import shipped
+
+    names = shipped.recipe_names()
+    assert {"digits", "points", "equations"} <= set(names)
+    for name in names:
+        invoke("new", "--from", name, tmp_path / f"{name}.yaml")
+        source = Path(__file__).parents[2] / "recipes" / f"{name}.yaml"
+        assert (tmp_path / f"{name}.yaml").read_bytes() == source.read_bytes()
+
+
 def test_the_points_starter_runs(tmp_path: Path) -> None:
     invoke("new", tmp_path / "p.yaml", "--for", "points")
     few = ["rounds.count=1", "stages.0.steps=30", "rounds.train.epochs=1", "evaluate.prompts=60",
@@ -119,9 +130,11 @@ MISTAKES = [
     (["sample", "gaussian", "--round", "9"], "round 9 has no model"),
     (["sample", "gaussian", "--prompt", "seven"], "takes no prompt"),
     (["export", "gaussian", "--what", "opinions"], "cannot export 'opinions'"),
-    (["export", "gaussian", "--what", "votes"], "nobody has voted"),
+    (["export", "gaussian", "--what", "votes"], "no votes on this run"),
     (["list", "curatorz"], "there is no kind 'curatorz'"),
-    (["new", "--for", "music"], "no starter for 'music'"),
+    (["new", "--for", "music"], "no starter 'music'"),
+    (["new", "--from", "digit"], "no shipped recipe 'digit'"),
+    (["new", "--from", "digits", "--for", "text"], "exclude each other"),
     (["lab", "gaussian", "--policy", "sometimes"], "sometimes"),
     (["lab", "gaussian", "--n", "0"], "n"),
 ]

@@ -341,7 +341,7 @@ def test_captions_that_nothing_reads_are_refused() -> None:
     with pytest.raises(UserError, match=r"evaluate\.0\.captions.*reads no text"):
         assemble(recipe.parse(RECIPE, "r", ["evaluate.captions=empty"]))
     points = ["data.name=points", "models.policy={name: points}", "features=points", "captions=empty"]
-    with pytest.raises(UserError, match=r"captions belong to (pictures|images)"):
+    with pytest.raises(UserError, match="captions are for images"):
         assemble(recipe.parse(RECIPE, "r", points))
     with pytest.raises(UserError, match=r"there is no caption 'emty'.*'empty'"):
         policy = "models.policy={name: text_to_image, config: {}}"

@@ -171,7 +171,7 @@ def test_pictures_are_pairs_in_parquet(tmp_path: Path) -> None:
 
 def test_a_run_without_votes_says_so(run: Run, tmp_path: Path) -> None:
     assert votes_so_far(run) is None
-    with pytest.raises(UserError, match="nobody has voted"):
+    with pytest.raises(UserError, match="no votes on this run"):
         exports.export(run, "votes", tmp_path / "out")
 
 

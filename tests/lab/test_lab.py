@@ -20,7 +20,7 @@ from upturn.errors import RunError, UserError
 from upturn.lab import experiment_runner
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Experiment, State, setting, source
 from upturn.lab.rows import Formula, Row, judged, measured
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.report import theory_chart
 from upturn.store.columns import read_table
 
@@ -84,7 +84,7 @@ class Walk(Experiment):
 COIN = "test_lab:Coin"
 
 
-class Seen(Watch):
+class Seen(Observer):
     """Which stacks were computed."""
 
     def __init__(self) -> None:

@@ -142,9 +142,9 @@ class Stop(Exception):
 
 
 def test_points_go_on_where_they_were_stopped(tmp_path: Path) -> None:
-    from upturn.observer import Watch
+    from upturn.observer import Observer
 
-    class Until(Watch):
+    class Until(Observer):
         def end(self, *args: object) -> None:
             raise Stop
 

@@ -14,7 +14,7 @@ from upturn.config import recipe
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Samples
@@ -39,7 +39,7 @@ grid: {{prompts: 2, per_prompt: 1}}
 """
 
 
-class Told(Watch):
+class Told(Observer):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -123,7 +123,7 @@ def test_a_filter_that_keeps_nothing_stops_before_training(data: Path, tmp_path:
     ("filter.curate=choice", "real data has one of each"),
     ("filter={curate: [{name: threshold, at_least: 1}]}", "nothing scores"),
     ("filter.score=[{name: reward_model, model: policy}]", "first trained after the data was scored"),
-    ("filter.score=[{name: reward_model, model: judge}]", "asks for the model 'judge'"),
+    ("filter.score=[{name: reward_model, model: judge}]", "needs the model 'judge'"),
     ("filter={score: ink}", "filter.curate' is missing"),
 ])
 def test_a_filter_that_cannot_be_is_refused(data: Path, setting: str, complaint: str) -> None:

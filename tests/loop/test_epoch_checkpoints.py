@@ -164,11 +164,11 @@ def test_an_evaluation_may_leave_checkpoints_out(tmp_path: Path) -> None:
 def test_epochs_that_the_training_does_not_reach_are_noted(tmp_path: Path) -> None:
     notes: list[str] = []
 
-    class Watch(loop.Watch):
+    class Observer(loop.Observer):
         def note(self, text: str) -> None:
             notes.append(text)
 
-    loop.run(small(POINTS, *FLAT, "stages.0.checkpoint_epochs=[2, 99]"), tmp_path, Watch())
+    loop.run(small(POINTS, *FLAT, "stages.0.checkpoint_epochs=[2, 99]"), tmp_path, Observer())
     assert any("before epoch 99" in note for note in notes)
 
 

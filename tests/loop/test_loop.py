@@ -15,7 +15,7 @@ from helpers import child_process as children
 from helpers.small_recipes import GAUSSIAN, POINTS, small
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.runs import status
 from upturn.store import crash_points, parquet_tables
 from upturn.store.checkpoints import tree_hash
@@ -99,15 +99,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(done: Run, tmp_
 def test_running_again_does_nothing(done: Run) -> None:
     before = {p: p.stat().st_mtime_ns for p in done.folder.rglob("*.parquet")}
 
-    class Counting(Watch):
+    class Counting(Observer):
         begun = 0
 
         def begin(self, unit: str, step: str) -> None:
             self.begun += 1
 
-    watch = Counting()
-    loop.run(small(GAUSSIAN), done.folder.parent, watch)
-    assert watch.begun == 0
+    observer = Counting()
+    loop.run(small(GAUSSIAN), done.folder.parent, observer)
+    assert observer.begun == 0
     assert {p: p.stat().st_mtime_ns for p in done.folder.rglob("*.parquet")} == before
 
 

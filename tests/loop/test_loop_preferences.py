@@ -12,7 +12,7 @@ from helpers import child_process as children
 from helpers.small_recipes import small
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.report import write
 from upturn.runs import status
 from upturn.store import lineage, parquet_tables
@@ -63,7 +63,7 @@ gate: {metric: reward}
 """
 
 
-class Notes(Watch):
+class Notes(Observer):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -218,7 +218,7 @@ def test_pain_9_groups_without_spread_are_counted_and_said(tmp_path: Path) -> No
     run = loop.run(recipe, tmp_path, notes)
     record = run.done("rounds/001", "train")
     assert record is not None and record.info["groups_without_spread"] == 4 * 24
-    assert any("all candidates had one reward" in said for said in notes.said)
+    assert any("do not train: they have equal rewards" in said for said in notes.said)
 
 
 def test_pain_9_preferences_without_spread_end_the_stage(tmp_path: Path) -> None:

@@ -426,7 +426,7 @@ import resource, signal, sys
 import numpy as np
 from pathlib import Path
 from upturn.errors import RunError
-from upturn.store import checkpoints, tables
+from upturn.store import checkpoints, parquet_tables
 from upturn.store.run import Run
 from upturn.types import Prompt, real_samples
 run = Run.open(sys.argv[1])
@@ -581,7 +581,7 @@ def test_the_catalog_is_made_anew_from_the_files(run: Run, damage: str) -> None:
 
 def test_a_catalog_that_is_away_stops_no_run(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/not-there/upturn.db"
-    with pytest.warns(UserWarning, match="the run goes on"):
+    with pytest.warns(UserWarning, match="the run continues"):
         run = Run.create(tmp_path / "a", "", {}, catalog=url)
         write(run, "data", "load", x="1")
     assert run.verify().intact and run.done("data", "load") is not None

@@ -18,7 +18,7 @@ from upturn import report
 from upturn.curators.subset import Subset
 from upturn.errors import RunError, UserError
 from upturn.loop.stages.evaluate import read_measured
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.plan import plan
 from upturn.runs import status
 from upturn.store.run import Run
@@ -302,7 +302,7 @@ class Killed(BaseException):
 
 
 def test_killed_between_variants_it_goes_on(tmp_path: Path, seeded: Path) -> None:
-    class Impatient(Watch):
+    class Impatient(Observer):
         def note(self, text: str) -> None:
             if text.startswith("variant 2"):
                 raise Killed

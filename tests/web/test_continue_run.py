@@ -117,4 +117,4 @@ def test_in_a_real_browser_the_quota_is_met_and_the_report_shows_it(tmp_path: Pa
 def test_a_run_that_asks_nobody_cannot_be_gone_on_with(tmp_path: Path) -> None:
     sampled_run(tmp_path / "digits", image_samples(2))
     done = CliRunner().invoke(cli.app, ["serve", "digits", "--runs", str(tmp_path), "--continue"])
-    assert isinstance(done.exception, UserError) and "asks nobody" in str(done.exception)
+    assert isinstance(done.exception, UserError) and "does not wait for votes" in str(done.exception)

@@ -123,11 +123,11 @@ def _run(name: str, settings: dict[str, Any], to: Path | None, workers: int | No
     from upturn import report
     from upturn.cli import printed_tables, progress_display
     from upturn.lab import experiment_runner
-    from upturn.observer import Watch
+    from upturn.observer import Observer
 
     folder = to or Path("labs") / name.rpartition(":")[2]
-    watch = Watch() if as_json else progress_display.Lines()
-    found = experiment_runner.conduct(name, settings, folder, watch, workers)
+    observer = Observer() if as_json else progress_display.Lines()
+    found = experiment_runner.conduct(name, settings, folder, observer, workers)
     page = report.write_lab(folder)
     if as_json:
         print(json.dumps({**found, "page": str(page)}, indent=1))

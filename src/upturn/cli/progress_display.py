@@ -6,12 +6,12 @@ import json
 import sys
 from typing import Any
 
-from upturn.observer import Watch
+from upturn.observer import Observer
 
 _QUICK = 0.05  # seconds below which a step is not worth a line of its own
 
 
-class Lines(Watch):
+class Lines(Observer):
     """One line a committed step, for logs."""
 
     def end(self, unit: str, step: str, seconds: float, info: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ class Bars(Lines):
         self.progress.stop()
 
 
-class Events(Watch):
+class Events(Observer):
     """One JSON object a line on standard output."""
 
     def _say(self, **what: Any) -> None:
@@ -74,15 +74,15 @@ class Events(Watch):
         self._say(event="note", text=text)
 
 
-def watch_for(as_json: bool) -> Watch:
+def observer_for(as_json: bool) -> Observer:
     if as_json:
         return Events()
     return Bars() if sys.stdout.isatty() else Lines()
 
 
-def close(watch: Watch) -> None:
-    if isinstance(watch, Bars):
-        watch.close()
+def close(observer: Observer) -> None:
+    if isinstance(observer, Bars):
+        observer.close()
 
 
 def summary(info: dict[str, Any]) -> str:

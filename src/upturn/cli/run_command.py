@@ -14,7 +14,7 @@ from upturn.errors import UserError
 
 if TYPE_CHECKING:
     from upturn.config.recipe import Recipe
-    from upturn.observer import Watch
+    from upturn.observer import Observer
     from upturn.store.run import Run
 
 
@@ -37,11 +37,11 @@ def run(
         raise UserError("--from and --round go together", fix="Name the run and the round to continue after.")
     fork = None if source is None or after is None else (find_run(source, runs).folder, after)
     configured = _recipe(recipe, settings, name, fork)
-    watch = progress_display.watch_for(as_json)
+    observer = progress_display.observer_for(as_json)
     try:
-        done = _simulated(configured, runs, watch, fork) if simulate else loop.run(configured, runs, watch, fork)
+        done = _simulated(configured, runs, observer, fork) if simulate else loop.run(configured, runs, observer, fork)
     finally:
-        progress_display.close(watch)
+        progress_display.close(observer)
     if not loop.is_first_process():
         return
     state, message = done.state.state, done.state.message
@@ -70,10 +70,10 @@ def _recipe(path: Path | None, settings: list[str], name: str | None, fork: tupl
     return found
 
 
-def _simulated(configured: Recipe, runs: Path, watch: Watch, fork: tuple[Path, int] | None) -> Run:
+def _simulated(configured: Recipe, runs: Path, observer: Observer, fork: tuple[Path, int] | None) -> Run:
     from upturn.web import installed
 
     installed()
     from upturn.web.simulated_run import run_through
 
-    return run_through(configured, runs, watch, fork)
+    return run_through(configured, runs, observer, fork)

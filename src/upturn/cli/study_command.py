@@ -39,14 +39,14 @@ def study(
         else:
             printed_tables.print_rows(_planned(estimated))
         return
-    watch = progress_display.watch_for(as_json)
+    observer = progress_display.observer_for(as_json)
     failure: RunError | None = None
     try:
-        study_runner.conduct(asked, folder, watch, after=report.write)
+        study_runner.conduct(asked, folder, observer, after=report.write)
     except RunError as error:
         failure = error
     finally:
-        progress_display.close(watch)
+        progress_display.close(observer)
     there = folder / asked.name
     found = json.loads((there / RESULTS).read_text(encoding="utf-8"))
     page = report.write_study(there)

@@ -1,4 +1,4 @@
-"""What every export shares: what was written, and the card that says what was left out."""
+"""The result of an export, and the README.md that documents it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_card(
     folder: Path, run: Run, title: str, counts: Mapping[str, int], left: Mapping[str, int], notes: str, data: str | None
 ) -> None:
-    """README.md: what is here, how many, what was left out and why; its head tells ``datasets`` which file to read."""
+    """README.md: what is here, how many, what was left out and why; its head names the file for ``datasets``."""
     head = f"---\nconfigs:\n- config_name: default\n  data_files: {data}\n---\n\n" if data else ""
     lines = [f"# {title} of the run {run.name}", "", notes, "", "| what | how many |", "| --- | ---: |"]
     lines += [f"| {name} | {count:,} |" for name, count in counts.items()]
     lines += ["", "Left out:" if left else "Nothing was left out.", ""]
     lines += [f"- {reason}: {count:,}" for reason, count in left.items()]
-    lines += ["", f"Run {run.id}, made by upturn; its recipe:", "", "```yaml", run.recipe_text.rstrip(), "```", ""]
+    lines += ["", f"Run {run.id}, of upturn; its recipe:", "", "```yaml", run.recipe_text.rstrip(), "```", ""]
     (folder / "README.md").write_text(head + "\n".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A unit's model for others: in weights that need nothing else, or its adapters alone, as others load them."""
+"""Writes a unit's model as plain weights, or its adapters only, for other libraries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(run: Run, unit: str, folder: Path) -> None:
 def write_adapters(run: Run, unit: str, folder: Path, form: Format) -> None:
     """The adapters of ``unit`` into ``folder``, without their base.
 
-    peft       each in its folder, and learned tokens in theirs, as they lie in the run
+    peft       each in its folder, and learned tokens in theirs, as in the run
     diffusers  what ``load_lora_weights`` and ``load_textual_inversion`` of a text-to-image pipeline open
     kohya      the keys of sd-scripts and LyCORIS, which ComfyUI and A1111 read
 
@@ -63,9 +63,7 @@ def write_adapters(run: Run, unit: str, folder: Path, form: Format) -> None:
 
 
 def _loaded(run: Run, unit: str, source: Path) -> Any:
-    from upturn.config import recipe as recipes
-    from upturn.loop.assemble import assemble
     from upturn.loop.assembly import load_model
+    from upturn.loop.run_context import RunContext
 
-    parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
-    return load_model(parts, "policy", source, unit)
+    return load_model(RunContext.open(run).parts, "policy", source, unit)

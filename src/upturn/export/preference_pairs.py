@@ -28,8 +28,8 @@ def write_preferences(run: Run, folder: Path) -> Exported:
             continue
         samples = read_samples(where / SAMPLES)
         rewards = _rewards(run, read_scores(where / SCORES, samples.ids), len(samples))
-        best, worst, silent = _pairs(samples, rewards)
-        left += silent
+        best, worst, undefined = _pairs(samples, rewards)
+        left += undefined
         pairs.append((samples, best, worst))
         for high, low in zip(best, worst, strict=True):
             rows.append(_pair(samples, int(high), int(low), rewards) | {"unit": unit})
@@ -50,7 +50,7 @@ def write_preferences(run: Run, folder: Path) -> Exported:
 
 
 def _rewards(run: Run, scores: Mapping[str, Any], n: int) -> Array:
-    """(N,) the sum of the scores by the recipe's weights, NaN where one of them is silent."""
+    """(N,) the sum of the scores by the recipe's weights, NaN where one of them is undefined."""
     import yaml
 
     rounds = (yaml.safe_load(run.recipe_text) or {}).get("rounds") or {}
@@ -59,8 +59,8 @@ def _rewards(run: Run, scores: Mapping[str, Any], n: int) -> Array:
         for spec in rounds.get("score") or [] if isinstance(spec, dict)
     }
     total = np.zeros(n) if scores else np.full(n, np.nan)
-    for name, said in scores.items():
-        total = total + weights.get(name, 1.0) * said.values
+    for name, scored in scores.items():
+        total = total + weights.get(name, 1.0) * scored.values
     return total
 
 
@@ -76,14 +76,14 @@ def _pairs(samples: Samples, rewards: Array) -> tuple[Array, Array, Counter[str]
         differ = body[best] != body[worst]
     else:
         differ = (body[best] != body[worst]).reshape(len(best), -1).any(axis=1)
-    silent = Counter({
+    undefined = Counter({
         "prompts with fewer than two scored candidates":
             len(np.unique(samples.group)) - len(groups) + int((size < 2).sum()),
         "prompts whose candidates all have one reward": int(((size > 1) & ~spread).sum()),
         "prompts whose best and worst candidates are the same": int((spread & ~differ).sum()),
     })
     keep = np.asarray(spread & differ, dtype=bool)
-    return best[keep], worst[keep], +silent
+    return best[keep], worst[keep], +undefined
 
 
 def _pair(samples: Samples, high: int, low: int, rewards: Array) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Preferences of people, as their votes make them: pairs, good and bad completions, groups of K with ranks."""
+"""Preferences from annotators' votes: pairs, good and bad completions, groups of K with ranks."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from upturn.types import Sample, Samples, Votes
 
 _DATABASE = "votes.db"  # looked for before SQLAlchemy is imported: most runs have no votes
 _NOTES = (
-    "What people voted, by the majority of their votes, weighed by gold and repeated tasks where there were any. "
-    "One row of `{pairs}` is the candidate that people put first beside one that they did not (or a correction beside "
+    "Annotators' votes by majority, weighted by gold and repeated tasks where there are any. "
+    "One row of `{pairs}` is the candidate that annotators ranked first and another one (or a correction and "
     "what it corrects: `how`); `strength` is how sure that is, from 0 to 1; rows of one `group` share their chosen "
     "one, and are no independent evidence. "
 )
 _FURTHER = (
     "`completions.jsonl`: prompt, completion, label (put first: true; not, or all bad: false). `ranked.jsonl`: all "
-    "candidates with `ranks`: 1 is best, equal is a tie, 0 is not said; of a pick its 1 alone."
+    "candidates with `ranks`: 1 is best, equal is a tie, 0 is not ranked; a pick has a single 1."
 )
 
 
 def votes_so_far(run: Run) -> Votes | None:
-    """All explicit votes that stand, in the database that the recipe names, else in the run's folder; those that rounds
-    froze where the database is not there or does not answer. None where nobody voted.
+    """All explicit votes, in the database that the recipe names, else in the run's folder; those that rounds
+    froze where the database is missing or does not answer. None where there are no votes.
     """
     from upturn.annotation.db.used_votes import votes_of
 
@@ -59,26 +59,26 @@ def _database(run: Run) -> str | None:
 
 def candidates_of(run: Run) -> dict[str, Sample]:
     """All samples of the rounds and of their evaluations by id, which is what votes name them by."""
-    return {sample.id: sample for path in _shown(run) for sample in read_samples(path)}
+    return {sample.id: sample for path in _tables(run) for sample in read_samples(path)}
 
 
 def sources_of(run: Run) -> dict[str, str]:
-    """Which model made each of ``candidates_of``; their contents are not read."""
+    """Which model generated each of ``candidates_of``; their contents are not read."""
     found: dict[str, str] = {}
-    for path in _shown(run):
+    for path in _tables(run):
         table = read_table(path, ["id", "source"])
         found.update(zip(table.column("id").to_pylist(), table.column("source").to_pylist(), strict=True))
     return found
 
 
-def _shown(run: Run) -> list[Path]:
-    """The tables whose samples people may have seen."""
+def _tables(run: Run) -> list[Path]:
+    """The tables whose samples annotators may have seen."""
     paths = [run.unit(unit) / name for unit in run.round_units() for name in (SAMPLES, EVALUATION)]
     return [path for path in paths if path.is_file()]
 
 
 def write_voted(run: Run, votes: Votes, folder: Path) -> Exported:
-    """preferences.jsonl, completions.jsonl and ranked.jsonl; of pictures preferences.parquet alone.
+    """preferences.jsonl, completions.jsonl and ranked.jsonl; for images only preferences.parquet.
 
     Raises UserError naming what was left out where no pair remains.
     """
@@ -88,7 +88,7 @@ def write_voted(run: Run, votes: Votes, folder: Path) -> Exported:
     pairs, labelled, ranked = _rows(outcomes, samples, left)
     pairs += _corrections(votes, samples, left)
     if not pairs:
-        why = "; ".join(f"{reason}: {count}" for reason, count in left.items()) or "nobody voted"
+        why = "; ".join(f"{reason}: {count}" for reason, count in left.items()) or "there are no votes"
         raise UserError(f"there are no preferences in the votes ({why})", where=str(run.folder))
     counts, text = {"pairs": len(pairs)}, not isinstance(pairs[0]["chosen"], Sample)
     name = "preferences.jsonl" if text else "preferences.parquet"
@@ -142,7 +142,7 @@ def _rows(
 
 
 def _corrections(votes: Votes, samples: Mapping[str, Sample], left: Counter[str]) -> list[dict[str, Any]]:
-    """What people wrote in the place of a text is better than it; they count as votes of one person each."""
+    """An edited text is better than the original; each counts as the vote of one annotator."""
     found = []
     for row in (votes.action == "edit").nonzero()[0]:
         before = samples.get(str(votes.shown[row][0])) if votes.shown[row] else None
@@ -168,7 +168,7 @@ def _prompt(sample: Sample) -> dict[str, Any]:
 
 
 def _body(sample: Sample) -> Any:
-    """A text, the numbers of a point; a picture stays a sample, to be written as a picture."""
+    """A text, or the numbers of a point; an image stays a sample, to be written as an image."""
     if isinstance(sample.content, str):
         return sample.content
     return sample if sample.content.ndim == 3 else sample.content.tolist()
@@ -190,7 +190,7 @@ def _write_pictures(path: Path, pairs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _pictures(rows: Sequence[Sample]) -> Any:
-    """The column of pictures of these samples."""
+    """The column of images of these samples."""
     import numpy as np
 
     from upturn.types import objects

@@ -1,4 +1,4 @@
-"""A run's samples, preferences or model in the formats that others read, with a card that says what was left out."""
+"""A run's samples, preferences or model in the formats of other tools, with a README.md that documents them."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def _copied(run: Run, unit: str, folder: Path) -> None:
 def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -> Exported:
     """Write ``to`` (a new or empty folder), whole or not at all.
 
-    samples      samples.parquet (pictures inside) and samples.jsonl (without them): all but held-out data, with
+    samples      samples.parquet (with images) and samples.jsonl (without): all but held-out data, with
                  ancestry, scores and selections
     votes        votes.parquet and votes.jsonl, and of texts what Argilla and Label Studio read
-    preferences  preferences.jsonl, or .parquet for pictures: prompt, chosen, rejected: what people voted, where they
+    preferences  preferences.jsonl, or .parquet for images: prompt, chosen, rejected: from votes, where there
                  did (completions.jsonl and ranked.jsonl beside it), else the candidates of highest and lowest reward of
                  every prompt of every round
     model        model/, the incumbent's, as ``write_model`` writes it
@@ -113,11 +113,11 @@ def _samples(run: Run, folder: Path) -> Exported:
     origins = Counter(whole.column("origin").to_pylist())
     counts = {f"{origin} samples": origins[origin] for origin in sorted(origins)}
     left = {"held-out data": held} if held else {}
-    notes = "Columns: the samples' own; `unit`, `round`: where a sample lies in the run; `model_unit`, " \
-        "`model_parent`: the model that made it and the one that started from; `kept`, `reason`: the selection; " \
+    notes = "Columns: the samples' own; `unit`, `round`: where a sample is in the run; `model_unit`, " \
+        "`model_parent`: the model that generated it and that model's parent; `kept`, `reason`: the selection; " \
         "`score_<scorer>`: the scores, null where unscored. Real rows have a `source` and none of these."
     if "image" in whole.column_names:
-        notes += " Pictures are in the Parquet file only."
+        notes += " Images are in the Parquet file only."
     write_card(folder, run, "Samples", counts, left, notes, "samples.parquet")
     return Exported(folder, counts, left)
 
@@ -140,7 +140,7 @@ def _with_ancestry(run: Run, unit: str, table: pa.Table) -> pa.Table:
         selections = read_selections(run.unit(unit) / SELECTIONS, ids)
         if selections:
             reason = np.array([""] * n, dtype=object)
-            for selection in selections:  # the first that drops a sample says why
+            for selection in selections:  # the first one that drops a sample gives the reason
                 first = (reason == "") & ~selection.kept
                 reason[first] = selection.reasons[first]
             added["kept"] = pa.array(np.all([selection.kept for selection in selections], axis=0))
@@ -196,8 +196,8 @@ def _adapters(write: Write, run: Run, folder: Path) -> Exported:
         raise UserError("this run has no model yet", where=str(run.folder))
     write(run, unit, folder / "adapters")
     counts = {"files": sum(path.is_file() for path in (folder / "adapters").rglob("*"))}
-    left = {"the base that they go on": 1}
-    notes = f"`adapters/` are those of `{unit}`, the incumbent. They go on its own base: the checkpoint that the " \
+    left = {"the base model of the adapters": 1}
+    notes = f"`adapters/` are those of `{unit}`, the incumbent. Their base model is the checkpoint that the " \
         "recipe names, unless a stage before them has trained that, too ('--what model' exports both as one)."
     write_card(folder, run, "Adapters", counts, left, notes, None)
     return Exported(folder, counts, left)

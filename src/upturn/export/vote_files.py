@@ -36,11 +36,11 @@ def write_votes(run: Run, folder: Path) -> Exported:
 
     Of texts argilla.jsonl (dictionaries for ``Dataset.records.log``), label_studio.json (tasks with annotations) and
     label_studio.xml (its labelling configuration), too: what was put first, as the candidates stood on the screen.
-    Raises UserError where nobody voted.
+    Raises UserError where there are no votes.
     """
     votes = votes_so_far(run)
     if votes is None:
-        raise UserError("nobody has voted on this run", where=str(run.folder), fix="'upturn serve' asks people.")
+        raise UserError("there are no votes on this run", where=str(run.folder), fix="'upturn serve' collects votes.")
     samples = candidates_of(run)
     rows = vote_rows(votes, samples)
     _write_parquet(folder / "votes.parquet", rows)
@@ -48,8 +48,9 @@ def write_votes(run: Run, folder: Path) -> Exported:
     counts = {"votes": len(rows), "people": len(set(votes.person)), "tasks": len(set(votes.task))}
     left: Counter[str] = Counter()
     flat = [flat_row for row in rows if (flat_row := _flat(row, left)) is not None]
-    notes = "A row is one person's answer to one task; people are pseudonyms. `shown`: ids of samples by their place " \
-        "on the screen; `ranks`: 1 is best, equal is a tie, 0 is not said; `completions`: texts, null of pictures."
+    notes = "A row is one annotator's vote on one task; annotators are pseudonyms. `shown`: ids of samples by their " \
+        "position on the screen; `ranks`: 1 is best, equal is a tie, 0 is not ranked; `completions`: texts, null " \
+        "for images."
     if flat:
         write_lines(folder / "argilla.jsonl", [_argilla(row) for row in flat])
         tasks = [_label_studio(row) for row in flat]
@@ -94,7 +95,8 @@ def read_votes(path: Path) -> Votes:
             raise UserError(f"a vote has no '{missing[0]}'", where=f"{path}, row {number}",
                             fix="'upturn export RUN --what votes' writes such files.")
         if len(row["ranks"]) not in (0, len(row["shown"])) or len(row["scores"]) not in (0, len(row["shown"])):
-            raise UserError("ranks and scores must stand beside what was shown", where=f"{path}, row {number}",
+            raise UserError("ranks and scores must have one entry per displayed candidate",
+                            where=f"{path}, row {number}",
                             fix="Give as many of each, or none.")
     return Votes(**{item.name: _column(item.name, [row[item.name] for row in rows]) for item in fields(Votes)})
 

@@ -16,7 +16,7 @@ from upturn.errors import RunError, UserError
 from upturn.lab import experiment_results
 from upturn.lab.experiment import Experiment
 from upturn.lab.stored_stacks import Shard
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.store import files
 from upturn.store.lock import Lock
 
@@ -38,14 +38,14 @@ def make(name: str, settings: Mapping[str, Any]) -> Experiment:
 
 
 def conduct(
-    name: str, settings: Mapping[str, Any], folder: Path, watch: Watch | None = None, workers: int | None = None
+    name: str, settings: Mapping[str, Any], folder: Path, observer: Observer | None = None, workers: int | None = None
 ) -> dict[str, Any]:
     """Run the missing chunks of an experiment and write its table and results into ``folder``; see :mod:`results`.
 
     ``workers`` processes share the stacks; None takes one for each core if the experiment is ``parallel``.
     Raises UserError for invalid settings, RunError if a stack failed: finished chunks are stored.
     """
-    experiment, seen = make(name, settings), watch or Watch()
+    experiment, seen = make(name, settings), observer or Observer()
     if workers is not None and workers < 1:
         raise UserError(f"{workers} is not a number of processes", where="--workers", fix="Give 1 or more.")
     with files.disk_errors(folder):
@@ -72,8 +72,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _teller(seen: Watch, place: int, of: int) -> Any:
-    """Reports each chunk to a watch."""
+def _teller(seen: Observer, place: int, of: int) -> Any:
+    """Reports each chunk to an observer."""
     def say(number: int, seconds: float, note: str) -> None:
         seen.end(f"stack {place + 1} of {of}", f"part {number}", seconds, {"note": note} if note else {})
 
@@ -82,7 +82,7 @@ def _teller(seen: Watch, place: int, of: int) -> Any:
 
 def _shared(
     name: str, settings: Mapping[str, Any], folder: Path, pending: list[int], shards: list[Shard], count: int,
-    seen: Watch,
+    seen: Observer,
 ) -> None:
     """Processes of one thread each, because the matrices are small and the stacks are many."""
     import multiprocessing
@@ -113,7 +113,7 @@ def _shared(
     _relay(messages, seen, len(shards))
 
 
-def _relay(messages: Any, seen: Watch, of: int) -> None:
+def _relay(messages: Any, seen: Observer, of: int) -> None:
     while not messages.empty():
         place, number, seconds, note = messages.get()
         _teller(seen, place, of)(number, seconds, note)

@@ -32,22 +32,23 @@ from upturn.protocols import Curator, Metric, MixingPolicy, Objective, Policy, S
 
 
 def assemble(recipe: Recipe) -> Assembly:
-    """Every part made and every pairing checked.
+    """Every component constructed and every pairing checked.
 
     Raises UserError that names both where two parts do not fit.
     """
     source: Source = components.make("source", recipe.data, "data")
     policy: Policy = components.make("model", recipe.models["policy"].spec, "models.policy")
     for name, model in recipe.models.items():
-        made = new_model(recipe, name)
+        component = new_model(recipe, name)
         if name != "policy" and model.fit is None and model.refit is None:
             raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {split: train, epochs: 20}'.")
         for word, spec in (("fit", model.fit), ("refit", model.refit)):
             if spec is not None and not model.ready:
-                check_objective(spec, made, recipe.models[name].name, f"models.{name}.{word}")
+                check_objective(spec, component, recipe.models[name].name, f"models.{name}.{word}")
         if model.refit is not None and not model.refit.score and not (recipe.rounds and recipe.rounds.people):
-            raise UserError("nobody compares the candidates that it is fitted on", where=f"models.{name}.refit.score",
-                            fix="Name scorers that do, or write 'people:' into the rounds.")
+            raise UserError("the candidates that it is fitted on have no scores and no votes",
+                            where=f"models.{name}.refit.score",
+                            fix="Name scorers, or add 'people:' to the rounds.")
         if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
             raise UserError("is fitted on the candidates of a round, and no round samples any",
                             where=f"models.{name}.refit", fix="Add 'sample:' to the rounds, or use 'fit:'.")
@@ -63,8 +64,8 @@ def assemble(recipe: Recipe) -> Assembly:
         )
     for stage in recipe.stages:
         check_objective(stage, policy, recipe.models["policy"].name, f"stages.{stage.name}")
-        made = components.make("objective", stage.objective, f"stages.{stage.name}.objective")
-        if made.example == "group" and not source.compares:
+        component = components.make("objective", stage.objective, f"stages.{stage.name}.objective")
+        if component.example == "group" and not source.compares:
             raise UserError(
                 f"the objective '{stage.objective['name']}' learns from comparisons, and the data "
                 f"'{recipe.data['name']}' has none", where=f"stages.{stage.name}.objective",
@@ -120,7 +121,7 @@ def _taste(recipe: Recipe) -> dict[str, tuple[Scorer, float]]:
         return {}
     if people.simulated.count < people.overlap:
         raise UserError(
-            f"{people.overlap} people are to answer each task, and {people.simulated.count} are simulated",
+            f"each task needs votes of {people.overlap} annotators, and {people.simulated.count} are simulated",
             where="rounds.people.simulated.count", fix="Raise it, or lower 'overlap:'.",
         )
     return _scorers([people.simulated.score], "rounds.people.simulated.score")
@@ -156,27 +157,27 @@ def _filtering(recipe: Recipe) -> Filtering | None:
             f"the curator '{rewarded[0]}' chooses by reward, but nothing scores", where="filter.curate",
             fix="Add 'score:' to the filter.",
         )
-    made = Filtering(_scorers(recipe.filter.score, "filter.score"), _curators(recipe.filter.curate, "filter.curate"))
-    refuse_models_trained_later(recipe, made.scorers, "filter.score")
-    return made
+    found = Filtering(_scorers(recipe.filter.score, "filter.score"), _curators(recipe.filter.curate, "filter.curate"))
+    refuse_models_trained_later(recipe, found.scorers, "filter.score")
+    return found
 
 
 def _score_words(recipe: Recipe, source: Source, policy: Policy) -> Spoken | None:
-    asked = recipe.score_words
-    if asked is None:
+    spec = recipe.score_words
+    if spec is None:
         return None
     refuse_captions(recipe, source, policy, "score_words")
-    scorers = _scorers(asked.score, "score_words.score")
+    scorers = _scorers(spec.score, "score_words.score")
     refuse_models_trained_later(recipe, scorers, "score_words.score")
-    highest = (asked.levels or asked.shares)[max(asked.levels or asked.shares)]
-    return Spoken(scorers, asked.levels, asked.shares, highest if asked.ask is None else asked.ask)
+    highest = (spec.levels or spec.shares)[max(spec.levels or spec.shares)]
+    return Spoken(scorers, spec.levels, spec.shares, highest if spec.ask is None else spec.ask)
 
 
 def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
-    asked = recipe.evaluate[position]
+    evaluation = recipe.evaluate[position]
     at = f"evaluate.{position}"
     metrics: dict[str, Metric] = {}
-    for i, spec in enumerate(asked.metrics):
+    for i, spec in enumerate(evaluation.metrics):
         fields = dict(spec)
         name = str(fields.pop("as", fields["name"]))
         metric: Metric = components.make("metric", fields, f"{at}.metrics.{i}")
@@ -186,43 +187,45 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
                 f"but the model '{recipe.models['policy'].name}' makes {policy.kind}",
                 where=f"{at}.metrics.{i}", fix="Remove it.",
             )
-        shown = name if position == 0 else f"{asked.name}/{name}"
-        if shown in metrics:
-            raise UserError(f"the metric '{name}' stands twice", where=f"{at}.metrics.{i}", fix="Give one an 'as:'.")
-        metrics[shown] = metric
-    settings = sampling_settings(policy, asked.settings, f"{at}.settings")
+        label = name if position == 0 else f"{evaluation.name}/{name}"
+        if label in metrics:
+            raise UserError(f"the metric '{name}' is listed twice", where=f"{at}.metrics.{i}", fix="Give one an 'as:'.")
+        metrics[label] = metric
+    settings = sampling_settings(policy, evaluation.settings, f"{at}.settings")
     guides.check(recipe, settings, f"{at}.settings", measures=True)
-    captions = None if asked.captions is None else components.make("caption", asked.captions, f"{at}.captions")
+    spec = evaluation.captions
+    captions = None if spec is None else components.make("caption", spec, f"{at}.captions")
     return Evaluator(
-        asked.name, asked.prompts, asked.candidates, settings, metrics, captions, asked.checkpoints, asked.where
+        evaluation.name, evaluation.prompts, evaluation.candidates, settings, metrics, captions,
+        evaluation.checkpoints, evaluation.where,
     )
 
 
 def _mixing_policy(recipe: Recipe) -> MixingPolicy | None:
     if recipe.rounds is None:
         return None
-    made: MixingPolicy = components.make("mixing_policy", recipe.rounds.mix.policy, "rounds.mix.policy")
-    return made
+    component: MixingPolicy = components.make("mixing_policy", recipe.rounds.mix.policy, "rounds.mix.policy")
+    return component
 
 
 def _round_sampling(policy: Policy, recipe: Recipe) -> Any:
     if recipe.rounds is None:
         return None
     if recipe.rounds.sample is not None:
-        made = sampling_settings(policy, recipe.rounds.sample.settings, "rounds.sample.settings", keyed=False)
-        guides.check(recipe, made, "rounds.sample.settings", measures=False)
-        return made
+        checked = sampling_settings(policy, recipe.rounds.sample.settings, "rounds.sample.settings", keyed=False)
+        guides.check(recipe, checked, "rounds.sample.settings", measures=False)
+        return checked
     online = recipe.rounds.train[0].online
     assert online is not None
-    made = sampling_settings(policy, online.settings, "rounds.train.online.settings")
-    guides.check(recipe, made, "rounds.train.online.settings", measures=False)
+    checked = sampling_settings(policy, online.settings, "rounds.train.online.settings")
+    guides.check(recipe, checked, "rounds.train.online.settings", measures=False)
     objective: Objective = components.make("objective", recipe.rounds.train[0].objective, "rounds.train.objective")
-    guide: str = made.guide
+    guide: str = checked.guide
     if objective.example == "rollout" and guide:
         raise UserError(
             f"the objective '{recipe.rounds.train[0].objective['name']}' replays what this model itself did: no "
-            f"'{guide}' may have led it", where="rounds.train.online.settings.guide", fix="Remove 'guide:'.",
+            f"'{guide}' may have guided it", where="rounds.train.online.settings.guide", fix="Remove 'guide:'.",
         )
-    return made
+    return checked
 
 

@@ -1,4 +1,4 @@
-"""The live parts of a recipe, by name, and the models it describes: nothing is loaded or trained yet."""
+"""The components of a recipe by name, and the models it describes: nothing is loaded or trained yet."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that sa
 
 @dataclass(frozen=True)
 class Evaluator:
-    """One evaluation of the recipe: settings checked, metrics live, by the names that metrics.json gives them."""
+    """One evaluation of the recipe: checked settings, and metrics by the names that metrics.json gives them."""
 
     name: str
     prompts: int
     candidates: int
     settings: Any
     metrics: Mapping[str, Metric]
-    captions: Caption | None = None  # how its prompts are worded; None: as in training
+    captions: Caption | None = None  # the captions of its prompts; None: as in training
     checkpoints: bool = True  # whether checkpoints within a training are measured, too
     where: Mapping[str, str] = field(default_factory=dict)  # whose prompts; {}: all of the held-out part
 
 
 @dataclass(frozen=True)
 class Filtering:
-    """What the real training part goes through before the first stage."""
+    """How the real training data is filtered before the first stage."""
 
     scorers: Mapping[str, tuple[Scorer, float]]
     curators: Mapping[str, Curator]
@@ -54,7 +54,7 @@ class Filtering:
 
 @dataclass(frozen=True)
 class Spoken:
-    """Score words: scorers, the least reward or share of each word, and what is asked for."""
+    """Score words: scorers, the least reward or share of each word, and the word that prompts request."""
 
     scorers: Mapping[str, tuple[Scorer, float]]
     levels: Mapping[float, str]
@@ -64,7 +64,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Assembly:
-    """All the parts of a recipe; nothing is loaded or trained yet."""
+    """All components of a recipe; nothing is loaded or trained yet."""
 
     recipe: Recipe
     source: Source
@@ -74,24 +74,24 @@ class Assembly:
     evaluators: tuple[Evaluator, ...]
     mixing: MixingPolicy | None  # None without rounds
     sampling: Any  # the policy's settings in a round; None without rounds
-    judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted anew each round
+    judges: Mapping[str, Mapping[str, tuple[Scorer, float]]]  # of each model that is fitted from scratch each round
     captions: Caption | None = None  # None: the prompts are worded as the source gives them
     filtering: Filtering | None = None
     score_words: Spoken | None = None
-    taste: Mapping[str, tuple[Scorer, float]] = field(default_factory=dict)  # of the recipe's simulated people
+    taste: Mapping[str, tuple[Scorer, float]] = field(default_factory=dict)  # what simulated annotators vote by
 
     def model(self, name: str, policy: Path | None = None) -> Trainable:
-        """A fresh model without weights; one that starts from the policy's is given their folder to be built."""
-        made: Trainable = new_model(self.recipe, name, policy)
-        return made
+        """A new model without weights; one that starts from the policy's weights receives their folder."""
+        component: Trainable = new_model(self.recipe, name, policy)
+        return component
 
     def objective(self, spec: Training) -> Objective:
-        made: Objective = components.make("objective", spec.objective, "objective")
-        return made
+        component: Objective = components.make("objective", spec.objective, "objective")
+        return component
 
     def adapter(self, spec: Training) -> Adapter:
-        made: Adapter = components.make("adapter", spec.adapter, "adapter")
-        return made
+        component: Adapter = components.make("adapter", spec.adapter, "adapter")
+        return component
 
 
 def new_model(recipe: Recipe, name: str, policy: Path | None = None) -> Any:
@@ -108,7 +108,7 @@ def models_named(part: Component) -> list[str]:
 
 
 def reward_bounds(scorers: Mapping[str, tuple[Scorer, float]]) -> tuple[float, float]:
-    """The least and the greatest reward, the weighted sum of what scorers state; infinite where one states no end."""
+    """The least and the greatest reward, the weighted sum of the scorers' bounds; infinite where one is unbounded."""
     low = high = 0.0
     for scorer, weight in scorers.values():
         ends = scorer.bounds
@@ -117,18 +117,18 @@ def reward_bounds(scorers: Mapping[str, tuple[Scorer, float]]) -> tuple[float, f
 
 
 def sampling_settings(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bool = True) -> Any:
-    """Settings of a model's sampling; ``keyed``: samples must be functions of their keys, whatever draws them."""
-    made: SamplingSettings = components.checked(policy.Sampling, settings, where, "sampling")
-    if made.keyed:
-        return made
+    """Settings of a model's sampling; ``keyed``: samples must be functions of their keys, whatever the sampler."""
+    checked: SamplingSettings = components.checked(policy.Sampling, settings, where, "sampling")
+    if checked.keyed:
+        return checked
     if keyed:
         raise UserError(
-            f"the sampler '{made.sampler}' does not reproduce a sample from its key, and here it must",
+            f"the sampler '{checked.sampler}' does not reproduce a sample from its key, and here it must",
             where=f"{where}.sampler",
-            fix="Leave it out: it is for 'rounds.sample'. Evaluations compare on equal noise, online training replays.",
+            fix="Remove it: it is for 'rounds.sample'. Evaluations use equal noise, online training replays samples.",
         )
-    made.require(where)
-    return made
+    checked.require(where)
+    return checked
 
 
 def load_model(parts: Assembly, name: str, folder: Path, model_id: str) -> Trainable:

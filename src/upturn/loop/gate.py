@@ -18,7 +18,7 @@ from upturn.types import Array, Measurement
 
 Plan = Literal["equal", "open"]
 _LEVEL = 0.95  # of the intervals that metrics give
-_RESAMPLES = 9_999  # random signs; more where alpha asks for a smaller p
+_RESAMPLES = 9_999  # random signs; more where alpha requires a smaller p
 _MOST_RESAMPLES = 999_999
 _ROUNDING = 1e-9  # 0.72 is at least 0.9 of 0.8, whatever binary fractions say
 
@@ -78,7 +78,7 @@ def spend(alpha: float, rounds: int, number: int, plan: Plan = "equal") -> float
 
     ``equal`` gives each of ``rounds`` alpha / rounds (Bonferroni). ``open`` gives alpha / (t (t + 1)), which sums to
     alpha however long the run becomes. The union bound needs no independence. Incumbents promoted on this same noise
-    are flattered by it, which makes later tests stricter, not laxer.
+    score better on it by selection, which makes later tests stricter, not laxer.
 
     Raises ValueError for a round outside 1 … rounds (``equal``) or below 1.
     """
@@ -113,8 +113,8 @@ def decide(
     cluster of its own. A metric without values is compared by intervals, see :func:`_by_intervals`. ``alpha`` is this
     round's share (:func:`spend`); ``guards`` are held against ``anchor``, the measurements of the fixed anchor.
 
-    A metric or guard that cannot speak (NaN, missing) rejects, and says so. Raises UserError where ``better`` of the
-    metric is neither "higher" nor "lower".
+    A metric or guard that is undefined (NaN, missing) rejects, with this reason. Raises UserError where
+    ``better`` of the metric is neither "higher" nor "lower".
     """
     sign = {"higher": 1.0, "lower": -1.0}.get(better.get(metric, "neither"))
     if sign is None:
@@ -155,9 +155,9 @@ def check(rule: Guard, new: Mapping[str, Measurement], anchor: Mapping[str, Meas
         if ratio is None:
             continue
         if base is None or base < 0:
-            said = "is not known" if base is None else f"is {base:.4g}, and a share of a negative number is no limit"
+            problem = "is not known" if base is None else f"is {base:.4g}, and a share of a negative number is no limit"
             results.append(GuardResult(
-                name, False, value, base, None, f"{name} of the anchor {said}: use floor or ceiling"
+                name, False, value, base, None, f"{name} of the anchor {problem}: use floor or ceiling"
             ))
             continue
         results.append(_limit(name, value, base, ratio * base, above, f"{ratio:g} of the anchor's {base:.4g}"))
@@ -217,7 +217,7 @@ def _by_intervals(metric: str, new: Measurement, old: Measurement, sign: float, 
     """Better only if the new interval lies wholly beyond the incumbent's, both widened to the level alpha.
 
     The facing half-widths are read as 1.96 standard errors each. Their sum bounds the standard error of the difference
-    whatever the dependence of the two, so the test is valid and conservative: it asks for about 1.4 times the
+    whatever the dependence of the two, so the test is valid and conservative: it needs about 1.4 times the
     difference that two independent estimates of equal error would need. Intervals are never narrowed below 95%.
     """
     from statistics import NormalDist

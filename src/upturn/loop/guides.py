@@ -17,7 +17,7 @@ from upturn.config.recipe import Recipe
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.store.run import Run
-from upturn.store.units import round_unit, unit_round
+from upturn.store.units import round_unit, stage_unit, unit_round
 
 _ROUND = re.compile(r"round (\d+)")
 
@@ -30,7 +30,7 @@ class Version:
     epoch: int | None = None
 
     def folder(self, run: Run) -> Path:
-        """Where the weights lie. Raises UserError where the run has not made them, or has removed them."""
+        """The folder of the weights. Raises UserError where the run has not written them yet, or has removed them."""
         if run.done(self.unit, "train") is not None:
             whole = run.model_folder(self.unit)
             place = whole if self.epoch is None else run.unit(self.unit) / "checkpoints" / f"epoch-{self.epoch:04d}"
@@ -42,9 +42,9 @@ class Version:
         )
 
     def model_id(self, run: Run) -> str:
-        """The id in the lineage; of a checkpoint that of the model its training made, with the epoch."""
+        """The id in the lineage; for a checkpoint, that of the training's final model, with the epoch."""
         record = run.done(self.unit, "train")
-        assert record is not None, "its folder is asked for first"
+        assert record is not None, "folder() is called first"
         name = str(record.info["model"])
         return name if self.epoch is None else f"{name}/epoch-{self.epoch:04d}"
 
@@ -80,12 +80,12 @@ def _place(recipe: Recipe, name: str) -> tuple[str, Training] | None:
     """The unit that a stage or "round N" trains in, and how; round 0 is the last stage."""
     stages, numbered = {stage.name: stage for stage in recipe.stages}, _ROUND.fullmatch(name)
     if name in stages:
-        return round_unit(0, name), stages[name]
+        return stage_unit(name), stages[name]
     if numbered is None:
         return None
     number = int(numbered[1])
     if number == 0:
-        return round_unit(0, recipe.stages[-1].name), recipe.stages[-1]
+        return stage_unit(recipe.stages[-1].name), recipe.stages[-1]
     if recipe.rounds is None or number > recipe.rounds.count:
         return None
     return round_unit(number), recipe.rounds.train[-1]
@@ -107,9 +107,9 @@ def check(recipe: Recipe, settings: Any, where: str, measures: bool) -> None:
     elif unit_round(named.unit) > 0:
         raise UserError(
             f"'{guide}' is not there yet when round 1 samples, or is measured", where=at,
-            fix="Name a stage or 'round 0'; what a later round made can guide 'upturn sample'.",
+            fix="Name a stage or 'round 0'; a model of a later round can guide 'upturn sample'.",
         )
-    elif measures and named.unit != (first := round_unit(0, recipe.stages[0].name)):
+    elif measures and named.unit != (first := stage_unit(recipe.stages[0].name)):
         raise UserError(
             f"'{guide}' is not there yet when {first} is measured", where=at,
             fix=f"Name '{recipe.stages[0].name}', or an epoch of it.",

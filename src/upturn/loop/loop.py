@@ -1,7 +1,7 @@
-"""stages × rounds: stops, waits, resumes, promotes.
+"""The loop: runs the stages of every round, waits for votes, and resumes from the last finished step.
 
-A run is a folder; every step in it is either committed or it never happened. To resume is to run again: what is
-committed is passed over, and what is missing is a function of what is there.
+A run is a folder; every step in it is either committed or leaves nothing. To resume is to run again: what is
+committed is skipped, and what is missing depends only on what is committed.
 """
 
 from __future__ import annotations
@@ -12,36 +12,38 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from upturn.annotation.vote_mode import mode_named
-from upturn.config.recipe import Recipe, differences, parse, to_yaml
+from upturn.config.recipe import Recipe, differences, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.loop import stages
 from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
-from upturn.loop.stages.context import Waiting, Work, round_unit, stage_unit
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext
+from upturn.loop.stages.outcome import Waiting
+from upturn.observer import Observer
 from upturn.store.fingerprint import changes, fingerprint
 from upturn.store.run import Run
+from upturn.store.units import round_unit, stage_unit, within
 
-_POLL = 0.05  # seconds between two looks for the run that the first process makes
+_POLL = 0.05  # seconds between two looks for the run that the first process creates
 Step = Callable[[], stages.Outcome]
 
 
-def run(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path, int] | None = None) -> Run:
-    """Start a run, or go on with it; ``fork`` starts from another run's folder as it was after a round.
+def run(recipe: Recipe, runs: Path, observer: Observer | None = None, fork: tuple[Path, int] | None = None) -> Run:
+    """Start a run, or resume it; ``fork`` starts from another run's folder, as it was after a round.
 
-    Returns the run in state ``done`` or ``waiting``. Raises UserError before anything is spent, RunError after.
+    Returns the run in state ``done`` or ``waiting``. Raises UserError before anything is computed, RunError after.
     """
-    watch = watch or Watch()
+    observer = observer or Observer()
     parts = assemble(recipe)
     _set_threads(recipe)
     folder = runs / recipe.name
     if not is_first_process():
         return _follow(parts, folder)
-    found = _opened(recipe, folder, watch, fork)
+    found = _opened(recipe, folder, observer, fork)
     with found:
         found.set_state("running")
         try:
-            waiting = _through(Work(found, parts, watch), parts)
+            waiting = _through(RunContext(found, parts, observer), parts)
         except UserError as error:
             found.set_state("failed", str(error))
             raise
@@ -49,7 +51,7 @@ def run(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path
             found.set_state("failed", str(error))
             raise RunError(
                 f"the disk refuses: {error.strerror}", where=str(error.filename or folder),
-                fix="Mend that and run again: all that was finished is kept.",
+                fix="Fix the cause and run again: every finished step is kept.",
             ) from error
         except BaseException as error:
             found.set_state("failed", f"stopped by {type(error).__name__}")
@@ -59,31 +61,31 @@ def run(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path
 
 
 def is_first_process() -> bool:
-    """Whether this process commits, and speaks, for all that a launcher started."""
+    """Whether this process commits and prints, of all that a launcher started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _follow(parts: Assembly, folder: Path) -> Run:
-    """One of several processes that is not the first: it shares the training and commits nothing."""
+    """One of several processes, not the first: it takes part in training and commits nothing."""
     while not (folder / "state.json").exists():
         time.sleep(_POLL)
     found = Run.open(folder)
-    _through(Work(found, parts, Watch(), follower=True), parts)
+    _through(RunContext(found, parts, Observer(), follower=True), parts)
     return found
 
 
-def _opened(recipe: Recipe, folder: Path, watch: Watch, fork: tuple[Path, int] | None) -> Run:
+def _opened(recipe: Recipe, folder: Path, observer: Observer, fork: tuple[Path, int] | None) -> Run:
     here = fingerprint()
     if not (folder / "recipe.yaml").exists():
         if fork is not None:
-            made = Run.fork(Run.open(fork[0]), fork[1], folder, to_yaml(recipe), here)
-            watch.note(f"forked from {fork[0]} after round {fork[1]}")
-            return made
+            forked = Run.fork(Run.open(fork[0]), fork[1], folder, to_yaml(recipe), here)
+            observer.note(f"forked from {fork[0]} after round {fork[1]}")
+            return forked
         return Run.create(folder, to_yaml(recipe), here, catalog=recipe.catalog)
     if fork is not None:
         raise UserError("the run exists already", where=str(folder), fix="Give the fork another --name.")
     found = Run.open(folder)
-    changed = differences(parse(found.recipe_text, str(folder / "recipe.yaml")), recipe)
+    changed = differences(found.recipe, recipe)
     if changed:
         raise UserError(
             f"the run was started with another recipe: {'; '.join(changed[:3])}"
@@ -91,79 +93,79 @@ def _opened(recipe: Recipe, folder: Path, watch: Watch, fork: tuple[Path, int] |
             where=str(folder), fix="Give this one another --name, or start it '--from' the old run.",
         )
     for change in changes(found.fingerprint, here):
-        watch.note(f"{change}: from here on the bytes may differ from an undisturbed run's")
+        observer.note(f"{change}: from here on the results may not be the same bytes")
     return found
 
 
-def _through(work: Work, parts: Assembly) -> Waiting | None:
-    """Every step in order; the first that waits ends the turn."""
-    for step in _steps(work, parts):
+def _through(context: RunContext, parts: Assembly) -> Waiting | None:
+    """Every step in order, up to the first that waits."""
+    for step in _steps(context, parts):
         outcome = step()
         if isinstance(outcome, Waiting):
             return outcome
     return None
 
 
-def _steps(work: Work, parts: Assembly) -> Iterator[Step]:
+def _steps(context: RunContext, parts: Assembly) -> Iterator[Step]:
     recipe = parts.recipe
-    yield lambda: stages.load(work)
+    yield lambda: stages.load(context)
     for name, model in recipe.models.items():
         if model.fit is not None:
-            yield lambda name=name: stages.fit(work, name)  # type: ignore[misc]
+            yield lambda name=name: stages.fit(context, name)  # type: ignore[misc]
     if recipe.provenance is not None:
-        yield lambda: stages.provenance(work)
+        yield lambda: stages.provenance(context)
     if recipe.filter is not None:
-        yield lambda: stages.filter_real(work)
+        yield lambda: stages.filter_real(context)
     if recipe.score_words is not None:
-        yield lambda: stages.score_words(work)
+        yield lambda: stages.score_words(context)
     start: str | None = None
     for stage in recipe.stages:
         unit = stage_unit(stage.name)
-        yield lambda unit=unit, stage=stage: stages.mix_real(work, unit, stage)  # type: ignore[misc]
-        yield lambda unit=unit, stage=stage, start=start: stages.train(work, unit, stage, start)  # type: ignore[misc]
-        yield lambda unit=unit: stages.evaluate(work, unit)  # type: ignore[misc]
-        yield lambda unit=unit, stage=stage: stages.checkpoints(work, unit, stage)  # type: ignore[misc]
+        yield lambda unit=unit, stage=stage: stages.mix_real(context, unit, stage)  # type: ignore[misc]
+        yield lambda unit=unit, stage=stage, start=start: stages.train(context, unit, stage, start)  # type: ignore[misc]
+        yield lambda unit=unit: stages.evaluate(context, unit)  # type: ignore[misc]
+        yield lambda unit=unit, stage=stage: stages.checkpoints(context, unit, stage)  # type: ignore[misc]
         start = unit
     assert start is not None
-    yield lambda: stages.base(work, start)
+    yield lambda: stages.base(context, start)
     if recipe.rounds is None:
         return
     for number in range(1, recipe.rounds.count + 1):
-        yield from _round(work, recipe, number)
+        yield from _round(context, recipe, number)
 
 
-def _round(work: Work, recipe: Recipe, number: int) -> Iterator[Step]:
+def _round(context: RunContext, recipe: Recipe, number: int) -> Iterator[Step]:
     rounds = recipe.rounds
     assert rounds is not None
-    unit, incumbent = round_unit(number), work.incumbent(number)
+    unit, incumbent = round_unit(number), context.incumbent(number)
     if rounds.sample is not None:
-        yield lambda: stages.sample(work, unit, number, incumbent)
+        yield lambda: stages.sample(context, unit, number, incumbent)
         if rounds.people is not None:
-            yield lambda: stages.vote(work, unit)
+            yield lambda: stages.vote(context, unit)
             if mode_named(rounds.people.mode).feedback == "correction":
-                yield lambda: stages.edited(work, unit)
+                yield lambda: stages.edited(context, unit)
         for name, model in recipe.models.items():
             if model.refit is not None:
-                yield lambda name=name: stages.judge(work, unit, name, number)  # type: ignore[misc]
-                yield lambda name=name: stages.refit(work, unit, name, incumbent)  # type: ignore[misc]
-        yield lambda: stages.score(work, unit)
-        yield lambda: stages.curate(work, unit)
+                yield lambda name=name: stages.judge(context, unit, name, number)  # type: ignore[misc]
+                yield lambda name=name: stages.refit(context, unit, name, incumbent)  # type: ignore[misc]
+        yield lambda: stages.score(context, unit)
+        yield lambda: stages.curate(context, unit)
     start = incumbent if rounds.start == "incumbent" else None
-    for place, turn in enumerate(rounds.train):
-        # the last training makes the round's model; those before it stand in folders of their own
-        into = unit if place == len(rounds.train) - 1 else f"{unit}/{turn.label}"
-        if turn.online is None:
-            yield lambda into=into, turn=turn: stages.mix_round(work, into, number, turn)  # type: ignore[misc]
-        yield lambda into=into, turn=turn, start=start: stages.train(work, into, turn, start)  # type: ignore[misc]
+    for place, training in enumerate(rounds.train):
+        # the last training gives the round's model; those before it have units of their own
+        into = unit if place == len(rounds.train) - 1 else within(unit, training.label)
+        if training.online is None:
+            yield lambda into=into, training=training: stages.mix_round(context, into, number, training)  # type: ignore[misc]
+        yield lambda into=into, training=training, start=start: stages.train(context, into, training, start)  # type: ignore[misc]
         start = into
-    yield lambda: stages.evaluate(work, unit)
-    yield lambda: stages.checkpoints(work, unit, rounds.train[-1])
-    yield lambda: stages.gate(work, unit, number, incumbent)
-    yield lambda: stages.prune(work)
+    yield lambda: stages.evaluate(context, unit)
+    yield lambda: stages.checkpoints(context, unit, rounds.train[-1])
+    yield lambda: stages.gate(context, unit, number, incumbent)
+    yield lambda: stages.prune(context)
 
 
 def _set_threads(recipe: Recipe) -> None:
-    """Threads are part of the promise of the same bytes: sums in another order round differently."""
+    """Threads are part of the run's fingerprint: sums in another order round differently."""
     import torch
 
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)

@@ -17,7 +17,7 @@ from upturn import seeds
 from upturn.config.schema import Training
 from upturn.loop.assembly import Assembly, Evaluator
 from upturn.loop.checks.caption_strategy import prompt_for
-from upturn.loop.stages.evaluate import Shown
+from upturn.loop.stages.evaluate import EvaluationEvidence
 from upturn.loop.stages.train import encode_examples
 from upturn.loop.tools import Toolbox, where
 from upturn.plan import forward_passes as passes
@@ -26,6 +26,7 @@ from upturn.plan.forward_passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, Sampled
 from upturn.protocols import ClosedForm, Metric, Trainable
+from upturn.store.units import model_unit, stage_unit
 from upturn.training.feeds import Feed, FixedFeed
 from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
 
@@ -94,11 +95,11 @@ class Planner:
         """Rows of the helper models, and of the stages that make round 0."""
         for name, model in self.recipe.models.items():
             if model.ready:
-                self.rows.append(Row(f"models/{name}", "fit", 0, 0, 0.0, 2 * COMMIT))
+                self.rows.append(Row(model_unit(name), "fit", 0, 0, 0.0, 2 * COMMIT))
             elif model.fit is not None:
                 own = self.splits.train if model.fit.split == "train" else self.splits.held_out
                 chosen = where(own, model.fit.where, f"models.{name}.fit")
-                self.train_on(f"models/{name}", "fit", self.tools.model(name), model.fit, chosen, len(chosen))
+                self.train_on(model_unit(name), "fit", self.tools.model(name), model.fit, chosen, len(chosen))
         if self.recipe.filter is not None:
             kept, row, notes = preprocessing.filtered(self.parts, self.splits, self.tools)
             self.splits = replace(self.splits, train=kept)
@@ -109,7 +110,7 @@ class Planner:
             count = len(self.splits.train) + len(self.splits.held_out)
             self.rows.append(Row("data", "score_words", count, 0, 0.0, self.words(count) + COMMIT))
         for stage in self.recipe.stages:
-            unit = f"rounds/000/{stage.name}"
+            unit = stage_unit(stage.name)
             chosen = where(self.splits.train, stage.where, f"stages.{stage.name}")
             self.train_on(unit, "train", self.policy, stage, chosen, len(chosen))
             self.evaluate(unit, stage)
@@ -256,7 +257,8 @@ class Planner:
 
             def measure(count: int, metric: Metric = metric) -> object:
                 samples = sampled.first(count)
-                return metric.measure(Shown(samples, rewards[: len(samples)], self.tools, 0, evaluator.settings))
+                known = rewards[: len(samples)]
+                return metric.measure(EvaluationEvidence(samples, known, self.tools, 0, evaluator.settings))
 
             if metric.held_out_only:
                 line += timing.measuring_once(measure, sampled.prompts, loaded=self._loaded)

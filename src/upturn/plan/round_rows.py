@@ -15,6 +15,7 @@ from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Draw, Planner, Timed
 from upturn.plan.result import COMMIT, Row, placeholder_rewards
 from upturn.plan.timing import Sampled
+from upturn.store.units import round_unit, within
 from upturn.training.feeds import OnlineFeed
 from upturn.types import Batch, Rollout, Samples
 
@@ -43,7 +44,7 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
     }
     flops, fractions = count * planner.policy.sampling_flops(settings), [1.0]
     for number in range(1, rounds.count + 1):
-        unit = f"rounds/{number:03d}"
+        unit = round_unit(number)
         planner.rows.append(Row(unit, "sample", count, 0, flops, seen.line(asked.prompts) + COMMIT))
         for name, model in planner.recipe.models.items():
             if model.refit is not None:
@@ -52,12 +53,12 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 planner.rows.append(Row(f"{unit}/{name}", "judge", labelled * asked.candidates, 0, 0.0, seconds))
                 rows = round(_FITTED * labelled * number * asked.candidates)
                 groups = _as_groups(seen, None)
-                planner.train_on(f"{unit}/{name}", "fit", planner.tools.model(name), model.refit, groups, rows)
+                planner.train_on(within(unit, name), "fit", planner.tools.model(name), model.refit, groups, rows)
         planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(asked.prompts) + 2 * COMMIT))
         sizes = [len(real), *[expected_counts.kept(rounds)] * number]
         fraction = 1.0
         for turn in rounds.train:
-            into = unit if turn is rounds.train[-1] else f"{unit}/{turn.label}"
+            into = unit if turn is rounds.train[-1] else within(unit, turn.label)
             objective = planner.parts.objective(turn)
             if objective.example == "group":
                 like = _as_groups(seen, objective.candidates)
@@ -89,7 +90,7 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
     seconds = seen.line(online.prompts) + planner.scoring(seen, online.prompts)(online.prompts)
     draw = Draw(online.passes, seconds, made * planner.policy.sampling_flops(planner.parts.sampling))
     for number in range(1, rounds.count + 1):
-        unit = f"rounds/{number:03d}"
+        unit = round_unit(number)
         planner.train(unit, "train", planner.policy, turn, timed, made, draw)
         planner.evaluate(unit, turn)
     return (1.0, *[0.0] * rounds.count)

@@ -17,6 +17,7 @@ from upturn.statistics.intervals import bootstrap_mean
 from upturn.store import files, parquet_tables
 from upturn.store.columns import read_table, to_samples
 from upturn.store.commit import Record
+from upturn.store.promotion import newest_promoted
 from upturn.store.run import Run
 from upturn.store.values import read_values
 from upturn.types import Array, Samples
@@ -98,9 +99,8 @@ class Facts:
     @cached_property
     def kept(self) -> Column | None:
         """The model of the newest promoted round, else of round 0."""
-        promoted = [c for c in self.columns if c.decision == "promoted"]
-        base = [c for c in self.columns if c.round == 0]
-        return next(reversed(promoted or base), None)
+        rounds = {c.round: c for c in self.columns if c.round is not None}
+        return rounds.get(newest_promoted({number: c.decision for number, c in rounds.items()}))
 
     @cached_property
     def trainings(self) -> list[PolicyTraining]:

@@ -11,13 +11,10 @@ import yaml
 
 from upturn import seeds
 from upturn.config import components
-from upturn.config import recipe as recipes
 from upturn.errors import UserError
-from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
 from upturn.loop.checks.caption_strategy import reads_text
-from upturn.loop.stages.context import Work, prompt_keys
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext, prompt_keys
 from upturn.store.run import Run
 from upturn.types import Prompt, Samples
 
@@ -30,10 +27,9 @@ class Drawer:
     """
 
     def __init__(self, run: Run, unit: str, settings: Sequence[str] = ()) -> None:
-        parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
-        self._work = Work(run, parts, Watch())
-        self._policy = self._work.policy(unit)
-        self._settings = _changed(parts, settings)
+        self._context = RunContext.open(run)
+        self._policy = self._context.policy(unit)
+        self._settings = _changed(self._context.parts, settings)
 
     @property
     def conditional(self) -> bool:
@@ -43,16 +39,16 @@ class Drawer:
     def choices(self) -> tuple[str, ...]:
         """The classes that a prompt can name; empty if the model reads text or takes no prompt."""
         reads = self._policy.kind == "text" or reads_text(self._policy)
-        return () if reads or not self.conditional else self._work.tools.classes
+        return () if reads or not self.conditional else self._context.tools.classes
 
     def draw(self, prompts: Sequence[str], count: int, seed: int) -> Samples:
         """``count`` samples for each prompt. The noise depends on seed, prompt and candidate alone.
 
         Raises UserError for a prompt that the model cannot read.
         """
-        parsed = [_prompt(text, self._policy, self._work.tools.classes) for text in prompts] or [Prompt()]
+        parsed = [_prompt(text, self._policy, self._context.tools.classes) for text in prompts] or [Prompt()]
         keys = prompt_keys(seeds.key("sample", seed), parsed, count)
-        return self._work.draw(self._policy, parsed, keys, self._settings)
+        return self._context.draw(self._policy, parsed, keys, self._settings)
 
 
 def to_files(

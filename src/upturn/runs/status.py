@@ -13,7 +13,9 @@ from upturn.config.recipe import Recipe
 from upturn.errors import UserError
 from upturn.runs.steps import STEP_TITLES, step_group
 from upturn.store.commit import Record
+from upturn.store.promotion import newest_promoted
 from upturn.store.run import Run
+from upturn.store.units import round_unit, stage_unit
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,7 @@ class RunStatus:
     @property
     def incumbent(self) -> RoundStatus:
         """The newest promoted round, else round 0."""
-        promoted = [r for r in self.rounds if r.gate and r.gate.get("decision") == "promoted"]
-        return promoted[-1] if promoted else self.rounds[0]
+        return self.rounds[newest_promoted({r.round: (r.gate or {}).get("decision") for r in self.rounds})]
 
     def to_json(self) -> dict[str, Any]:
         """As ``upturn status --json`` prints it."""
@@ -78,7 +79,7 @@ class RunStatus:
 
 def read(run: Run) -> RunStatus:
     """From the records and files of a run."""
-    recipe = recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml"))
+    recipe = run.recipe
     records = {(record.unit, record.step): record for record in run.records()}
     price = recipe.usd_per_hour
     zero = _zero(run, recipe, records, price)
@@ -107,7 +108,7 @@ def _missing(run: Run, recipe: Recipe) -> str | None:
 def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:
     inner = []
     for stage in recipe.stages:
-        unit = f"rounds/000/{stage.name}"
+        unit = stage_unit(stage.name)
         seconds = _seconds(records, unit)
         state = _state(records, unit, "evaluate")
         inner.append(StageStatus(stage.name, unit, state, _fraction(records, unit), _metrics(run, unit), seconds))
@@ -115,17 +116,18 @@ def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], p
     for entry in inner:
         for step, spent in entry.seconds.items():
             total[step] = total.get(step, 0.0) + spent
-    state = _state(records, "rounds/000", "base")
+    own = round_unit(0)
+    state = _state(records, own, "base")
     if state == "pending" and any(s.state != "pending" for s in inner):
         state = "running"
     return RoundStatus(
-        0, "rounds/000", state, None, inner[-1].real_fraction, _metrics(run, "rounds/000"), None, {}, total,
+        0, own, state, None, inner[-1].real_fraction, _metrics(run, own), None, {}, total,
         sum(total.values()) / 3600 * price, tuple(inner),
     )
 
 
 def _round(run: Run, number: int, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:
-    unit = f"rounds/{number:03d}"
+    unit = round_unit(number)
     curated = records.get((unit, "curate"))
     gate = run.unit(unit) / "gate.json"
     seconds = _seconds(records, unit)

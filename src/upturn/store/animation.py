@@ -1,4 +1,4 @@
-"""A picture that moves: what one prompt gave at each checkpoint, as animated WebP that any browser plays."""
+"""Animated WebP images of one prompt's samples at each checkpoint."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from upturn.types import Array
 
-_EXACT = 64  # pixels of a side up to which nothing is lost, and the picture is shown enlarged
-_SHOWN = 128  # pixels of a side that small pictures are enlarged to
+_EXACT = 64  # pixels per side up to which compression is lossless and the image is enlarged
+_SHOWN = 128  # pixels per side that small images are enlarged to
 _FRAME, _LAST = 700, 2200  # milliseconds: long enough to look at eight frames, and to see where it ends
-_QUALITY = 88  # of WebP, for larger pictures
+_QUALITY = 88  # of WebP, for larger images
 _GAP = 2  # transparent pixels between candidates, before enlarging
 
 
 def animated(frames: Sequence[Array]) -> bytes:
-    """Moments of K pictures each, (K, H, W, C) uint8, shown side by side; equal frames give equal bytes.
+    """Frames of K images each, (K, H, W, C) uint8, side by side; equal frames give equal bytes.
 
     ValueError where there are no frames, or their shapes differ.
     """
@@ -27,8 +27,8 @@ def animated(frames: Sequence[Array]) -> bytes:
         raise ValueError("an animation needs frames of one shape")
     side = max(frames[0].shape[1:3])
     times = max(1, _SHOWN // side) if side <= _EXACT else 1
-    shown = [Image.fromarray(_beside(frame)) for frame in frames]
-    large = [im.resize((im.width * times, im.height * times), Image.Resampling.NEAREST) for im in shown]
+    images = [Image.fromarray(_beside(frame)) for frame in frames]
+    large = [im.resize((im.width * times, im.height * times), Image.Resampling.NEAREST) for im in images]
     out = io.BytesIO()
     large[0].save(
         out, "WEBP", save_all=True, append_images=large[1:], loop=0, lossless=side <= _EXACT, quality=_QUALITY,

@@ -1,6 +1,6 @@
-"""The catalog: runs, rounds and stages in a database (SQLite, or any URL), to be asked quickly and across runs.
+"""The catalog: runs, rounds and stages in a database (SQLite, or any URL), for fast queries, also across runs.
 
-It is written after the files and can be made anew from them: losing it loses nothing.
+It is written after the files and can be rebuilt from them, so that losing it loses nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Base(DeclarativeBase):
 
 
 class RunRow(Base):
-    """One run; ``state`` and ``message`` as it last said."""
+    """One run; with the last ``state`` and ``message``."""
 
     __tablename__ = "runs"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -75,7 +75,7 @@ class RunRow(Base):
 
 
 class RoundRow(Base):
-    """One round: the sum of its steps' seconds, and what the gate said (None where it has not spoken)."""
+    """One round: the sum of its steps' seconds, and the gate's decision (None before it)."""
 
     __tablename__ = "rounds"
     run: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
@@ -105,7 +105,7 @@ class StageRow(Base):
 
 
 class Catalog:
-    """A database with the tables above; they are made where they are missing. UserError for a URL that is none."""
+    """A database with the tables above, which are created where they are missing. UserError for an invalid URL."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -153,7 +153,7 @@ class Catalog:
                 session.merge(_round_row(run, number, [row.record() for row in rows]))
 
     def rebuild(self, run: RunFiles) -> None:
-        """Make all rows of a run anew from its files."""
+        """Rebuild all rows of a run from its files."""
         records = run.records()
         by_round: dict[int, list[Record]] = {}
         for record in records:
@@ -172,13 +172,13 @@ class Catalog:
 
     def rounds(self, run: str) -> list[RoundRow]:
         """The rounds of a run, by number."""
-        asked = select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.number)
-        return self._all(lambda session: list(session.scalars(asked)))
+        query = select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.number)
+        return self._all(lambda session: list(session.scalars(query)))
 
     def records(self, run: str) -> list[Record]:
         """The records of a run, in the order in which the steps began; equal to ``Run.records``."""
-        asked = select(StageRow).where(StageRow.run == run).order_by(StageRow.started, StageRow.unit, StageRow.step)
-        return self._all(lambda session: [row.record() for row in session.scalars(asked)])
+        query = select(StageRow).where(StageRow.run == run).order_by(StageRow.started, StageRow.unit, StageRow.step)
+        return self._all(lambda session: [row.record() for row in session.scalars(query)])
 
     def _all(self, ask: Callable[[Session], list[T]]) -> list[T]:
         with self._session() as session:
@@ -189,7 +189,7 @@ class Catalog:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    """Readers do not wait for the writer (WAL); a lost power cut at most loses rows that can be made anew."""
+    """Readers do not wait for the writer (WAL); a power cut loses at most rows that can be rebuilt."""
     cursor = connection.cursor()
     for line in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={int(_WAIT * 1000)}"):
         cursor.execute(f"PRAGMA {line}")
@@ -197,10 +197,10 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 
 def _run_row(run: RunFiles) -> RunRow:
-    said = run.state
+    state = run.state
     return RunRow(
-        id=run.id, name=run.name, folder=str(run.folder.resolve()), created=run.identity["created"], state=said.state,
-        message=said.message, updated=said.updated, recipe=run.recipe_text, fingerprint=run.fingerprint,
+        id=run.id, name=run.name, folder=str(run.folder.resolve()), created=run.identity["created"], state=state.state,
+        message=state.message, updated=state.updated, recipe=run.recipe_text, fingerprint=run.fingerprint,
     )
 
 

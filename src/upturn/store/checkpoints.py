@@ -2,7 +2,7 @@
 
     <folder>/step-00000123/weights.safetensors   scalars.json   digest.json
 
-``digest.json`` holds the SHA-256 of the other two, so that a damaged file is told from a sound one.
+``digest.json`` holds the SHA-256 of the other two, so that a damaged file is detected.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _STEP = re.compile(r"step-(\d{8,})")
 
 
 def step_folder(folder: Path, step: int) -> Path:
-    """Where the checkpoint of an optimiser step stands: ``step-00000123``."""
+    """The folder of the checkpoint of an optimizer step: ``step-00000123``."""
     return folder / f"step-{step:08d}"
 
 
 def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
-    """Write ``folder`` (its parents are made) whole or not at all; one that stands there is replaced.
+    """Write ``folder`` (its parents are created) whole or not at all; an existing one is replaced.
 
     ``scalars`` is anything JSON can say; floats come back to the last bit, NaN and ±inf too.
     Raises RunError for a full disk, UserError without permission.
@@ -84,7 +84,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError naming the file that is missing or damaged.
     """
-    fix = f"Remove {folder} to go on from the checkpoint before it."
+    fix = f"Remove {folder} to resume from the checkpoint before it."
     digests = files.read_json(folder / DIGEST)
     for name in (WEIGHTS, SCALARS):
         path = folder / name

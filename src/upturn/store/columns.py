@@ -1,6 +1,6 @@
 """Samples as an Arrow table and back, to the last bit; the columns follow Hugging Face features.
 
-The schema carries two notes: ``huggingface`` (the features, so that ``datasets`` shows pictures) and ``upturn`` (kind,
+The schema carries two notes: ``huggingface`` (the features, so that ``datasets`` decodes images) and ``upturn`` (kind,
 shape of the content, and how each further field came, so that it goes back the same).
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONTENT = {"text": "text", "image": "image", "points": "point"}  # kind -> name of the content's column
 BASE = ("id", "prompt", "label", "prompt_fields", "origin", "source", "group", "candidate")
 _RESERVED = {*BASE, *CONTENT.values()}
-_PICTURES = 4096  # pictures encoded at a time, and rows of a row group that holds pictures
+_PICTURES = 4096  # images encoded at a time, and rows of a row group with images
 _ROWS = 1 << 16  # rows of any other row group
 
 
@@ -89,7 +89,7 @@ def numbers(column: pa.ChunkedArray) -> Array:
 
 
 def content_column(samples: Samples) -> tuple[Any, list[int] | None]:
-    """The content's column, and the shape of one row; None of pictures of several sizes."""
+    """The content's column, and the shape of one row; None for images of several sizes."""
     import pyarrow as pa
 
     body = samples.content
@@ -127,7 +127,7 @@ def prompt_columns(prompts: Sequence[Prompt]) -> dict[str, Any]:
 
 
 def to_table(samples: Samples) -> pa.Table:
-    """Samples as a table; ValueError for content that is not what the kind says."""
+    """Samples as a table; ValueError for content that does not fit the kind."""
     import pyarrow as pa
 
     content, shape = content_column(samples)
@@ -163,7 +163,7 @@ def with_notes(table: pa.Table, notes: Mapping[str, Any]) -> pa.Table:
 
 
 def to_samples(table: pa.Table) -> Samples:
-    """The samples of a table that ``to_table`` made, or of some of its rows."""
+    """The samples of a table that ``to_table`` returned, or of some of its rows."""
     notes = json.loads(table.schema.metadata[b"upturn"])
     kind, shape = notes["kind"], notes["shape"]
     column = table.column(CONTENT[kind])

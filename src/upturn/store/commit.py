@@ -61,7 +61,7 @@ class Draft:
 
 
 def record_path(folder: Path, step: str) -> Path:
-    """Where the record of a step of the unit in ``folder`` stands."""
+    """The path of the record of a step of the unit in ``folder``."""
     return folder / STAGES / f"{step}.json"
 
 

@@ -14,7 +14,7 @@ from upturn.errors import UserError
 
 VARIABLE = "UPTURN_FAULT"
 BOUNDARIES = (
-    "create:written",  # a new run stands in a temporary folder, not yet under its name
+    "create:written",  # a new run is complete in a temporary folder, not yet under its name
     "commit:begin",  # the temporary folder of a step exists and is empty
     "commit:written",  # the step has written its files
     "commit:after-fsync",  # they are on the disk, and so is the draft of the record
@@ -33,13 +33,13 @@ BOUNDARIES = (
     "state:before-rename",
     "prune:recorded",  # a deletion is written down, the weights are still there
     "prune:deleted",
-    "fork:linked",  # a fork stands complete in a temporary folder, not yet under its name
+    "fork:linked",  # a fork is complete in a temporary folder, not yet under its name
 )
 _seen: Counter[str] = Counter()
 
 
 def reach(name: str) -> None:
-    """Die here if ``UPTURN_FAULT`` says so; otherwise one look at the environment.
+    """End the process here if ``UPTURN_FAULT`` names this boundary; otherwise only read the environment.
 
     Raises UserError where the variable names no boundary.
     """

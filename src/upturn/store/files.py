@@ -1,4 +1,4 @@
-"""Files that are on the disk when they are said to be: fsync, whole-or-nothing writes, hashes, clear disk errors."""
+"""Durable files: fsync, whole-or-nothing writes, hashes, clear disk errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_folder(folder: Path) -> None:
     missing = [where for where in (folder, *folder.parents) if not where.exists()]
     for where in (folder, *folder.parents):
         if where.exists() and not where.is_dir():
-            raise UserError("there is a file where a folder is to be made", where=str(where),
+            raise UserError("there is a file where a folder must be created", where=str(where),
                             fix="Name another folder (--runs), or move the file away.")
     folder.mkdir(parents=True, exist_ok=True)
     for where in missing:
@@ -144,10 +144,10 @@ def disk_error(error: BaseException, path: Path) -> UserError | None:
     if code in _FULL or (not isinstance(error, UserError) and any(word in str(error).lower() for word in _FULL_WORDS)):
         return RunError(
             "the disk is full", where=where,
-            fix="All that was finished is kept: make room (or lower 'keep:' in the recipe) and run it again.",
+            fix="Every finished step is kept: free disk space (or lower 'keep:' in the recipe) and run it again.",
         )
     if code in _DENIED:
-        return UserError("there is no permission to write here", where=where, fix="Choose another folder or mend it.")
+        return UserError("there is no permission to write here", where=where, fix="Choose another folder.")
     return None
 
 

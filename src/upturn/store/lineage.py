@@ -1,8 +1,8 @@
 """Ancestry, both ways: from a sample to its real roots, and from a sample to all that it touched (takedown).
 
-It is read from the files: samples know the model that made them (``source``) and, where a prompt was taken from
+It is read from the files: samples record the model that generated them (``source``) and, where a prompt was taken from
 another sample, that one (``parent``); records of training know the model they started from and the mixture; a mixture
-knows its samples. DuckDB reads only the columns it needs, so pictures cost nothing.
+knows its samples. DuckDB reads only the columns it needs, so images are not read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from upturn.types import REAL
 if TYPE_CHECKING:
     from upturn.store.run import Run
 
-LIMIT = 1000  # ids listed unless more are asked for; counts are always of all
+LIMIT = 1000  # ids listed by default; counts are always of all
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trace:
 
     models     every model it descends from, its own first
     roots      source -> number of different real samples it descends from; ``real`` names them, ``limit`` at most
-    foreign    models that made samples on the way and were not trained in this run -> number of those samples
+    foreign    models that generated samples in the lineage and were not trained in this run -> number of those samples
     """
 
     id: str
@@ -80,8 +80,8 @@ class Takedown:
     """All that a sample touched: what to remove to be rid of it.
 
     mixtures   unit -> rows of its mixture that are the sample itself
-    models     those trained on it, those that start from one of them, and those trained on what they made
-    samples    unit -> number of different samples that these models made, or whose prompt was taken from it
+    models     those trained on it, those that start from one of them, and those trained on their samples
+    samples    unit -> number of different samples of these models, or whose prompt was taken from it
     ids        those samples, ``limit`` at most
     unrecorded units of models whose mixture is not in the run: whether they saw the sample is unknown
     """
@@ -135,7 +135,7 @@ def real_fraction(
 ) -> tuple[float, float]:
     """The share of a unit's mixture, by weight, that is real: an interval (low, high).
 
-    ``uncertain``: a source said to be real that may hold synthetic samples -> its own real share, (low, high).
+    ``uncertain``: a source declared real that may hold synthetic samples -> its measured real share, (low, high).
     Raises UserError where the unit has no mixture or no weight in it; ValueError for a share outside 0..1.
     """
     import numpy as np

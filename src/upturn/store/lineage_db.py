@@ -25,7 +25,7 @@ class Model:
     unit: str
     parent: str | None
     mixture: str | None
-    makers: dict[str, int] = field(default_factory=dict)  # models that made samples of its mixture -> rows
+    makers: dict[str, int] = field(default_factory=dict)  # models that generated samples of its mixture -> rows
     real: int = 0
     synthetic: int = 0
 
@@ -73,7 +73,7 @@ class Index:
             if not {"id", "origin", "source"} <= names:
                 continue
             parent, split = (name if name in names else "NULL" for name in ("parent", "split"))
-            # a checkpoint is of the model that its training made
+            # a checkpoint belongs to the final model of its training
             made = f"CASE WHEN origin = '{SYNTHETIC}' THEN split_part(CAST(guide AS VARCHAR), '/', 1) END"
             guide = made if "guide" in names else "NULL"
             self._read(path, "sample", f"id, origin, source, {parent}, {split}, {guide}, '{unit}', '{path.name}'")

@@ -1,4 +1,4 @@
-"""A new run's folder, made whole under a temporary name; and a fork, which takes what it goes on from along."""
+"""Creates the folder of a new run under a temporary name, and links the files that a fork continues from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def new_folder(
 ) -> Iterator[Path]:
     """A temporary folder with what every run has; on leaving it gets its name, whole.
 
-    Raises UserError where ``folder`` holds something already or cannot be made.
+    Raises UserError where ``folder`` is not empty or cannot be created.
     """
     taken = UserError("this folder is not empty", where=str(folder), fix="Choose another name for the run.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -72,7 +72,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Nothing where the source was removed to save room."""
+    """Nothing where the source was removed to save disk space."""
     if source.is_dir():
         for path in source.rglob("*"):
             if path.is_file():

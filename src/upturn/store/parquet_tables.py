@@ -40,7 +40,7 @@ def write_samples(path: Path, samples: Samples) -> None:
     """All of the samples, so that ``read_samples`` gives them back bit for bit.
 
     Columns: id, prompt, label, prompt_fields (JSON), text | image (PNG) | point, origin, source, group, candidate, then
-    the further fields. ``datasets.load_dataset("parquet", data_files=…)`` shows the pictures.
+    the further fields. ``datasets.load_dataset("parquet", data_files=…)`` decodes the images.
     """
     write_table(path, to_table(samples))
 
@@ -59,7 +59,7 @@ def iterate_samples(path: Path, rows: int) -> Iterator[Samples]:
 
 
 def _understood(path: Path, read: Callable[[], T]) -> T:
-    """What ``read`` gives; a file that is Parquet and not ours, or has a damaged picture, is one clear message."""
+    """What ``read`` gives; a Parquet file of another program, or one with a damaged image, is one clear message."""
     try:
         return read()
     except (KeyError, TypeError, ValueError) as error:
@@ -82,8 +82,8 @@ def write_scores(path: Path, samples: Samples, scores: Sequence[Scores]) -> None
         "unscored": pa.array(np.isnan(values)),
         "explanation": pa.array([text for column in explained for text in column], pa.string()),
     })
-    silent = [item.scorer for item in scores if item.explanations is None]
-    write_table(path, with_notes(table, {"rows": n, "scorers": names, "unexplained": silent}))
+    unexplained = [item.scorer for item in scores if item.explanations is None]
+    write_table(path, with_notes(table, {"rows": n, "scorers": names, "unexplained": unexplained}))
 
 
 def _stack(columns: Sequence[Array], n: int, dtype: type) -> Array:
@@ -102,10 +102,10 @@ def read_scores(path: Path, ids: Array | Sequence[str] | None = None) -> dict[st
         for name, block, rows in _blocks(table, "scorers", ids):
             values = np.array(block.column("value").to_numpy(), dtype=np.float64)
             texts = objects(block.column("explanation").to_pylist())
-            silent = name in _notes(table)["unexplained"]
+            unexplained = name in _notes(table)["unexplained"]
             found = np.where(rows < 0, np.nan, values[rows]) if len(values) else np.full(len(rows), np.nan)
             said = objects(["" if row < 0 else texts[row] for row in rows])
-            out[name] = Scores(name, found, None if silent else said)
+            out[name] = Scores(name, found, None if unexplained else said)
         return out
 
     return _understood(path, read)
@@ -126,7 +126,7 @@ def _blocks(table: pa.Table, names: str, ids: Array | Sequence[str] | None) -> l
 
 
 def align(own: list[str], wanted: list[str]) -> Array:
-    """(len(wanted),) where each wanted id stands in ``own``, -1 where it does not.
+    """(len(wanted),) the position of each wanted id in ``own``, -1 where it is missing.
 
     Equal samples of a source have equal ids: the second wanted one is the second that is there.
     """
@@ -161,7 +161,7 @@ def write_selections(path: Path, samples: Samples, selections: Sequence[Selectio
 
 
 def read_selections(path: Path, ids: Array | Sequence[str] | None = None) -> list[Selection]:
-    """The selections in the order they were made, rows in the order of ``ids`` (as written where none are given).
+    """The selections in the order of the curators, rows in the order of ``ids`` (as written where none are given).
 
     Raises UserError where an id was never put before the curators.
     """
@@ -180,7 +180,7 @@ def read_selections(path: Path, ids: Array | Sequence[str] | None = None) -> lis
 
 
 def write_mixture(path: Path, mixture: Mixture, units: Sequence[str] | Array) -> None:
-    """Exactly what was trained on: sample_id, weight, origin, source, unit (N,) (where each sample's content lies),
+    """Exactly what was trained on: sample_id, weight, origin, source, unit (N,) (the unit with each sample's content),
     group, candidate, and the further fields."""
     import pyarrow as pa
 
@@ -203,7 +203,7 @@ def write_mixture(path: Path, mixture: Mixture, units: Sequence[str] | Array) ->
 def read_mixture(run: Run, path: Path) -> Mixture:
     """The mixture, content and prompts taken from the samples of the units it names; rows in the order written.
 
-    Raises UserError naming the file where a sample is not where the mixture says.
+    Raises UserError naming the file where a sample is missing in the unit that the mixture names.
     """
     table = read_table(path)
     notes, ids = _understood(path, lambda: (_notes(table), objects(table.column("sample_id").to_pylist())))
@@ -229,7 +229,7 @@ def read_mixture(run: Run, path: Path) -> Mixture:
 
 
 def places(path: Path) -> list[str]:
-    """The unit of each row of a mixture: where its content lies."""
+    """The unit of each row of a mixture that stores its content."""
     return [str(unit) for unit in read_table(path).column("unit").to_pylist()]
 
 
@@ -245,7 +245,7 @@ def _fetch(path: Path, ids: Array) -> tuple[Samples, Array]:
             fix="The run is damaged: put the file back from a copy.",
         )
     rows = np.array([where[name] for name in different], dtype=np.int64)
-    # rows in the file's order: Arrow takes them twice as fast, and pictures are decoded once each
+    # rows in the file's order: Arrow takes them twice as fast, and each image is decoded once
     ranks = np.argsort(rows, kind="stable")
     back = np.empty_like(ranks)
     back[ranks] = np.arange(len(ranks))

@@ -1,7 +1,7 @@
-"""PNG for many small pictures at once: what ``write_samples`` stores and any reader shows.
+"""Encodes and decodes many small images as PNG at once.
 
 Written from the PNG specification (ISO/IEC 15948): 8 bits a channel, every row with filter 2 ("Up"), which numpy can
-undo for all pictures of a batch at once. Pictures that others wrote go through PIL.
+undo for all images of a batch at once. PNG files of other programs are decoded by PIL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from upturn.types import Array, by_size
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG colour type: grey, grey + alpha, RGB, RGB + alpha
 _UP = 2
-_LEVEL = 1  # zlib's fastest: small pictures hardly shrink further
+_LEVEL = 1  # zlib's fastest: small images hardly shrink further
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 _IHDR_END = 29  # bytes of a file up to the end of its first chunk's data; the colour type is the fourth before it
@@ -42,7 +42,7 @@ def encode(images: Array) -> list[bytes]:
                 found[row] = file
         return found
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in _COLOUR or 0 in images.shape[1:]:
-        raise ValueError(f"pictures must be (N, H, W, 1..4) uint8, not {images.shape} {images.dtype}")
+        raise ValueError(f"images must be (N, H, W, 1..4) uint8, not {images.shape} {images.dtype}")
     n, height, width, channels = images.shape
     rows = np.empty((n, height, 1 + width * channels), dtype=np.uint8)
     rows[:, :, 0] = _UP
@@ -88,10 +88,10 @@ def decode_each(given: Sequence[bytes]) -> Array:
 
 
 def _shape(picture: bytes) -> tuple[int, int, int]:
-    """(H, W, C) as the file's first chunk says."""
+    """(H, W, C) from the file's first chunk."""
     channels = {colour: count for count, colour in _COLOUR.items()}
     if not picture.startswith(_SIGNATURE) or len(picture) < _IHDR_END or picture[_IHDR_END - 4] not in channels:
-        raise ValueError("a picture is damaged: it is no PNG file of 8 bits")
+        raise ValueError("an image is damaged: it is not an 8-bit PNG file")
     width, height = struct.unpack(">II", picture[16:24])
     return height, width, channels[picture[_IHDR_END - 4]]
 
@@ -103,7 +103,7 @@ def _by_pil(picture: bytes, shape: tuple[int, int, int]) -> Array:
         image = Image.open(io.BytesIO(picture)).convert(_MODES[shape[2]])
         pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, shape[2])
     except (UnidentifiedImageError, OSError, SyntaxError, zlib.error) as error:
-        raise ValueError(f"a picture is damaged: {error}") from error
+        raise ValueError(f"an image is damaged: {error}") from error
     if pixels.shape != shape:
-        raise ValueError(f"a picture is {pixels.shape}, the others {shape}")
+        raise ValueError(f"an image is {pixels.shape}, the others {shape}")
     return pixels

@@ -1,4 +1,4 @@
-"""Which weights a run keeps: ``keep`` and a disk budget; every removal is written down before it happens."""
+"""Removes weights by ``keep`` and a disk budget; every removal is recorded before it happens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from upturn.errors import UserError
 from upturn.store import files
 from upturn.store.commit import Record
 from upturn.store.crash_points import reach
-from upturn.store.units import unit_round
+from upturn.store.promotion import REJECTED, newest_promoted
+from upturn.store.units import is_round, round_unit, unit_round, whole_round
 
 DELETIONS = "deletions.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -24,7 +25,7 @@ _LAST = re.compile(r"last (\d+)")
 
 @dataclass(frozen=True)
 class Deletion:
-    """Weights that were removed to save room: which, what they were (hash), how many bytes, why and when (UTC)."""
+    """Weights that were removed to save disk space: which, their hash, how many bytes, why and when (UTC)."""
 
     unit: str
     name: str
@@ -38,8 +39,8 @@ class Deletion:
 
 
 def decision(records: Iterable[Record], unit: str) -> str | None:
-    """What the gate said of a unit's round: "promoted", "rejected", or None where it has not spoken."""
-    whole = "/".join(unit.split("/")[:2])  # a training within a round shares the fate of the round
+    """The gate's decision on a unit's round: "promoted", "rejected", or None before it."""
+    whole = whole_round(unit)  # a training within a round shares the fate of the round
     for record in records:
         if record.unit == whole and record.step == "gate":
             return str(record.info.get("decision"))
@@ -47,13 +48,13 @@ def decision(records: Iterable[Record], unit: str) -> str | None:
 
 
 def _with_model(records: Iterable[Record]) -> list[str]:
-    """Units of rounds that made a model, in the order in which they began."""
-    found = [record.unit for record in records if "model" in record.files and record.unit.startswith("rounds/")]
+    """Units of rounds with a model, in the order in which they started."""
+    found = [record.unit for record in records if "model" in record.files and is_round(record.unit)]
     return list(dict.fromkeys(found))
 
 
 def anchor(records: Sequence[Record]) -> str | None:
-    """The last stage of round 0 that made a model."""
+    """The last stage of round 0 with a model."""
     first = [unit for unit in _with_model(records) if unit_round(unit) == 0]
     return first[-1] if first else None
 
@@ -61,8 +62,8 @@ def anchor(records: Sequence[Record]) -> str | None:
 def incumbent(records: Sequence[Record]) -> str | None:
     """The last promoted round; without one, the last stage of round 0."""
     rounds = [unit for unit in _with_model(records) if unit.count("/") == 1]
-    promoted = [unit for unit in rounds if decision(records, unit) == "promoted"]
-    return max(promoted, key=unit_round) if promoted else anchor(records)
+    newest = newest_promoted({unit_round(unit): decision(records, unit) for unit in rounds})
+    return round_unit(newest) if newest else anchor(records)
 
 
 def read(folder: Path) -> list[Deletion]:
@@ -83,7 +84,7 @@ def _dropped(keep: str, records: Sequence[Record], units: Sequence[str]) -> list
     if keep == "all":
         return []
     if keep == "promoted":
-        return [(unit, "keep: promoted") for unit in units if decision(records, unit) == "rejected"]
+        return [(unit, "keep: promoted") for unit in units if decision(records, unit) == REJECTED]
     match = _LAST.fullmatch(keep)
     if match is None or int(match[1]) < 1:
         raise UserError(f"'{keep}' is not known", where="keep", fix="Write 'all', 'promoted' or 'last N'.")
@@ -101,7 +102,7 @@ def prune(folder: Path, records: Sequence[Record], keep: str, budget: int | None
         left = [unit for unit in free if unit not in dict(dropped)]
         kept = [unit for unit in units if unit not in dict(dropped)]
         # rejected rounds go first, then the oldest
-        for unit in sorted(left, key=lambda unit: (decision(records, unit) != "rejected", unit_round(unit))):
+        for unit in sorted(left, key=lambda unit: (decision(records, unit) != REJECTED, unit_round(unit))):
             if _bytes(folder, kept) <= budget:
                 break
             kept.remove(unit)
@@ -110,7 +111,7 @@ def prune(folder: Path, records: Sequence[Record], keep: str, budget: int | None
 
 
 def _bytes(folder: Path, units: Iterable[str]) -> int:
-    """Of all weights of the units together; what is linked (the base of adapters) lies on the disk once."""
+    """Of all weights of the units together; linked files (the base of adapters) count once."""
     found: dict[tuple[int, int], int] = {}
     for unit in units:
         for name in WEIGHTS:

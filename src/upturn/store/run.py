@@ -1,4 +1,4 @@
-"""A run's folder: its units, their steps, its state. Everything true about a run is a file in it.
+"""A run directory: its units, their steps, its state. Everything about a run is a file in it.
 
     runs/<name>/  run.json  recipe.yaml  fingerprint.json  state.json  deletions.jsonl  upturn.db
                   data/  models/<name>/  rounds/NNN/  rounds/000/<stage>/
@@ -26,6 +26,7 @@ from upturn.store.units import unit_round
 from upturn.store.verification import Verification
 
 if TYPE_CHECKING:
+    from upturn.config.recipe import Recipe
     from upturn.store.catalog import Catalog
 
 State = Literal["running", "waiting", "done", "failed"]
@@ -34,7 +35,7 @@ STATE, DATABASE = "state.json", "upturn.db"
 
 @dataclass(frozen=True)
 class RunState:
-    """What a run says of itself; ``running`` with ``Run.holder() is None`` means that it was killed."""
+    """The state that a run records; ``running`` with ``Run.holder() is None`` means that it was killed."""
 
     state: State
     message: str
@@ -42,7 +43,7 @@ class RunState:
 
 
 class Run:
-    """An open run. Any number may read; the first write (or ``lock``) makes this the one process that writes."""
+    """An open run. Any number of processes may read; the first write (or ``lock``) makes this the only writer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,7 +72,7 @@ class Run:
         """
         folder = Path(folder)
         if not (folder / IDENTITY).is_file():
-            raise UserError("there is no run here", where=str(folder), fix="Give a folder that 'upturn run' made.")
+            raise UserError("there is no run here", where=str(folder), fix="Give a folder that 'upturn run' created.")
         return cls(folder)
 
     @classmethod
@@ -79,10 +80,10 @@ class Run:
         cls, source: Run, round: int, folder: Path | str, recipe_text: str | None = None,
         fingerprint: Mapping[str, Any] | None = None,
     ) -> Run:
-        """A new, locked run that goes on from ``source`` after its round ``round``, with all that came before.
+        """A new, locked run that continues ``source`` after its round ``round``, with everything before.
 
         Recipe and fingerprint are the source's unless given; files are hard links where the disk allows it.
-        Raises UserError where the source has no such round, or the weights to go on from were removed.
+        Raises UserError where the source has no such round, or the weights to continue from were removed.
         """
         known = sorted({unit_round(unit) for unit in source.units()} - {-1})
         if round not in known:
@@ -128,6 +129,13 @@ class Run:
             return (self.folder / RECIPE).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"the recipe cannot be read: {error}", where=str(self.folder / RECIPE)) from error
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The run's recipe, parsed. UserError where this version cannot read it."""
+        from upturn.config import recipe
+
+        return recipe.parse(self.recipe_text, str(self.folder / RECIPE))
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -179,7 +187,7 @@ class Run:
         return retention.incumbent(self.records())
 
     def model_folder(self, unit: str) -> Path:
-        """``model/`` of a unit; UserError where it was removed, or was never made."""
+        """``model/`` of a unit; UserError where it was removed or never written."""
         path = self.unit(unit) / "model"
         for deletion in self.deletions():
             if deletion.unit == unit and deletion.name == "model":
@@ -198,7 +206,7 @@ class Run:
             return retention.prune_checkpoints(self.folder, unit, kept, why)
 
     def deletions(self) -> list[retention.Deletion]:
-        """What was removed to save room, and why."""
+        """What was removed to save disk space, and why."""
         return retention.read(self.folder)
 
     def prune(self, keep: str, budget: int | None = None) -> list[retention.Deletion]:
@@ -220,14 +228,14 @@ class Run:
         return RunState(**value)
 
     def set_state(self, state: State, message: str = "") -> None:
-        """Say where the run stands; only the process that writes may."""
+        """Record the state of the run; only the process that writes may."""
         if state not in get_args(State):
             raise ValueError(f"'{state}' is no state of a run")
         self.lock()
-        said = {"state": state, "message": message, "updated": datetime.now(UTC).isoformat(timespec="seconds")}
+        recorded = {"state": state, "message": message, "updated": datetime.now(UTC).isoformat(timespec="seconds")}
         with files.disk_errors(self.folder):
             reach("state:before-rename")
-            files.write_text(self.folder / STATE, files.to_json(said))
+            files.write_text(self.folder / STATE, files.to_json(recorded))
         self._catalogued(lambda catalog: catalog.put_run(self))
 
     def lock(self) -> None:
@@ -274,7 +282,7 @@ class Run:
         return Catalog(self.catalog_url)
 
     def catalog(self) -> Catalog:
-        """The catalog, this run's part made anew from the files where it is missing, behind or damaged.
+        """The catalog, with this run's part rebuilt from the files where it is missing, behind or damaged.
 
         Raises UserError for a database elsewhere that does not answer.
         """
@@ -298,7 +306,7 @@ class Run:
             self._catalog.rebuild(self)
 
     def rebuild_catalog(self) -> None:
-        """Make this run's part of the catalog anew from the files."""
+        """Rebuild this run's part of the catalog from the files."""
         self._catalogued(lambda catalog: catalog.rebuild(self))
 
     def _noted(self, record: Record) -> None:
@@ -318,5 +326,5 @@ class Run:
             act(self._catalog)
         except SQLAlchemyError as error:
             reason = str(error).splitlines()[0]
-            message = f"the catalog could not be written ({reason}); the run goes on, and it can be rebuilt later"
+            message = f"the catalog could not be written ({reason}); the run continues, and it can be rebuilt later"
             warnings.warn(message, stacklevel=3)

@@ -1,11 +1,11 @@
-"""Rows of tensors under keys, in safetensors files that are written whole or not at all and read where they lie.
+"""Rows of tensors under keys, in safetensors files that are written whole or not at all and memory-mapped when read.
 
     <folder>/<kind>-<id of what made them>/<first 32 digits of its SHA-256>.safetensors
 
 Any number of processes may read and write: a file has its name only when it is on the disk, it is never changed after
-that, and its name says what its bytes must be. Two that make the same row write it twice, which costs room alone.
-Each file carries its keys and what made it (weights, sizes, versions); rows that something else made lie in a folder
-beside it, so that they are never taken for these, and can be counted.
+that, and its name is the hash of its bytes. Two processes that compute the same row write it twice,
+which costs only space. Each file carries its keys and what computed it (weights, sizes, versions); rows that something
+else computed are in another folder, so that they are never taken for these, and can be counted.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SUFFIX = ".safetensors"
 
 
 class Shards:
-    """The rows of one kind that one thing made; ``made_by`` is all that they depend on but their keys."""
+    """The rows of one kind from one origin; ``made_by`` is all that they depend on besides their keys."""
 
     def __init__(self, root: Path, kind: str, made_by: Mapping[str, str]) -> None:
         self.root, self.kind, self.made_by = root, kind, dict(made_by)
         self.folder = root / f"{kind}-{content_id(json.dumps(self.made_by, sort_keys=True))}"
-        self.damaged = 0  # files whose bytes were not what their name says: removed
+        self.damaged = 0  # files whose bytes do not match their name: removed
         self._headers: dict[Path, tuple[str, ...] | None] = {}  # keys of each file that was looked at; None: unreadable
         self._opened: dict[Path, dict[str, Tensor]] = {}  # tensors of those that were needed: mapped, not read
         self._where: dict[str, tuple[Path, int]] = {}
@@ -65,12 +65,12 @@ class Shards:
             if files.file_hash(path)[:32] != path.stem or not keys:
                 raise SafetensorError("its bytes are not those that were written")
             self._opened[path] = load_file(path)
-        except FileNotFoundError:  # taken away by somebody in this moment
+        except FileNotFoundError:  # removed by another process in the meantime
             return
         except (SafetensorError, OSError):
             self.damaged += 1
             path.unlink(missing_ok=True)
-            del self._headers[path]  # the same rows made anew have the same name
+            del self._headers[path]  # the same rows computed again have the same name
             return
         for row, key in enumerate(keys):
             self._where.setdefault(key, (path, row))
@@ -78,7 +78,7 @@ class Shards:
     def filled(self, keys: Sequence[str], make: Callable[[Sequence[int]], Iterator[Row]]) -> dict[str, Stacks]:
         """The row of each key, by name of its tensors; ``make`` yields rows for the places that are missing, in turn.
 
-        All is read from the files, so that it is the same whoever wrote them. Raises RunError for a full disk,
+        All is read from the files, so that it does not depend on who wrote them. Raises RunError for a full disk,
         UserError without permission.
         """
         fresh = self.missing(keys)
@@ -114,8 +114,9 @@ class Shards:
             self._sweep()
             draft = self.folder / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
             whole = {name: torch.cat([row[name].cpu() for row in rows]).contiguous() for name in rows[0]}
-            told = {"keys": json.dumps(list(keys)), "made_by": json.dumps(self.made_by, sort_keys=True), "format": "pt"}
-            save_file(whole, draft, metadata=told)
+            origin = json.dumps(self.made_by, sort_keys=True)
+            metadata = {"keys": json.dumps(list(keys)), "made_by": origin, "format": "pt"}
+            save_file(whole, draft, metadata=metadata)
             files.sync(draft)
             reach("shard:written")
             os.rename(draft, self.folder / f"{files.file_hash(draft)[:32]}{_SUFFIX}")
@@ -141,7 +142,7 @@ class Shards:
         return {name: Stacks(tuple(self._opened[path][name] for path in number), which, row) for name in names}
 
     def elsewhere(self, keys: Sequence[str]) -> list[tuple[dict[str, str], int, int]]:
-        """What else made rows of this kind here, how many of them are of these keys, and how many there are in all."""
+        """What else computed rows of this kind here, how many have these keys, and how many there are."""
         wanted, found = set(keys), []
         for folder in sorted(self.root.glob(f"{self.kind}-*")) if self.root.is_dir() else ():
             if folder == self.folder:
@@ -161,12 +162,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _header(path: Path) -> tuple[tuple[str, ...], dict[str, str]] | None:
-    """The keys of a file and what made it, as it says itself; None where it cannot be read."""
+    """The keys of a file and what computed it, from its metadata; None where it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-        return tuple(json.loads(told["keys"])), json.loads(told["made_by"])
+            metadata = file.metadata() or {}
+        return tuple(json.loads(metadata["keys"])), json.loads(metadata["made_by"])
     except (SafetensorError, OSError, KeyError, ValueError):
         return None

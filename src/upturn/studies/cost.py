@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from upturn.store.units import model_name
 from upturn.studies.study_definition import Study
 
 
@@ -17,7 +18,7 @@ def estimate(study: Study) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for variant in study.variants:
         found = plan(variant.jobs[0].recipe)
-        fitted = sum(row.seconds for row in found.rows if row.unit.startswith("models/"))
+        fitted = sum(row.seconds for row in found.rows if model_name(row.unit))
         times = len(variant.jobs)
         lent = study.judges is not None
         fits = (1 if variant.name == study.judges else 0) if lent else times

@@ -14,20 +14,18 @@ from scipy.linalg import LinAlgError, eigh
 from torch import Tensor
 from torch.func import functional_call
 
-from upturn.config import recipe as recipes
-from upturn.loop.assemble import assemble
-from upturn.loop.stages.context import Work
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext
 from upturn.protocols import Policy
 from upturn.statistics import hessian
 from upturn.store import parquet_tables
 from upturn.store.run import Run
+from upturn.store.units import round_unit
 from upturn.theory import estimates
 from upturn.types import Array, Batch, Draw, Samples
 
 _SAMPLES = 500  # real ones, and as many of the model's own
 _BLOCKS = 20  # of samples, for the standard errors
-_UNIT = "rounds/000"  # trained on real data alone: the run's own θ*
+_UNIT = round_unit(0)  # trained on real data alone: the run's own θ*
 
 
 def local_curvature(run: Run, lam: float) -> dict[str, Any]:
@@ -40,23 +38,23 @@ def local_curvature(run: Run, lam: float) -> dict[str, Any]:
                      λb/(1+λb), b the greatest eigenvalue of A⁻¹B, A that Hessian and B the one on the model's own
                      samples (docs/theory.md, "Real data in every round"). Of exact likelihoods only.
     """
-    work = Work(run, assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml"))), Watch())
-    policy = work.policy(_UNIT)
+    context = RunContext.open(run)
+    policy = context.policy(_UNIT)
     parameters = sum(p.numel() for p in policy.module.parameters())
     found: dict[str, Any] = {"parameters": parameters, "likelihood": policy.likelihood}
     if parameters > hessian.MOST:
         return found | {"note": f"the model has {parameters:,} parameters; exact up to {hessian.MOST:,}"}
-    real = _spread(work.tools.train)
+    real = _spread(context.tools.train)
     if len(real) < _BLOCKS:
         return found | {"note": f"{len(real)} real samples; {_BLOCKS} are needed"}
-    key = work.key("local curvature")
+    key = context.key("local curvature")
     ours = _Curve(policy, real, key)
     used = ours.used
     values, vectors = np.linalg.eigh(ours.whole[np.ix_(used, used)])
     ends = {name: asdict(ours.end(float(values[i]), _full(vectors[:, i], used), float(values[-1])))
             for name, i in (("least", 0), ("greatest", -1))}
     sampled = _spread(parquet_tables.read_samples(run.unit(_UNIT) / "evaluation.parquet"))
-    why = _undefined(policy.likelihood, work.parts.evaluators[0].settings, lam, len(sampled), ends["least"]["low"])
+    why = _undefined(policy.likelihood, context.parts.evaluators[0].settings, lam, len(sampled), ends["least"]["low"])
     slope = estimates.unidentified(why) if why else _slope(ours, _Curve(policy, sampled, key + 1), lam)
     return found | ends | {
         "unused": parameters - int(used.sum()), "samples": len(real), "slope": asdict(slope), "note": "",

@@ -13,11 +13,10 @@ from upturn.runs import status
 from upturn.store import parquet_tables
 from upturn.store.columns import read_table
 from upturn.store.run import Run
+from upturn.store.units import round_unit
 from upturn.studies.curvature import local_curvature
 from upturn.theory import estimates
 from upturn.types import REAL, Array, Samples
-
-_ONE = "rounds/{:03d}"
 
 
 def estimate(run: Run, twin: Run | None = None) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def _finished(run: Run) -> list[int]:
 
 
 def _selection(run: Run, number: int) -> dict[str, estimates.Estimated]:
-    unit = run.unit(_ONE.format(number))
+    unit = run.unit(round_unit(number))
     samples = parquet_tables.read_samples(unit / "samples.parquet")
     rewards = _rewards(run, unit.name, samples)
     if rewards is None or not (unit / "selections.parquet").exists() or np.isnan(rewards).any():
@@ -58,7 +57,7 @@ def _selection(run: Run, number: int) -> dict[str, estimates.Estimated]:
 
 def _rewards(run: Run, name: str, samples: Samples) -> Array | None:
     """(N,) the weighted sum of the round's scores."""
-    path = run.unit(f"rounds/{name}") / "scores.parquet"
+    path = run.unit(round_unit(int(name))) / "scores.parquet"
     rounds = status.read(run).recipe.rounds
     if rounds is None or not rounds.score or not path.exists():
         return None
@@ -68,14 +67,14 @@ def _rewards(run: Run, name: str, samples: Samples) -> Array | None:
 
 
 def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
-    if _features(parquet_tables.read_samples(run.unit(_ONE.format(numbers[0])) / "samples.parquet")) is None:
+    if _features(parquet_tables.read_samples(run.unit(round_unit(numbers[0])) / "samples.parquet")) is None:
         return estimates.unidentified("texts have no mean; only points and images are measured")
-    mixtures = [parquet_tables.read_mixture(run, run.unit(_ONE.format(n)) / "mixture.parquet").samples for n in numbers]
+    mixtures = [parquet_tables.read_mixture(run, run.unit(round_unit(n)) / "mixture.parquet").samples for n in numbers]
     real = [mixture.take(mixture.origin == REAL) for mixture in mixtures]
     if not len(real[0]):
         return estimates.unidentified("nothing real is in the mixture: λ is infinite by the recipe")
     kept = [_features(mixture.take(mixture.origin != REAL)) for mixture in mixtures]
-    after = [_features(parquet_tables.read_samples(run.unit(_ONE.format(n)) / "evaluation.parquet")) for n in numbers]
+    after = [_features(parquet_tables.read_samples(run.unit(round_unit(n)) / "evaluation.parquet")) for n in numbers]
     pairs = [(k, a) for k, a in zip(kept, after, strict=True) if k is not None and a is not None and len(k)]
     data = _features(real[0])
     assert data is not None
@@ -84,7 +83,7 @@ def _lambda(run: Run, numbers: list[int]) -> estimates.Estimated:
 
 def _stated_lambda(run: Run, number: int) -> float:
     """Synthetic : real by the weights that a round was trained on."""
-    mixture = parquet_tables.read_mixture(run, run.unit(_ONE.format(number)) / "mixture.parquet")
+    mixture = parquet_tables.read_mixture(run, run.unit(round_unit(number)) / "mixture.parquet")
     real = mixture.samples.origin == REAL
     weight = float(mixture.weights[real].sum())
     return float(mixture.weights[~real].sum()) / weight if weight else math.inf
@@ -104,7 +103,7 @@ def _contraction(run: Run, twin: Run) -> estimates.Estimated:
     last = min(max(_finished(run)), max(_finished(twin)))
     paths: list[list[Array]] = []
     for one in (run, twin):
-        drawn = [parquet_tables.read_samples(one.unit(_ONE.format(n)) / "evaluation.parquet") for n in range(last + 1)]
+        drawn = [parquet_tables.read_samples(one.unit(round_unit(n)) / "evaluation.parquet") for n in range(last + 1)]
         features = [found for found in map(_features, drawn) if found is not None]
         if len(features) < len(drawn):
             return estimates.unidentified("texts have no mean; only points and images are measured")

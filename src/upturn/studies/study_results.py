@@ -17,6 +17,7 @@ from upturn.runs import status
 from upturn.runs.status import RunStatus
 from upturn.store import files, parquet_tables
 from upturn.store.run import Run
+from upturn.store.units import model_name
 from upturn.studies.differences import Arm, differences, marks, over_seeds
 from upturn.studies.study_definition import Study, Variant
 from upturn.studies.wordings import wording_effects
@@ -116,8 +117,8 @@ def _warnings(done: Sequence[Variant], runs: Mapping[str, Run]) -> list[str]:
     judges: dict[str, set[str]] = {}
     for variant in done:
         for record in runs[variant.jobs[0].recipe.name].records():
-            if record.step == "fit" and record.unit.startswith("models/"):
-                judges.setdefault(record.unit.removeprefix("models/"), set()).add(str(record.info.get("model")))
+            if record.step == "fit" and (name := model_name(record.unit)):
+                judges.setdefault(name, set()).add(str(record.info.get("model")))
     return [
         f"The helper model '{name}' is not the same in all variants: what it measures differs for that reason, too. "
         "'judges: <variant>' in the study lends one variant's to all."

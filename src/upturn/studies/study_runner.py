@@ -10,39 +10,40 @@ from upturn.config.recipe import Recipe, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.store import files
 from upturn.store.fingerprint import fingerprint
 from upturn.store.new_run import new_folder, take_along
 from upturn.store.run import Run
+from upturn.store.units import model_name, model_unit
 from upturn.studies.study_definition import Job, Study, Variant
 from upturn.studies.study_results import RESULTS, results
 
 
 def conduct(
-    study: Study, root: Path, watch: Watch | None = None, after: Callable[[Run], object] = lambda run: None
+    study: Study, root: Path, observer: Observer | None = None, after: Callable[[Run], object] = lambda run: None
 ) -> Path:
     """Every variant in its own run ``root/<study>/<variant>``; then results.json there. Returns the study's folder.
 
     ``after`` is called with each run that is done. All recipes are checked before anything is spent: UserError names
     the variant. One that fails later is noted and stops no other; then RunError at the end, which names them.
     """
-    watch, folder = watch or Watch(), root / study.name
+    observer, folder = observer or Observer(), root / study.name
     for variant in study.variants:
         for job in variant.jobs:
             _checked(study, variant, job.recipe)
     failed: dict[str, str] = {}
     jobs = study.jobs
     for place, (variant, job) in enumerate(jobs, start=1):
-        watch.note(f"variant {place} of {len(jobs)}: {job.recipe.name}")
+        observer.note(f"variant {place} of {len(jobs)}: {job.recipe.name}")
         try:
             if not _finished(folder, job.recipe):
                 _lend_judges(study, variant, job, folder)
-                loop.run(job.recipe, folder, watch)
+                loop.run(job.recipe, folder, observer)
             after(Run.open(folder / job.recipe.name))
         except UserError as error:
             failed[job.recipe.name] = str(error)
-            watch.note(f"variant '{job.recipe.name}' failed: {error}")
+            observer.note(f"variant '{job.recipe.name}' failed: {error}")
     files.write_text(folder / RESULTS, files.to_json(results(study, folder, failed)))
     if failed:
         raise RunError(
@@ -66,7 +67,7 @@ def _finished(folder: Path, recipe: Recipe) -> bool:
     if not (there / "recipe.yaml").exists():
         return False
     run = Run.open(there)
-    same = not recipes.differences(recipes.parse(run.recipe_text, str(there / "recipe.yaml")), recipe)
+    same = not recipes.differences(run.recipe, recipe)
     return same and run.state.state == "done"
 
 
@@ -91,8 +92,8 @@ def _lend_judges(study: Study, variant: Variant, job: Job, folder: Path) -> None
     if not (source / "recipe.yaml").exists() or not own:
         return
     lent = Run.open(source)
-    records = [record for record in lent.records() if record.unit.startswith("models/") and record.step == "fit"]
-    if {record.unit for record in records} != {f"models/{name}" for name in own}:
+    records = [record for record in lent.records() if model_name(record.unit) and record.step == "fit"]
+    if {record.unit for record in records} != {model_unit(name) for name in own}:
         raise RunError(f"'{study.judges}' has unfitted helper models", where=str(source), fix="Fix that run first.")
     identity = {"catalog": job.recipe.catalog, "judges_from": {"run": str(source.resolve()), "id": lent.id}}
     with new_folder(folder / job.recipe.name, to_yaml(job.recipe), fingerprint(), identity) as draft:

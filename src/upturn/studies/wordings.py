@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from upturn.config import recipe as recipes
 from upturn.errors import UserError
-from upturn.loop.assemble import assemble
-from upturn.loop.stages.context import Work
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext
 from upturn.runs import status
 from upturn.statistics.consistency import consistency
 from upturn.store import parquet_tables
@@ -39,11 +36,10 @@ def wording_effects(run: Run, wordings: Sequence[Sequence[str]]) -> list[list[di
     ``ratio`` is the mean distance of features at one seed, over that between seeds (see ``consistency``): 0 where the
     wording makes no difference, 1 where it makes as much as another seed. null where seeds cannot be compared.
     """
-    parts = assemble(recipes.parse(run.recipe_text, str(run.folder / "recipe.yaml")))
-    work = Work(run, parts, Watch())
+    context = RunContext.open(run)
     grid = parquet_tables.read_samples(run.unit(status.read(run).incumbent.unit) / "grid.parquet")
     try:
-        features = work.tools.embed(grid)
+        features = context.tools.embed(grid)
     except UserError:
         return [[{"text": text, "ratio": None, "flipped": None} for text in group] for group in wordings]
     out = []

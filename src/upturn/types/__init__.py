@@ -1,4 +1,4 @@
-"""The values that pass through the loop: all frozen, all columnar where there are many."""
+"""Data types of the loop: frozen dataclasses, in columns where there are many rows."""
 
 from upturn.types.feedback import (
     BEST,

@@ -35,9 +35,9 @@ class Selection:
     reasons: Array  # (N,) str objects, "" where kept
 
     def __post_init__(self) -> None:
-        silent = [i for i in np.flatnonzero(~self.kept) if not self.reasons[i]]
-        if silent:
-            raise ValueError(f"{self.curator}: {len(silent)} samples dropped without a reason")
+        without = [i for i in np.flatnonzero(~self.kept) if not self.reasons[i]]
+        if without:
+            raise ValueError(f"{self.curator}: {len(without)} samples dropped without a reason")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Groups:
     """G groups of K candidates: the one preference type. A pair is K = 2, an unpaired label K = 1.
 
     rows     (G, K) int64 rows of ``samples``, -1 where a group has fewer
-    ranks    (G, K) int64, 1 is best, equal ranks are ties, 0 where nothing was said
+    ranks    (G, K) int64, 1 is best, equal ranks are ties, 0 where not ranked
     rewards  (G, K) float64, NaN where there is none
-    strength (G,) float64 how sure the preference is, 1 unless said
+    strength (G,) float64 how sure the preference is, 1 unless given
     """
 
     samples: Samples
@@ -62,20 +62,20 @@ class Groups:
 
 @dataclass(frozen=True)
 class Votes:
-    """N answers of people in columns, what was undone left out. A row is one person's answer to one task.
+    """N votes in columns, without undone ones. A row is one annotator's vote on one task.
 
     ids       (N,) str objects
-    person    (N,) str objects, never a name: a pseudonym;  team (N,) the person's group, "" where none is known
-    task      (N,) str objects: what was shown; answers to one task are about the same candidates
+    person    (N,) str objects, a pseudonym, never a name;  team (N,) the annotator's team, "" where unknown
+    task      (N,) str objects: the task; all votes on one task are about the same candidates
     mode      (N,) the vote mode by name, such as "pick", or "studio" (implicit: what was downloaded, enlarged)
-    action    (N,) "said" (ranks or scores say what), "tie", "bad" (all are), "skip", "edit", "download", "upscale"
+    action    (N,) "said" (a vote: see ranks and scores), "tie", "bad" (all are), "skip", "edit", "download", "upscale"
     shown     (N,) tuples of sample ids by position on the screen, the first first
-    ranks     (N,) tuples of int beside ``shown``: 1 is best, equal is a tie, 0 nothing was said. A pick is its 1 alone
+    ranks     (N,) tuples of int beside ``shown``: 1 is best, equal is a tie, 0 not ranked. A pick has a single 1
     scores    (N,) tuples of float beside ``shown``, NaN where there is none
-    strength  (N,) float64 how much better, NaN where nothing was said
-    text      (N,) str objects, "" or what the person wrote in its place
+    strength  (N,) float64 how much better, NaN where not given
+    text      (N,) str objects, "" or the annotator's edited text
     seconds   (N,) float64 from the showing to the answer;  moment (N,) float64 seconds since 1970, UTC
-    check     (N,) "" | "gold" (``right`` is known) | "repeat" (this person answered the task before)
+    check     (N,) "" | "gold" (``right`` is known) | "repeat" (this annotator voted on the task before)
     right     (N,) str objects, of gold tasks the sample that is known to be best, else ""
     """
 

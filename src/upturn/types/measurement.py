@@ -14,7 +14,7 @@ class Measurement:
     """A metric's value with its interval.
 
     ``values`` (M,) are per evaluation sample where the metric is a mean over them: the gate pairs them.
-    A metric that cannot speak gives ``value = nan`` and says why in ``note``.
+    An undefined metric has ``value = nan`` and the reason in ``note``.
     """
 
     value: float

@@ -1,7 +1,7 @@
 """Prompts, samples and mixtures: all frozen, all columnar where there are many.
 
 Shapes: N samples (rows). A sample's content is text (``str``), an image (``(H, W, C) uint8``) or a point
-(``(d,) float32``). Images of several sizes are objects, one an image: ``pictures`` makes such a column, ``by_size``
+(``(d,) float32``). Images of several sizes are objects, one per image: ``pictures`` builds such a column, ``by_size``
 goes through it.
 """
 
@@ -75,10 +75,10 @@ class Samples:
 
     kind       what the content is
     ids        (N,) str objects; ``content_id`` of source and content (real) or of model and key (synthetic)
-    prompts    N prompts (the same object may stand in many rows)
+    prompts    N prompts (the same object may be in many rows)
     content    (N, d) float32 | (N, H, W, C) uint8 | (N,) objects (H, W, C) uint8 of several sizes | (N,) str objects
     origin     (N,) "real" or "synthetic"
-    source     (N,) the source's name, or the id of the model that made it
+    source     (N,) the source's name, or the id of the model that generated it
     group      (N,) int64: rows with one number are candidates of one prompt occurrence
     candidate  (N,) int64: which of the K
     fields     further columns, each (N,): "quality", "key", "finish", …
@@ -158,7 +158,7 @@ def _each(rows: Sequence[Array]) -> Array:
 
 
 def by_size(content: Array) -> Iterator[tuple[Array, Array]]:
-    """Images of one size after the other: (n,) int64 where they stand, and (n, H, W, C) uint8."""
+    """Images grouped by size: (n,) int64 rows, and (n, H, W, C) uint8."""
     if content.dtype != object:
         yield np.arange(len(content)), content
         return
@@ -236,7 +236,7 @@ class Splits:
     train: Samples
     held_out: Samples
     classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # what was skipped and why, with counts; printed, never silent
+    notes: tuple[str, ...] = ()  # what was skipped and why, with counts; always printed
 
 
 # The mixing policies of the literature that the theory describes.

@@ -48,9 +48,9 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Stacks:
-    """N rows that lie in several tensors: of several shapes, or in several files that are mapped, not read.
+    """N rows in several tensors: of several shapes, or in several memory-mapped files.
 
-    parts (n_i, *shape_i);  which, place (N,) int64: the tensor of each row, and where it stands there
+    parts (n_i, *shape_i);  which, place (N,) int64: the tensor of each row, and its position there
     """
 
     parts: tuple[Tensor, ...]
@@ -90,7 +90,7 @@ class Stacks:
         return out
 
     def gathered(self, rows: Tensor) -> Stacks:
-        """These rows, still where they lie."""
+        """These rows, without copying."""
         return Stacks(self.parts, self.which[rows], self.place[rows])
 
     @staticmethod
@@ -151,7 +151,7 @@ class Batch:
         return None
 
     def parts(self, size: int, order: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-        """All examples in parts of at most ``size``, none of two shapes: how many stand in parts before, and which.
+        """All examples in parts of at most ``size``, none of two shapes: how many are in the parts before, and which.
 
         Within a shape they follow ``order``, (E,) int64; their own where there is none.
         """
@@ -167,7 +167,7 @@ class Batch:
 
     @property
     def lengths(self) -> Tensor | None:
-        """(E,) the longest row of each example where rows are ragged; None where all are alike."""
+        """(E,) the longest row of each example where rows are ragged; None where all are equal."""
         ragged = [c.lengths for c in self.columns.values() if isinstance(c, Ragged)]
         return ragged[0].reshape(-1, self.candidates).amax(dim=1) if ragged else None
 
@@ -204,13 +204,13 @@ class Draw:
     sigma: Tensor
     noise: Tensor
     drop: Tensor | None = None  # (N,) bool: the condition is dropped (classifier-free guidance)
-    latent: Tensor | None = None  # (N, ...) standard normal: where in the posterior of its latents a picture stands
-    variant: Tensor | None = None  # (N,) in [0, 1): which of the captions of a picture is read
+    latent: Tensor | None = None  # (N, ...) standard normal: the point in the posterior of an image's latents
+    variant: Tensor | None = None  # (N,) in [0, 1): which of the captions of an image is read
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a forward pass says of N rows.
+    """The outputs of a forward pass for N rows.
 
     log_probs      (N, T) nats; what they mean is the model's ``likelihood``
     mask           (N, T) 1 where a log-prob counts
@@ -251,7 +251,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Samples with all that is needed to replay how they were made.
+    """Samples with all that is needed to replay how they were sampled.
 
     actions    (N, T, ...) tokens, or latents of the diffusion steps
     log_probs  (N, T) nats, of the policy that acted;  mask (N, T)

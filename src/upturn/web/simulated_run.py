@@ -15,15 +15,17 @@ from upturn.errors import RunError, UserError
 from upturn.loop import loop
 from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
-from upturn.loop.stages.context import Work
-from upturn.observer import Watch
+from upturn.loop.run_context import RunContext
+from upturn.observer import Observer
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.web.server_state import ServerState
 from upturn.web.simulated_annotators import crowd, simulate
 
 
-def run_through(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tuple[Path, int] | None = None) -> Run:
+def run_through(
+    recipe: Recipe, runs: Path, observer: Observer | None = None, fork: tuple[Path, int] | None = None
+) -> Run:
     """``loop.run``, answered each time it waits by the people that ``rounds.people.simulated`` describes.
 
     Raises UserError where the recipe has none, RunError where they cannot give all that is asked.
@@ -32,9 +34,9 @@ def run_through(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tu
     if people is None or people.simulated is None:
         raise UserError("nobody is there to vote", where="rounds.people.simulated",
                         fix="Describe them: {score: a scorer, count: 5, temperature: 1, careless: 0.1}.")
-    watch, before = watch or Watch(), ""
+    observer, before = observer or Observer(), ""
     while True:
-        run = loop.run(recipe, runs, watch, fork)
+        run = loop.run(recipe, runs, observer, fork)
         fork = None
         if run.state.state != "waiting":
             return run
@@ -43,7 +45,7 @@ def run_through(recipe: Recipe, runs: Path, watch: Watch | None = None, fork: tu
         before = run.state.message
         with run:
             given = answer(run, assemble(recipe), people)
-        watch.note(f"simulated people gave {given} answers")
+        observer.note(f"simulated people gave {given} answers")
 
 
 def answer(run: Run, parts: Assembly, people: People) -> int:
@@ -53,7 +55,7 @@ def answer(run: Run, parts: Assembly, people: People) -> int:
     unit = unanswered(run)
     assert unit is not None, "a run that waits for people has a round that they have not answered"
     samples = parquet_tables.read_samples(run.unit(unit) / parquet_tables.SAMPLES)
-    _, liked = Work(run, parts, Watch()).judged(samples, parts.taste)
+    _, liked = RunContext(run, parts, Observer()).judged(samples, parts.taste)
     if np.isnan(liked).all():
         raise RunError("the taste of the simulated people says nothing of any sample", where=unit)
     liked = np.where(np.isnan(liked), np.nanmin(liked), liked)  # what cannot be judged is liked least

@@ -1,4 +1,4 @@
-"""Which words a policy is asked in: the captions of a recipe, and whether anything reads them."""
+"""Whether anything reads the captions of a recipe."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def caption_strategies(recipe: Recipe) -> dict[str, Caption]:
 
 
 def reads_text(policy: Policy) -> bool:
-    """Whether a model of pictures is asked in words: one of classes asks for a label."""
+    """Whether an image model is prompted by text: a class-conditional one reads a label."""
     return policy.kind == "image" and "label" not in policy.asks
 
 
 def check_captions(recipe: Recipe, source: Source, policy: Policy) -> None:
-    """Raises UserError where captions are asked for and nothing would read them."""
-    asked = ["captions"] if recipe.captions else []
-    asked += [f"evaluate.{i}.captions" for i, e in enumerate(recipe.evaluate) if e.captions is not None]
-    if asked:
-        refuse_captions(recipe, source, policy, asked[0])
+    """Raises UserError where captions are configured and nothing would read them."""
+    keys = ["captions"] if recipe.captions else []
+    keys += [f"evaluate.{i}.captions" for i, e in enumerate(recipe.evaluate) if e.captions is not None]
+    if keys:
+        refuse_captions(recipe, source, policy, keys[0])
 
 
 def refuse_captions(recipe: Recipe, source: Source, policy: Policy, where: str) -> None:
-    """Raises UserError where the data is no pictures, or the policy reads no text."""
+    """Raises UserError where the data has no images, or the policy reads no text."""
     if source.kind != "image":
         raise UserError(
-            f"captions belong to pictures, and the data '{recipe.data['name']}' gives {source.kind}", where=where,
+            f"captions are for images, and the data '{recipe.data['name']}' is {source.kind}", where=where,
             fix="Remove it.",
         )
     if not reads_text(policy):
@@ -56,7 +56,7 @@ def caption_of(recipe: Recipe, source: Source, policy: Policy) -> Caption | None
     if len(found) > 1:
         raise UserError(
             f"{len(found)} strategies are a comparison ({', '.join(found)}): one run has one", where="captions",
-            fix="Leave one, e.g. --set captions=empty; 'upturn captions' shows them side by side, and a study "
+            fix="Leave one, e.g. --set captions=empty; 'upturn captions' prints them side by side, and a study "
             "trains each.",
         )
     return next(iter(found.values()), None)

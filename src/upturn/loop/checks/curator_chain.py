@@ -20,7 +20,7 @@ def curator_classes(specs: Sequence[Mapping[str, Any]]) -> list[tuple[str, type[
 def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
     """Curators and objectives that compare need several candidates, and something to compare them by.
 
-    ``fitted``: a reward model is fitted on what people say.
+    ``fitted``: a reward model is fitted on the votes.
     """
     curators = curator_classes(rounds.curate)
     rewarded = [name for name, curator in curators if curator.selects == "reward"]
@@ -33,10 +33,10 @@ def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
     if single and candidates < 2:
         raise UserError(
             f"the curator '{single[0]}' chooses among candidates, but there is 1 a prompt",
-            where="rounds.sample.candidates", fix="Ask for at least 2.",
+            where="rounds.sample.candidates", fix="Set at least 2.",
         )
-    made = [components.make("objective", turn.objective, "rounds.train.objective") for turn in rounds.train]
-    compare = [turn.objective["name"] for turn, objective in zip(rounds.train, made, strict=True)
+    objectives = [components.make("objective", turn.objective, "rounds.train.objective") for turn in rounds.train]
+    compare = [turn.objective["name"] for turn, objective in zip(rounds.train, objectives, strict=True)
                if objective.example == "group"]
     if compare and (candidates < 2 or not (rounds.score or rounds.people)):
         raise UserError(
@@ -44,7 +44,7 @@ def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
             where="rounds.train.objective", fix="Raise 'candidates:' and add 'score:', or 'people:'.",
         )
     _check_people(rounds, candidates, compare, fitted)
-    if rewarded and len(compare) == len(made):
+    if rewarded and len(compare) == len(objectives):
         raise UserError(
             f"the curator '{rewarded[0]}' chooses among candidates that the objective '{compare[0]}' compares: nothing "
             "would read its choice", where="rounds.curate, rounds.train.objective", fix="Remove the curator.",
@@ -70,8 +70,8 @@ def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitte
                         fix="Add the curator 'picked', or an objective that compares, such as dpo.")
     mode = mode_named(people.mode)
     if mode.compares and candidates < 2:
-        raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 a prompt",
-                        where="rounds.sample.candidates", fix="Ask for at least 2.")
+        raise UserError(f"'{people.mode}' chooses among candidates, and there is 1 per prompt",
+                        where="rounds.sample.candidates", fix="Set at least 2.")
     if mode.feedback == "correction" and compare:
         raise UserError(f"'{compare[0]}' compares candidates, and annotators who edit compare none",
                         where="rounds.people.mode", fix="Use a mode that compares, such as pick.")

@@ -1,7 +1,7 @@
-"""Pictures of several sizes in one run: what cannot take them is refused by name when the recipe is read.
+"""Images of several sizes in one run: components that cannot take them are refused by name when the recipe is read.
 
-A part that can says ``several_sizes = True``; a metric that looks at pictures through the recipe's features alone says
-``by_features = True``, and then the features must be able to.
+A component that can take them declares ``several_sizes = True``. A metric that reads images only through the recipe's
+features declares ``by_features = True``; then the features must be able to take them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Any
 
 from upturn.errors import UserError
 
-Named = tuple[str, str, Any]  # where it stands in the recipe, its name there, the live part
+Named = tuple[str, str, Any]  # its key in the recipe, its name there, the component
 
 
 def several(source: Any, name: str, settings: Iterable[tuple[str, Any]]) -> str:
-    """Why this run has pictures of several sizes: the data, or settings that ask for a size; empty where it has not."""
+    """Why this run has images of several sizes: the data, or settings with a size; empty where it has not."""
     if source.several_sizes:
-        return f"the data '{name}' has pictures of several sizes (buckets)"
-    for where, asked in settings:
-        if asked is not None and asked.width is not None:
-            return f"{where} asks for pictures of a size of their own"
+        return f"the data '{name}' has images of several sizes (buckets)"
+    for where, sampling in settings:
+        if sampling is not None and sampling.width is not None:
+            return f"{where} sets an image size of its own"
     return ""
 
 
 def refuse(why: str, parts: Iterable[Named], metrics: Iterable[Named], features: Named) -> None:
-    """Raises UserError naming the first part that takes pictures of one size alone, and why there are others."""
+    """Raises UserError naming the first component that takes images of one size only, and why there are others."""
     looked: list[Named] = []
     for metric in metrics:
         if metric[2].by_features:
@@ -35,7 +35,7 @@ def refuse(why: str, parts: Iterable[Named], metrics: Iterable[Named], features:
     for where, name, part in (*parts, *looked):
         if not (part is not None and part.several_sizes):
             raise UserError(
-                f"'{name}' takes pictures of one size, and {why}", where=where,
+                f"'{name}' takes images of one size, and {why}", where=where,
                 fix="Leave one of the two out; docs/guides/text-to-image.md says what takes several sizes.",
             )
 
@@ -45,6 +45,6 @@ def refuse_unrelated(why: str, objectives: Iterable[Named]) -> None:
     for where, name, objective in objectives:
         if objective.unrelated:
             raise UserError(
-                f"the objective '{name}' compares a picture with that of another example, and {why}", where=where,
-                fix="Use another objective, or pictures of one size.",
+                f"the objective '{name}' compares an image with that of another example, and {why}", where=where,
+                fix="Use another objective, or images of one size.",
             )

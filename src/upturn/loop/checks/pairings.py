@@ -36,7 +36,7 @@ def check_objective(spec: Training, model: Trainable, name: str, where: str) -> 
 
 
 def _check_rollout(spec: Training, objective: Objective, model: Trainable, name: str, where: str) -> None:
-    """What a policy acts has log-probs of its own, whatever its samples have: tokens, or denoising steps."""
+    """The actions of a policy (tokens, or denoising steps) have log-probs of their own, whatever its samples have."""
     if spec.online is None:
         raise UserError(
             f"the objective '{spec.objective['name']}' learns from what the policy does as it trains",
@@ -65,13 +65,13 @@ def check_models_named(recipe: Recipe, parts: Assembly) -> None:
         for wanted in models_named(part):
             if wanted not in recipe.models:
                 raise UserError(
-                    f"asks for the model '{wanted}', which 'models:' does not have", where=where,
+                    f"needs the model '{wanted}', which 'models:' does not have", where=where,
                     fix=f"There: {', '.join(recipe.models)}. Add '{wanted}: {{name: classifier, fit: {{…}}}}'.",
                 )
 
 
 def check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
-    """Raises UserError where pictures have several sizes and a part takes those of one."""
+    """Raises UserError where images have several sizes and a component takes those of one."""
     settings = [(f"evaluate.{i}.settings", e.settings) for i, e in enumerate(parts.evaluators)]
     why = image_sizes.several(parts.source, str(recipe.data["name"]), [*settings, ("rounds", parts.sampling)])
     if not why:
@@ -87,7 +87,7 @@ def check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
         live += [("filter.curate", name, curator) for name, curator in parts.filtering.curators.items()]
     if parts.score_words is not None:
         live += [("score_words.score", name, scorer) for name, (scorer, _) in parts.score_words.scorers.items()]
-    if recipe.provenance is not None:  # it compares pictures as a whole, by the recipe's features or by their bytes
+    if recipe.provenance is not None:  # it compares whole images, by the recipe's features or by their bytes
         live.append(("provenance", "provenance", None))
     metrics = [("evaluate", name, metric) for e in parts.evaluators for name, metric in e.metrics.items()]
     image_sizes.refuse(why, live, metrics, ("features", str(recipe.features["name"]), parts.features))
@@ -114,7 +114,7 @@ def check_rounds(recipe: Recipe, policy: Policy) -> None:
     for i, turn in enumerate(rounds.train):
         check_objective(turn, policy, recipe.models["policy"].name, f"rounds.train.{i}")
         if turn.online is not None and not rounds.score:
-            raise UserError("nothing says what is better", where=f"rounds.train.{i}.online", fix="Add 'score:'.")
+            raise UserError("online training needs a reward", where=f"rounds.train.{i}.online", fix="Add 'score:'.")
         if turn.online is not None:
             sampling_settings(policy, turn.online.settings, f"rounds.train.{i}.online.settings")
     if rounds.sample is not None:
@@ -128,7 +128,7 @@ def check_rounds(recipe: Recipe, policy: Policy) -> None:
 
 
 def check_mix(mix: Mix, policy: MixingPolicy | None) -> None:
-    """Raises UserError where the mixing policy does not accept what the recipe says of the mixture."""
+    """Raises UserError where the mixing policy does not accept the recipe's mixture."""
     assert policy is not None
     if mix.lambda_ == 0 and not policy.real_only:
         raise UserError("λ = 0 leaves out all samples of the round", where="rounds.mix.lambda", fix="Raise it.")
@@ -145,6 +145,6 @@ def refuse_models_trained_later(recipe: Recipe, scorers: Mapping[str, tuple[Scor
         for wanted in models_named(scorer):
             if wanted == "policy" or (wanted in recipe.models and recipe.models[wanted].refit is not None):
                 raise UserError(
-                    f"'{name}' asks the model '{wanted}', which is first trained after the data was scored",
+                    f"'{name}' uses the model '{wanted}', which is first trained after the data was scored",
                     where=where, fix="Use a model with 'fit:'.",
                 )

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from upturn.annotation.to_groups import vote_fields
-from upturn.loop.stages.context import Done, Outcome, Work
+from upturn.loop.run_context import RunContext
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.loop.stages.score import rewards_of
 from upturn.loop.stages.vote import votes_used
 from upturn.protocols import Curator
@@ -16,14 +17,14 @@ from upturn.store import parquet_tables
 from upturn.types import Array, Samples, Selection, objects
 
 
-def curate(work: Work, unit: str) -> Outcome:
+def curate(context: RunContext, unit: str) -> Outcome:
     """rounds/NNN/selections.parquet: the curators in the recipe's order, each on what the one before kept."""
-    if work.finished(unit, "curate"):
+    if context.finished(unit, "curate"):
         return Done()
-    samples = _voted(work, unit, parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet"))
-    rewards = rewards_of(work, unit, samples)
-    with work.committing(unit, "curate") as out:
-        selections, alive, reasons = chosen(work, unit, work.parts.curators, samples, rewards)
+    samples = _voted(context, unit, parquet_tables.read_samples(context.run.unit(unit) / "samples.parquet"))
+    rewards = rewards_of(context, unit, samples)
+    with context.committing(unit, "curate") as out:
+        selections, alive, reasons = chosen(context, unit, context.parts.curators, samples, rewards)
         parquet_tables.write_selections(out.path / "selections.parquet", samples, selections)
         out.counts.update(kept=len(alive), dropped=len(samples) - len(alive))
         out.info["dropped"] = dict(reasons)
@@ -32,39 +33,40 @@ def curate(work: Work, unit: str) -> Outcome:
     return Done()
 
 
-def _voted(work: Work, unit: str, samples: Samples) -> Samples:
-    """The samples with what people said of them, where the recipe asks people."""
-    rounds = work.parts.recipe.rounds
+def _voted(context: RunContext, unit: str, samples: Samples) -> Samples:
+    """The samples with the votes on them, where the recipe has annotators."""
+    rounds = context.parts.recipe.rounds
     if rounds is None or rounds.people is None:
         return samples
-    return samples.with_fields(**vote_fields(votes_used(work, unit), samples, rounds.people))
+    return samples.with_fields(**vote_fields(votes_used(context, unit), samples, rounds.people))
 
 
 def chosen(
-    work: Work, unit: str, curators: Mapping[str, Curator], samples: Samples, rewards: Array
+    context: RunContext, unit: str, curators: Mapping[str, Curator], samples: Samples, rewards: Array
 ) -> tuple[list[Selection], Array, Counter[str]]:
-    """Curators in order, each on what the one before kept: what each said, the rows left, and how often each reason."""
+    """Curators in order, each on what the one before kept: their selections, the rows left, and counts of reasons."""
     alive = np.arange(len(samples))
     selections: list[Selection] = []
     reasons: Counter[str] = Counter()
     for name, curator in curators.items():
-        said = curator.curate(samples.take(alive), rewards[alive], work.tools, work.key("curate", unit, name))
+        key = context.key("curate", unit, name)
+        selection = curator.curate(samples.take(alive), rewards[alive], context.tools, key)
         kept = np.zeros(len(samples), dtype=bool)
-        kept[alive[said.kept]] = True
+        kept[alive[selection.kept]] = True
         why = objects([""] * len(samples))
         why[~kept] = "dropped by an earlier curator"
-        why[alive] = said.reasons
+        why[alive] = selection.reasons
         selections.append(Selection(name, kept, why))
         # a reason may carry numbers after its kind; they are counted by kind
-        reasons.update(str(reason).split(":")[0] for reason in said.reasons[~said.kept])
-        alive = alive[said.kept]
+        reasons.update(str(reason).split(":")[0] for reason in selection.reasons[~selection.kept])
+        alive = alive[selection.kept]
     return selections, alive, reasons
 
 
-def kept_rows(work: Work, unit: str) -> Array:
+def kept_rows(context: RunContext, unit: str) -> Array:
     """(N,) bool: what the last curator kept; all where there is none."""
-    samples = parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet")
-    if not work.parts.curators:
+    samples = parquet_tables.read_samples(context.run.unit(unit) / "samples.parquet")
+    if not context.parts.curators:
         return np.ones(len(samples), dtype=bool)
-    found = parquet_tables.read_selections(work.run.unit(unit) / "selections.parquet", samples.ids)
+    found = parquet_tables.read_selections(context.run.unit(unit) / "selections.parquet", samples.ids)
     return found[-1].kept

@@ -1,4 +1,4 @@
-"""A unit's policy measured on fixed prompts and noise, the same in every round, and its pictures for the grid."""
+"""Measures a unit's policy on fixed prompts and noise, the same in every round, and draws the samples of the grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from upturn.loop.assembly import Evaluator
 from upturn.loop.checks.caption_strategy import prompt_for, reads_text
-from upturn.loop.stages.context import Done, Outcome, Work, prompt_keys
+from upturn.loop.run_context import RunContext, prompt_keys
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.loop.tools import Toolbox
 from upturn.protocols import Policy
 from upturn.store import parquet_tables
@@ -23,8 +24,8 @@ from upturn.types import Array, Measurement, Prompt, Samples
 
 
 @dataclass(frozen=True)
-class Shown:
-    """``protocols.Evidence``."""
+class EvaluationEvidence:
+    """What a metric receives; implements ``protocols.Evidence``."""
 
     samples: Samples
     rewards: Array
@@ -33,61 +34,62 @@ class Shown:
     settings: Any
 
 
-def evaluate(work: Work, unit: str) -> Outcome:
-    """metrics.json, values.parquet (a value a sample, for the gate), evaluation.parquet and grid.parquet."""
-    if work.finished(unit, "evaluate"):
+def evaluate(context: RunContext, unit: str) -> Outcome:
+    """metrics.json, values.parquet (a value per sample, for the gate), evaluation.parquet and grid.parquet."""
+    if context.finished(unit, "evaluate"):
         return Done()
-    policy = work.policy(unit)
-    with work.committing(unit, "evaluate") as out, work.computing(out):
-        measure(work, policy, work.parts.evaluators, out.path)
+    policy = context.policy(unit)
+    with context.committing(unit, "evaluate") as out, context.computing(out):
+        measure(context, policy, context.parts.evaluators, out.path)
     return Done()
 
 
 def measure(
-    work: Work, policy: Policy, evaluators: Sequence[Evaluator], folder: Path, keep_samples: bool = True
+    context: RunContext, policy: Policy, evaluators: Sequence[Evaluator], folder: Path, keep_samples: bool = True
 ) -> None:
-    """All that is known of one model, into ``folder``; ``policy`` is also the one that ``work.tools`` know."""
+    """Write every measurement of one model into ``folder``; ``policy`` is also the one that ``context.tools`` know."""
     measured: dict[str, Measurement] = {}
     for evaluator in evaluators:
-        samples = _evaluation_samples(work, policy, evaluator)
-        _, rewards = work.scores(samples)
+        samples = _evaluation_samples(context, policy, evaluator)
+        _, rewards = context.scores(samples)
         if keep_samples:
-            parquet_tables.write_samples(folder / evaluation_file(work, evaluator), samples)
-        shown = Shown(samples, rewards, work.tools, work.key("measure", evaluator.name), evaluator.settings)
+            parquet_tables.write_samples(folder / evaluation_file(context, evaluator), samples)
+        key = context.key("measure", evaluator.name)
+        evidence = EvaluationEvidence(samples, rewards, context.tools, key, evaluator.settings)
         for i, (metric_name, metric) in enumerate(evaluator.metrics.items()):
-            work.watch.advance(i, len(evaluator.metrics), metric_name)
-            measured[metric_name] = metric.measure(shown)
+            context.observer.advance(i, len(evaluator.metrics), metric_name)
+            measured[metric_name] = metric.measure(evidence)
     (folder / "metrics.json").write_text(json.dumps(_readable(measured), indent=1))
     write_values(folder / "values.parquet", {n: m.values for n, m in measured.items()})
-    parquet_tables.write_samples(folder / "grid.parquet", grid_samples(work, policy))
+    parquet_tables.write_samples(folder / "grid.parquet", grid_samples(context, policy))
 
 
-def evaluation_file(work: Work, evaluator: Evaluator) -> str:
+def evaluation_file(context: RunContext, evaluator: Evaluator) -> str:
     """The samples of an evaluation: the first has the plain name."""
-    first = evaluator.name == work.parts.evaluators[0].name
+    first = evaluator.name == context.parts.evaluators[0].name
     return "evaluation.parquet" if first else f"evaluation-{evaluator.name}.parquet"
 
 
-def _evaluation_samples(work: Work, policy: Policy, evaluator: Evaluator) -> Samples:
-    prompts = [prompt_for(policy, p) for p in _cycled(work.asked(evaluator), evaluator.prompts)]
-    keys = prompt_keys(work.key("evaluate", evaluator.name), prompts, evaluator.candidates)
-    return work.draw(policy, prompts, keys, evaluator.settings)
+def _evaluation_samples(context: RunContext, policy: Policy, evaluator: Evaluator) -> Samples:
+    prompts = [prompt_for(policy, p) for p in _cycled(context.evaluation_prompts(evaluator), evaluator.prompts)]
+    keys = prompt_keys(context.key("evaluate", evaluator.name), prompts, evaluator.candidates)
+    return context.draw(policy, prompts, keys, evaluator.settings)
 
 
 def _cycled(prompts: list[Prompt], count: int) -> list[Prompt]:
     return (prompts * -(-count // len(prompts)))[:count]
 
 
-def grid_prompts(work: Work, policy: Policy) -> list[Prompt]:
+def grid_prompts(context: RunContext, policy: Policy) -> list[Prompt]:
     """Those that the recipe writes out, or different ones of the held-out part, from each class as many as can be.
 
-    A model that is asked in words gets the text alone: a picture's noise depends on its words, on nothing else.
+    A model that reads text gets the text only: the noise of an image depends on its text and on nothing else.
     """
-    grid = work.parts.recipe.grid
+    grid = context.parts.recipe.grid
     if grid.texts:
-        return [_read(text, work, policy) for text in grid.texts]
+        return [_read(text, context, policy) for text in grid.texts]
     distinct: dict[str, Prompt] = {}
-    for prompt in work.asked(work.parts.evaluators[0]):
+    for prompt in context.evaluation_prompts(context.parts.evaluators[0]):
         read = prompt_for(policy, prompt)
         distinct.setdefault(Prompt(read.text).id if reads_text(policy) else read.id, read)
     if len(distinct) == 1:
@@ -108,25 +110,25 @@ def _by_turns(prompts: list[Prompt]) -> list[Prompt]:
     return [prompts[i] for i in sorted(range(len(prompts)), key=lambda i: places[i])]
 
 
-def grid_samples(work: Work, policy: Policy) -> Samples:
+def grid_samples(context: RunContext, policy: Policy) -> Samples:
     """The same prompts and noise whatever the round or checkpoint: the key has neither.
 
     Wordings of one prompt have the noise of the first: what changes along them is the wording.
     """
-    recipe, base = work.parts.recipe, work.key("grid")
-    prompts = grid_prompts(work, policy)
+    recipe, base = context.parts.recipe, context.key("grid")
+    prompts = grid_prompts(context, policy)
     keys = [prompt_keys(base, prompts, recipe.grid.per_prompt)]
     for wordings in recipe.grid.wordings:
-        asked = [_read(text, work, policy) for text in wordings]
-        own = prompt_keys(base, asked[:1], recipe.grid.per_prompt)
-        keys.append(np.repeat(own, len(asked), axis=0))
-        prompts = [*prompts, *asked]
-    return work.draw(policy, prompts, np.concatenate(keys), work.parts.evaluators[0].settings)
+        worded = [_read(text, context, policy) for text in wordings]
+        own = prompt_keys(base, worded[:1], recipe.grid.per_prompt)
+        keys.append(np.repeat(own, len(worded), axis=0))
+        prompts = [*prompts, *worded]
+    return context.draw(policy, prompts, np.concatenate(keys), context.parts.evaluators[0].settings)
 
 
-def _read(text: str, work: Work, policy: Policy) -> Prompt:
-    """A text as a prompt; of a class where the model is asked for classes and the text is the name of one."""
-    classes = work.tools.classes
+def _read(text: str, context: RunContext, policy: Policy) -> Prompt:
+    """A text as a prompt; with a class where the model reads classes and the text is the name of one."""
+    classes = context.tools.classes
     if policy.kind == "image" and not reads_text(policy) and text in classes:
         return Prompt(text, classes.index(text))
     return Prompt(text)

@@ -5,25 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from upturn.errors import RunError
-from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.loop.run_context import RunContext
 from upturn.loop.stages.curate import chosen
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.store import parquet_tables
+from upturn.store.units import DATA
 
 _SAID = 3  # reasons that the note counts
 
 
-def filter_real(work: Work) -> Outcome:
+def filter_real(context: RunContext) -> Outcome:
     """data/scores.parquet and data/selections.parquet; the training part is from here on what was kept.
 
     The held-out part stays whole. RunError where nothing is kept, with the reasons.
     """
-    filtering = work.parts.filtering
+    filtering = context.parts.filtering
     assert filtering is not None
-    if not work.finished(DATA, "filter"):
-        train = work.tools.train
-        with work.committing(DATA, "filter") as out, work.computing(out):
-            found, rewards = work.judged(train, filtering.scorers)
-            selections, alive, reasons = chosen(work, DATA, filtering.curators, train, rewards)
+    if not context.finished(DATA, "filter"):
+        train = context.tools.train
+        with context.committing(DATA, "filter") as out, context.computing(out):
+            found, rewards = context.judged(train, filtering.scorers)
+            selections, alive, reasons = chosen(context, DATA, filtering.curators, train, rewards)
             counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(_SAID))
             if not len(alive):
                 raise RunError(
@@ -39,6 +41,6 @@ def filter_real(work: Work) -> Outcome:
                 if not np.isnan(rewards[alive]).all():
                     out.info["reward_kept"] = float(np.nanmean(rewards[alive]))
         dropped = f"; dropped: {counted}" if counted else ""
-        work.watch.note(f"filter: {len(alive):,} of {len(train):,} training samples kept{dropped}")
-    work.narrow()
+        context.observer.note(f"filter: {len(alive):,} of {len(train):,} training samples kept{dropped}")
+    context.narrow()
     return Done()

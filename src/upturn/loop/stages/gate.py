@@ -6,38 +6,40 @@ import json
 from dataclasses import asdict
 
 from upturn.loop.gate import decide, spend
+from upturn.loop.run_context import RunContext
 from upturn.loop.stages.certificate import certificate
-from upturn.loop.stages.context import Done, Outcome, Work, round_unit
 from upturn.loop.stages.evaluate import read_measured
 from upturn.loop.stages.forecast import forecast_after
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.store import parquet_tables
+from upturn.store.units import round_unit
 from upturn.types import Array
 
 
-def gate(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
+def gate(context: RunContext, unit: str, number: int, incumbent: str) -> Outcome:
     """rounds/NNN/gate.json: the decision, the test behind it, each guard against the fixed anchor; certificate.json."""
-    if work.finished(unit, "gate"):
+    if context.finished(unit, "gate"):
         return Done()
-    recipe = work.parts.recipe
+    recipe = context.parts.recipe
     assert recipe.rounds is not None
-    with work.committing(unit, "gate") as out:
+    with context.committing(unit, "gate") as out:
         if recipe.gate is None:
-            found = {"decision": "promoted", "metric": None, "reason": "no gate was asked for: every round is taken"}
+            found = {"decision": "promoted", "metric": None, "reason": "no gate is configured: every round is promoted"}
         else:
-            new = read_measured(work.run.unit(unit))
-            old = read_measured(work.run.unit(incumbent))
-            anchor = read_measured(work.run.unit(round_unit(0)))
+            new = read_measured(context.run.unit(unit))
+            old = read_measured(context.run.unit(incumbent))
+            anchor = read_measured(context.run.unit(round_unit(0)))
             decision = decide(
                 recipe.gate.metric, new, old, anchor,
-                better=_better(work), clusters=_clusters(work, unit),
+                better=_better(context), clusters=_clusters(context, unit),
                 alpha=spend(recipe.gate.alpha, recipe.rounds.count, number),
-                guards=recipe.gate.guards, key=work.key("gate", number),
+                guards=recipe.gate.guards, key=context.key("gate", number),
             )
             found = asdict(decision)
         found["incumbent"] = incumbent
         (out.path / "gate.json").write_text(json.dumps(found, indent=1))
-        with work.computing(out):
-            certified = certificate(work, unit, incumbent) | {"foreseen": forecast_after(work, unit, number)}
+        with context.computing(out):
+            certified = certificate(context, unit, incumbent) | {"foreseen": forecast_after(context, unit, number)}
         (out.path / "certificate.json").write_text(json.dumps(certified, indent=1))
         out.info.update(decision=found["decision"], reason=found["reason"], incumbent=incumbent)
         if certified["word"]:
@@ -45,13 +47,13 @@ def gate(work: Work, unit: str, number: int, incumbent: str) -> Outcome:
     return Done()
 
 
-def _better(work: Work) -> dict[str, str]:
-    return {name: metric.better for e in work.parts.evaluators for name, metric in e.metrics.items()}
+def _better(context: RunContext) -> dict[str, str]:
+    return {name: metric.better for e in context.parts.evaluators for name, metric in e.metrics.items()}
 
 
-def _clusters(work: Work, unit: str) -> Array:
+def _clusters(context: RunContext, unit: str) -> Array:
     """(N,) the prompt of each evaluation sample of the gate's metric: candidates of one prompt are not independent."""
-    assert work.parts.recipe.gate is not None
-    name = work.parts.recipe.gate.metric
+    assert context.parts.recipe.gate is not None
+    name = context.parts.recipe.gate.metric
     file = "evaluation.parquet" if "/" not in name else f"evaluation-{name.split('/')[0]}.parquet"
-    return parquet_tables.read_samples(work.run.unit(unit) / file).group
+    return parquet_tables.read_samples(context.run.unit(unit) / file).group

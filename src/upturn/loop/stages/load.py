@@ -14,9 +14,11 @@ from upturn.data.captioning import captioned, texts
 from upturn.data.split import check_leakage, example_keys
 from upturn.errors import UserError
 from upturn.loop.assembly import Assembly
-from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.loop.run_context import RunContext
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.loop.tools import fitting
 from upturn.store import parquet_tables
+from upturn.store.units import DATA
 from upturn.types import Splits, concatenate, objects
 
 CAPTIONS = "captions"  # of a run's folder: what a captioning model wrote
@@ -25,31 +27,31 @@ SHARED = ".captions"  # beside the runs: what it wrote before there was a run
 
 def worded(parts: Assembly, splits: Splits, folder: Path | None) -> tuple[Splits, dict[str, list[str]]]:
     """The source's two parts with the recipe's captions, and how evaluations word their prompts where they have their
-    own: name -> a text for each held-out sample. ``folder`` keeps what is dear to make.
+    own: name -> a text for each held-out sample. ``folder`` caches captions that are expensive to generate.
 
     Raises UserError where the ``where:`` of an evaluation fits no held-out sample.
     """
     key = caption_key(parts)
-    asked: dict[str, list[str]] = {}
+    wordings: dict[str, list[str]] = {}
     notes: list[str] = []
     for evaluator in parts.evaluators:
         fitting(splits.held_out, evaluator.where, f"evaluate.{evaluator.name}")
         if evaluator.captions is not None:
-            asked[evaluator.name], said = texts(evaluator.captions, splits.held_out, splits.classes, folder, key)
-            notes += [f"evaluation '{evaluator.name}': {note}" for note in said]
+            wordings[evaluator.name], messages = texts(evaluator.captions, splits.held_out, splits.classes, folder, key)
+            notes += [f"evaluation '{evaluator.name}': {note}" for note in messages]
     if parts.captions is not None:
         splits = captioned(parts.captions, splits, folder, key)
-    return replace(splits, notes=(*splits.notes, *notes)), asked
+    return replace(splits, notes=(*splits.notes, *notes)), wordings
 
 
 def caption_key(parts: Assembly) -> int:
     return seeds.key(parts.recipe.seed, "captions")
 
 
-def store_of(work: Work) -> Path:
-    """The run's own folder of written captions; those that 'upturn captions' made before it are taken over."""
-    folder = work.run.folder / CAPTIONS
-    before = work.run.folder.parent / SHARED
+def store_of(context: RunContext) -> Path:
+    """The run's own folder of generated captions; those of an earlier 'upturn captions' are reused."""
+    folder = context.run.folder / CAPTIONS
+    before = context.run.folder.parent / SHARED
     for path in sorted(before.glob("*.jsonl")) if before.is_dir() else ():
         folder.mkdir(exist_ok=True)
         if not (folder / path.name).exists():
@@ -57,16 +59,16 @@ def store_of(work: Work) -> Path:
     return folder
 
 
-def load(work: Work) -> Outcome:
-    """Both parts into data/samples.parquet; a held-out sample that stands in the training part is refused."""
-    if work.finished(DATA, "load"):
+def load(context: RunContext) -> Outcome:
+    """Both parts into data/samples.parquet; a held-out sample that is also in the training part is refused."""
+    if context.finished(DATA, "load"):
         return Done()
-    with work.committing(DATA, "load") as out:
-        splits, asked = worded(work.parts, work.parts.source.load(), store_of(work))
+    with context.committing(DATA, "load") as out:
+        splits, wordings = worded(context.parts, context.parts.source.load(), store_of(context))
         check_leakage(example_keys(splits.train), example_keys(splits.held_out), where="data")
         for note in splits.notes:
-            work.watch.note(note)
-        policy = work.parts.recipe.models["policy"].spec
+            context.observer.note(note)
+        policy = context.parts.recipe.models["policy"].spec
         if policy.get("classes") and splits.classes and policy["classes"] != len(splits.classes):
             raise UserError(
                 f"the model has {policy['classes']} classes, the data {len(splits.classes)}",
@@ -79,7 +81,7 @@ def load(work: Work) -> Outcome:
         everything = concatenate(parts)
         everything = replace(everything, group=np.arange(len(everything)))
         parquet_tables.write_samples(out.path / "samples.parquet", everything)
-        (out.path / "asked.json").write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
+        (out.path / "asked.json").write_text(json.dumps(wordings, ensure_ascii=False), encoding="utf-8")
         out.counts.update(train=len(splits.train), held_out=len(splits.held_out))
         out.info.update(classes=list(splits.classes), notes=list(splits.notes))
     return Done()

@@ -12,8 +12,9 @@ from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
 from upturn.errors import RunError
-from upturn.loop.stages.context import DATA, Done, Outcome, Work, round_unit
+from upturn.loop.run_context import RunContext
 from upturn.loop.stages.curate import kept_rows
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.loop.stages.score import rewards_of
 from upturn.loop.stages.score_words import with_words
 from upturn.loop.stages.vote import EDITED, edits_of, votes_used
@@ -21,40 +22,41 @@ from upturn.loop.tools import where
 from upturn.protocols import Objective
 from upturn.store import parquet_tables
 from upturn.store.commit import Draft
+from upturn.store.units import DATA, round_unit
 from upturn.types import REAL, Array, Groups, Mixture, Samples, concatenate
 
 
-def mix_real(work: Work, unit: str, stage: Stage) -> Outcome:
+def mix_real(context: RunContext, unit: str, stage: Stage) -> Outcome:
     """A stage before the rounds: the real samples that it names, all of weight 1."""
-    if work.finished(unit, "mix"):
+    if context.finished(unit, "mix"):
         return Done()
-    samples = where(work.tools.train, stage.where, f"stages.{stage.name}")
-    with work.committing(unit, "mix") as out:
-        _write(work, out, Mixture(with_words(work, samples), np.ones(len(samples))), {})
+    samples = where(context.tools.train, stage.where, f"stages.{stage.name}")
+    with context.committing(unit, "mix") as out:
+        _write(context, out, Mixture(with_words(context, samples), np.ones(len(samples))), {})
     return Done()
 
 
-def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
+def mix_round(context: RunContext, unit: str, number: int, turn: Turn) -> Outcome:
     """One training of a round, in ``unit``: by the recipe's policy and λ, or groups of this round's candidates.
 
     Rounds that the gate rejected still gave their samples.
     """
-    if work.finished(unit, "mix"):
+    if context.finished(unit, "mix"):
         return Done()
-    rounds = work.parts.recipe.rounds
+    rounds = context.parts.recipe.rounds
     assert rounds is not None
-    objective = work.parts.objective(turn)
+    objective = context.parts.objective(turn)
     if objective.example == "group" and rounds.people is not None:
-        return _mix_said(work, unit, round_unit(number), objective, rounds.people)
+        return _mix_votes(context, unit, round_unit(number), objective, rounds.people)
     if objective.example == "group":
-        return _mix_groups(work, unit, round_unit(number), objective.candidates)
+        return _mix_groups(context, unit, round_unit(number), objective.candidates)
     earlier = [round_unit(n) for n in range(1, number + 1)]
     kept: list[Samples] = []
     units: dict[str, str] = {}
     for past in earlier:
-        samples = parquet_tables.read_samples(work.run.unit(past) / "samples.parquet").take(kept_rows(work, past))
+        samples = parquet_tables.read_samples(context.run.unit(past) / "samples.parquet").take(kept_rows(context, past))
         units |= dict.fromkeys(samples.ids, past)
-        written = edits_of(work, past)
+        written = edits_of(context, past)
         if written is not None:
             samples = concatenate([samples, written])
             units |= dict.fromkeys(written.ids, f"{past}/{EDITED}")
@@ -64,50 +66,50 @@ def mix_round(work: Work, unit: str, number: int, turn: Turn) -> Outcome:
             "nothing was kept this round: every candidate was dropped", where=unit,
             fix="Look at the reasons in selections.parquet; loosen the curators or sample more.",
         )
-    assert work.parts.mixing is not None
+    assert context.parts.mixing is not None
     mixer = Mixer(
-        policy=work.parts.mixing, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
+        policy=context.parts.mixing, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
         size=rounds.mix.size, rounds=rounds.count, repeat=rounds.mix.repeat,
     )
-    real = where(work.tools.train, rounds.mix.where, "rounds.mix")
-    with work.committing(unit, "mix") as out:
-        mixture = mixer.mix(real, kept, key=work.key("mix"), round=number)
-        _write(work, out, Mixture(with_words(work, mixture.samples), mixture.weights), units)
+    real = where(context.tools.train, rounds.mix.where, "rounds.mix")
+    with context.committing(unit, "mix") as out:
+        mixture = mixer.mix(real, kept, key=context.key("mix"), round=number)
+        _write(context, out, Mixture(with_words(context, mixture.samples), mixture.weights), units)
     return Done()
 
 
-def _mix_groups(work: Work, unit: str, origin: str, candidates: int | None) -> Outcome:
-    """This round's candidates as groups: what was said of a row stands in its fields rank, score and strength."""
-    samples = parquet_tables.read_samples(work.run.unit(origin) / "samples.parquet")
-    rewards = rewards_of(work, origin, samples)
+def _mix_groups(context: RunContext, unit: str, origin: str, candidates: int | None) -> Outcome:
+    """This round's candidates as groups: the preference of a row is in its fields rank, score and strength."""
+    samples = parquet_tables.read_samples(context.run.unit(origin) / "samples.parquet")
+    rewards = rewards_of(context, origin, samples)
     groups = by_reward(samples, rewards, candidates)
     telling = (groups.ranks > 0).any(axis=1) & (groups.ranks.max(axis=1) > 1)
-    silent = int((~telling).sum())
+    without = int((~telling).sum())
     if not telling.any():
         raise RunError(
-            f"none of {silent} prompts has candidates of different reward: there is nothing to prefer", where=unit,
+            f"none of {without} prompts has candidates of different reward: there are no preferences", where=unit,
             fix="Sample more candidates, or at a higher temperature.",
         )
-    with work.committing(unit, "mix") as out:
+    with context.committing(unit, "mix") as out:
         marked = _marked(groups, np.flatnonzero(telling))
-        _write(work, out, Mixture(marked, np.ones(len(marked))), dict.fromkeys(samples.ids, origin))
-        out.counts.update(pairs=int(telling.sum()), prompts_without_a_pair=silent)
+        _write(context, out, Mixture(marked, np.ones(len(marked))), dict.fromkeys(samples.ids, origin))
+        out.counts.update(pairs=int(telling.sum()), prompts_without_a_pair=without)
     return Done()
 
 
-def _mix_said(work: Work, unit: str, origin: str, objective: Objective, people: People) -> Outcome:
-    """What people said of this round's candidates: each vote a group, its weight that of the person."""
-    samples = parquet_tables.read_samples(work.run.unit(origin) / "samples.parquet")
-    said = groups_for(objective, votes_used(work, origin), samples, people)
-    if not len(said.samples):
+def _mix_votes(context: RunContext, unit: str, origin: str, objective: Objective, people: People) -> Outcome:
+    """The votes on this round's candidates: each vote a group, with the weight of its annotator."""
+    samples = parquet_tables.read_samples(context.run.unit(origin) / "samples.parquet")
+    preferences = groups_for(objective, votes_used(context, origin), samples, people)
+    if not len(preferences.samples):
         raise RunError(
-            f"no vote prefers one candidate to another ({listed(said.counts)}): there is nothing to learn from",
-            where=unit, fix="Ask about more prompts, or sample candidates that differ more.",
+            f"no vote prefers one candidate to another ({listed(preferences.counts)}): there is nothing to train on",
+            where=unit, fix="Sample more prompts, or candidates that differ more.",
         )
-    with work.committing(unit, "mix") as out:
-        _write(work, out, Mixture(said.samples, said.weights), dict.fromkeys(samples.ids, origin))
-        out.counts["pairs"] = len(np.unique(said.samples.group))
-        out.info["votes"] = dict(said.counts)
+    with context.committing(unit, "mix") as out:
+        _write(context, out, Mixture(preferences.samples, preferences.weights), dict.fromkeys(samples.ids, origin))
+        out.counts["pairs"] = len(np.unique(preferences.samples.group))
+        out.info["votes"] = dict(preferences.counts)
     return Done()
 
 
@@ -121,17 +123,17 @@ def _marked(groups: Groups, chosen: Array) -> Samples:
     rows = groups.rows[chosen]
     there = rows >= 0
     samples = groups.samples.take(rows[there])
-    told = {
+    fields = {
         RANK: groups.ranks[chosen][there], SCORE: groups.rewards[chosen][there],
         STRENGTH: np.broadcast_to(groups.strength[chosen][:, None], rows.shape)[there],
     }
-    return samples.with_fields(**told)
+    return samples.with_fields(**fields)
 
 
-def _write(work: Work, out: Draft, mixture: Mixture, units: dict[str, str]) -> None:
-    leak = assert_no_leak(mixture.samples, work.tools.held_out)
+def _write(context: RunContext, out: Draft, mixture: Mixture, units: dict[str, str]) -> None:
+    leak = assert_no_leak(mixture.samples, context.tools.held_out)
     if leak.note:
-        work.watch.note(leak.note)
+        context.observer.note(leak.note)
     places = [units.get(name, DATA) for name in mixture.samples.ids]
     parquet_tables.write_mixture(out.path / "mixture.parquet", mixture, places)
     real = mixture.samples.origin == REAL

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from upturn.loop.stages.context import Done, Outcome, Work
+from upturn.loop.run_context import RunContext
+from upturn.loop.stages.outcome import Done, Outcome
 
 
-def prune(work: Work) -> Outcome:
+def prune(context: RunContext) -> Outcome:
     """Never the incumbent's, never those of round 0, never a table."""
-    keep = work.parts.recipe.keep
-    if work.follower or (keep.weights == "all" and keep.disk_gb is None):
+    keep = context.parts.recipe.keep
+    if context.follower or (keep.weights == "all" and keep.disk_gb is None):
         return Done()
-    for gone in work.run.prune(keep.weights, None if keep.disk_gb is None else int(keep.disk_gb * 1e9)):
-        work.watch.note(f"the weights of {gone.unit} are removed ({gone.reason})")
+    for gone in context.run.prune(keep.weights, None if keep.disk_gb is None else int(keep.disk_gb * 1e9)):
+        context.observer.note(f"the weights of {gone.unit} are removed ({gone.reason})")
     return Done()

@@ -19,7 +19,7 @@ _MOST = 20_000  # pairs: a share's standard error is 0.4 points there, and the b
 
 
 def assess(model: Trainable, held_out: Samples, name: str = "reward", key: int = 0) -> dict[str, Any]:
-    """JSON-ready; None where nothing can be said, and then "notes" say why.
+    """JSON-ready; None where it cannot be measured, with the reason in "notes".
 
     accuracy    of all pairs (better, worse) in held-out groups, the share that the reward orders so; half for equal
                 rewards; {"value", "low", "high"}, 95%, whole groups drawn
@@ -38,8 +38,8 @@ def assess(model: Trainable, held_out: Samples, name: str = "reward", key: int =
         return out
     try:
         groups, notes = from_fields(held_out)
-    except UserError as silent:
-        out["notes"] = [silent.what]
+    except UserError as undefined:
+        out["notes"] = [undefined.what]
         return out
     out["groups"], out["notes"] = len(groups), list(notes)
     out["labels"] = _labels(groups, rewards, keyed("assess labels", key))
@@ -68,7 +68,7 @@ def assess(model: Trainable, held_out: Samples, name: str = "reward", key: int =
 def pair_gaps(groups: Groups, rewards: Array) -> tuple[Array, Array, int]:
     """(M,) reward of the better less that of the worse, for every ordered pair; (M,) its group; and how many tie.
 
-    Candidates of which nothing is said stand below a pick, and in no pair otherwise.
+    Candidates without a vote rank below a pick, and are in no pair otherwise.
     """
     ranks, there = groups.ranks, groups.rows >= 0
     pick = ranks.max(axis=1, initial=0)[:, None] == 1
@@ -77,18 +77,18 @@ def pair_gaps(groups: Groups, rewards: Array) -> tuple[Array, Array, int]:
     both = known[:, :, None] & known[:, None, :]
     own = np.where(there, rewards[groups.rows], np.nan)
     which, better, worse = np.nonzero(both & (placed[:, :, None] < placed[:, None, :]))
-    said = both & (ranks[:, :, None] > 0) & (ranks[:, None, :] > 0)
-    equal = np.triu(said & (placed[:, :, None] == placed[:, None, :]), k=1)
+    ranked = both & (ranks[:, :, None] > 0) & (ranks[:, None, :] > 0)
+    equal = np.triu(ranked & (placed[:, :, None] == placed[:, None, :]), k=1)
     return own[which, better] - own[which, worse], which, int(equal.sum())
 
 
 def _labels(groups: Groups, rewards: Array, key: int) -> dict[str, float | None] | None:
     alone = (groups.rows >= 0).sum(axis=1) == 1
-    said = alone & (groups.ranks[:, 0] > 0)
-    if not said.any():
+    ranked = alone & (groups.ranks[:, 0] > 0)
+    if not ranked.any():
         return None
-    own = rewards[groups.rows[said, 0]]
-    right = np.where(np.isnan(own), np.nan, (own > 0) == (groups.ranks[said, 0] == 1))
+    own = rewards[groups.rows[ranked, 0]]
+    right = np.where(np.isnan(own), np.nan, (own > 0) == (groups.ranks[ranked, 0] == 1))
     return _mean(right, key, None)
 
 
@@ -99,14 +99,14 @@ def _attributes(model: Trainable, held_out: Samples) -> dict[str, dict[str, floa
         return {}
     from upturn.embeddings.inference import forwarded
 
-    said = forwarded(model, "reward", held_out, "logits").astype(np.float64)
+    ranked = forwarded(model, "reward", held_out, "logits").astype(np.float64)
     out: dict[str, dict[str, float | int | None]] = {}
     for place, name in enumerate(model.attributes):
         if name not in names:
             continue
         target = np.asarray(held_out.fields[name], dtype=np.float64)
         known = np.isfinite(target)
-        own, true = said[known, place], target[known]
+        own, true = ranked[known, place], target[known]
         varied = len(true) > 1 and own.std() > 0 and true.std() > 0
         out[name] = {
             "rmse": float(np.sqrt(np.mean((own - true) ** 2))) if len(true) else None,

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 
-from upturn.loop.stages.context import Done, Outcome, Work, round_unit
+from upturn.loop.run_context import RunContext
+from upturn.loop.stages.outcome import Done, Outcome
+from upturn.store.units import round_unit
 
 
-def base(work: Work, last: str) -> Outcome:
+def base(context: RunContext, last: str) -> Outcome:
     """rounds/000/model and what was measured of it: links to the last stage's files, no second copy on disk."""
     unit = round_unit(0)
-    if work.finished(unit, "base"):
+    if context.finished(unit, "base"):
         return Done()
-    source = work.run.unit(last)
-    with work.committing(unit, "base") as out:
+    source = context.run.unit(last)
+    with context.committing(unit, "base") as out:
         shutil.copytree(source / "model", out.path / "model", copy_function=os.link)
         for name in ("metrics.json", "values.parquet", "grid.parquet", "evaluation.parquet"):
             os.link(source / name, out.path / name)
-        record = work.run.done(last, "train")
+        record = context.run.done(last, "train")
         assert record is not None
         out.info.update(model=record.info["model"], parent=record.info["parent"], mixture=last)
         out.info["from"] = last

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from upturn.loop.stages.context import Done, Outcome, Work
+from upturn.loop.run_context import RunContext
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.store import parquet_tables
 from upturn.types import Array, Samples
 
 
-def score(work: Work, unit: str) -> Outcome:
+def score(context: RunContext, unit: str) -> Outcome:
     """rounds/NNN/scores.parquet, one row a sample and scorer."""
-    if work.finished(unit, "score"):
+    if context.finished(unit, "score"):
         return Done()
-    samples = parquet_tables.read_samples(work.run.unit(unit) / "samples.parquet")
-    with work.committing(unit, "score") as out:
-        found, rewards = work.scores(samples)
+    samples = parquet_tables.read_samples(context.run.unit(unit) / "samples.parquet")
+    with context.committing(unit, "score") as out:
+        found, rewards = context.scores(samples)
         parquet_tables.write_scores(out.path / "scores.parquet", samples, found)
         scored = rewards[~np.isnan(rewards)]
         out.counts.update(scored=len(scored), unscored=len(samples) - len(scored))
@@ -26,13 +27,13 @@ def score(work: Work, unit: str) -> Outcome:
     return Done()
 
 
-def rewards_of(work: Work, unit: str, samples: Samples) -> Array:
+def rewards_of(context: RunContext, unit: str, samples: Samples) -> Array:
     """(N,) as the score stage left them."""
-    if not work.parts.scorers:
+    if not context.parts.scorers:
         return np.full(len(samples), np.nan)
-    found = parquet_tables.read_scores(work.run.unit(unit) / "scores.parquet", samples.ids)
+    found = parquet_tables.read_scores(context.run.unit(unit) / "scores.parquet", samples.ids)
     total = np.zeros(len(samples))
-    for name, (_, weight) in work.parts.scorers.items():
+    for name, (_, weight) in context.parts.scorers.items():
         total = total + weight * found[name].values
     return total
 

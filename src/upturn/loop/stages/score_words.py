@@ -1,4 +1,4 @@
-"""Score words: what scorers say of the pictures, as words behind the captions that a model is trained on."""
+"""Score words: the scores of images as words that follow the captions that a model is trained on."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ import numpy as np
 
 from upturn.data import score_words as words
 from upturn.errors import RunError
-from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.loop.run_context import RunContext
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.store.columns import read_table, write_table
+from upturn.store.units import DATA
 from upturn.types import REAL, Samples, concatenate, objects
 
 _FILE = "score_words.parquet"
 
 
-def score_words(work: Work) -> Outcome:
+def score_words(context: RunContext) -> Outcome:
     """data/score_words.parquet: sample_id, reward (null: unscored) and words of all real samples that are used.
 
     The record has the thresholds and how many training samples have each word. RunError where no reward is known.
     """
-    spoken = work.parts.score_words
+    spoken = context.parts.score_words
     assert spoken is not None
-    if work.finished(DATA, "score_words"):
+    if context.finished(DATA, "score_words"):
         return Done()
     import pyarrow as pa
 
-    train, held_out = work.tools.train, work.tools.held_out
-    with work.committing(DATA, "score_words") as out, work.computing(out):
+    train, held_out = context.tools.train, context.tools.held_out
+    with context.committing(DATA, "score_words") as out, context.computing(out):
         every = concatenate([part for part in (train, held_out) if len(part)])
-        _, rewards = work.judged(every, spoken.scorers)
+        _, rewards = context.judged(every, spoken.scorers)
         try:
             least = words.thresholds(spoken.levels, spoken.shares, rewards[: len(train)])
         except ValueError as error:
@@ -45,40 +47,40 @@ def score_words(work: Work) -> Outcome:
         counted = Counter(found[: len(train)].tolist())
         out.info["least"] = [[at, word] for at, word in least.items()]
         out.info["training_samples"] = {word or "none": count for word, count in sorted(counted.items())}
-    said = ", ".join(f"{count:,} {word or 'without'}" for word, count in sorted(counted.items()))
-    work.watch.note(f"score words of {len(train):,} training samples: {said}")
+    counts_text = ", ".join(f"{count:,} {word or 'without'}" for word, count in sorted(counted.items()))
+    context.observer.note(f"score words of {len(train):,} training samples: {counts_text}")
     return Done()
 
 
-def with_words(work: Work, samples: Samples) -> Samples:
-    """Samples of a mixture, real and synthetic, with what each has earned in the field "score_words"; without
-    ``score_words:`` in the recipe as they are.
+def with_words(context: RunContext, samples: Samples) -> Samples:
+    """Samples of a mixture, real and synthetic, with the word of each in the field "score_words"; unchanged
+    without ``score_words:`` in the recipe.
 
-    Real ones as the data's own step stored it, synthetic ones scored now, without the words they were asked with.
+    Real samples have the stored word; synthetic ones are scored now, without the words that their prompts requested.
     """
-    spoken = work.parts.score_words
+    spoken = context.parts.score_words
     if spoken is None:
         return samples
     found = objects([""] * len(samples))
     real = samples.origin == REAL
-    table = read_table(work.run.unit(DATA) / _FILE)
+    table = read_table(context.run.unit(DATA) / _FILE)
     known = dict(zip(table.column("sample_id").to_pylist(), table.column("words").to_pylist(), strict=True))
     found[real] = [known[str(name)] for name in samples.ids[real]]
     if not real.all():
-        _, rewards = work.judged(words.without_words(samples.take(~real), spoken.ask), spoken.scorers)
-        found[~real] = words.earned(_least(work), rewards)
+        _, rewards = context.judged(words.without_words(samples.take(~real), spoken.ask), spoken.scorers)
+        found[~real] = words.earned(_least(context), rewards)
     return samples.with_fields(**{words.FIELD: found})
 
 
-def as_told(work: Work, samples: Samples) -> Samples:
+def with_words_in_prompts(context: RunContext, samples: Samples) -> Samples:
     """Samples that ``with_words`` went through, as the model reads them."""
-    spoken = work.parts.score_words
+    spoken = context.parts.score_words
     if spoken is None or words.FIELD not in samples.fields:
         return samples
     return words.with_words(words.without_words(samples, spoken.ask))
 
 
-def _least(work: Work) -> dict[float, str]:
-    record = work.run.done(DATA, "score_words")
+def _least(context: RunContext) -> dict[float, str]:
+    record = context.run.done(DATA, "score_words")
     assert record is not None, "the data's words are found before any round"
     return {float(at): str(word) for at, word in record.info["least"]}

@@ -18,15 +18,17 @@ from upturn.data.groups import encode_groups, from_fields
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
 from upturn.loop.assembly import load_model
-from upturn.loop.stages.context import DATA, Done, Outcome, Work
+from upturn.loop.run_context import RunContext
 from upturn.loop.stages.online import Draws, keep_draws
+from upturn.loop.stages.outcome import Done, Outcome
 from upturn.loop.stages.reward_model_quality import assess
-from upturn.loop.stages.score_words import as_told, with_words
-from upturn.loop.stages.warnings import told
+from upturn.loop.stages.score_words import with_words, with_words_in_prompts
+from upturn.loop.stages.warnings import training_warnings
 from upturn.loop.tools import where
 from upturn.protocols import ClosedForm, Objective, Trainable, ValueHead
 from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
+from upturn.store.units import DATA, model_unit
 from upturn.training.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
 from upturn.training.tracking import tracking
 from upturn.types import Batch, Mixture, Samples
@@ -34,83 +36,83 @@ from upturn.types import Batch, Mixture, Samples
 if TYPE_CHECKING:
     from upturn.training.history import History
 
-_HEAD = 2**62 + 1  # the number that stands for a value head's own chance among the steps' keys
+_HEAD = 2**62 + 1  # the index of the value head's key among the keys of the steps
 _HELD_OUT = 512  # samples in the held-out loss of the training curve: its noise there is below what a plateau shows
 
 
-def fit(work: Work, name: str) -> Outcome:
+def fit(context: RunContext, name: str) -> Outcome:
     """A helper model (a judge) on the part of the real data that the recipe names."""
-    unit, spec = f"models/{name}", work.parts.recipe.models[name].fit
+    unit, spec = model_unit(name), context.parts.recipe.models[name].fit
     assert spec is not None
-    if work.finished(unit, "fit"):
+    if context.finished(unit, "fit"):
         return Done()
-    if work.parts.recipe.models[name].ready:
-        return _taken(work, unit, name)
-    own = work.tools.train if spec.split == "train" else work.tools.held_out
-    other = work.tools.held_out if spec.split == "train" else work.tools.train
+    if context.parts.recipe.models[name].ready:
+        return _taken(context, unit, name)
+    own = context.tools.train if spec.split == "train" else context.tools.held_out
+    other = context.tools.held_out if spec.split == "train" else context.tools.train
     samples = where(own, spec.where, f"models.{name}.fit")
-    model = work.parts.model(name)
-    model.build(samples, work.key("build", name))
-    if work.follower:
-        fitted(work, unit, model, spec, Mixture(samples, np.ones(len(samples))), other)
-        work.wait_for(unit, "fit")
+    model = context.parts.model(name)
+    model.build(samples, context.key("build", name))
+    if context.follower:
+        fitted(context, unit, model, spec, Mixture(samples, np.ones(len(samples))), other)
+        context.wait_for(unit, "fit")
         return Done()
-    with work.committing(unit, "fit") as out:
+    with context.committing(unit, "fit") as out:
         mixture = Mixture(samples, np.ones(len(samples)))
         parquet_tables.write_mixture(out.path / "mixture.parquet", mixture, [DATA] * len(samples))
-        with work.computing(out):
-            history = fitted(work, unit, model, spec, mixture, other)
-            out.info.update(assessed(model, other, name, work.key("assess", name)))
-        finish(work, out, unit, model, history, parent=None)
-    shutil.rmtree(work.progress(unit), ignore_errors=True)
+        with context.computing(out):
+            history = fitted(context, unit, model, spec, mixture, other)
+            out.info.update(assessed(model, other, name, context.key("assess", name)))
+        finish(context, out, unit, model, history, parent=None)
+    shutil.rmtree(context.progress(unit), ignore_errors=True)
     return Done()
 
 
-def _taken(work: Work, unit: str, name: str) -> Outcome:
+def _taken(context: RunContext, unit: str, name: str) -> Outcome:
     """A helper model as it comes: nothing of this data is in it, but the run keeps it, as it keeps all it used."""
-    if work.follower:
-        work.wait_for(unit, "fit")
+    if context.follower:
+        context.wait_for(unit, "fit")
         return Done()
     from upturn.training.history import History
 
-    with work.committing(unit, "fit") as out:
-        nothing = work.tools.train.take([])
+    with context.committing(unit, "fit") as out:
+        nothing = context.tools.train.take([])
         parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(nothing, np.zeros(0)), [])
-        model = work.parts.model(name)
-        model.build(work.tools.train, work.key("build", name))
-        out.info.update(assessed(model, work.tools.held_out, name, work.key("assess", name)))
-        finish(work, out, unit, model, History(), parent=None)
+        model = context.parts.model(name)
+        model.build(context.tools.train, context.key("build", name))
+        out.info.update(assessed(model, context.tools.held_out, name, context.key("assess", name)))
+        finish(context, out, unit, model, History(), parent=None)
     return Done()
 
 
-def train(work: Work, unit: str, spec: Training, start: str | None) -> Outcome:
+def train(context: RunContext, unit: str, spec: Training, start: str | None) -> Outcome:
     """The policy on the unit's mixture, from the weights of unit ``start`` or from nothing."""
-    if work.finished(unit, "train"):
+    if context.finished(unit, "train"):
         return Done()
     mixture = None
     if spec.online is None:
-        stored = parquet_tables.read_mixture(work.run, work.run.unit(unit) / "mixture.parquet")
-        mixture = Mixture(as_told(work, stored.samples), stored.weights)
-    held_out = as_told(work, with_words(work, work.tools.held_out))
+        stored = parquet_tables.read_mixture(context.run, context.run.unit(unit) / "mixture.parquet")
+        mixture = Mixture(with_words_in_prompts(context, stored.samples), stored.weights)
+    held_out = with_words_in_prompts(context, with_words(context, context.tools.held_out))
     if start is None:
-        policy: Trainable = work.parts.model("policy")
-        policy.build(work.tools.train if mixture is None else mixture.samples, work.key("build", "policy"))
+        policy: Trainable = context.parts.model("policy")
+        policy.build(context.tools.train if mixture is None else mixture.samples, context.key("build", "policy"))
         parent = None
     else:
-        parent = work.policy(start).id
-        policy = load_model(work.parts, "policy", work.model_folder(start), parent)
-    if work.follower:
-        fitted(work, unit, policy, spec, mixture, held_out)
-        work.wait_for(unit, "train")
+        parent = context.policy(start).id
+        policy = load_model(context.parts, "policy", context.model_folder(start), parent)
+    if context.follower:
+        fitted(context, unit, policy, spec, mixture, held_out)
+        context.wait_for(unit, "train")
         return Done()
-    with work.committing(unit, "train") as out:
-        with work.computing(out):
-            history = fitted(work, unit, policy, spec, mixture, held_out)
+    with context.committing(unit, "train") as out:
+        with context.computing(out):
+            history = fitted(context, unit, policy, spec, mixture, held_out)
         if spec.online is not None:
             each = steps_of_a_draw(spec.online.prompts, spec.batch_size, spec.online.passes)
-            keep_draws(work, unit, work.progress(unit), -(-history.steps // each), out)
-        finish(work, out, unit, policy, history, parent)
-    shutil.rmtree(work.progress(unit), ignore_errors=True)
+            keep_draws(context, unit, context.progress(unit), -(-history.steps // each), out)
+        finish(context, out, unit, policy, history, parent)
+    shutil.rmtree(context.progress(unit), ignore_errors=True)
     return Done()
 
 
@@ -121,9 +123,9 @@ def assessed(model: Trainable, held_out: Samples, name: str, key: int) -> dict[s
     return {"assessment": assess(model, held_out, name, key)}
 
 
-def finish(work: Work, out: Any, unit: str, model: Trainable, history: History, parent: str | None) -> None:
+def finish(context: RunContext, out: Any, unit: str, model: Trainable, history: History, parent: str | None) -> None:
     model.save(out.path / "model")
-    progress = work.progress(unit)
+    progress = context.progress(unit)
     for kept in sorted(progress.glob("epoch-*")):
         target = out.path / "checkpoints" / kept.name
         target.parent.mkdir(exist_ok=True)
@@ -133,11 +135,11 @@ def finish(work: Work, out: Any, unit: str, model: Trainable, history: History, 
         out.info.update(epochs=history.points[-1]["epoch"], training_seconds=history.seconds)
     identity = f"model-{tree_hash(out.path / 'model')[:16]}"
     out.info.update(model=identity, parent=parent, steps=history.steps, stopped=history.stopped, mixture=unit)
-    out.info.update(told(unit, history, work.watch))
+    out.info.update(training_warnings(unit, history, context.observer))
 
 
 def fitted(
-    work: Work, unit: str, model: Trainable, spec: Training, mixture: Mixture | None, held_out: Samples
+    context: RunContext, unit: str, model: Trainable, spec: Training, mixture: Mixture | None, held_out: Samples
 ) -> History:
     """In closed form where the model can and the objective is likelihood; by gradient steps elsewhere.
 
@@ -147,41 +149,41 @@ def fitted(
     from upturn.training.history import History
     from upturn.training.setup import TrainingSetup
 
-    objective = work.parts.objective(spec)
+    objective = context.parts.objective(spec)
     if mixture is not None and isinstance(model, ClosedForm) and objective.maximum_likelihood:
         model.fit(mixture.samples, mixture.weights)
         return History(steps=1)
-    progress = work.progress(unit)
+    progress = context.progress(unit)
     progress.mkdir(parents=True, exist_ok=True)
-    key = work.key("train", unit)
+    key = context.key("train", unit)
     if "values" in objective.inputs:
         assert isinstance(model, ValueHead)  # checked when the recipe was read
         model.add_value_head(int(seeds.fold(key, _HEAD)[0]))
     feed: Feed
     if mixture is None:
         assert spec.online is not None
-        draws = Draws(work, unit, model, spec.online, objective, progress)
+        draws = Draws(context, unit, model, spec.online, objective, progress)
         feed = OnlineFeed(draws, spec.online.prompts, spec.batch_size, spec.online.passes, key)
     else:
-        feed = FixedFeed(_encoded(work, unit, model, mixture, objective), spec.batch_size, key)
-    recipe = work.parts.recipe
-    with tracking(None if work.follower else recipe.tracker, work.run.folder, f"{recipe.name}/{unit}") as log:
-        keep = (lambda epoch: None) if work.follower else _keeper(model, progress)
+        feed = FixedFeed(_encoded(context, unit, model, mixture, objective), spec.batch_size, key)
+    recipe = context.parts.recipe
+    with tracking(None if context.follower else recipe.tracker, context.run.folder, f"{recipe.name}/{unit}") as log:
+        keep = (lambda epoch: None) if context.follower else _keeper(model, progress)
         if 0 in spec.checkpoint_epochs:
             keep(0)
         plan = TrainingSetup(
-            spec=spec, objective=objective, adapter=work.parts.adapter(spec), feed=feed, key=key, where=unit,
+            spec=spec, objective=objective, adapter=context.parts.adapter(spec), feed=feed, key=key, where=unit,
             held_out=_held_out(model, held_out, objective), progress=progress,
-            on_step=lambda step, total, loss: work.watch.advance(step, total, f"loss {loss:.4f}"),
+            on_step=lambda step, total, loss: context.observer.advance(step, total, f"loss {loss:.4f}"),
             on_epoch=keep, log=log,
         )
         return trainer.train(model, plan)
 
 
-def _encoded(work: Work, unit: str, model: Trainable, mixture: Mixture, objective: Objective) -> Batch:
-    examples, said = encode_examples(model, mixture, objective)
-    for note in (*said, *model.notes):  # what encoding cut or did not know: never silent
-        work.watch.note(f"{unit}: {note}")
+def _encoded(context: RunContext, unit: str, model: Trainable, mixture: Mixture, objective: Objective) -> Batch:
+    examples, messages = encode_examples(model, mixture, objective)
+    for note in (*messages, *model.notes):  # what encoding cut or did not know
+        context.observer.note(f"{unit}: {note}")
     if len(examples) == 0:
         raise UserError("there is nothing to train on: the mixture is empty", where=unit)
     return examples
@@ -200,7 +202,7 @@ def _keeper(model: Trainable, progress: Path) -> Callable[[int], None]:
 
 
 def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) -> tuple[Batch, Sequence[str]]:
-    """Samples with their weights, or the groups that their fields tell of, as many candidates as the objective takes.
+    """Samples with their weights, or the groups that their fields describe, as many candidates as the objective takes.
 
     An objective that is ``unrelated`` gets, after each row, the same prompt with another example's content.
     """
@@ -208,13 +210,13 @@ def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) ->
         encoded = model.encode(mixture.samples)
         weights = torch.from_numpy(mixture.weights.astype(np.float32))
         return Batch(encoded.columns, 1, {**encoded.given, "weights": weights}), ()
-    groups, said = from_fields(mixture.samples)
+    groups, messages = from_fields(mixture.samples)
     if objective.unrelated:
-        return labelled(model, groups), said
-    # a group has one weight: that of the person who said it, else 1
+        return labelled(model, groups), messages
+    # a group has one weight: that of the annotator who voted, else 1
     shares = mixture.weights[groups.rows[:, 0]]
     batch = encode_groups(model, groups, objective.candidates, shares)
-    return batch, said
+    return batch, messages
 
 
 def _held_out(model: Trainable, held_out: Samples, objective: Objective) -> Batch | None:

@@ -11,6 +11,7 @@ from upturn.report import curves, titles
 from upturn.report.cards import Card
 from upturn.report.facts import Facts
 from upturn.report.section import Section
+from upturn.store.units import model_unit
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class LossCurves(Section):
 def loss_cards(facts: Facts) -> tuple[list[Card], list[Card]]:
     """Of the policy stage by stage, and of the helper models."""
     own = [(training.title, training.unit) for training in facts.trainings]
-    helpers = [(name, f"models/{name}") for name, model in facts.recipe.models.items() if model.fit is not None]
+    helpers = [(name, model_unit(name)) for name, model in facts.recipe.models.items() if model.fit is not None]
     return _losses(facts, own, "train"), _losses(facts, helpers, "fit")
 
 

@@ -1,4 +1,4 @@
-"""What every stage is given: the run, the parts, and the ways to what earlier stages left."""
+"""An open run with its assembled recipe: what every stage receives, and every reader of a stored run opens."""
 
 from __future__ import annotations
 
@@ -17,64 +17,55 @@ from upturn import seeds
 from upturn.data.score_words import asking
 from upturn.errors import UserError
 from upturn.loop import guides
+from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly, Evaluator, load_model, models_named
 from upturn.loop.tools import Toolbox, fitting
-from upturn.observer import Watch
+from upturn.observer import Observer
 from upturn.protocols import Policy, Scorer, Trainable
 from upturn.store import parquet_tables
 from upturn.store.commit import Draft
+from upturn.store.promotion import newest_promoted
 from upturn.store.run import Run
+from upturn.store.units import DATA, model_unit, round_unit, within
 from upturn.types import Array, Prompt, Samples, Scores, objects
 
-DATA = "data"
 SHARED = frozenset({"train", "fit"})  # steps that several processes do together
 _POLL = 0.05  # seconds between two looks at the disk
 
 
-def round_unit(number: int) -> str:
-    return f"rounds/{number:03d}"
-
-
-def stage_unit(name: str) -> str:
-    """A stage before the rounds; all of them together make round 0."""
-    return f"rounds/000/{name}"
-
-
-@dataclass(frozen=True)
-class Done:
-    """The stage is committed."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """The stage needs something from outside, such as votes; ``missing`` says what."""
-
-    missing: str
-
-
-Outcome = Done | Waiting
-
-
 @dataclass
-class Work:
+class RunContext:
+    """A run, the components of its recipe, and access to what earlier stages wrote.
+
+    ``follower`` marks a process that only takes part in training: it waits for what the first process commits.
+    """
+
     run: Run
     parts: Assembly
-    watch: Watch
-    follower: bool = False  # a process that only helps to train: it waits for what the first one commits
+    observer: Observer
+    follower: bool = False
     _policies: dict[str, Policy] = field(default_factory=dict)
     _guides: dict[str, Policy] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, run: Run) -> RunContext:
+        """A stored run with the components of its own recipe, to read from.
+
+        Raises UserError where the recipe is invalid in this version, or names a component that does not exist.
+        """
+        return cls(run, assemble(run.recipe), Observer())
 
     def key(self, *names: str | int) -> int:
         return seeds.key(self.parts.recipe.seed, *names)
 
     @contextmanager
     def committing(self, unit: str, step: str) -> Iterator[Draft]:
-        """A commit that is shown; what the body measures goes into its ``info``."""
-        self.watch.begin(unit, step)
+        """A commit that is reported to the observer; what the body measures goes into its ``info``."""
+        self.observer.begin(unit, step)
         began = time.perf_counter()
         with self.run.commit(unit, step) as out:
             yield out
-        self.watch.end(unit, step, time.perf_counter() - began, dict(out.info))
+        self.observer.end(unit, step, time.perf_counter() - began, dict(out.info))
 
     @contextmanager
     def computing(self, out: Draft) -> Iterator[None]:
@@ -91,11 +82,11 @@ class Work:
             self.wait_for(unit, step)
         if self.run.done(unit, step) is None:
             return False
-        self.watch.skip(unit, step)
+        self.observer.skip(unit, step)
         return True
 
     def wait_for(self, unit: str, step: str) -> None:
-        """Until the first process has committed the step; if that one dies, the launcher ends this one."""
+        """Wait until the first process has committed the step; if that one dies, the launcher ends this one."""
         while self.run.done(unit, step) is None:
             time.sleep(_POLL)
 
@@ -127,18 +118,18 @@ class Work:
         split = self.real.fields["split"].astype(str)
         self.tools.train = self._used(self.real.take(split == "train"))
 
-    def asked(self, evaluator: Evaluator) -> list[Prompt]:
-        """The prompts of the held-out part, or of what this evaluation names of it, as it words them."""
+    def evaluation_prompts(self, evaluator: Evaluator) -> list[Prompt]:
+        """The prompts of the held-out part, or of the rows that this evaluation selects, in its own wording."""
         held_out = self.tools.held_out
         rows = np.flatnonzero(fitting(held_out, evaluator.where, f"evaluate.{evaluator.name}"))
         prompts = [held_out.prompts[row] for row in rows]
         if evaluator.captions is None:
-            return self.asking(prompts)
+            return self.with_score_words(prompts)
         texts = json.loads((self.run.unit(DATA) / "asked.json").read_text(encoding="utf-8"))[evaluator.name]
         return [replace(prompt, text=texts[row]) for prompt, row in zip(prompts, rows, strict=True)]
 
-    def asking(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """With the score words that are asked for, where the recipe has such."""
+    def with_score_words(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """With the requested score words, where the recipe has some."""
         spoken = self.parts.score_words
         return list(prompts) if spoken is None else [asking(prompt, spoken.ask) for prompt in prompts]
 
@@ -162,20 +153,20 @@ class Work:
     def helper_unit(self, name: str) -> str | None:
         """Where the newest weights of a helper model are; None before its first round."""
         if self.parts.recipe.models[name].refit is None:
-            return f"models/{name}"
+            return model_unit(name)
         rounds = self.parts.recipe.rounds
         for number in range(rounds.count if rounds else 0, 0, -1):
-            unit = f"{round_unit(number)}/{name}"
+            unit = within(round_unit(number), name)
             if self.run.done(unit, "fit") is not None:
                 return unit
         return None
 
     def forget(self, name: str) -> None:
-        """A helper model has newer weights: the next that asks for it reads them."""
+        """A helper model has newer weights: the next use loads them."""
         self.tools.models.pop(name, None)
 
     def progress(self, unit: str) -> Path:
-        """Where a training keeps the states that it can go on from."""
+        """Where a training keeps the states that it can resume from."""
         return self.run.unit(unit) / ".train-progress"
 
     def model_id(self, unit: str, step: str = "train") -> str:
@@ -187,7 +178,7 @@ class Work:
         return self.run.unit(unit) / "model"
 
     def policy(self, unit: str) -> Policy:
-        """The trained policy of a unit; the last one asked for stays in memory. ``tools`` know it as ``policy``."""
+        """The trained policy of a unit; the last one used stays in memory. ``tools`` know it as ``policy``."""
         step = "base" if unit == round_unit(0) else "train"
         name = self.model_id(unit, step)
         if name not in self._policies:
@@ -197,9 +188,9 @@ class Work:
         return self._policies[name]
 
     def draw(self, policy: Policy, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Samples:
-        """Samples of the policy, led away from the model that ``settings`` name as its guide, if they name one.
+        """Samples of the policy, guided by the model that ``settings`` name as its guide, if they name one.
 
-        The field "guide" is then the id of that model: what it learned from is in the samples, too.
+        The field "guide" is then the id of that model: its training data influences the samples, too.
         """
         name = settings.guide
         if not name:
@@ -221,19 +212,19 @@ class Work:
         return self._guides[name]
 
     def scores(self, samples: Samples) -> tuple[list[Scores], Array]:
-        """Every scorer's word, and the reward: their weighted sum, NaN where one of them is silent."""
+        """The scores of every scorer, and the reward: their weighted sum, NaN where one of them is undefined."""
         return self.judged(samples, self.parts.scorers)
 
     def judged(
         self, samples: Samples, scorers: Mapping[str, tuple[Scorer, float]]
     ) -> tuple[list[Scores], Array]:
-        """The same of any scorers; one whose model is not fitted yet says nothing."""
+        """The same for any scorers; one whose model is not fitted yet scores NaN."""
         found: list[Scores] = []
         rewards = np.zeros(len(samples)) if scorers else np.full(len(samples), np.nan)
         for name, (scorer, weight) in scorers.items():
-            said = self._unfitted(scorer, samples) or scorer.score(samples, self.tools)
-            found.append(Scores(name, said.values, said.explanations))
-            rewards = rewards + weight * said.values
+            scored = self._unfitted(scorer, samples) or scorer.score(samples, self.tools)
+            found.append(Scores(name, scored.values, scored.explanations))
+            rewards = rewards + weight * scored.values
         return found, rewards
 
     def _unfitted(self, scorer: Any, samples: Samples) -> Scores | None:
@@ -245,12 +236,10 @@ class Work:
         return Scores("", np.full(len(samples), np.nan), why)
 
     def incumbent(self, before: int) -> str:
-        """The unit of the newest promoted round before round ``before``."""
-        for number in range(before - 1, 0, -1):
-            record = self.run.done(round_unit(number), "gate")
-            if record is not None and record.info["decision"] == "promoted":
-                return round_unit(number)
-        return round_unit(0)
+        """The unit of the newest promoted round before round ``before``; round 0 where there is none."""
+        records = ((number, self.run.done(round_unit(number), "gate")) for number in range(1, before))
+        decisions = {number: str(record.info["decision"]) for number, record in records if record is not None}
+        return round_unit(newest_promoted(decisions))
 
 
 def prompt_keys(base: int, prompts: list[Prompt], candidates: int) -> Array:

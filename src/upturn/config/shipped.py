@@ -1,0 +1,46 @@
+"""Recipes that come with upturn: commented starters for each kind of data, and the repository's recipes."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from upturn.errors import UserError
+
+_HERE = Path(__file__).parent
+_STARTERS = _HERE / "templates"
+_IN_WHEEL = _HERE / "shipped_recipes"  # pyproject.toml maps the repository's recipes/ to it
+_IN_CHECKOUT = _HERE.parents[2] / "recipes"
+
+
+def starter_names() -> list[str]:
+    """Kinds of data that have a starter: images, points, text."""
+    return _names(_STARTERS)
+
+
+def recipe_names() -> list[str]:
+    """The repository's recipes, such as ``digits``."""
+    return _names(_IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT)
+
+
+def starter(name: str) -> str:
+    """The text of a starter. UserError naming those that exist where there is none of this name."""
+    return _read(_STARTERS, name, "starter", "--for")
+
+
+def recipe(name: str) -> str:
+    """The text of one of the repository's recipes. UserError naming them where there is none of this name."""
+    return _read(_IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT, name, "shipped recipe", "--from")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _read(folder: Path, name: str, what: str, where: str) -> str:
+    known = _names(folder)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise UserError(f"there is no {what} '{name}'", where=where, fix=f"{hint}One of: {', '.join(known)}.")
+    return (folder / f"{name}.yaml").read_text(encoding="utf-8")
