@@ -109,7 +109,7 @@ def test_some_variants_alone(tmp_path: Path) -> None:
     ({"vary": {"data.n": [5]}, "judges": "n-6"}, "no variant 'n-6'. One of: n-5"),
     ({"recipe": "gone.yaml"}, "there is no recipe 'gone.yaml'"),
     ({"words": {"data.n": "points"}}, "'data.n' is not varied"),
-    ({"wordings": [["a"]]}, "several, each once"),
+    ({"wordings": [["a"]]}, "several prompts, each once"),
 ])
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
