@@ -18,11 +18,11 @@ from upturn.report.page import render
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 
-PLANTED = "helpers.planted_classifiers:Planted"
+PLANTED = "helpers.planted_source:Planted"
 GAUSSIAN = """
 name: {name}
 threads: 1
-data: {{name: "helpers.planted_classifiers:Planted", n: 500, {data}}}
+data: {{name: "helpers.planted_source:Planted", n: 500, {data}}}
 models: {{policy: gaussian}}
 features: points
 stages: [{{name: fit, steps: 1}}]
