@@ -193,8 +193,8 @@ def _evaluator(recipe: Recipe, position: int, policy: Policy) -> Evaluator:
         metrics[label] = metric
     settings = sampling_settings(policy, evaluation.settings, f"{at}.settings")
     guides.check(recipe, settings, f"{at}.settings", measures=True)
-    spec = evaluation.captions
-    captions = None if spec is None else components.make("caption", spec, f"{at}.captions")
+    wording = evaluation.captions
+    captions = None if wording is None else components.make("caption", wording, f"{at}.captions")
     return Evaluator(
         evaluation.name, evaluation.prompts, evaluation.candidates, settings, metrics, captions,
         evaluation.checkpoints, evaluation.where,
