@@ -552,7 +552,7 @@ class Evidence(Protocol):
         ...
 
     @property
-    def settings(self) -> Any:
+    def settings(self) -> SamplingSettings:
         """How the samples were drawn."""
         ...
 

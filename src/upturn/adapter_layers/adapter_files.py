@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,13 +11,16 @@ from upturn.adapter_layers import injection as adapters
 from upturn.errors import UserError
 from upturn.store.files import read_json, to_json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 FOLDER = "adapters"
 _ORDER, _CONFIG, _WEIGHTS = "order.json", "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of every name in a file of `peft`
 _DAMAGED = "It is damaged: use another checkpoint."
 
 
-def save(module: Any, folder: Path) -> None:
+def save(module: PreTrainedModel, folder: Path) -> None:
     """Every adapter of the model below ``folder``; nothing where there is none. No paths, no times."""
     from safetensors.torch import save_file
 
@@ -30,7 +33,7 @@ def save(module: Any, folder: Path) -> None:
         (folder / FOLDER / _ORDER).write_text(to_json(adapters.names(module)), encoding="utf-8")
 
 
-def _kept(module: Any, name: str) -> dict[str, torch.Tensor]:
+def _kept(module: PreTrainedModel, name: str) -> dict[str, torch.Tensor]:
     """An adapter's weights without the ranks that AdaLoRA has finally pruned."""
     pattern = getattr(module.peft_config[name], "rank_pattern", None) or {}
     kept: dict[str, torch.Tensor] = {}
@@ -44,7 +47,7 @@ def _kept(module: Any, name: str) -> dict[str, torch.Tensor]:
     return kept
 
 
-def load(module: Any, folder: Path) -> None:
+def load(module: PreTrainedModel, folder: Path) -> None:
     """All adapters of ``folder`` into the model, on and frozen, in their order.
 
     Raises UserError naming the file that is missing, damaged, or holds weights for layers that this model has not.
@@ -60,7 +63,7 @@ def load(module: Any, folder: Path) -> None:
         _load_one(module, name, folder / FOLDER / name)
 
 
-def _load_one(module: Any, name: str, at: Path) -> None:
+def _load_one(module: PreTrainedModel, name: str, at: Path) -> None:
     from peft import PeftConfig
     from safetensors import SafetensorError
     from safetensors.torch import load_file

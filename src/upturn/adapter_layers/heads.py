@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HEADS = ("value_head", "reward_head", "class_head")  # submodules of the model, each an nn.Linear
 OWN = ("score",)  # the head of `transformers`' classes for sequences: a part of the model, and of its file
 FILE = "heads.safetensors"
 
 
-def heads(module: Any) -> dict[str, torch.nn.Linear]:
+def heads(module: PreTrainedModel) -> dict[str, torch.nn.Linear]:
     """Those that this model has, by name."""
     return {name: getattr(module, name) for name in HEADS if hasattr(module, name)}
 
 
-def trained_whole(module: Any) -> dict[str, torch.nn.Module]:
+def trained_whole(module: PreTrainedModel) -> dict[str, torch.nn.Module]:
     """Heads that are trained beside an adapter, none on them: a new task begins there."""
     return {name: getattr(module, name) for name in (*HEADS, *OWN) if hasattr(module, name)}
 
 
-def save(module: Any, folder: Path) -> None:
+def save(module: PreTrainedModel, folder: Path) -> None:
     """heads.safetensors, where there is a head."""
     from safetensors.torch import save_file
 
@@ -36,7 +39,7 @@ def save(module: Any, folder: Path) -> None:
         save_file(found, folder / FILE, metadata={"format": "pt"})
 
 
-def load(module: Any, folder: Path) -> None:
+def load(module: PreTrainedModel, folder: Path) -> None:
     """The heads of ``save`` onto a model without them; UserError where the file cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

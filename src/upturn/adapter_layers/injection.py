@@ -10,13 +10,18 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from upturn.adapter_layers.heads import HEADS
 from upturn.adapter_layers.new_tokens import WORDS
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers import PreTrainedModel
 
 ENTRY = "@entry"  # ends the name of a frozen copy of an adapter; no adapter of a person's is called so
 _PARTS = (
@@ -26,7 +31,7 @@ _PARTS = (
 )
 
 
-def inner(module: Any) -> Any:
+def inner(module: PreTrainedModel) -> PreTrainedModel:
     """The module that carries adapters inside what a trainer may have wrapped around it, or the module itself."""
     found = module
     while not hasattr(found, "peft_config"):
@@ -37,12 +42,12 @@ def inner(module: Any) -> Any:
     return found
 
 
-def names(module: Any) -> list[str]:
+def names(module: PreTrainedModel) -> list[str]:
     """The adapters of a model, in the order in which they came; entry copies are none."""
     return [name for name in getattr(module, "peft_config", {}) if not name.endswith(ENTRY)]
 
 
-def outermost(module: Any) -> list[tuple[torch.nn.Module, str, Any]]:
+def outermost(module: PreTrainedModel) -> list[tuple[torch.nn.Module, str, Any]]:
     """(parent, name in it, injected layer) of every adapted layer."""
     if not hasattr(module, "peft_config"):
         return []
@@ -58,7 +63,7 @@ def outermost(module: Any) -> list[tuple[torch.nn.Module, str, Any]]:
     return list(below(module))
 
 
-def layers(module: Any) -> list[tuple[str, Any]]:
+def layers(module: PreTrainedModel) -> list[tuple[str, Any]]:
     """(path in the model without adapters, injected layer), a layer that another is wrapped around included."""
     if not hasattr(module, "peft_config"):
         return []
@@ -68,12 +73,12 @@ def layers(module: Any) -> list[tuple[str, Any]]:
     return [(path.replace(".base_layer", ""), layer) for path, layer in found]
 
 
-def has(layer: Any, name: str) -> bool:
+def has(layer: BaseTunerLayer, name: str) -> bool:
     """Whether this injected layer holds weights of the adapter."""
     return any(name in getattr(layer, part, ()) for part in _PARTS)
 
 
-def tensors(module: Any, name: str) -> dict[str, torch.nn.Parameter]:
+def tensors(module: PreTrainedModel, name: str) -> dict[str, torch.nn.Parameter]:
     """An adapter's own weights under the names that `peft` gives them in a file."""
     found: dict[str, torch.nn.Parameter] = {}
     for path, layer in layers(module):
@@ -87,7 +92,7 @@ def tensors(module: Any, name: str) -> dict[str, torch.nn.Parameter]:
     return found
 
 
-def weights(module: Any) -> list[torch.nn.Parameter]:
+def weights(module: PreTrainedModel) -> list[torch.nn.Parameter]:
     """All that can be trained: not what `peft` keeps as parameters that never change, nor copies of an entry, nor the
     tokens of encoders that are frozen."""
     still = (".ranknum.", ENTRY)
@@ -98,7 +103,7 @@ def weights(module: Any) -> list[torch.nn.Parameter]:
 
 
 @contextmanager
-def plain(module: Any) -> Iterator[None]:
+def plain(module: PreTrainedModel) -> Iterator[None]:
     """Inside, the model is its base alone: no adapters, no heads; names and types are those of the library."""
     taken = outermost(module)
     heads = {name: module._modules.pop(name) for name in (*HEADS, WORDS) if name in module._modules}
@@ -113,7 +118,7 @@ def plain(module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def merged(module: Any) -> Iterator[None]:
+def merged(module: PreTrainedModel) -> Iterator[None]:
     """Inside, the base holds what it amounts to with every adapter, for those who look at it alone (``plain``)."""
     with torch.no_grad():
         whole = [(layer.get_base_layer().weight, _effective(layer, names(module))) for _, _, layer in outermost(module)]
@@ -127,7 +132,7 @@ def merged(module: Any) -> Iterator[None]:
             weight.data = own
 
 
-def inject(module: Any, name: str, config: Any) -> None:
+def inject(module: PreTrainedModel, name: str, config: PeftConfig) -> None:
     """Put an adapter into the model, frozen and on, its first weights from torch's stream."""
     from peft import inject_adapter_in_model
 
@@ -143,7 +148,7 @@ def inject(module: Any, name: str, config: Any) -> None:
 
 
 @torch.no_grad()
-def copy_entry(module: Any, name: str) -> None:
+def copy_entry(module: PreTrainedModel, name: str) -> None:
     """A frozen copy of an adapter, in the same layers, off, under its name and ``ENTRY``; an older one is replaced."""
     twin, trained = name + ENTRY, [p for p in module.parameters() if p.requires_grad]
     config = copy.deepcopy(module.peft_config[name])
@@ -175,7 +180,7 @@ def activate(injected: Iterable[Any], active: Iterable[str]) -> None:
         layer._active_adapter = wanted
 
 
-def dropout(module: Any, name: str, share: float) -> None:
+def dropout(module: PreTrainedModel, name: str, share: float) -> None:
     """Of an adapter's input, in training: only the adapter that a stage trains has any."""
     for _, layer in layers(module):
         if name in getattr(layer, "lora_dropout", ()):
@@ -183,7 +188,7 @@ def dropout(module: Any, name: str, share: float) -> None:
 
 
 @torch.no_grad()
-def write(module: Any, name: str, values: Mapping[str, Tensor]) -> None:
+def write(module: PreTrainedModel, name: str, values: Mapping[str, Tensor]) -> None:
     """Weights into an adapter that is there, each of whose ranks becomes that of the weights.
 
     Raises KeyError naming the first weight that is missing, belongs nowhere or has another shape.
@@ -205,7 +210,7 @@ def write(module: Any, name: str, values: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def merge(module: Any) -> None:
+def merge(module: PreTrainedModel) -> None:
     """Fold every adapter into the base, which is all that is left: the same function within rounding."""
     for parent, name, layer in outermost(module):
         base = layer.get_base_layer()
@@ -215,7 +220,7 @@ def merge(module: Any) -> None:
         del module.peft_config
 
 
-def _effective(outer: Any, active: list[str]) -> Tensor:
+def _effective(outer: BaseTunerLayer, active: list[str]) -> Tensor:
     """The weight that a layer with all its adapters amounts to.
 
     ``peft`` merges a layer's own adapters right, but not DoRA wrapped around AdaLoRA: it takes the norm of what is

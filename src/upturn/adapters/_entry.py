@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from upturn.adapter_layers import injection as adapters
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class AtEntry(nn.Module):
     """``module`` as it was: other adapters on, everything at rest (no dropout). It never changes ``module``'s mode."""
 
-    def __init__(self, module: Any, now: Sequence[str], before: Sequence[str]) -> None:
+    def __init__(self, module: PreTrainedModel, now: Sequence[str], before: Sequence[str]) -> None:
         super().__init__()
         self.module = module
         self.now, self.before = list(now), list(before)

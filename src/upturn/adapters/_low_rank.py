@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,10 @@ from upturn.adapters import _targets
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
 from upturn.protocols import Adapter, Trainable
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # what an adapter that a stage goes on with must have been made with
@@ -60,7 +64,7 @@ class LowRank(Adapter, ABC):
         """The layers that it fits."""
 
     @abstractmethod
-    def config(self, common: dict[str, Any], total_steps: int) -> Any:
+    def config(self, common: dict[str, Any], total_steps: int) -> PeftConfig:
         """``peft``'s own of a new adapter; ``common`` is what all have: target modules, …"""
 
     @property
@@ -68,11 +72,11 @@ class LowRank(Adapter, ABC):
         """The width that a layer must have on each side."""
         return 0
 
-    def check(self, module: Any, paths: list[str]) -> None:
+    def check(self, module: PreTrainedModel, paths: list[str]) -> None:
         """Raises UserError where the adapter cannot go on these layers of this model."""
         return
 
-    def begin(self, module: Any) -> None:
+    def begin(self, module: PreTrainedModel) -> None:
         """What a stage needs besides the adapter itself."""
         return
 
@@ -115,7 +119,7 @@ class LowRank(Adapter, ABC):
         module.entry_adapters = [own if n == self.adapter_name else n for n in earlier]
         self.begin(module)
 
-    def _same(self, module: Any, made: Any, paths: list[str]) -> None:
+    def _same(self, module: PreTrainedModel, made: Any, paths: list[str]) -> None:
         there = module.peft_config[self.adapter_name]
         for field in _SAME:
             old, new = getattr(there, field, None), getattr(made, field, None)
@@ -129,7 +133,7 @@ class LowRank(Adapter, ABC):
             if hasattr(there, field):
                 setattr(there, field, getattr(made, field))
 
-    def _on(self, module: Any, paths: list[str]) -> None:
+    def _on(self, module: PreTrainedModel, paths: list[str]) -> None:
         """Raises UserError where the adapter is on other layers than asked for."""
         on = {path for path, layer in adapters.layers(module) if adapters.has(layer, self.adapter_name)}
         odd = sorted(on ^ set(paths))

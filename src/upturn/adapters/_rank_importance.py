@@ -6,12 +6,16 @@ a buffer of the layer, so that it lies in the module's state and a resumed stage
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from upturn.adapter_layers import injection as adapters
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers import PreTrainedModel
 
 _BETA = 0.85  # of both averages, as in the paper (section 4)
 _PARTS = ("E", "A", "B")
@@ -22,7 +26,7 @@ class Importance(nn.Module):
 
     kept: Tensor
 
-    def __init__(self, layer: Any, name: str) -> None:
+    def __init__(self, layer: BaseTunerLayer, name: str) -> None:
         super().__init__()
         for part in _PARTS:
             like = getattr(layer, f"lora_{part}")[name].detach()
@@ -45,7 +49,7 @@ def budget(step: int, first: int, last: int, total: int, target: int) -> int:
     return int(target + (total - target) * left**3)
 
 
-def ranked(module: Any, name: str) -> list[tuple[str, Any]]:
+def ranked(module: PreTrainedModel, name: str) -> list[tuple[str, Any]]:
     """(path, layer) of each layer whose ranks are being chosen."""
     return [(path, layer) for path, layer in adapters.layers(module) if name in getattr(layer, "lora_E", {})]
 
@@ -76,7 +80,7 @@ def observe(layers: list[Any], name: str) -> None:
     torch._foreach_lerp_(kept["uncertainty"], now, 1 - _BETA)
 
 
-def scores(layer: Any) -> Tensor:
+def scores(layer: BaseTunerLayer) -> Tensor:
     """(rank,) importance of each triplet: its singular value's, and the mean of each vector's (section 3.2)."""
     held = layer.importance
     value, left, right = (getattr(held, f"sensitivity_{p}") * getattr(held, f"uncertainty_{p}") for p in _PARTS)

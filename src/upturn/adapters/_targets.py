@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,11 +14,16 @@ from upturn.adapter_layers import injection as adapters
 from upturn.adapter_layers.heads import trained_whole
 from upturn.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 ALL = "all-linear"
 WHERE = "adapter.modules"
 
 
-def targets(module: Any, wanted: Sequence[str] | str, kinds: tuple[type[nn.Module], ...], rank: int = 0) -> list[str]:
+def targets(
+    module: PreTrainedModel, wanted: Sequence[str] | str, kinds: tuple[type[nn.Module], ...], rank: int = 0
+) -> list[str]:
     """Paths of the layers, in the model's order.
 
     ``wanted``: "all-linear" is every layer of these kinds but a language model's output and heads; a list is names, or
@@ -71,7 +76,7 @@ def _sides(layer: nn.Module) -> tuple[int, int]:
     return weight.shape[0], weight[0].numel()
 
 
-def _tied(module: Any, every: dict[str, nn.Module]) -> set[str]:
+def _tied(module: PreTrainedModel, every: dict[str, nn.Module]) -> set[str]:
     owners: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
@@ -108,7 +113,7 @@ def _deepest(every: Collection[str]) -> str:
     return max(every, key=lambda path: path.count("."))
 
 
-def spelled(module: Any, paths: Sequence[str]) -> list[str] | str:
+def spelled(module: PreTrainedModel, paths: Sequence[str]) -> list[str] | str:
     """``target_modules`` of `peft` for exactly these paths: short names where they do, else paths, else a pattern.
 
     In a list `peft` matches ends of paths, so that a path may catch a deeper layer of another part as well.

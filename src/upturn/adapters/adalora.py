@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,6 +14,10 @@ from upturn.adapters import _rank_importance
 from upturn.adapters._low_rank import LowRank
 from upturn.adapters._targets import linear_kinds
 from upturn.protocols import Trainable
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Adalora(LowRank):
     def kinds(self) -> tuple[type[nn.Module], ...]:
         return (*linear_kinds(), nn.Conv2d)
 
-    def config(self, common: dict[str, Any], total_steps: int) -> Any:
+    def config(self, common: dict[str, Any], total_steps: int) -> PeftConfig:
         from peft import AdaLoraConfig
 
         first = min(round(self.warmup * total_steps), total_steps - 1)
@@ -59,7 +63,7 @@ class Adalora(LowRank):
             orth_reg_weight=self.orthogonality, lora_dropout=self.dropout, **common,
         )
 
-    def begin(self, module: Any) -> None:
+    def begin(self, module: PreTrainedModel) -> None:
         config = module.peft_config[self.adapter_name]
         for _, layer in _rank_importance.ranked(module, self.adapter_name):
             if config.rank_pattern is None:  # what was pruned before keeps its ranks

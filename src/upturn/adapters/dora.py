@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -11,6 +11,10 @@ from upturn.adapter_layers import injection as adapters
 from upturn.adapters._low_rank import LowRank
 from upturn.adapters._targets import linear_kinds
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,14 @@ class Dora(LowRank):
     def kinds(self) -> tuple[type[nn.Module], ...]:
         return (*linear_kinds(), nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-    def config(self, common: dict[str, Any], total_steps: int) -> Any:
+    def config(self, common: dict[str, Any], total_steps: int) -> PeftConfig:
         from peft import LoraConfig
 
         return LoraConfig(
             r=self.rank, lora_alpha=self.alpha or 2 * self.rank, use_dora=True, lora_dropout=self.dropout, **common
         )
 
-    def check(self, module: Any, paths: list[str]) -> None:
+    def check(self, module: PreTrainedModel, paths: list[str]) -> None:
         taken = {path for path, _ in adapters.layers(module)}
         if self.dropout and taken & set(paths):
             raise UserError(

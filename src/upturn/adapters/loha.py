@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from upturn.adapters._low_rank import LowRank
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Loha(LowRank):
     def kinds(self) -> tuple[type[nn.Module], ...]:
         return nn.Linear, nn.Conv1d, nn.Conv2d
 
-    def config(self, common: dict[str, Any], total_steps: int) -> Any:
+    def config(self, common: dict[str, Any], total_steps: int) -> PeftConfig:
         from peft import LoHaConfig
 
         return LoHaConfig(r=self.rank, alpha=self.alpha or self.rank, **common)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from upturn.adapters._low_rank import LowRank
 from upturn.adapters._targets import linear_kinds
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Lora(LowRank):
     def kinds(self) -> tuple[type[nn.Module], ...]:
         return (*linear_kinds(), nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-    def config(self, common: dict[str, Any], total_steps: int) -> Any:
+    def config(self, common: dict[str, Any], total_steps: int) -> PeftConfig:
         from peft import LoraConfig
 
         return LoraConfig(r=self.rank, lora_alpha=self.alpha or 2 * self.rank, lora_dropout=self.dropout, **common)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from upturn.adapter_layers.token_embeddings import Word
 from upturn.adapters._entry import AtEntry
 from upturn.errors import UserError
 from upturn.protocols import Adapter, Trainable
+
+if TYPE_CHECKING:
+    from upturn.models.text_to_image import TextToImage
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,14 @@ class TextualInversion(Adapter):
         for row in self.parameters(model):
             row.requires_grad_(True)
 
-    def _check(self, model: Any, token: str, odd: str) -> None:
+    def _check(self, model: TextToImage, token: str, odd: str) -> None:
         for name, tokenizer in model.captions.tokenizers.items():
-            if not odd and name in model.inverts and token in tokenizer.get_vocab():
+            if not odd and name in model.token_encoders and token in tokenizer.get_vocab():
                 odd = f"'{token}' is a word of the {name} already"
         if odd:
             raise UserError(odd, where="adapter.tokens", fix="Take another token, such as <my-cat>.")
 
-    def _words(self, model: Any) -> list[Word]:
+    def _words(self, model: TextToImage) -> list[Word]:
         return [word for word in model.words if word.token in self.tokens]
 
     def reference(self, model: Trainable) -> Trainable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 ROLES = ("system", "user", "assistant", "human", "tool", "bot", "prompter")  # those that data sets name
 _LINE = re.compile(rf"^({'|'.join(ROLES)})\s?:[ \t]?", re.IGNORECASE | re.MULTILINE)
@@ -17,7 +17,7 @@ class Turn(TypedDict):
     content: str
 
 
-def turns_of(text: str, messages: Any = None) -> list[Turn] | None:
+def turns_of(text: str, messages: object = None) -> list[Turn] | None:
     """The turns of a conversation; None where it is a plain text.
 
     ``messages`` (a list of {role, content}, or its JSON) says so exactly. A text is one where it is that JSON, or where
@@ -40,7 +40,7 @@ def turns_of(text: str, messages: Any = None) -> list[Turn] | None:
     ]
 
 
-def _messages(value: Any) -> list[Turn] | None:
+def _messages(value: object) -> list[Turn] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)

@@ -69,7 +69,7 @@ def _row(of: str, name: str, one: Mapping[str, Any]) -> list[str]:
     return [of, name.replace("_", " "), f"{one['value']:.4g}", f"{one['low']:.4g} to {one['high']:.4g}"]
 
 
-def _plain(found: Any) -> Any:
+def _plain(found: object) -> Any:
     """JSON has no nan and no infinity."""
     if isinstance(found, dict):
         return {name: _plain(value) for name, value in found.items()}

@@ -115,7 +115,7 @@ def _option(item: Any) -> Any:
     ]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
@@ -166,7 +166,7 @@ def _agreement(row: Mapping[str, Any]) -> str:
     return "not tested: rare replicas carry the mean" if row["formula"] else ""
 
 
-def _number(value: Any, digits: int = 6) -> str:
+def _number(value: object, digits: int = 6) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:.{digits}g}"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from upturn.store.run import Run
 
 _MOST_METRICS = 6  # columns that fit beside each other; the report and --json have all
@@ -21,7 +23,7 @@ def figure(measured: Mapping[str, Any] | None) -> str:
     return f"{value} [{measured['low']:.4g}, {measured['high']:.4g}]"
 
 
-def _console() -> Any:
+def _console() -> Console:
     from rich.console import Console
 
     console = Console()
@@ -86,7 +88,7 @@ def print_trace(found: Mapping[str, Any]) -> None:
     _print_tree(console, found, 0)
 
 
-def _print_tree(console: Any, value: Any, depth: int) -> None:
+def _print_tree(console: Console, value: Mapping[str, Any], depth: int) -> None:
     pad = "  " * depth
     for name, inner in value.items():
         if isinstance(inner, Mapping):

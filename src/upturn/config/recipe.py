@@ -171,7 +171,7 @@ def line_of(text: str, key: str) -> int | None:
     return _nearest(_lines(yaml.compose(text, Loader=yaml.SafeLoader)), key.split("."))
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: object, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict):
         items = [(str(k), v) for k, v in tree.items()]
     elif isinstance(tree, list):
@@ -274,7 +274,7 @@ def _fields_at(path: Sequence[str]) -> list[str]:
     return [str(item.alias or name) for name, item in model.model_fields.items()]
 
 
-def _models_in(hint: Any) -> list[type[BaseModel]]:
+def _models_in(hint: object) -> list[type[BaseModel]]:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return [hint]
     return [found for inner in getattr(hint, "__args__", ()) for found in _models_in(inner)]

@@ -11,7 +11,7 @@ from upturn.config import components
 from upturn.errors import UserError
 
 
-def named(value: Any) -> Any:
+def named(value: object) -> Any:
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
@@ -22,7 +22,7 @@ def named(value: Any) -> Any:
 def plug_in(kind: str) -> BeforeValidator:
     """A component of a kind by name, or as a mapping of ``name`` and its fields; a name alone stays a string."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> Any:
         spec = named(value)
         try:
             components.check_name(kind, spec["name"])
@@ -33,11 +33,11 @@ def plug_in(kind: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def listed(value: Any) -> Any:
+def listed(value: object) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def none_or_more(value: Any) -> Any:
+def none_or_more(value: object) -> Any:
     return [] if value is None else listed(value)
 
 

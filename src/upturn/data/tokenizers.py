@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PAD, BOS, EOS, UNKNOWN = "<|pad|>", "<|bos|>", "<|eos|>", "<|unknown|>"
 KINDS = ("characters", "bpe")
@@ -29,7 +32,7 @@ def check(spec: Mapping[str, Any]) -> None:
         raise ValueError("a bpe tokenizer needs a size of at least 259: every byte and three special tokens")
 
 
-def train(spec: Mapping[str, Any], texts: Iterable[str]) -> Any:
+def train(spec: Mapping[str, Any], texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """A ``transformers`` tokenizer trained on ``texts``: the same texts give the same tokenizer.
 
     characters: one token per character, the most frequent ``size`` of them where a size is given, one more for others.
@@ -45,7 +48,7 @@ def train(spec: Mapping[str, Any], texts: Iterable[str]) -> Any:
     )
 
 
-def _characters(texts: Iterable[str], size: int | None) -> Any:
+def _characters(texts: Iterable[str], size: int | None) -> PreTrainedTokenizerBase:
     from collections import Counter
 
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -61,7 +64,7 @@ def _characters(texts: Iterable[str], size: int | None) -> Any:
     return raw
 
 
-def _bpe(texts: Iterable[str], size: int) -> Any:
+def _bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     raw = Tokenizer(models.BPE())
@@ -114,7 +117,7 @@ class Codec:
         path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def settle(tokenizer: Any, where: str) -> tuple[Codec, bool]:
+def settle(tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[Codec, bool]:
     """The codec of a tokenizer that was given, and whether the vocabulary grew.
 
     A missing pad token, or one that is the end token (a model trained so never learns to stop), becomes the unknown

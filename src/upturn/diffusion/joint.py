@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
 from upturn.diffusion.denoiser import bare
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 Read = Mapping[str, Tensor]  # what text encoders compute from captions: row-level tensors (N, …) by name
 
@@ -66,7 +69,7 @@ def trained_encoders(module: nn.Module) -> dict[str, nn.Module]:
     return inner.trained() if isinstance(inner, Joint) else {}
 
 
-def denoiser_of(module: nn.Module) -> Any:
+def denoiser_of(module: nn.Module) -> ModelMixin:
     """The denoiser itself, out of wrappers and of a joint module."""
     inner: Any = bare(module)
     return inner.denoiser if isinstance(inner, Joint) else inner

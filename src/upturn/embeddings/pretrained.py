@@ -6,9 +6,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Found = TypeVar("Found")
 
@@ -29,7 +32,7 @@ def quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def without_dropout(config: Any, stated: Mapping[str, Any]) -> None:
+def without_dropout(config: PretrainedConfig, stated: Mapping[str, Any]) -> None:
     """Every rate of dropout that ``stated`` does not name becomes 0."""
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float) and name not in stated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from upturn.embeddings.image_tensors import RGB, coloured
 from upturn.types import Array
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
@@ -55,7 +58,7 @@ class Reader:
         return found["input_ids"], found["attention_mask"], sum(len(row) > self.length for row in whole)
 
 
-def _size(processor: Any) -> tuple[int, int]:
+def _size(processor: BaseImageProcessor) -> tuple[int, int]:
     """What a square picture becomes: the crop where there is one."""
     crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
     asked: dict[str, Any] = dict(crop or processor.size)

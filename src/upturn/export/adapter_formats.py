@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,12 @@ from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Joint
 from upturn.errors import UserError
 from upturn.export.sgm_names import sgm
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from upturn.adapter_layers.token_embeddings import Word
+    from upturn.models.text_to_image import TextToImage
 
 _FIX = "Export '--what model', where adapters are folded into the weights."
 _KOHYA = {"StableDiffusionPipeline": ("lora_te", ""), "StableDiffusionXLPipeline": ("lora_te1", "lora_te2")}
@@ -43,7 +49,7 @@ class Update:
         return "lora_down" in self.tensors
 
 
-def updates(model: Any, name: str) -> list[Update]:
+def updates(model: TextToImage, name: str) -> list[Update]:
     """Of every layer that the adapter is on."""
     inner = bare(model.module)
     found = []
@@ -59,7 +65,7 @@ def updates(model: Any, name: str) -> list[Update]:
 
 
 @torch.no_grad()
-def _update(part: str, path: str, layer: Any, name: str) -> Update:
+def _update(part: str, path: str, layer: BaseTunerLayer, name: str) -> Update:
     shape = layer.get_base_layer().weight.shape
     if hasattr(layer, "lora_E"):  # AdaLoRA's singular values go into the first matrix: what is left is a LoRA
         down, up = layer.lora_A[name] * layer.lora_E[name], layer.lora_B[name]
@@ -79,7 +85,7 @@ def _update(part: str, path: str, layer: Any, name: str) -> Update:
     )
 
 
-def write(model: Any, form: str, folder: Path) -> None:
+def write(model: TextToImage, form: str, folder: Path) -> None:
     """Every adapter and token of the model into ``folder``.
 
     diffusers  <adapter>/pytorch_lora_weights.safetensors for ``load_lora_weights``, and tokens/<token>/ for
@@ -106,7 +112,7 @@ def write(model: Any, form: str, folder: Path) -> None:
         _embedding(model, word, folder / f"{word.folder}.safetensors")
 
 
-def _refuse(model: Any, names: list[str]) -> None:
+def _refuse(model: TextToImage, names: list[str]) -> None:
     """A DoRA that shares a layer: others divide by the norm of the base with this adapter alone, peft of all so far."""
     holders: dict[str, list[Any]] = {}
     for path, layer in adapters.layers(bare(model.module)):
@@ -120,7 +126,7 @@ def _refuse(model: Any, names: list[str]) -> None:
         )
 
 
-def _diffusers(model: Any, name: str, found: list[Update], folder: Path) -> None:
+def _diffusers(model: TextToImage, name: str, found: list[Update], folder: Path) -> None:
     import diffusers
 
     pipeline = str(model.pipeline.family.index["_class_name"])
@@ -151,7 +157,7 @@ def _diffusers(model: Any, name: str, found: list[Update], folder: Path) -> None
     cls.save_lora_weights(str(folder), **layers)
 
 
-def _kohya(model: Any, found: list[Update], path: Path) -> None:
+def _kohya(model: TextToImage, found: list[Update], path: Path) -> None:
     from safetensors.torch import save_file
 
     pipeline = str(model.pipeline.family.index["_class_name"])
@@ -188,7 +194,7 @@ def _named(update: Update) -> dict[str, Tensor]:
     return {**named, scaled: named[scaled] * update.scale, "alpha": torch.tensor(float(update.rank))}
 
 
-def _embedding(model: Any, word: Any, path: Path) -> None:
+def _embedding(model: TextToImage, word: Word, path: Path) -> None:
     """A token's vectors: under its name, or where there are two encoders under theirs."""
     from safetensors.torch import save_file
 

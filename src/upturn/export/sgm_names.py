@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffusers.configuration_utils import FrozenDict
 
 _BLOCK = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
@@ -18,7 +21,7 @@ _RESNET = {
 }
 
 
-def sgm(path: str, config: Any) -> str:
+def sgm(path: str, config: FrozenDict) -> str:
     """``config`` is the U-Net's; each of its levels is counted as so many blocks and one for the change of size."""
     if path in _ENDS:
         return _ENDS[path]

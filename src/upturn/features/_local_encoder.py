@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upturn.errors import UserError
 from upturn.types import Kind
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _SIZE = 224  # pixels, where neither config nor preprocessor names one (ViT's)
 
@@ -40,7 +43,7 @@ def load(folder: Path, kind: Kind) -> tuple[Any, Any]:
     return tower.eval(), tokenizer
 
 
-def preparation(folder: Path, config: Any) -> tuple[tuple[int, int], list[float], list[float]]:
+def preparation(folder: Path, config: PretrainedConfig) -> tuple[tuple[int, int], list[float], list[float]]:
     """((height, width), mean, std): how the encoder wants pictures; mean and std one number a channel."""
     path = folder / "preprocessor_config.json"
     given: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from upturn.errors import UserError
 from upturn.features._local_encoder import load, preparation
 from upturn.protocols import Features
 from upturn.types import Array, Samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LONGEST = 512  # tokens, where neither the tokenizer nor the config has a limit (BERT's)
 
@@ -58,7 +61,7 @@ class Encoder(Features):
                 return self._texts(model, tokenizer, [str(text) for text in samples.content])
             return self._images(model, samples.content)
 
-    def _images(self, model: Any, content: Array) -> Array:
+    def _images(self, model: PreTrainedModel, content: Array) -> Array:
         size, mean, std = preparation(Path(self.folder).expanduser(), model.config)
         parts = []
         for start in range(0, len(content), self.batch):
@@ -67,7 +70,7 @@ class Encoder(Features):
             parts.append(hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden.mean(1))  # convolutions or patches
         return _joined(parts)
 
-    def _texts(self, model: Any, tokenizer: Any, texts: list[str]) -> Array:
+    def _texts(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Array:
         import torch
 
         limit = min(getattr(model.config, "max_position_embeddings", None) or _LONGEST, tokenizer.model_max_length)
@@ -93,7 +96,7 @@ def _joined(parts: list[Any]) -> Array:
     return np.concatenate([part.float().cpu().numpy() for part in parts])
 
 
-def _warn_of_cuts(tokenizer: Any, texts: list[str], tokens: list[list[int]], limit: int) -> None:
+def _warn_of_cuts(tokenizer: PreTrainedTokenizerBase, texts: list[str], tokens: list[list[int]], limit: int) -> None:
     full = [row for row, found in enumerate(tokens) if len(found) >= limit]
     if not full:
         return

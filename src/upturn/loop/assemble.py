@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
@@ -29,6 +29,9 @@ from upturn.loop.checks.pairings import (
     refuse_models_trained_later,
 )
 from upturn.protocols import Curator, Metric, MixingPolicy, Objective, Policy, Scorer, Source
+
+if TYPE_CHECKING:
+    from upturn.protocols import SamplingSettings
 
 
 def assemble(recipe: Recipe) -> Assembly:
@@ -208,7 +211,7 @@ def _mixing_policy(recipe: Recipe) -> MixingPolicy | None:
     return component
 
 
-def _round_sampling(policy: Policy, recipe: Recipe) -> Any:
+def _round_sampling(policy: Policy, recipe: Recipe) -> SamplingSettings | None:
     if recipe.rounds is None:
         return None
     if recipe.rounds.sample is not None:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from upturn.config.recipe import Recipe
 from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.store.run import Run
 from upturn.store.units import round_unit, stage_unit, unit_round
+
+if TYPE_CHECKING:
+    from upturn.protocols import SamplingSettings
 
 _ROUND = re.compile(r"round (\d+)")
 
@@ -91,7 +94,7 @@ def _place(recipe: Recipe, name: str) -> tuple[str, Training] | None:
     return round_unit(number), recipe.rounds.train[-1]
 
 
-def check(recipe: Recipe, settings: Any, where: str, measures: bool) -> None:
+def check(recipe: Recipe, settings: SamplingSettings, where: str, measures: bool) -> None:
     """Raises UserError where a guide is not there whenever these settings are used, or cannot guide.
 
     ``measures``: they are used from the end of the first stage on, not only in rounds. What they may name is of round

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from upturn.models._heads.networks import Network
 from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
+
+if TYPE_CHECKING:
+    from upturn.types import Ragged
 
 _WHERE = "model 'reward_image'"
 
@@ -89,7 +92,7 @@ class RewardImage(Trainable):
         self.id = content_id("reward_image", key, files.to_json(self._settings))
 
     @staticmethod
-    def _network(settings: dict[str, Any], column: Any = None) -> Asked:
+    def _network(settings: dict[str, Any], column: Tensor | Ragged | None = None) -> Asked:
         return Asked(inputs.network(settings, column), settings["hidden"], settings["asked"])
 
     def encode(self, samples: Samples) -> Batch:

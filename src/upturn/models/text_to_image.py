@@ -34,6 +34,8 @@ from upturn.types import Array, Batch, Draw, Kind, Prompt, Rollout, Samples, con
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from upturn.models._diffusion.sampling import DiffusionSampling
+
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
 _CAPTIONS = "captions"  # the samples' field with several captions a picture, and a batch's column of their keys
 
@@ -245,7 +247,7 @@ class TextToImage(Diffusion):
     def row_shape(self, batch: Batch) -> tuple[int, ...]:
         return self.sizes.row_shape(batch, latents=bool(self.cache))
 
-    def drawn_shape(self, settings: Any) -> tuple[int, ...]:
+    def drawn_shape(self, settings: DiffusionSampling) -> tuple[int, ...]:
         return self.sizes.sampled_shape(settings)
 
     def form_of(self, shape: tuple[int, ...]) -> Formulation:
@@ -291,7 +293,7 @@ class TextToImage(Diffusion):
             caption = keys.gather(1, which[:, None])[:, 0]
         return {CAPTION: caption if draw.drop is None else caption.masked_fill(draw.drop.to(caption.device), NONE)}
 
-    def without(self, condition: Condition, settings: Any) -> Condition:
+    def without(self, condition: Condition, settings: DiffusionSampling) -> Condition:
         negative = settings.negative or None
         return {CAPTION: torch.full_like(condition[CAPTION], int(self.captions.keys([negative])[0]))}
 
@@ -317,7 +319,7 @@ class TextToImage(Diffusion):
     def content(self, made: Tensor) -> Array:
         return self.latents.content(made)
 
-    def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Rollout:
+    def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: DiffusionSampling) -> Rollout:
         if settings.negative:
             raise UserError("a rollout takes no 'negative' caption", where="settings.negative", fix="Leave it out.")
         return super().rollout(prompts, keys, settings)

@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from upturn.protocols import ClosedForm, Metric, Trainable
 from upturn.store.units import model_unit, stage_unit
 from upturn.training.feeds import Feed, FixedFeed
 from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
+
+if TYPE_CHECKING:
+    from upturn.protocols import SamplingSettings
 
 _HELD_OUT = 512  # samples in a held-out loss of the training curve
 _COMPARED = 0.05  # seconds to compare one metric of two checkpoints, by pairs
@@ -184,7 +187,7 @@ class Planner:
             self._quiet[same_step] = timing.quiet_seconds(model, timed.examples, spec.batch_size, acting)
         return self._quiet[same_step]
 
-    def sampled(self, of: Samples, candidates: int, settings: Any, wanted: int) -> Sampled:
+    def sampled(self, of: Samples, candidates: int, settings: SamplingSettings, wanted: int) -> Sampled:
         """Sampling as the trained model will do it, timed on prompts of these samples."""
         prompts = [prompt_for(self.policy, p) for p in of.take(np.arange(min(len(of), wanted))).prompts]
         settings = self.as_trained(settings)
@@ -194,7 +197,7 @@ class Planner:
             self._sampled_before = True
         return timing.sampled(self.policy, prompts, candidates, settings, wanted)
 
-    def as_trained(self, settings: Any) -> Any:
+    def as_trained(self, settings: SamplingSettings) -> SamplingSettings:
         """These settings with texts as long as the data's: an untrained text model may never stop."""
         usual = self._usual_length if self.policy.kind == "text" else None
         return settings if usual is None else settings.with_length(usual)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -17,6 +17,9 @@ from upturn.loop.checks.caption_strategy import reads_text
 from upturn.loop.run_context import RunContext, prompt_keys
 from upturn.store.run import Run
 from upturn.types import Prompt, Samples
+
+if TYPE_CHECKING:
+    from upturn.protocols import Policy
 
 
 class Drawer:
@@ -78,7 +81,7 @@ def _changed(parts: Assembly, settings: Sequence[str]) -> Any:
     return components.checked(type(own), values, "--set", "sampling") if settings else own
 
 
-def _prompt(text: str, policy: Any, classes: Sequence[str]) -> Prompt:
+def _prompt(text: str, policy: Policy, classes: Sequence[str]) -> Prompt:
     if not policy.conditional:
         raise UserError(f"the model takes no prompt, got '{text}'", where="--prompt", fix="Leave --prompt out.")
     if policy.kind == "text" or reads_text(policy) or not classes:

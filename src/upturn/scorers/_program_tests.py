@@ -91,7 +91,7 @@ def _paired(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"input": given, "output": wanted} for given, wanted in zip(inputs, outputs, strict=True)]
 
 
-def _case(item: Any, number: int) -> Case:
+def _case(item: object, number: int) -> Case:
     if isinstance(item, dict):
         given = next((item[name] for name in _INPUTS if name in item), "")
         wanted = next((item[name] for name in _OUTPUTS if name in item), None)

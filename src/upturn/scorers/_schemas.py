@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from upturn.errors import UserError
 from upturn.scorers import _patterns
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
 
 _QUOTED = 150  # characters of a fault in an explanation
 
@@ -18,7 +21,7 @@ class BadSchema(Exception):
 
 
 @functools.lru_cache(maxsize=1024)
-def validator(text: str) -> Any:
+def validator(text: str) -> Validator:
     """A validator for the schema that the text holds. Raises BadSchema, and UserError without 'jsonschema'."""
     try:
         from jsonschema import Draft202012Validator, exceptions, validators
@@ -46,7 +49,7 @@ def validator(text: str) -> Any:
     return guarded(schema, registry=REGISTRY)  # a registry that fetches nothing
 
 
-def first_fault(checks: Any, written: Any) -> str | None:
+def first_fault(checks: Validator, written: object) -> str | None:
     """What the schema does not allow, in the order of the schema; None where all is allowed.
 
     Raises BadSchema where a reference leads nowhere, BadPattern, TookTooLong.
@@ -65,14 +68,16 @@ def first_fault(checks: Any, written: Any) -> str | None:
     return f"{said}, at {fault.json_path}"
 
 
-def _pattern(checks: Any, pattern: str, written: Any, schema: Any) -> Iterator[Any]:
+def _pattern(checks: Validator, pattern: str, written: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
     from jsonschema import ValidationError
 
     if checks.is_type(written, "string") and not _patterns.found(pattern, written):
         yield ValidationError(f"{written!r} does not match {pattern!r}")
 
 
-def _pattern_properties(checks: Any, patterns: Any, written: Any, schema: Any) -> Iterator[Any]:
+def _pattern_properties(
+    checks: Validator, patterns: Mapping[str, Any], written: Any, schema: Mapping[str, Any]
+) -> Iterator[Any]:
     if checks.is_type(written, "object"):
         for pattern, inner in patterns.items():
             for name, value in written.items():
@@ -80,7 +85,7 @@ def _pattern_properties(checks: Any, patterns: Any, written: Any, schema: Any) -
                     yield from checks.descend(value, inner, path=name, schema_path=pattern)
 
 
-def _additional_properties(checks: Any, inner: Any, written: Any, schema: Any) -> Iterator[Any]:
+def _additional_properties(checks: Validator, inner: object, written: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
     from jsonschema import ValidationError
 
     if not checks.is_type(written, "object"):

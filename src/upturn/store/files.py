@@ -63,7 +63,7 @@ def write_text(path: Path, text: str) -> None:
     sync(path.parent)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """``value`` as strict JSON can say it: numpy numbers as numbers, tuples and arrays as lists, NaN, ±inf as null."""
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
@@ -78,7 +78,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """Canonical: sorted keys, one indentation, a final newline; equal values give equal bytes."""
     return json.dumps(plain(value), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -21,7 +21,7 @@ _SLUG = re.compile(r"[^A-Za-z0-9._-]+")
 _LONG = 40  # characters of a label that a folder's name takes
 
 
-def _labelled(value: Any) -> Any:
+def _labelled(value: object) -> Any:
     """Values of an axis as label -> value."""
     if isinstance(value, Mapping):
         return {str(label): inner for label, inner in value.items()}
@@ -30,7 +30,7 @@ def _labelled(value: Any) -> Any:
     return {label_of(inner): inner for inner in value}
 
 
-def label_of(value: Any) -> str:
+def label_of(value: object) -> str:
     """What a value is called in a table: a component by its name."""
     if isinstance(value, Mapping) and "name" in value:
         return str(value.get("as", value["name"]))

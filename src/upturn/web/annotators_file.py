@@ -33,7 +33,7 @@ def people_in(path: Path) -> list[dict[str, Any]]:
     return people
 
 
-def _person(entry: Any, where: str) -> dict[str, Any]:
+def _person(entry: object, where: str) -> dict[str, Any]:
     entry = {"name": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, dict) or not str(entry.get("name") or "").strip():
         raise UserError("a person has a name", where=where, fix="Write 'name: …'.")

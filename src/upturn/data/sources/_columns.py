@@ -97,12 +97,12 @@ def points(values: Sequence[Any], name: str, place: Place) -> Array:
     return np.array(values, dtype=np.float32)
 
 
-def named(value: Any) -> str:
+def named(value: object) -> str:
     """What a value is, in words."""
     return "nothing (null)" if value is None else f"a {type(value).__name__}"
 
 
-def as_field(value: Any) -> str:
+def as_field(value: object) -> str:
     """A value of a kept column as the text that ``Prompt.fields`` holds; null is ""."""
     if value is None:
         return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from upturn.config import components
 from upturn.config.recipe import Recipe
 from upturn.errors import UserError
@@ -62,6 +60,6 @@ def caption_of(recipe: Recipe, source: Source, policy: Policy) -> Caption | None
     return next(iter(found.values()), None)
 
 
-def prompt_for(policy: Any, prompt: Prompt) -> Prompt:
+def prompt_for(policy: Policy, prompt: Prompt) -> Prompt:
     """The prompt as this model reads it: an unconditional one reads none."""
     return prompt if policy.conditional else Prompt(fields=prompt.fields)

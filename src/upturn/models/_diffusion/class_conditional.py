@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from upturn.models._diffusion import model_files
 from upturn.models._diffusion.diffusion_model import Diffusion
 from upturn.models._diffusion.normalization import Frame
 from upturn.types import Array, Batch, Draw, Prompt, Samples
+
+if TYPE_CHECKING:
+    from upturn.models._diffusion.sampling import DiffusionSampling
 
 
 @dataclass(eq=False)
@@ -126,7 +129,7 @@ class ClassDiffusion(Diffusion):
         label = batch["label"]
         return {"label": label if draw.drop is None else label.masked_fill(draw.drop.to(label.device), -1)}
 
-    def without(self, condition: Condition, settings: Any) -> Condition:
+    def without(self, condition: Condition, settings: DiffusionSampling) -> Condition:
         return {"label": torch.full_like(condition["label"], -1)}
 
     def unguidable(self) -> str:

@@ -64,7 +64,7 @@ class Diffusion(Policy, ABC):
         """What is asked for, N rows. Raises UserError for what the model does not have."""
 
     @abstractmethod
-    def without(self, condition: Condition, settings: Any) -> Condition:
+    def without(self, condition: Condition, settings: sampling.DiffusionSampling) -> Condition:
         """As many rows that ask for nothing, or for what the settings want to get away from."""
 
     def prepared(self, condition: Condition) -> Condition:
@@ -91,7 +91,7 @@ class Diffusion(Policy, ABC):
         """Of the rows of a taken batch, as the network sees them."""
         return self.frame.shape
 
-    def drawn_shape(self, settings: Any) -> tuple[int, ...]:
+    def drawn_shape(self, settings: sampling.DiffusionSampling) -> tuple[int, ...]:
         """Of what these settings ask for."""
         return self.frame.shape
 
@@ -141,7 +141,8 @@ class Diffusion(Policy, ABC):
     # Sampling.
 
     def generate(
-        self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}
+        self, prompts: Sequence[Prompt], keys: Array, settings: sampling.DiffusionSampling,
+        guides: Mapping[str, Any] = {},
     ) -> Tensor:
         """(N, *shape) float32 in the data's units, not rounded, for N prompts and N keys."""
         sampler, sigmas = settings.build_sampler(), sampling.noise_levels(self, settings)
@@ -153,14 +154,15 @@ class Diffusion(Policy, ABC):
             return self.frame.back(torch.cat(parts))
 
     def sample(
-        self, prompts: Sequence[Prompt], keys: Array, settings: Any, guides: Mapping[str, Any] = {}
+        self, prompts: Sequence[Prompt], keys: Array, settings: sampling.DiffusionSampling,
+        guides: Mapping[str, Any] = {},
     ) -> Samples:
         """P * K rows, prompt-major, for ``keys`` (P, K); the noise of row i depends on key i alone."""
         flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]
         made = self.generate(flat, keys.reshape(-1), settings, guides)
         return synthetic_samples(self.kind, self.content(made), prompts, keys, self.id)
 
-    def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Rollout:
+    def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: sampling.DiffusionSampling) -> Rollout:
         """Ancestral sampling with all that is needed to replay it; T = steps - 1, the last step has no noise.
 
         actions    (N, T + 1, *shape) latents from the start to the last before the noiseless step
@@ -220,7 +222,7 @@ class Diffusion(Policy, ABC):
         """Matrix products and convolutions of one forward pass; what works element by element is left out."""
         return self._counted("each", self.row_shape(batch)) * batch.rows * self.draws
 
-    def sampling_flops(self, settings: Any) -> float:
+    def sampling_flops(self, settings: sampling.DiffusionSampling) -> float:
         """The same, for one sample."""
         return self._counted("one", self.drawn_shape(settings)) * float(settings.passes)
 

@@ -93,9 +93,9 @@ def _name(spec: str | Mapping[str, Any]) -> str:
     return spec if isinstance(spec, str) else str(spec["name"])
 
 
-def _agrees(given: Any, stored: Any) -> bool:
+def _agrees(given: object, stored: object) -> bool:
     """Whether every field that was asked for is the saved one (a component's other fields are its defaults)."""
     if isinstance(stored, Mapping):
-        asked = {"name": given} if isinstance(given, str) else given
-        return all(stored.get(name) == value for name, value in asked.items())
+        fields = {"name": given} if isinstance(given, str) else given
+        return isinstance(fields, Mapping) and all(stored.get(name) == value for name, value in fields.items())
     return bool(given == stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from upturn.embeddings.pretrained import located, quiet, without_dropout
 from upturn.embeddings.processors import Reader
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
 
 _FIXED = frozenset({"siglip", "siglip2"})  # trained on texts padded to their full length: the library's docs ask for it
 _LONGEST = 77  # tokens, where nothing says how many it reads (CLIP's)
@@ -21,7 +25,7 @@ _FIX = "It needs config.json, model.safetensors, a tokenizer and an image proces
 class Pretrained(nn.Module):
     """The library's model, asked as ours is: unit vectors of both sides and the scale of their cosines."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: PreTrainedModel) -> None:
         super().__init__()
         self.inner = inner
 
@@ -40,7 +44,7 @@ class Pretrained(nn.Module):
         return self.picture(pixels), self.text(ids, mask), self.scale
 
 
-def _unit(out: Any) -> Tensor:
+def _unit(out: ModelOutput) -> Tensor:
     features = out if isinstance(out, Tensor) else out.pooler_output
     return nn.functional.normalize(features.float(), dim=-1)
 
@@ -81,7 +85,7 @@ def _read(name: str, where: str, local: bool) -> tuple[Pretrained, Reader]:
     )
 
 
-def _length(tokenizer: Any, config: Any) -> int:
+def _length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
     """Tokens of a text at most."""
     text = getattr(config, "text_config", config)
     places = getattr(text, "max_position_embeddings", None) or _LONGEST

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from upturn import seeds
 from upturn.models._language import llama_decode
 from upturn.models._language.pretrained_weights import bare
 from upturn.types import Array
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PretrainedConfig
 
 _COMPACT = 0.875  # finished rows leave once an eighth is done: the copy of the cache costs about one decoding step
 
@@ -80,7 +83,7 @@ def choose(logits: Tensor, uniform: Tensor, choice: Choice) -> tuple[Tensor, Ten
 
 
 def decode(
-    module: torch.nn.Module, config: Any, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *,
+    module: torch.nn.Module, config: PretrainedConfig, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *,
     stop: int, max_tokens: int, choice: Choice, batch: int,
 ) -> Decoded:
     """Completions for N rows: row r continues ``prompts[of[r]]`` with the randomness of ``keys[r]``.
@@ -110,8 +113,8 @@ def decode(
 
 @torch.no_grad()
 def _decode_batch(
-    module: torch.nn.Module, config: Any, prompts: Sequence[Sequence[int]], of: Array, keys: Array, stop: int,
-    max_tokens: int, choice: Choice,
+    module: torch.nn.Module, config: PretrainedConfig, prompts: Sequence[Sequence[int]], of: Array, keys: Array,
+    stop: int, max_tokens: int, choice: Choice,
 ) -> Decoded:
     from transformers import DynamicCache
 
@@ -162,7 +165,9 @@ def _decode_batch(
 class _Step:
     """A module reading prompts padded on the left, then one token a row at a time; ``keep`` picks and repeats rows."""
 
-    def __init__(self, module: torch.nn.Module, prompts: Sequence[Sequence[int]], cache: Any, device: Any) -> None:
+    def __init__(
+        self, module: torch.nn.Module, prompts: Sequence[Sequence[int]], cache: DynamicCache, device: torch.device
+    ) -> None:
         width = max(len(prompt) for prompt in prompts)
         ids = np.zeros((len(prompts), width), dtype=np.int64)
         mask = np.zeros_like(ids)

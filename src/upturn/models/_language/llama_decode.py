@@ -7,17 +7,21 @@ modules' weights, with a cache that is allocated once. What it cannot reproduce 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+
 _SHAPED_ALIKE = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 _JOINED = 1 << 22  # weights (16 MB) up to which maps are joined: beyond, a call costs nothing beside its arithmetic
 
 
-def fits(module: Any) -> bool:
+def fits(module: PreTrainedModel) -> bool:
     """Whether :class:`LlamaStep` does what this model's own forward pass does: float32, attention to all that went.
 
     Layers an adapter stands in are called as they are; sliding windows and other kinds of attention are not done here.
@@ -40,7 +44,9 @@ class LlamaStep:
     room   tokens that may come
     """
 
-    def __init__(self, module: Any, cache: Any, mask: Tensor | None, at: Tensor, room: int) -> None:
+    def __init__(
+        self, module: PreTrainedModel, cache: DynamicCache, mask: Tensor | None, at: Tensor, room: int
+    ) -> None:
         self.head, self.inner, self.at = module.lm_head, module.model, at
         self.used = cache.get_seq_length()
         self.blocks = [_Block(layer) for layer in self.inner.layers]
@@ -65,7 +71,7 @@ class LlamaStep:
         self.mask = None if self.mask is None else self.mask[rows]
 
 
-def _scaled(x: Tensor, norm: Any) -> Tensor:
+def _scaled(x: Tensor, norm: LlamaRMSNorm) -> Tensor:
     """x over its root mean square (Zhang & Sennrich 2019, equation 4), not yet times the weight."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
 
@@ -76,7 +82,7 @@ class _Joined:
     Small plain ones are one matrix, the norm's weight inside it; others (large, or with adapters) stay as they are.
     """
 
-    def __init__(self, norm: Any, *maps: Any) -> None:
+    def __init__(self, norm: LlamaRMSNorm, *maps: Any) -> None:
         self.norm, self.maps = norm, maps
         self.weight: Tensor | None = None
         if all(type(each) is torch.nn.Linear for each in maps) and sum(m.weight.numel() for m in maps) <= _JOINED:
@@ -101,7 +107,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class _Block:
     """A layer's maps, made ready once."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: LlamaDecoderLayer) -> None:
         attends, feeds = layer.self_attn, layer.mlp
         self.asked = _Joined(layer.input_layernorm, attends.q_proj, attends.k_proj, attends.v_proj)
         self.fed = _Joined(layer.post_attention_layernorm, feeds.gate_proj, feeds.up_proj)

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _REACH = 1e4  # logits as large as any: a cap or a float type that holds less shows
 _known: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
-def plain_head(inner: Any) -> torch.nn.Linear | None:
+def plain_head(inner: PreTrainedModel) -> torch.nn.Linear | None:
     """The head of a `transformers` model whose logits are its output as it is; None where they are not."""
     head = inner.get_output_embeddings()
     if type(head) is not torch.nn.Linear or head._forward_hooks or head._forward_pre_hooks:
@@ -34,7 +37,7 @@ def plain_head(inner: Any) -> torch.nn.Linear | None:
 
 
 @contextmanager
-def aside(inner: Any, head: torch.nn.Linear) -> Iterator[None]:
+def aside(inner: PreTrainedModel, head: torch.nn.Linear) -> Iterator[None]:
     """Inside, the head lets its input through: what the model calls logits (N, T, V) are hidden states (N, T, D)."""
     with _replaced(inner, head, _through(inner)):
         yield
@@ -54,7 +57,7 @@ class _Ramp(torch.nn.Module):
 
 
 @torch.no_grad()
-def _nothing_follows(inner: Any, head: torch.nn.Linear) -> bool:
+def _nothing_follows(inner: PreTrainedModel, head: torch.nn.Linear) -> bool:
     """Whether what the head says comes out untouched: tried once, on two tokens, with known numbers as its output.
 
     By what comes out, not by the model's name or config: a cap has other names in other models, and one that is far
@@ -68,7 +71,7 @@ def _nothing_follows(inner: Any, head: torch.nn.Linear) -> bool:
     return ramp.asked == 1 and out.shape == expected.shape and bool(torch.equal(out.to(expected.dtype), expected))
 
 
-def _through(inner: Any) -> torch.nn.Module:
+def _through(inner: PreTrainedModel) -> torch.nn.Module:
     """One stand-in a model for all its life: a compiled model knows modules by identity."""
     return _stand_ins.setdefault(inner, torch.nn.Identity())
 
@@ -77,7 +80,7 @@ _stand_ins: WeakKeyDictionary[torch.nn.Module, torch.nn.Module] = WeakKeyDiction
 
 
 @contextmanager
-def _replaced(inner: Any, head: torch.nn.Linear, by: torch.nn.Module) -> Iterator[None]:
+def _replaced(inner: PreTrainedModel, head: torch.nn.Linear, by: torch.nn.Module) -> Iterator[None]:
     places = [
         (parent, name) for parent in inner.modules() for name, child in parent._modules.items() if child is head
     ]

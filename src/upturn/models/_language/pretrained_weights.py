@@ -6,7 +6,7 @@ import difflib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,9 @@ from upturn.errors import UserError
 from upturn.models._hub import Form, read
 from upturn.store.weights import linked
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"
 _FORM = Form(
     "AutoModelForCausalLM", needs="It needs config.json, model.safetensors and tokenizer.json, all whole.",
@@ -25,7 +28,7 @@ _FORM = Form(
 _EVERYTHING = "100TB"  # one file whatever the size: what is saved does not depend on a library's idea of a shard
 
 
-def bare(module: torch.nn.Module) -> Any:
+def bare(module: torch.nn.Module) -> PreTrainedModel:
     """The `transformers` model inside what a trainer may have wrapped around it."""
     inner: Any = module
     while not hasattr(inner, "save_pretrained"):

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -18,6 +18,9 @@ from upturn.models._language import pretrained_weights, prompt_template
 from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SETTINGS = "upturn.json"
 
@@ -94,7 +97,7 @@ class TextModel(Trainable, ABC):
             raise UserError(f"{self.name} reads text, and these samples are {samples.kind}", where="model")
 
     @property
-    def _bare(self) -> Any:
+    def _bare(self) -> PreTrainedModel:
         return pretrained_weights.bare(self.module)
 
     def _positions(self) -> int:

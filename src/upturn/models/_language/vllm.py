@@ -16,7 +16,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from upturn.errors import RunError, UserError
 from upturn.models._language.generate import Choice, Decoded
 from upturn.models._language.pretrained_weights import bare
 from upturn.types import Array
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SHARE = 0.5  # of the GPU's memory: the policy itself stays on it, and vLLM takes what it is given at once
 _SEEDS = 1 << 62  # below half of what 64 bits hold: vLLM adds the candidate's number
@@ -111,7 +114,7 @@ def _decoded(found: Sequence[Any], stop: int, choice: Choice) -> Decoded:
     return Decoded(*parts)
 
 
-def _engine(inner: Any, positions: int) -> Any:
+def _engine(inner: PreTrainedModel, positions: int) -> Any:
     """The engine of these weights: that of the last call if not one of them has been written since."""
     state = (positions, *injection.names(inner), *((p.data_ptr(), p._version) for p in inner.parameters()))
     if _held and _held[0].module() is inner and _held[0].state == state:
@@ -121,7 +124,7 @@ def _engine(inner: Any, positions: int) -> Any:
     return _held[0].engine
 
 
-def _made(inner: Any, positions: int) -> Any:
+def _made(inner: PreTrainedModel, positions: int) -> Any:
     vllm: Any = importlib.import_module("vllm")
     with tempfile.TemporaryDirectory(prefix="upturn-vllm-") as folder:
         with quiet(), injection.merged(inner), injection.plain(inner):

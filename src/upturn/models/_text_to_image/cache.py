@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ from upturn.models._text_to_image.latents import Latents
 from upturn.store.shards import Row, Shards
 from upturn.store.weights import digest
 from upturn.types import Array, Stacks, content_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FORMAT = "1"  # of what is kept: how pixels become the autoencoder's input, and what of its answer is held
 _SIZE = "size"
@@ -143,7 +146,7 @@ def size_of(content: Array) -> str:
     return f"{content.shape[1]}x{content.shape[2]}"
 
 
-def _config(module: Any) -> dict[str, Any]:
+def _config(module: PreTrainedModel) -> dict[str, Any]:
     found = module.config
     return dict(found.to_dict()) if hasattr(found, "to_dict") else dict(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from upturn.diffusion.joint import Read
 from upturn.models._text_to_image.architectures.architecture import Family
 from upturn.models._text_to_image.cache import Cache
 from upturn.types import Stacks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NONE = 0  # the key of no caption at all, which is what guidance leads away from
 
@@ -100,7 +103,7 @@ class Captions:
         if self.cache:
             _append(self._read, self._reads(torch.arange(start, start + len(texts))))
 
-    def _mark(self, tokenizer: Any, texts: Sequence[str], room: int) -> None:
+    def _mark(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], room: int) -> None:
         raw = tokenizer.backend_tokenizer
         raw.no_truncation()
         raw.no_padding()
@@ -194,7 +197,7 @@ class Captions:
         return {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in said.items()}
 
 
-def _spelled(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+def _spelled(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:
     """Texts with each token of several vectors written out, ``<cat>`` as ``<cat> <cat>_1``, as diffusers does."""
     added = tokenizer.get_added_vocab()
     found = list(texts)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from upturn.types import Array
+
+if TYPE_CHECKING:
+    from diffusers.configuration_utils import FrozenDict
 
 _HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as diffusers has them
 _CHUNK = 8  # pictures at once through the autoencoder: 512 x 512 of Stable Diffusion's take about 2 GB
@@ -23,7 +26,7 @@ class Latents:
     shifts: bool
 
     @property
-    def _config(self) -> Any:
+    def _config(self) -> FrozenDict:
         return self.vae.config
 
     @property

@@ -133,7 +133,7 @@ def _without_dropout(module: nn.Module) -> None:
             part.p = 0.0
 
 
-def _part(folder: Path, name: str, index: Mapping[str, Any], where: str) -> Any:
+def _part(folder: Path, name: str, index: Mapping[str, Any], where: str) -> PreTrainedModel | PreTrainedTokenizerBase:
     library, cls = _entry(index, name)
     at = folder / name
     if not at.is_dir():

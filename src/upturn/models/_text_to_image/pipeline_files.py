@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -22,6 +22,9 @@ from upturn.errors import UserError
 from upturn.models._text_to_image.pipeline import INDEX, SCHEDULER, Pipeline, from_folder, quiet, tokenizer_of
 from upturn.store.files import read_json, to_json
 from upturn.store.weights import linked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SETTINGS, _WEIGHTS = "model.json", "model.safetensors"
 _EVERYTHING = "100TB"  # one file whatever the size
@@ -99,7 +102,7 @@ def _link(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def _encoder(encoder: Any, folder: Path) -> None:
+def _encoder(encoder: PreTrainedModel, folder: Path) -> None:
     encoder.config._name_or_path = ""
     encoder.name_or_path = ""
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,7 @@ def _encoder(encoder: Any, folder: Path) -> None:
     encoder.save_pretrained(str(folder), max_shard_size=_EVERYTHING)
 
 
-def _tokenizer(tokenizer: Any, folder: Path) -> None:
+def _tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """The same bytes wherever it was read and whatever it was used for."""
     raw = tokenizer.backend_tokenizer
     raw.no_padding()

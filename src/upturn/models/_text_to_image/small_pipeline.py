@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from torch import nn
 from upturn.errors import UserError
 from upturn.models._text_to_image.architectures.stable_diffusion import StableDiffusionXl
 from upturn.models._text_to_image.pipeline import Pipeline, quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BOS, _EOS, _END = "<|startoftext|>", "<|endoftext|>", "</w>"  # CLIP's own
 _GROUPS = 8  # of group norm
@@ -110,7 +113,7 @@ def _scheduler(small: Small) -> dict[str, Any]:
     }
 
 
-def _tokenizer(small: Small, captions: Sequence[str]) -> Any:
+def _tokenizer(small: Small, captions: Sequence[str]) -> PreTrainedTokenizerBase:
     """CLIP's kind of tokenizer: small letters, byte pairs within words, trained on the captions; no text is unknown."""
     from tokenizers import pre_tokenizers, trainers
     from transformers import CLIPTokenizer

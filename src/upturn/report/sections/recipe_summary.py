@@ -100,7 +100,7 @@ def component(spec: Mapping[str, Any]) -> str:
     return f"{spec['name']} ({', '.join(fields[:_MOST_FIELDS])}{more})" if fields else str(spec["name"])
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, Mapping):
         return str(value["name"]) if "name" in value else ", ".join(f"{k} {_value(v)}" for k, v in value.items())
     if isinstance(value, list):

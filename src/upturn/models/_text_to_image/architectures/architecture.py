@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from upturn.diffusion.joint import Read
+
+if TYPE_CHECKING:
+    from diffusers.configuration_utils import FrozenDict
+    from transformers import PreTrainedTokenizerBase
 
 
 class Family(ABC):
@@ -39,12 +43,12 @@ class Family(ABC):
         """What of these components' config.json cannot be; empty where all can."""
         return ""
 
-    def most(self, config: Any) -> int:
+    def most(self, config: FrozenDict) -> int:
         """Latents a side that the denoiser has places for; 0: any number."""
         return 0
 
     @abstractmethod
-    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+    def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
         """Of one encoder: "ids" (N, L), and what else it reads."""
 
     @abstractmethod
@@ -60,13 +64,13 @@ class Family(ABC):
         """F(x (N, C, h, w), time (N,) as the pipeline counts it, N rows of text; ``factor`` pixels a latent)."""
 
 
-def padded(tokenizer: Any, texts: Sequence[str], length: int) -> Read:
+def padded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int) -> Read:
     """Ids and mask, (N, length) each, cut and padded as pipelines do."""
     found = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return {"ids": found["input_ids"], "mask": found["attention_mask"]}
 
 
-def clip_length(tokenizer: Any) -> int:
+def clip_length(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.model_max_length)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Read
 from upturn.models._text_to_image.architectures.architecture import Family, clip_length, padded
 from upturn.models._text_to_image.architectures.stable_diffusion import VAES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _T5_TOKENS = 512  # the pipeline's own max_sequence_length
 _TIMES = 1000.0  # its transformer counts time from 0 to 1
@@ -41,7 +44,7 @@ class Flux(Family):
             return f"a transformer of {config.get('in_channels')} channels in and {config['out_channels']} out"
         return ""
 
-    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+    def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
         return padded(tokenizer, texts, clip_length(tokenizer) if name == "text_encoder" else _T5_TOKENS)
 
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:

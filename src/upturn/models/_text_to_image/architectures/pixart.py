@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -11,6 +11,9 @@ from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Read
 from upturn.models._text_to_image.architectures.architecture import Family, padded
 from upturn.models._text_to_image.architectures.stable_diffusion import VAES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}  # the pipelines' own max_sequence_length
 _LARGE = 128  # latents a side from which the transformer is told resolution and aspect ratio
@@ -28,7 +31,7 @@ class PixArt(Family):
     }
     trains: ClassVar[tuple[str, ...]] = ()
 
-    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+    def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
         return padded(tokenizer, [text.lower().strip() for text in texts], _TOKENS[self.index["_class_name"]])
 
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:

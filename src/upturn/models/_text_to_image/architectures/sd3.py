@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from upturn.diffusion.joint import Read
 from upturn.models._text_to_image.architectures.architecture import Family, clip_length, hidden, joined, padded
 from upturn.models._text_to_image.architectures.stable_diffusion import VAES
+
+if TYPE_CHECKING:
+    from diffusers.configuration_utils import FrozenDict
+    from transformers import PreTrainedTokenizerBase
 
 _T5_TOKENS = 256  # the pipeline's own max_sequence_length
 _CLIPS = ("text_encoder", "text_encoder_2")
@@ -31,10 +35,10 @@ class StableDiffusion3(Family):
     trains: ClassVar[tuple[str, ...]] = _CLIPS
     shifts: ClassVar[bool] = True
 
-    def most(self, config: Any) -> int:
+    def most(self, config: FrozenDict) -> int:
         return int(config.pos_embed_max_size * config.patch_size)
 
-    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+    def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
         return padded(tokenizer, texts, clip_length(tokenizer) if name in _CLIPS else _T5_TOKENS)
 
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:

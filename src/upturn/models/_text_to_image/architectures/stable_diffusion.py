@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from upturn.diffusion.joint import Read
 from upturn.models._text_to_image.architectures.architecture import Family, clip_length, hidden, padded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VAES = ("AutoencoderKL", "AutoencoderTiny")
 _SAID = ("hidden:text_encoder", "hidden:text_encoder_2")  # what XL's encoders say, in the order of its U-Net
@@ -47,7 +50,7 @@ class StableDiffusion(Family):
     def check(self, configs: Mapping[str, Mapping[str, Any]]) -> str:
         return _odd_unet(configs["unet"], None)
 
-    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+    def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
         return padded(tokenizer, texts, clip_length(tokenizer))
 
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
@@ -91,7 +94,7 @@ class StableDiffusionXl(Family):
             return f"a U-Net that is told {told / each:g} numbers of a picture, not its {_SIZES} sizes (a refiner)"
         return _odd_unet(unet, "text_time")
 
-    def tokens(self, name: str, tokenizer: Any, texts: Sequence[str]) -> Read:
+    def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
         return padded(tokenizer, texts, clip_length(tokenizer))
 
     def absent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
