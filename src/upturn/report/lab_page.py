@@ -93,22 +93,22 @@ def _name(key: str) -> str:
     return _SYMBOLS.get(key, key.replace("_", " "))
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if value == "inf" or (isinstance(value, float) and math.isinf(value)):
         return "∞"
     return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
 
 
-def _setting(value: Any) -> str:
+def _setting(value: object) -> str:
     return ", ".join(_value(v) for v in value) if isinstance(value, list) else _value(value)
 
 
-def _labelled(key: str, value: Any) -> str:
+def _labelled(key: str, value: object) -> str:
     """``λ = 0.5``; values that are names have no prefix."""
     return _value(value) if key in _PLAIN else f"{_name(key)} = {_value(value)}"
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: object, b: object) -> bool:
     """Whether a setting of results.json equals one of the table: JSON stores infinity as text."""
     return bool(a == b) or _value(a) == _value(b)
 
