@@ -119,7 +119,7 @@ class LowRank(Adapter, ABC):
         module.entry_adapters = [own if n == self.adapter_name else n for n in earlier]
         self.begin(module)
 
-    def _same(self, module: PreTrainedModel, made: Any, paths: list[str]) -> None:
+    def _same(self, module: PreTrainedModel, made: PeftConfig, paths: list[str]) -> None:
         there = module.peft_config[self.adapter_name]
         for field in _SAME:
             old, new = getattr(there, field, None), getattr(made, field, None)

@@ -77,18 +77,18 @@ def _command(name: str) -> Any:
     return command
 
 
-def _fields(cls: Any) -> list[Any]:
+def _fields(cls: type[Any]) -> list[Any]:
     import dataclasses
 
     return [item for item in dataclasses.fields(cls) if item.init]
 
 
-def _help(cls: Any) -> str:
+def _help(cls: type[Any]) -> str:
     """The docstring, and the question that the page begins with."""
     return f"{inspect.getdoc(cls)}\n\n{cls.question}"
 
 
-def _with_options(cls: Any, then: Callable[..., None]) -> Callable[..., None]:
+def _with_options(cls: type[Any], then: Callable[..., None]) -> Callable[..., None]:
     """A function whose signature has an option for each field of ``cls``, as typer reads it."""
     kind = inspect.Parameter.KEYWORD_ONLY
     made = [inspect.Parameter(item.name, kind, default=None, annotation=_option(item)) for item in _fields(cls)]

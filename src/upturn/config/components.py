@@ -145,7 +145,7 @@ def checked(cls: type[Any], fields: Mapping[str, Any], where: str, what: str) ->
         raise UserError(str(error), where=where) from error
 
 
-def typed(hint: Any, value: Any, where: str) -> Any:
+def typed(hint: Any, value: object, where: str) -> Any:
     """``value`` as ``hint``, or a UserError that names the key, what is there and what is allowed."""
     try:
         config = None if _has_own_config(hint) else ConfigDict(strict=False)
@@ -159,7 +159,7 @@ def typed(hint: Any, value: Any, where: str) -> Any:
         ) from error
 
 
-def _has_own_config(hint: Any) -> bool:
+def _has_own_config(hint: object) -> bool:
     return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, "model_config"))
 
 

@@ -259,7 +259,7 @@ class CausalLm(TextModel, Policy):
         return token * tokens + pair * tokens * (tokens + 1) / 2  # with a cache a token meets those before it
 
 
-def _valued(head: Any, hidden: torch.Tensor) -> torch.Tensor:
+def _valued(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """(N, T) what the value head says of hidden states (N, T, D)."""
     values: torch.Tensor = head(hidden.float())[..., 0]
     return values

@@ -17,7 +17,7 @@ import torch
 from upturn import seeds
 from upturn.config.schema import Training
 from upturn.loop.assembly import Assembly
-from upturn.protocols import Policy, Trainable
+from upturn.protocols import Policy, SamplingSettings, Trainable
 from upturn.training import trainer
 from upturn.training.feeds import Feed
 from upturn.training.setup import TrainingSetup
@@ -70,13 +70,15 @@ def candidate_keys(prompts: int, candidates: int) -> Array:
     return np.stack([seeds.fold(i, range(candidates)) for i in range(prompts)])
 
 
-def guides_of(policy: Policy, settings: Any) -> dict[str, Policy]:
+def guides_of(policy: Policy, settings: SamplingSettings) -> dict[str, Policy]:
     """The policy itself in the place of its guide: an earlier version takes as long."""
     name = settings.guide
     return {name: policy} if name else {}
 
 
-def sampled(policy: Policy, prompts: Sequence[Prompt], candidates: int, settings: Any, wanted: int) -> Sampled:
+def sampled(
+    policy: Policy, prompts: Sequence[Prompt], candidates: int, settings: SamplingSettings, wanted: int
+) -> Sampled:
     """Answers some of ``prompts`` with K candidates each, at two sizes; ``wanted`` is how many prompts the run has.
 
     The larger size is a part of a batch of the sampler, less where that would take seconds. Where already the smaller

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from upturn.errors import UserError
 from upturn.protocols import Scorer, Tools
@@ -108,7 +108,7 @@ def _strict(text: str) -> Any:
         raise ValueError("no JSON that is read: it is nested too deeply") from error
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"no JSON: {name} is no number there")
 
 

@@ -7,13 +7,16 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from upturn.types import content_id
 
 WAIT = 30.0  # seconds to wait for another process that writes the same SQLite file
@@ -89,7 +92,7 @@ def clear_errors() -> Iterator[None]:
         raise UserError(f"the database of votes does not answer: {reason}", where="database") from error
 
 
-def _prepare_sqlite(connection: Any, _: object) -> None:
+def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:
     connection.isolation_level = None  # transactions begin explicitly, tables are created inside them, too
     cursor = connection.cursor()
     for line in (f"busy_timeout={int(WAIT * 1000)}", "synchronous=FULL", "foreign_keys=ON"):
@@ -98,7 +101,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _into_wal(cursor: Any) -> None:
+def _into_wal(cursor: DBAPICursor) -> None:
     """Of several that make a file's journal a WAL at once all but one fail at once: it is locked: SQLite does
     not wait there, whatever the timeout, because two that hold a shared lock would wait for each other."""
     until = time.monotonic() + WAIT

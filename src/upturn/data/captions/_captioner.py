@@ -15,6 +15,7 @@ from upturn.types import Array
 
 if TYPE_CHECKING:
     from PIL import Image
+    from transformers import BatchFeature
 
 _NO_CODE = {"trust_remote_code": False}
 
@@ -58,7 +59,7 @@ class Captioner:
             out = out[:, given.shape[1] :]  # decoder-only models repeat the prompt
         return [" ".join(text.split()) for text in self.tokenizer.batch_decode(out, skip_special_tokens=True)]
 
-    def _inputs(self, images: Sequence[Image.Image], prompt: str) -> Any:
+    def _inputs(self, images: Sequence[Image.Image], prompt: str) -> BatchFeature:
         if self.processor is None:
             return self.images(images=images, return_tensors="pt")
         if getattr(self.processor, "chat_template", None):

@@ -69,12 +69,12 @@ def listing(folder: Path, caption: str | None, label: str | None) -> Listing:
     return _by_folder(folder, found)
 
 
-def members(value: Any) -> list[str]:
+def members(value: object) -> list[str]:
     """A value of a column as text, or each of its values where it is a list."""
     return [as_field(inner) for inner in value] if isinstance(value, list) else [as_field(value)]
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """A value of a column as ``Prompt.fields`` holds it: a list of words joined by ", "."""
     return ", ".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else as_field(value)
 
@@ -130,7 +130,7 @@ def _with_metadata(
     )
 
 
-def _caption(value: Any, name: str, where: str) -> str:
+def _caption(value: object, name: str, where: str) -> str:
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return ", ".join(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -135,7 +135,7 @@ def _list(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: st
     return Example(prompt, contents, ranks, scores, 1.0, where)
 
 
-def text(value: Any, name: str, where: str) -> str:
+def text(value: object, name: str, where: str) -> str:
     """Text, or messages flattened: one is its content, several are lines "role: content"."""
     if isinstance(value, str):
         return value
@@ -146,14 +146,14 @@ def text(value: Any, name: str, where: str) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in value)
 
 
-def image_bytes(value: Any, name: str, where: str) -> bytes:
+def image_bytes(value: object, name: str, where: str) -> bytes:
     raw = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(raw, bytes):
         raise _wrong(name, "the bytes of an image", raw, where)
     return raw
 
 
-def _is_chat(value: Any) -> bool:
+def _is_chat(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
     )
@@ -184,7 +184,7 @@ def _good(row: Row, where: str) -> bool:
     return bool(label)
 
 
-def _number(value: Any, name: str, where: str) -> float:
+def _number(value: object, name: str, where: str) -> float:
     if value is None:
         return math.nan
     if not isinstance(value, int | float):
@@ -192,12 +192,12 @@ def _number(value: Any, name: str, where: str) -> float:
     return float(value)
 
 
-def _rank(value: Any, where: str) -> int:
+def _rank(value: object, where: str) -> int:
     if not isinstance(value, int | float) or value < 0 or value != int(value):
         raise _wrong("ranks", "whole numbers, 1 for the best, 0 where unknown", value, where)
     return int(value)
 
 
-def _wrong(name: str, expected: str, found: Any, where: str) -> UserError:
+def _wrong(name: str, expected: str, found: object, where: str) -> UserError:
     excerpt = repr(found)[:40] if isinstance(found, bool | int | float | str) else named(found)
     return UserError(f"column '{name}' must hold {expected}, here it holds {excerpt}", where=where, fix="Fix the row.")

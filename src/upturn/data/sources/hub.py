@@ -97,7 +97,7 @@ class Hub(Columns, ImageOptions, Source):
         return Table(columns, lambda row: f"{self.path}, split {split}, row {row}", named)
 
 
-def _with_bytes(value: Any) -> Any:
+def _with_bytes(value: object) -> Any:
     """The library keeps images of image folders as paths: read here, so that one reader serves all."""
     if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
         path = Path(value["path"])
