@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from upturn.loop.checks.caption_strategy import caption_strategies, refuse_capti
 from upturn.loop.stages.load import SHARED, caption_key
 from upturn.protocols import FromFiles
 from upturn.types import Array, Splits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from upturn.protocols import Policy
 
 PLAIN = "the data's own"  # the name displayed where the recipe has no captions
 
@@ -64,7 +69,7 @@ def previews(recipe: Recipe, runs: Path, count: int = 20) -> tuple[list[str], li
     return list(splits.notes), [_preview(name, found, rows, policy) for name, found in made.items()]
 
 
-def _preview(name: str, splits: Splits, rows: Array, policy: Any) -> Preview:
+def _preview(name: str, splits: Splits, rows: Array, policy: Policy) -> Preview:
     train = splits.train
     texts = all_captions(train)
     labels = train.labels
@@ -76,7 +81,7 @@ def _preview(name: str, splits: Splits, rows: Array, policy: Any) -> Preview:
     return Preview(name, pairs, statistics(train, readers), (*splits.notes, *notes))
 
 
-def _readers(policy: Any, splits: Splits) -> tuple[list[Reader], list[str]]:
+def _readers(policy: Policy, splits: Splits) -> tuple[list[Reader], list[str]]:
     """The policy's tokenizers, where they can be had without its weights; a model from nothing makes its own."""
     place: str | Path | None = None
     if isinstance(policy, FromFiles):
@@ -113,7 +118,7 @@ def _cached(hub: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _reader(name: str, tokenizer: Any) -> Reader:
+def _reader(name: str, tokenizer: PreTrainedTokenizerBase) -> Reader:
     def lengths(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 

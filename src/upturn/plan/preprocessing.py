@@ -19,6 +19,8 @@ from upturn.types import Array, Samples, Splits, concatenate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from upturn.protocols import Trainable
+
 _CAPTIONED = 8  # images that a captioning model is timed on
 _FILTERED = 256  # samples that the filter is timed on
 
@@ -106,13 +108,13 @@ class Encoding:
     _each: dict[str, float] = field(default_factory=dict)  # seconds of a sample, by model
     _known: int = 0
 
-    def timed(self, model: Any, samples: int, encode: Callable[[], Any]) -> Any:
+    def timed(self, model: Trainable, samples: int, encode: Callable[[], Any]) -> Any:
         """What ``encode`` returns; the first call measures the seconds of a sample."""
         seconds, found = timing.timed(encode)
         self._each.setdefault(model.id, seconds / max(1, samples))
         return found
 
-    def row(self, unit: str, model: Any, count: int, made: int | None) -> list[Row]:
+    def row(self, unit: str, model: Trainable, count: int, made: int | None) -> list[Row]:
         """``count`` samples, of which ``made`` are the round's own; None where all are real."""
         if not model.expensive:
             return []

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from upturn.store.run import Run
 from upturn.store.units import round_unit
 from upturn.theory import estimates
 from upturn.types import Array, Batch, Draw, Samples
+
+if TYPE_CHECKING:
+    from upturn.protocols import SamplingSettings
 
 _SAMPLES = 500  # real ones, and as many of the model's own
 _BLOCKS = 20  # of samples, for the standard errors
@@ -61,7 +64,7 @@ def local_curvature(run: Run, lam: float) -> dict[str, Any]:
     }
 
 
-def _undefined(likelihood: str, settings: Any, lam: float, sampled: int, least: float) -> str:
+def _undefined(likelihood: str, settings: SamplingSettings, lam: float, sampled: int, least: float) -> str:
     """Why no slope can be estimated; "" where it can."""
     if likelihood != "exact":
         return f"the log-probs are {likelihood}, and the theory is of exact ones"
