@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
@@ -26,6 +26,9 @@ from upturn.protocols import (
     Source,
     Trainable,
 )
+
+if TYPE_CHECKING:
+    from upturn.protocols import SamplingSettings, Trainable
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 
@@ -94,12 +97,13 @@ class Assembly:
         return component
 
 
-def new_model(recipe: Recipe, name: str, policy: Path | None = None) -> Any:
+def new_model(recipe: Recipe, name: str, policy: Path | None = None) -> Trainable:
     spec = dict(recipe.models[name].spec)
     refit = recipe.models[name].refit
     if refit is not None and refit.base == "policy":
         spec = {key: value for key, value in spec.items() if key not in _WEIGHTS} | {"folder": str(policy)}
-    return components.make("model", spec, f"models.{name}")
+    model: Trainable = components.make("model", spec, f"models.{name}")
+    return model
 
 
 def models_named(part: Component) -> list[str]:
@@ -116,7 +120,7 @@ def reward_bounds(scorers: Mapping[str, tuple[Scorer, float]]) -> tuple[float, f
     return low, high
 
 
-def sampling_settings(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bool = True) -> Any:
+def sampling_settings(policy: Policy, settings: Mapping[str, Any], where: str, keyed: bool = True) -> SamplingSettings:
     """Settings of a model's sampling; ``keyed``: samples must be functions of their keys, whatever the sampler."""
     checked: SamplingSettings = components.checked(policy.Sampling, settings, where, "sampling")
     if checked.keyed:

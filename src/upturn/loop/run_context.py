@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from upturn.store.promotion import newest_promoted
 from upturn.store.run import Run
 from upturn.store.units import DATA, model_unit, round_unit, within
 from upturn.types import Array, Prompt, Samples, Scores, objects
+
+if TYPE_CHECKING:
+    from upturn.protocols import SamplingSettings
 
 SHARED = frozenset({"train", "fit"})  # steps that several processes do together
 _POLL = 0.05  # seconds between two looks at the disk
@@ -187,7 +190,7 @@ class RunContext:
         self.tools.models["policy"] = self._policies[name]
         return self._policies[name]
 
-    def draw(self, policy: Policy, prompts: Sequence[Prompt], keys: Array, settings: Any) -> Samples:
+    def draw(self, policy: Policy, prompts: Sequence[Prompt], keys: Array, settings: SamplingSettings) -> Samples:
         """Samples of the policy, guided by the model that ``settings`` name as its guide, if they name one.
 
         The field "guide" is then the id of that model: its training data influences the samples, too.
@@ -227,7 +230,7 @@ class RunContext:
             rewards = rewards + weight * scored.values
         return found, rewards
 
-    def _unfitted(self, scorer: Any, samples: Samples) -> Scores | None:
+    def _unfitted(self, scorer: Scorer, samples: Samples) -> Scores | None:
         known = [name for name in models_named(scorer) if name in self.parts.recipe.models]
         late = [name for name in known if name != "policy" and self.helper_unit(name) is None]
         if not late:

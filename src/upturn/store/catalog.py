@@ -20,6 +20,8 @@ from upturn.store.units import unit_round
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
 T = TypeVar("T")
 _WAIT = 30.0  # seconds to wait for another process that writes the same SQLite file
 
@@ -188,7 +190,7 @@ class Catalog:
             return found
 
 
-def _prepare_sqlite(connection: Any, _: object) -> None:
+def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:
     """Readers do not wait for the writer (WAL); a power cut loses at most rows that can be rebuilt."""
     cursor = connection.cursor()
     for line in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={int(_WAIT * 1000)}"):

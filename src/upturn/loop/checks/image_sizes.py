@@ -7,14 +7,17 @@ features declares ``by_features = True``; then the features must be able to take
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from upturn.protocols import Source
 
 Named = tuple[str, str, Any]  # its key in the recipe, its name there, the component
 
 
-def several(source: Any, name: str, settings: Iterable[tuple[str, Any]]) -> str:
+def several(source: Source, name: str, settings: Iterable[tuple[str, Any]]) -> str:
     """Why this run has images of several sizes: the data, or settings with a size; empty where it has not."""
     if source.several_sizes:
         return f"the data '{name}' has images of several sizes (buckets)"
