@@ -69,7 +69,7 @@ def test_serve_prints_a_link_that_signs_in(runs: Path) -> None:
 
 MISTAKES = [
     (["serve", "absent"], "there is no run 'absent'"),
-    (["serve", "digits", "--mode", "guess"], "there is no vote_mode 'guess'"),
+    (["serve", "digits", "--mode", "guess"], "there is no vote mode 'guess'"),
     (["serve", "digits", "--mode", "edit"], "cannot ask about content of kind 'image'"),
     (["serve", "digits", "--round", "9"], "round 9 has no samples"),
     (["serve", "digits", "--candidates", "1"], "1 candidates at a time"),
