@@ -12,7 +12,7 @@ import pytest
 
 from helpers.small_recipes import GAUSSIAN
 
-PUBLIC = ("upturn", "upturn.types")
+PUBLIC = ("upturn", "upturn.protocols", "upturn.types")
 # names that Python and future imports put into a module, and what is imported for annotations
 INCIDENTAL = {"annotations", "TYPE_CHECKING", "Path", "Sequence", "import_annotations"}
 
