@@ -676,7 +676,7 @@ def test_a_tied_output_is_refused() -> None:
 
 
 @pytest.mark.parametrize("part", ["layers.0.self_attn.q_proj", r"layers\.1\.mlp\.(up|down)_proj", "first"])
-def test_peft_is_told_exactly_these_layers(part: str, tmp_path: Path) -> None:
+def test_peft_gets_exactly_these_layers(part: str, tmp_path: Path) -> None:
     """Also where the end of a path is that of others too."""
     kind = "mlp" if part == "first" else "llama"
     model = made(kind)

@@ -192,7 +192,7 @@ def test_the_same_bits_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("config", [GEMMA2, GRANITE], ids=["gemma2", "granite"])
-def test_logits_that_are_bent_or_scaled_are_made_whole(config: dict[str, Any]) -> None:
+def test_capped_or_scaled_logits_take_the_whole_table(config: dict[str, Any]) -> None:
     model = model_of(config)
     out = model.forward(batch_of(), None)
     assert plain_head.plain_head(model.module) is None

@@ -107,7 +107,7 @@ def test_characters_by_frequency_and_unknown_ones_are_counted() -> None:
     assert model.notes == ("2 of 6 tokens are unknown to the tokenizer",)
 
 
-def test_pad_is_made_distinct_where_a_given_tokenizer_has_pad_equal_to_eos(tmp_path: Path) -> None:
+def test_pad_becomes_distinct_where_a_given_tokenizer_has_pad_equal_to_eos(tmp_path: Path) -> None:
     model = built()
     model.save(tmp_path / "m")
     path = tmp_path / "m" / "tokenizer_config.json"

@@ -263,7 +263,7 @@ def test_one_of_several_captions_is_read_each_with_the_same_chance():
     assert batch["captions"].shape == (6, 3) and (batch["captions"][1] >= 0).tolist() == [True, False, False]
     many = Batch({name: column[:2].repeat(3000, *[1] * (column.ndim - 1)) for name, column in batch.columns.items()})
     draw = model.draw(many, 9, 0)
-    drawn = model.asked(many, draw)["caption"].reshape(3000, 2)
+    drawn = model.training_condition(many, draw)["caption"].reshape(3000, 2)
     kept = ~draw.drop.reshape(3000, 2)
     numbers = model.captions.keys(["a cat", "a dog", "a house", "red"])
     shares = torch.stack([(drawn[:, 0][kept[:, 0]] == n).float().mean() for n in numbers[:3]])

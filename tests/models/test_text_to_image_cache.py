@@ -103,7 +103,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3_with_t5", "flux", "pixart"])
-def test_what_was_said_once_is_read_bit_for_bit(kind: str, tmp_path: Path, asked: dict[str, int]) -> None:
+def test_a_cached_output_is_read_bit_for_bit(kind: str, tmp_path: Path, asked: dict[str, int]) -> None:
     folder, cache = tiny.saved(kind, tmp_path / kind), tmp_path / "cache"
     plain = read(built(folder, True), pictures())
     first = built(folder, cache)
@@ -219,7 +219,7 @@ def changed_weights(folder: Path, target: Path, part: str) -> Path:
     ("vae", "6 latents in {cache} are of another autoencoder: made anew"),
     ("text_encoder", "4 readings of the text_encoder in {cache} are of another text encoder: made anew"),
 ])
-def test_other_weights_are_told_and_made_anew(part: str, what: str, sd15: Path, tmp_path: Path) -> None:
+def test_other_weights_are_noted_and_computed_again(part: str, what: str, sd15: Path, tmp_path: Path) -> None:
     cache, moved = tmp_path / "cache", changed_weights(sd15, tmp_path / "moved", part)
     old = read(built(sd15, cache), pictures())
     model = built(moved, cache)
@@ -229,7 +229,7 @@ def test_other_weights_are_told_and_made_anew(part: str, what: str, sd15: Path, 
     assert same(read(built(sd15, cache), pictures()), old), "what the first one said is still there"
 
 
-def test_another_size_is_told_and_made_anew(sd15: Path, tmp_path: Path) -> None:
+def test_another_size_is_noted_and_computed_again(sd15: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     read(built(sd15, cache), pictures())
     large = built(sd15, cache, size=32)

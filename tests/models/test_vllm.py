@@ -119,7 +119,7 @@ def own_log_probs(model: CausalLm, prompts: list[Prompt], engine: Engine) -> tor
     return (out.log_probs * out.mask).sum(dim=1)
 
 
-def test_what_is_asked_and_how_it_is_mapped(vllm: type[Engine], learned: CausalLm, tmp_path: Path) -> None:
+def test_sampling_parameters_and_their_mapping(vllm: type[Engine], learned: CausalLm, tmp_path: Path) -> None:
     prompts = [*worked(3).prompts, worked(1).prompts[0]]  # the first one twice
     samples = learned.sample(prompts, KEYS, TextSampling(sampler="vllm", max_tokens=9))
     engine = vllm.made[0]
@@ -154,7 +154,7 @@ def test_what_is_asked_and_how_it_is_mapped(vllm: type[Engine], learned: CausalL
     assert not again.fields["key_reproducible"].any() and again.content.tolist() == samples.content.tolist()
 
 
-def test_what_cannot_be_known_is_not_said(vllm: type[Engine], learned: CausalLm) -> None:
+def test_unknown_values_are_left_out(vllm: type[Engine], learned: CausalLm) -> None:
     prompts = list(worked(4).prompts)
     settings = TextSampling(sampler="vllm", max_tokens=5, temperature=0.7, top_p=0.9, top_k=3)
     cold = learned.sample(prompts, KEYS, settings)

@@ -228,7 +228,7 @@ def test_uneven_texts_are_bucketed_by_length() -> None:
     assert firsts != sorted(firsts)
 
 
-def test_what_is_computed_beforehand_fits_every_part_of_a_draw() -> None:
+def test_precomputed_values_fit_every_part_of_a_draw() -> None:
     """Rows of uneven length, a draw taken in halves: columns "before_…" have the places of the tokens."""
     from upturn.training.feeds import OnlineFeed
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _WHERE = "model 'reward_image'"
 
 
-class Asked(nn.Module):
+class ClassScaledNetwork(nn.Module):
     """A network whose features are scaled by what the prompt asked for, before its last layer.
 
     Class c scales them by 1 + a vector that begins at 0; no class (-1) leaves them as they are.
@@ -92,8 +92,8 @@ class RewardImage(Trainable):
         self.id = content_id("reward_image", key, files.to_json(self._settings))
 
     @staticmethod
-    def _network(settings: dict[str, Any], column: Tensor | Ragged | None = None) -> Asked:
-        return Asked(inputs.network(settings, column), settings["hidden"], settings["asked"])
+    def _network(settings: dict[str, Any], column: Tensor | Ragged | None = None) -> ClassScaledNetwork:
+        return ClassScaledNetwork(inputs.network(settings, column), settings["hidden"], settings["asked"])
 
     def encode(self, samples: Samples) -> Batch:
         """"x" (N, C, H, W) uint8 or (N, d) float32, "label" (N,) int64, -1 where none, and "attributes" (N, A).

@@ -284,7 +284,7 @@ class TextToImage(Diffusion):
     def condition(self, prompts: Sequence[Prompt]) -> Condition:
         return {CAPTION: self.captions.keys([prompt.text for prompt in prompts])}
 
-    def asked(self, batch: Batch, draw: Draw) -> Condition:
+    def training_condition(self, batch: Batch, draw: Draw) -> Condition:
         keys = batch[_CAPTIONS]
         caption = keys[:, 0]
         if draw.variant is not None:

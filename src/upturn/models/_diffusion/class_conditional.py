@@ -125,7 +125,7 @@ class ClassDiffusion(Diffusion):
     def condition(self, prompts: Sequence[Prompt]) -> Condition:
         return {"label": self.labels(prompts)}
 
-    def asked(self, batch: Batch, draw: Draw) -> Condition:
+    def training_condition(self, batch: Batch, draw: Draw) -> Condition:
         label = batch["label"]
         return {"label": label if draw.drop is None else label.masked_fill(draw.drop.to(label.device), -1)}
 

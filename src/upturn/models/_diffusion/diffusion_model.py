@@ -84,7 +84,7 @@ class Diffusion(Policy, ABC):
         """x0: (N, *shape) float32 of the examples as the network sees them."""
 
     @abstractmethod
-    def asked(self, batch: Batch, draw: Draw) -> Condition:
+    def training_condition(self, batch: Batch, draw: Draw) -> Condition:
         """The condition of each row of a training batch, dropped where ``draw.drop`` says so."""
 
     def row_shape(self, batch: Batch) -> tuple[int, ...]:
@@ -127,7 +127,7 @@ class Diffusion(Policy, ABC):
         """Surrogate log-probs (N, draws): see the class."""
         if draw is None:
             raise ValueError("a diffusion model needs a draw of noise levels and noise")
-        x0, condition = self.clean(batch, draw), self.asked(batch, draw)
+        x0, condition = self.clean(batch, draw), self.training_condition(batch, draw)
         sigma, noise = draw.sigma.to(x0.device), draw.noise.to(x0.device)
         rows, times = sigma.shape
         if times > 1:
@@ -148,8 +148,8 @@ class Diffusion(Policy, ABC):
         sampler, sigmas = settings.build_sampler(), sampling.noise_levels(self, settings)
         parts = [torch.zeros((0, *self.drawn_shape(settings)), device=self.device)]
         with sampling.evaluating([self.module, *(guide.module for guide in guides.values())]):
-            for asked, condition, start, noise in sampling.chunks(self, prompts, keys, settings):
-                denoise = sampling.denoiser(self, condition, settings, guides, asked)
+            for wanted, condition, start, noise in sampling.chunks(self, prompts, keys, settings):
+                denoise = sampling.denoiser(self, condition, settings, guides, wanted)
                 parts.append(sampler(denoise, start * sigmas[0], sigmas, noise))
             return self.frame.back(torch.cat(parts))
 

@@ -120,11 +120,11 @@ def _engine(inner: PreTrainedModel, positions: int) -> Any:
     if _held and _held[0].module() is inner and _held[0].state == state:
         return _held[0].engine
     _held.clear()  # before the next is made: its memory is needed
-    _held.append(_Held(weakref.ref(inner), state, _made(inner, positions)))
+    _held.append(_Held(weakref.ref(inner), state, _new_engine(inner, positions)))
     return _held[0].engine
 
 
-def _made(inner: PreTrainedModel, positions: int) -> Any:
+def _new_engine(inner: PreTrainedModel, positions: int) -> Any:
     vllm: Any = importlib.import_module("vllm")
     with tempfile.TemporaryDirectory(prefix="upturn-vllm-") as folder:
         with quiet(), injection.merged(inner), injection.plain(inner):
