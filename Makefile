@@ -45,7 +45,7 @@ $(DOCS_INSTALLED): $(INSTALLED)
 docs: $(DOCS_INSTALLED)
 	$(BIN)/python scripts/docs/build.py
 
-# What make made; runs/ is yours and stays.
+# Removes what this Makefile built; runs/ is kept.
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,9 +2,9 @@
 
 python diffusion_step.py cached|uncached|theirs
 
-The example (examples/text_to_image/train_text_to_image.py) is no part of diffusers' wheel. Its step is made anew here
-from the parts that diffusers documents: the autoencoder's posterior is sampled and scaled, the text encoder reads the
-captions, ``DDPMScheduler.add_noise`` at times drawn evenly, mean squared error of the U-Net's noise or velocity, its
+The example (examples/text_to_image/train_text_to_image.py) is not in diffusers' wheel. Its step is built here from
+parts that diffusers documents: the autoencoder's posterior is sampled and scaled, the text encoder reads captions,
+``DDPMScheduler.add_noise`` at times drawn evenly, mean squared error of the U-Net's noise or velocity, its
 gradient clipped to norm 1, AdamW with the example's settings. What the example does beside it and pays for (resizing
 and flipping each picture in each epoch, accelerate's wrappers, its progress bar) is left out, in its favour.
 
@@ -65,7 +65,7 @@ def checkpoint(folder: Path) -> None:
 
 
 class Trained:
-    """What a side leaves: a mark at the beginning and after every step, the losses, memory, seconds beforehand."""
+    """What a side leaves: a mark at the beginning and after every step, the losses, memory, seconds of preparation."""
 
     def __init__(self) -> None:
         self.memory, self.marks, self.losses, self.before = Memory(), [], [], 0.0

@@ -60,7 +60,7 @@ class Drawn:
         return self.context.draw(self.policy, prompts, keys, settings)
 
     def features(self, samples: Samples) -> Array:
-        """Embedded anew: of one noise all are named alike, whatever led them, and ``tools.embed`` keeps by name."""
+        """Embeds again: ``tools.embed`` caches by name, and samples of one noise have equal names under any guide."""
         return np.asarray(self.seen.embed(samples, self.context.tools), dtype=np.float64)
 
 

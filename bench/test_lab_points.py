@@ -41,7 +41,7 @@ class Timed(NamedTuple):
 
 
 def alone(of: Points, real: np.ndarray[Any, Any], key: int) -> Timed:
-    """A model of the house and its first retraining at λ = 1, by the house's trainer and sampler."""
+    """A model of this package and its first retraining at λ = 1, by its own trainer and sampler."""
     began, points = time.process_time(), real
     for t in range(2):
         model = Model(network={"name": "mlp", "width": of.width})

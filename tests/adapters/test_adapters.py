@@ -77,7 +77,7 @@ def examples(kind: str) -> Samples:
     return points() if kind == "mlp" else pictures() if kind == "unet" else worked(12)
 
 
-def made(kind: str) -> Any:
+def perturbed_model(kind: str) -> Any:
     """A model whose weights are not its first: no row of a last layer is zero any more."""
     model = fresh(kind)
     model.build(examples(kind), 1)
@@ -94,7 +94,7 @@ def batch_of(model: Any, kind: str) -> Any:
     return batch.take(torch.arange(len(batch)))
 
 
-def said(model: Any, kind: str) -> torch.Tensor:
+def log_probs_of(model: Any, kind: str) -> torch.Tensor:
     batch = batch_of(model, kind)
     with torch.no_grad():
         return model.forward(batch, model.draw(batch, 5, 0)).log_probs
@@ -160,17 +160,17 @@ def opened(kind: str, folder: Path) -> Any:
 ])  # fmt: skip
 def test_a_stage(name: str, kind: str, tmp_path: Path) -> None:
     """Nothing at first; then it learns, the reference and the base stay, and files and merged weights say the same."""
-    model, adapter = made(kind), KINDS[name]
-    before, base, plain_flops = said(model, kind), base_of(model), model.flops(batch_of(model, kind))
+    model, adapter = perturbed_model(kind), KINDS[name]
+    before, base, plain_flops = log_probs_of(model, kind), base_of(model), model.flops(batch_of(model, kind))
     adapter.attach(model, 4, 11)
-    torch.testing.assert_close(said(model, kind), before, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(log_probs_of(model, kind), before, atol=1e-6, rtol=1e-6)
     reference = adapter.reference(model)
     shared = {p.data_ptr() for p in model.module.parameters()}
     assert all(p.data_ptr() in shared for p in reference.module.parameters()), "a second copy in memory"
     for _ in fit(model, kind, adapter, 4, attach=False):
-        torch.testing.assert_close(said(reference, kind), before, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(log_probs_of(reference, kind), before, atol=1e-6, rtol=1e-6)
         assert model.module.training, "the reference has put the policy to rest"
-    after = said(model, kind)
+    after = log_probs_of(model, kind)
     assert (after - before).abs().max() > MOVED
     assert all(torch.equal(value, base[key]) for key, value in base_of(model).items())
     assert {p.shape for p in adapter.parameters(model)} and all(p.requires_grad for p in adapter.parameters(model))
@@ -183,15 +183,15 @@ def test_a_stage(name: str, kind: str, tmp_path: Path) -> None:
     check_in_plain_peft(model, kind, name, tmp_path / "model", after)
     again = loaded(kind, tmp_path / "model")
     assert injection.names(again.module) == [name]
-    torch.testing.assert_close(said(again, kind), after, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(again, kind), after, atol=1e-5, rtol=1e-5)
     again.save(tmp_path / "again")
     assert tree_hash(tmp_path / "model") == tree_hash(tmp_path / "again")
     adapter.merge(again)
     assert not injection.names(again.module)
-    torch.testing.assert_close(said(again, kind), after, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(again, kind), after, atol=1e-5, rtol=1e-5)
     again.save(tmp_path / "merged")
     assert not (tmp_path / "merged" / "adapters").exists()
-    torch.testing.assert_close(said(loaded(kind, tmp_path / "merged"), kind), after, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(loaded(kind, tmp_path / "merged"), kind), after, atol=1e-5, rtol=1e-5)
 
 
 def check_in_plain_peft(model: Any, kind: str, name: str, folder: Path, ours: torch.Tensor) -> None:
@@ -200,7 +200,7 @@ def check_in_plain_peft(model: Any, kind: str, name: str, folder: Path, ours: to
     theirs = PeftModel.from_pretrained(opened(kind, folder), folder / "adapters" / name)
     other = copy.copy(model)
     other.module = theirs.base_model.model.eval()
-    torch.testing.assert_close(said(other, kind), ours, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(other, kind), ours, atol=1e-5, rtol=1e-5)
     config = json.loads((folder / "adapters" / name / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "../.." and str(folder) not in json.dumps(config)
 
@@ -208,7 +208,7 @@ def check_in_plain_peft(model: Any, kind: str, name: str, folder: Path, ours: to
 def test_the_same_key_gives_the_same_adapter() -> None:
     held = []
     for key in (4, 4, 5):
-        model = made("llama")
+        model = perturbed_model("llama")
         torch.manual_seed(key * 100 + len(held))
         Lora(rank=2).attach(model, 5, key)
         held.append(torch.cat([p.flatten() for p in injection.tensors(model.module, "lora").values()]))
@@ -216,21 +216,21 @@ def test_the_same_key_gives_the_same_adapter() -> None:
 
 
 def test_dropout_is_of_the_adapter_in_training_alone() -> None:
-    model, adapter = made("llama"), Lora(rank=3, dropout=0.5)
+    model, adapter = perturbed_model("llama"), Lora(rank=3, dropout=0.5)
     trained(model, "llama", adapter, 4)
     model.module.train()
     seeds.seed_torch(1)
-    one, two = said(model, "llama"), said(model, "llama")
+    one, two = log_probs_of(model, "llama"), log_probs_of(model, "llama")
     assert not torch.equal(one, two)
     reference = adapter.reference(model)
-    assert torch.equal(said(reference, "llama"), said(reference, "llama"))
+    assert torch.equal(log_probs_of(reference, "llama"), log_probs_of(reference, "llama"))
     Dora(rank=2).attach(model, 4, 1)  # the next stage: what came before is at rest
     model.module.train()
-    assert torch.equal(said(model, "llama"), said(model, "llama"))
+    assert torch.equal(log_probs_of(model, "llama"), log_probs_of(model, "llama"))
 
 
 def test_samples_come_through_the_adapter(tmp_path: Path) -> None:
-    model, keys = made("llama"), seeds.fold(1, range(6))[:, None]
+    model, keys = perturbed_model("llama"), seeds.fold(1, range(6))[:, None]
     settings, prompts = TextSampling(max_tokens=6), list(worked(6).prompts)
     before = model.sample(prompts, keys, settings).content.tolist()
     trained(model, "llama", Lora(rank=4), 10)
@@ -239,7 +239,7 @@ def test_samples_come_through_the_adapter(tmp_path: Path) -> None:
     model.save(tmp_path)
     again = loaded("llama", tmp_path)
     assert again.sample(prompts, keys, settings).content.tolist() == after.content.tolist()
-    assert again.id != loaded_id("llama", tmp_path / "x", made("llama")), "the id is of base and adapter"
+    assert again.id != loaded_id("llama", tmp_path / "x", perturbed_model("llama")), "the id is of base and adapter"
     rollout = again.rollout(prompts, keys, settings)
     rows = again.replay(rollout)
     batch = rows.take(torch.arange(len(rows)))
@@ -260,10 +260,10 @@ def loaded_id(kind: str, folder: Path, model: Any) -> str:
 @pytest.mark.parametrize("chain", IN_TURN, ids="-".join)
 def test_a_chain_keeps_every_adapter(chain: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     """One after another, each a stage of its own, through files; merged, too."""
-    model = made(kind)
+    model = perturbed_model(kind)
     base = base_of(model)
     for number, name in enumerate(chain):
-        before, adapter = said(model, kind), KINDS[name]
+        before, adapter = log_probs_of(model, kind), KINDS[name]
         adapter.attach(model, 4, number)
         reference = adapter.reference(model)
         earlier = {
@@ -271,72 +271,72 @@ def test_a_chain_keeps_every_adapter(chain: tuple[str, ...], kind: str, tmp_path
             for key, value in injection.tensors(model.module, other).items()
         }
         list(fit(model, kind, adapter, 4, attach=False))
-        torch.testing.assert_close(said(reference, kind), before, atol=2e-6, rtol=2e-6)
-        assert (said(model, kind) - before).abs().max() > MOVED
+        torch.testing.assert_close(log_probs_of(reference, kind), before, atol=2e-6, rtol=2e-6)
+        assert (log_probs_of(model, kind) - before).abs().max() > MOVED
         now = {k: v for o in injection.names(model.module) if o != name
                for k, v in injection.tensors(model.module, o).items()}
         assert all(torch.equal(now[key], value) for key, value in earlier.items())
-        after = said(model, kind)
+        after = log_probs_of(model, kind)
         model.save(tmp_path / str(number))
         model = loaded(kind, tmp_path / str(number))
-        torch.testing.assert_close(said(model, kind), after, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(log_probs_of(model, kind), after, atol=1e-5, rtol=1e-5)
     assert injection.names(model.module) == list(chain)
     assert json.loads((tmp_path / str(number) / "adapters" / "order.json").read_text()) == list(chain)
     assert all(torch.equal(value, base[key]) for key, value in base_of(model).items())
     injection.merge(model.module)
-    torch.testing.assert_close(said(model, kind), after, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(model, kind), after, atol=1e-5, rtol=1e-5)
 
 
 def test_a_chain_in_plain_peft(tmp_path: Path) -> None:
     """Two stages, lora then dora: both files on one base, both on, in the recorded order."""
     from peft import PeftModel
 
-    model = trained(trained(made("llama"), "llama", Lora(rank=3)), "llama", Dora(rank=2))
+    model = trained(trained(perturbed_model("llama"), "llama", Lora(rank=3)), "llama", Dora(rank=2))
     model.save(tmp_path)
     order = json.loads((tmp_path / "adapters" / "order.json").read_text())
     theirs = PeftModel.from_pretrained(opened("llama", tmp_path), tmp_path / "adapters" / order[0], order[0])
     theirs.load_adapter(tmp_path / "adapters" / order[1], order[1])
     theirs.base_model.set_adapter(order)
-    ours = said(model, "llama")
+    ours = log_probs_of(model, "llama")
     model.module = theirs.base_model.model.eval()
-    torch.testing.assert_close(said(model, "llama"), ours, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(model, "llama"), ours, atol=1e-5, rtol=1e-5)
 
 
 def test_merged_opens_in_plain_transformers(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    model = trained(trained(made("llama"), "llama", Dora(rank=3)), "llama", Adalora(rank=2))
-    ours = said(model, "llama")
+    model = trained(trained(perturbed_model("llama"), "llama", Dora(rank=3)), "llama", Adalora(rank=2))
+    ours = log_probs_of(model, "llama")
     Lora().merge(model)
     model.save(tmp_path)
     model.module = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    torch.testing.assert_close(said(model, "llama"), ours, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(model, "llama"), ours, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(KINDS))
 def test_a_stage_goes_on_with_an_adapter(name: str, tmp_path: Path) -> None:
     """The reference is the adapter as it was; another adapter lies around it, so that order matters."""
     adapter = KINDS[name]
-    model = trained(made("llama"), "llama", adapter, 8)
+    model = trained(perturbed_model("llama"), "llama", adapter, 8)
     other = Adalora(rank=2, adapter_name="other") if name != "adalora" else Dora(rank=2)
     trained(model, "llama", other)
     model.save(tmp_path / "entry")
     model = loaded("llama", tmp_path / "entry")
-    before = said(model, "llama")
+    before = log_probs_of(model, "llama")
     adapter.attach(model, 6, 3)
     reference = adapter.reference(model)
     for _ in fit(model, "llama", adapter, attach=False):
-        torch.testing.assert_close(said(reference, "llama"), before, atol=1e-6, rtol=1e-6)
-    after = said(model, "llama")
+        torch.testing.assert_close(log_probs_of(reference, "llama"), before, atol=1e-6, rtol=1e-6)
+    after = log_probs_of(model, "llama")
     assert (after - before).abs().max() > 1e-3 and len(injection.names(model.module)) == 2
     model.save(tmp_path / "next")
     assert sorted(p.name for p in (tmp_path / "next" / "adapters").iterdir() if p.is_dir()) == \
         sorted([name, other.adapter_name])
-    torch.testing.assert_close(said(loaded("llama", tmp_path / "next"), "llama"), after, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs_of(loaded("llama", tmp_path / "next"), "llama"), after, atol=1e-5, rtol=1e-5)
 
 
 def test_an_adapter_of_the_same_name_must_be_the_same() -> None:
-    model = trained(made("llama"), "llama", Lora(rank=3), 1)
+    model = trained(perturbed_model("llama"), "llama", Lora(rank=3), 1)
     with pytest.raises(UserError, match=r"'lora' whose r is 3, and this stage asks for 4"):
         Lora(rank=4).attach(model, 1, 1)
     with pytest.raises(UserError, match="use_dora"):
@@ -348,17 +348,18 @@ def test_an_adapter_of_the_same_name_must_be_the_same() -> None:
 
 
 def test_full_training_keeps_adapters_apart(tmp_path: Path) -> None:
-    model = trained(made("llama"), "llama", Lora(rank=3))
+    model = trained(perturbed_model("llama"), "llama", Lora(rank=3))
     base = base_of(model)
     adapter = Full()
     adapter.attach(model, 4, 1)
-    reference, before = adapter.reference(model), said(model, "llama")
+    reference, before = adapter.reference(model), log_probs_of(model, "llama")
     list(fit(model, "llama", adapter, 4, attach=False))
     assert any(not torch.equal(value, base[key]) for key, value in base_of(model).items())
-    torch.testing.assert_close(said(reference, "llama"), before)
+    torch.testing.assert_close(log_probs_of(reference, "llama"), before)
     model.save(tmp_path)
     assert injection.names(loaded("llama", tmp_path).module) == ["lora"]
-    torch.testing.assert_close(said(loaded("llama", tmp_path), "llama"), said(model, "llama"), atol=1e-6, rtol=1e-6)
+    found = log_probs_of(loaded("llama", tmp_path), "llama")
+    torch.testing.assert_close(found, log_probs_of(model, "llama"), atol=1e-6, rtol=1e-6)
 
 
 # --- AdaLoRA ---------------------------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def ranks(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize("kind", ["llama", "mlp"])
 def test_adalora_gives_ranks_where_they_count(kind: str, tmp_path: Path) -> None:
     """Ranks differ at the end, and add up to the budget exactly; the pattern is in the file that `peft` reads."""
-    model, adapter = made(kind), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.3)
+    model, adapter = perturbed_model(kind), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.3)
     totals = []
     for _ in fit(model, kind, adapter, 30):
         layers = [layer for _, layer in _rank_importance.ranked(model.module, "adalora")]
@@ -394,7 +395,7 @@ def test_adalora_agrees_with_peft_on_the_same_gradients() -> None:
     """The same weights and gradients through `peft`'s allocator: the same ranks stay after every step."""
     from peft.tuners.adalora.layer import RankAllocator
 
-    model, adapter = made("llama"), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.2)
+    model, adapter = perturbed_model("llama"), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.2)
     adapter.attach(model, 20, 1)
     config = model.module.peft_config["adalora"]
     theirs = RankAllocator(model.module, config, "adalora")
@@ -423,7 +424,7 @@ def test_budget_is_a_cubic_between_its_ends() -> None:
 
 
 def test_equal_ranks_never_lose_more_than_the_budget() -> None:
-    model, adapter = made("llama"), Adalora(rank=2, warmup=0.0, settle=0.0)
+    model, adapter = perturbed_model("llama"), Adalora(rank=2, warmup=0.0, settle=0.0)
     adapter.attach(model, 1, 1)
     for parameter in adapter.parameters(model):
         parameter.grad = torch.zeros_like(parameter)
@@ -434,7 +435,7 @@ def test_equal_ranks_never_lose_more_than_the_budget() -> None:
 
 def test_orthogonality_acts() -> None:
     """The penalty is the formula, and training on it alone brings P and Q to orthogonality."""
-    model, adapter = made("llama"), Adalora(rank=2, orthogonality=0.7)
+    model, adapter = perturbed_model("llama"), Adalora(rank=2, orthogonality=0.7)
     adapter.attach(model, 400, 1)
     layers = [layer for _, layer in _rank_importance.ranked(model.module, "adalora")]
     expected = []
@@ -455,7 +456,7 @@ def test_orthogonality_acts() -> None:
 
 
 def test_adalora_says_when_gradients_were_cleared_too_early() -> None:
-    model, adapter = made("llama"), Adalora(rank=2)
+    model, adapter = perturbed_model("llama"), Adalora(rank=2)
     adapter.attach(model, 5, 1)
     with pytest.raises(ValueError, match="before they are cleared"):
         adapter.after_step(model, 1)
@@ -463,7 +464,7 @@ def test_adalora_says_when_gradients_were_cleared_too_early() -> None:
 
 def test_a_pruned_adapter_keeps_its_ranks(tmp_path: Path) -> None:
     adapter = Adalora(rank=2, initial_rank=4)
-    trained(made("llama"), "llama", adapter, 20).save(tmp_path / "a")
+    trained(perturbed_model("llama"), "llama", adapter, 20).save(tmp_path / "a")
     model = loaded("llama", tmp_path / "a")
     trained(model, "llama", adapter, 20).save(tmp_path / "b")
     assert ranks(tmp_path / "a") == ranks(tmp_path / "b")
@@ -509,7 +510,7 @@ def run_stage(adapter: Any, entry: Path, progress: Path | None, stop: int | None
 ], ids=["lora", "adalora", "continued", "lokr"])  # fmt: skip
 def test_pain_3_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: Path) -> None:
     """Through the trainer, its optimiser, average and saved states; killed in the middle, and again."""
-    trained(made("llama"), "llama", Lora(rank=3, adapter_name="earlier")).save(tmp_path / "entry")
+    trained(perturbed_model("llama"), "llama", Lora(rank=3, adapter_name="earlier")).save(tmp_path / "entry")
     run_stage(adapter, tmp_path / "entry", None).save(tmp_path / "straight")
     for stop in (5, 8):
         run_stage(adapter, tmp_path / "entry", tmp_path / "progress", stop)
@@ -527,7 +528,7 @@ def test_pain_3_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: P
     ("unet", "unet/diffusion_pytorch_model.safetensors"), ("mlp", "mlp/diffusion_pytorch_model.safetensors"),
 ])  # fmt: skip
 def test_an_unchanged_base_costs_no_disk(kind: str, file: str, tmp_path: Path) -> None:
-    made(kind).save(tmp_path / "base")
+    perturbed_model(kind).save(tmp_path / "base")
     model = trained(loaded(kind, tmp_path / "base"), kind, Lora(rank=2), 2)
     model.save(tmp_path / "next")
     assert (tmp_path / "next" / file).samefile(tmp_path / "base" / file)
@@ -536,7 +537,8 @@ def test_an_unchanged_base_costs_no_disk(kind: str, file: str, tmp_path: Path) -
     changed.save(tmp_path / "next")  # over the link
     assert not (tmp_path / "next" / file).samefile(tmp_path / "base" / file)
     assert (tmp_path / "base" / file).read_bytes() == kept
-    torch.testing.assert_close(said(loaded(kind, tmp_path / "next"), kind), said(changed, kind), atol=1e-6, rtol=1e-6)
+    found = log_probs_of(loaded(kind, tmp_path / "next"), kind)
+    torch.testing.assert_close(found, log_probs_of(changed, kind), atol=1e-6, rtol=1e-6)
 
 
 def test_a_file_is_linked_only_if_it_holds_the_same(tmp_path: Path) -> None:
@@ -588,7 +590,7 @@ def test_pain_8_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> N
 
     fields = {key: value for key, value in LLAMA.items() if key != "model_type"}
     config = AutoConfig.for_model("llama", **fields, vocab_size=20, num_labels=1, pad_token_id=0)
-    model = made("llama")
+    model = perturbed_model("llama")
     model.module = AutoModelForSequenceClassification.from_config(config)
     adapter, before = Lora(rank=2), model.module.score.weight.clone()
     assert not any("score" in path for path in _targets.targets(model.module, "all-linear", adapter.kinds()))
@@ -604,7 +606,7 @@ def test_pain_8_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> N
 
 
 def test_pain_13_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    model = trained(made("llama"), "llama", Lora(rank=2), 2)
+    model = trained(perturbed_model("llama"), "llama", Lora(rank=2), 2)
     model.save(tmp_path)
     at = tmp_path / "adapters" / "lora"
     good = (at / "adapter_model.safetensors").read_bytes()
@@ -642,7 +644,7 @@ def test_pain_13_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None
 
 
 def test_layers_are_named_in_three_ways() -> None:
-    module, kinds = made("llama").module, Lora().kinds()
+    module, kinds = perturbed_model("llama").module, Lora().kinds()
     every = _targets.targets(module, "all-linear", kinds)
     assert len(every) == 2 * 7 and "lm_head" not in every
     assert _targets.targets(module, ["q_proj", "mlp.up_proj"], kinds) == [
@@ -651,11 +653,11 @@ def test_layers_are_named_in_three_ways() -> None:
     assert _targets.targets(module, r"model\.layers\.1\.mlp\..*_proj", kinds) == [
         path for path in every if path.startswith("model.layers.1.mlp")
     ]
-    unet = made("unet").module
+    unet = perturbed_model("unet").module
     found = _targets.targets(unet, "all-linear", kinds)
     shapes = {type(unet.get_submodule(path)).__name__ for path in found}
     assert shapes == {"Linear", "Conv2d"} and {"conv_in", "conv_out"} <= set(found)
-    mlp = _targets.targets(made("mlp").module, "all-linear", kinds)
+    mlp = _targets.targets(perturbed_model("mlp").module, "all-linear", kinds)
     assert {"wide.0", "wide.1", "back.0", "first", "last", "shifts", "noise_in"} == set(mlp) - {"back.1"}
 
 
@@ -665,21 +667,21 @@ def test_layers_are_named_in_three_ways() -> None:
 ])  # fmt: skip
 def test_layers_that_do_not_fit_are_named(wanted: Any, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint.replace("(", r"\(")):
-        Lora(modules=wanted).attach(made("llama"), 1, 1)
+        Lora(modules=wanted).attach(perturbed_model("llama"), 1, 1)
 
 
 def test_a_tied_output_is_refused() -> None:
     model = built({**LLAMA, "tie_word_embeddings": True})
     with pytest.raises(UserError, match="shares its weight"):
         Lora(rank=2, modules=["lm_head"]).attach(model, 1, 1)
-    Lora(rank=2, modules=["lm_head"]).attach(made("llama"), 1, 1)
+    Lora(rank=2, modules=["lm_head"]).attach(perturbed_model("llama"), 1, 1)
 
 
 @pytest.mark.parametrize("part", ["layers.0.self_attn.q_proj", r"layers\.1\.mlp\.(up|down)_proj", "first"])
 def test_peft_gets_exactly_these_layers(part: str, tmp_path: Path) -> None:
     """Also where the end of a path is that of others too."""
     kind = "mlp" if part == "first" else "llama"
-    model = made(kind)
+    model = perturbed_model(kind)
     wanted = [part] if "\\" not in part else f"model.{part}"
     paths = _targets.targets(model.module, wanted, Lora().kinds())
     Lora(rank=2, modules=wanted).attach(model, 1, 1)
@@ -689,7 +691,7 @@ def test_peft_gets_exactly_these_layers(part: str, tmp_path: Path) -> None:
 
 
 def test_narrow_layers_have_no_decomposition_of_a_higher_rank() -> None:
-    model = made("mlp")
+    model = perturbed_model("mlp")
     found = _targets.targets(model.module, "all-linear", Adalora().kinds(), 4)
     assert "last" not in found and "first" in found  # 24 to 2 dimensions, 14 to 24
     with pytest.raises(UserError, match="smaller than the rank"):
@@ -703,7 +705,7 @@ def test_dora_refuses_what_it_cannot_do() -> None:
     model.build(points(), 1)
     with pytest.raises(UserError, match="is zero, and DoRA divides by its norm"):
         Dora(rank=2).attach(model, 1, 1)
-    model = trained(made("llama"), "llama", Lora(rank=2), 1)
+    model = trained(perturbed_model("llama"), "llama", Lora(rank=2), 1)
     with pytest.raises(UserError, match="has an adapter already"):
         Dora(rank=2, dropout=0.1).attach(model, 1, 1)
 
@@ -739,7 +741,7 @@ def test_a_model_without_files_for_adapters_is_refused() -> None:
 
 def test_wrapped_modules_are_seen_through() -> None:
     """As accelerate, DDP and compilation wrap them: inside a ``module`` or ``_orig_mod``."""
-    model = trained(made("llama"), "llama", Adalora(rank=2), 3)
+    model = trained(perturbed_model("llama"), "llama", Adalora(rank=2), 3)
     bare = model.module
     wrapper = torch.nn.Module()
     wrapper.module = bare
@@ -750,15 +752,15 @@ def test_wrapped_modules_are_seen_through() -> None:
 
 
 def test_the_mlp_is_the_same_function_without_its_fused_sums() -> None:
-    model = made("mlp")
-    fused = said(model, "mlp")
+    model = perturbed_model("mlp")
+    fused = log_probs_of(model, "mlp")
 
     class Other(torch.nn.Linear):
         pass
 
     for layer in (*model.module.wide, *model.module.back):
         layer.__class__ = Other
-    torch.testing.assert_close(said(model, "mlp"), fused, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(log_probs_of(model, "mlp"), fused, atol=1e-6, rtol=1e-6)
 
 
 LORA_POINTS = POINTS.replace("train: {steps: 20,", "train: {adapter: {name: lora, rank: 4}, steps: 20,")

@@ -9,7 +9,7 @@ import krippendorff
 import numpy as np
 import pytest
 
-from helpers.published_agreement import PUBLISHED, N, point, said
+from helpers.published_agreement import PUBLISHED, N, point, unit_values
 from helpers.simulated_voters import Person, joined, simulated_votes, votes_of
 from upturn.annotation.statistics.agreement import LEAST, Level, _Parts, agreement, alpha, raw
 from upturn.types import Array
@@ -35,7 +35,7 @@ def test_units_of_one_task_are_left_out_together() -> None:
     """Three units a task: leaving a task out is leaving out its three units, by the reference package."""
     rng = np.random.default_rng(1)
     values = rng.integers(1, 5, (4, 30)).astype(float)
-    parts = _Parts.of(said(values, np.arange(30) // 3), "ordinal")
+    parts = _Parts.of(unit_values(values, np.arange(30) // 3), "ordinal")
     assert parts is not None
     for task, found in enumerate(parts.left_out()):
         rest = values[:, np.arange(30) // 3 != task]
@@ -53,7 +53,7 @@ def test_intervals_cover_the_truth(knows: float, people: int, tasks: int) -> Non
     within: list[tuple[bool, bool]] = []
     for _ in range(250):
         truth, known = rng.integers(0, 4, tasks), rng.random((people, tasks)) < knows
-        data = said(np.where(known, truth, rng.integers(0, 4, (people, tasks))).astype(float))
+        data = unit_values(np.where(known, truth, rng.integers(0, 4, (people, tasks))).astype(float))
         a, r = alpha(data, "nominal"), raw(data)
         within.append((a.low <= knows**2 <= a.high, r.low <= knows**2 + (1 - knows**2) / 4 <= r.high))
     shares = np.mean(within, axis=0)
@@ -61,20 +61,20 @@ def test_intervals_cover_the_truth(knows: float, people: int, tasks: int) -> Non
 
 
 def test_it_says_nothing_where_it_cannot() -> None:
-    few = alpha(said(PUBLISHED), "nominal")
+    few = alpha(unit_values(PUBLISHED), "nominal")
     assert math.isnan(few.value) and few.note == "11 tasks were answered by two people, and 20 are needed"
-    assert math.isnan(raw(said(PUBLISHED)).value)
-    same = alpha(said(np.ones((3, 40))), "nominal")
+    assert math.isnan(raw(unit_values(PUBLISHED)).value)
+    same = alpha(unit_values(np.ones((3, 40))), "nominal")
     assert math.isnan(same.value) and "nothing to agree about" in same.note
-    alone = alpha(said(np.ones((1, 40))), "nominal")
+    alone = alpha(unit_values(np.ones((1, 40))), "nominal")
     assert math.isnan(alone.value) and "nobody answered a task that another answered" in alone.note
-    assert alone.note == raw(said(np.ones((1, 40)))).note
+    assert alone.note == raw(unit_values(np.ones((1, 40)))).note
 
 
 def test_agreement_without_exception_still_has_an_interval() -> None:
     """40 tasks, all agreed on: Wilson's lower end of 40 of 40 is 0.912; of two random values 40 in 79 differ."""
     values = np.tile((np.arange(40) % 2).astype(float), (2, 1))
-    found = alpha(said(values), "nominal")
+    found = alpha(unit_values(values), "nominal")
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(1 - (1 - 40 / (40 + 1.959964**2)) / (40 / 79), abs=1e-6)
 
@@ -199,6 +199,6 @@ def test_values_within_a_distance_are_the_same() -> None:
     """Against every pair of every unit, by two loops."""
     rng = np.random.default_rng(8)
     values = np.round(rng.uniform(1, 10, (4, 50)), 1)
-    values_of = said(values)
+    values_of = unit_values(values)
     pairs = [[abs(a - b) <= 1 + 1e-9 for i, a in enumerate(unit) for b in unit[:i]] for unit in values.T]
     assert raw(values_of, within=1.0).value == pytest.approx(np.mean([np.mean(own) for own in pairs]), abs=1e-12)

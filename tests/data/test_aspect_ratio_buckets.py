@@ -156,7 +156,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
-def test_a_size_that_is_asked_for_is_what_plain_diffusers_draws(
+def test_a_requested_size_gives_the_images_of_plain_diffusers(
     kind: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     model = TextToImage(folder=str(folders[kind]), size=16)
@@ -276,12 +276,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(data: Path, *settings: str) -> Recipe:
+def recipe_with(data: Path, *settings: str) -> Recipe:
     return parse(RECIPE.format(data=data), "shapes.yaml", settings)
 
 
-def test_a_run_learns_from_them_and_draws_the_sizes_it_is_asked_for(data: Path, tmp_path: Path) -> None:
-    run = loop.run(asked(data), tmp_path, Observer())
+def test_a_run_trains_on_buckets_and_samples_the_requested_sizes(data: Path, tmp_path: Path) -> None:
+    run = loop.run(recipe_with(data), tmp_path, Observer())
     real = parquet_tables.read_samples(run.folder / "data" / "samples.parquet")
     sizes = Counter(row.shape for row in real.content)
     assert set(sizes) == {(16, 16, 3), (8, 32, 3), (32, 8, 3)}
@@ -297,7 +297,7 @@ def test_a_run_learns_from_them_and_draws_the_sizes_it_is_asked_for(data: Path, 
     steps = run.done("rounds/000/tune", "train").info["steps"]  # type: ignore[union-attr]
     assert steps == sum(math.ceil(n / 4) for n in Counter(row.shape for row in used.content).values())
     train = real.take(real.fields["split"].astype(str) == "train")
-    rows = plan.plan(asked(data, "filter=null")).rows
+    rows = plan.plan(recipe_with(data, "filter=null")).rows
     planned = next(row for row in rows if (row.unit, row.step) == ("rounds/000/tune", "train"))
     assert planned.optimiser_steps == sum(math.ceil(n / 4) for n in Counter(r.shape for r in train.content).values())
 
@@ -312,11 +312,11 @@ def test_a_run_learns_from_them_and_draws_the_sizes_it_is_asked_for(data: Path, 
     (["models.policy={name: pixels}", "rounds.sample.settings={}", "evaluate.settings={}"], "'pixels' takes images"),
 ])
 def test_what_takes_pictures_of_one_size_is_refused_by_name(data: Path, settings: list[str], says: str) -> None:
-    assemble(asked(data))
+    assemble(recipe_with(data))
     with pytest.raises(UserError, match=says):
-        assemble(asked(data, *settings))
+        assemble(recipe_with(data, *settings))
 
 
 def test_settings_that_ask_for_a_size_are_several_sizes_too(data: Path) -> None:
     with pytest.raises(UserError, match="sets an image size"):
-        assemble(asked(data, "data.buckets=null", "rounds.curate=[deduplicate]"))
+        assemble(recipe_with(data, "data.buckets=null", "rounds.curate=[deduplicate]"))

@@ -115,7 +115,7 @@ def test_tags_are_the_written_ones_shuffled_by_picture_alone() -> None:
     assert other.fields["captions"][0] != first
 
 
-def test_tags_drop_out_at_the_rate_asked_and_never_all() -> None:
+def test_tags_drop_out_at_the_configured_rate_and_never_all() -> None:
     rows = [{"words": ", ".join(f"t{i}" for i in range(10))}]
     spec = {"name": "tags", "column": "words", "dropout": 0.3, "variants": 501, "keep_first": 1}
     drawn = run(spec, pictures(rows))[0].fields["captions"][0][1:]
@@ -185,7 +185,7 @@ def splits() -> Splits:
     return Splits(samples.take([0, 1]), samples.take([2]), (), ("the source's",))
 
 
-def test_empty_captions_are_counted_unless_they_were_asked_for() -> None:
+def test_empty_captions_are_counted_unless_they_were_requested() -> None:
     made = captioned(components.make("caption", {"name": "tags", "column": "words"}), splits(), None, 1)
     assert made.notes == ("the source's", "1 of 3 images have an empty caption, the first is p/1.png")
     assert made.held_out.ids.tolist() == splits().held_out.ids.tolist() and made.held_out.prompts[0].text == "car"
@@ -264,7 +264,7 @@ def noise(n: int) -> Samples:
     return real_samples("image", content, [Prompt()] * n, "noise")
 
 
-def test_a_model_is_asked_once_and_its_captions_are_read_from_the_store(
+def test_a_model_captions_each_image_once_and_its_captions_are_read_from_the_store(
     writer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForImageTextToText, AutoTokenizer, ViTImageProcessor
@@ -289,7 +289,7 @@ def test_a_model_is_asked_once_and_its_captions_are_read_from_the_store(
     assert notes == ("5 captions of 5 were in the store, 0 are new",)
 
 
-def test_what_has_changed_is_told_and_made_anew(writer: Path, tmp_path: Path) -> None:
+def test_stale_captions_are_reported_and_generated_again(writer: Path, tmp_path: Path) -> None:
     spec = {"name": "generated", "folder": str(writer), "max_tokens": 3}
     run(spec, noise(3), folder=tmp_path)
     _, notes = run(spec, noise(4), folder=tmp_path)

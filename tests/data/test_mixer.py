@@ -135,7 +135,7 @@ def test_fresh_slices_are_no_run_of_neighbouring_rows() -> None:
     assert abs(rows.mean() - 199.5) < 4 * 10.02
 
 
-def test_a_number_of_real_rows_is_drawn_anew_each_round() -> None:
+def test_a_number_of_real_rows_is_drawn_again_in_each_round() -> None:
     mixer = mixed_by(real=20, lambda_=1.0)
     first, second = (mixer.mix(real(100), [kept(5, 1)], key=key, round=1) for key in (1, 2))
     chosen = [set(m.samples.ids[m.samples.origin == "real"]) for m in (first, second)]

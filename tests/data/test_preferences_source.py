@@ -114,13 +114,14 @@ def test_unpaired_labels_and_attributes(tmp_path: Path) -> None:
 
 
 def test_conversations_are_flattened_and_a_shared_beginning_is_the_prompt(tmp_path: Path) -> None:
-    def said(role: str, content: str) -> dict[str, str]:
+    def message(role: str, content: str) -> dict[str, str]:
         return {"role": role, "content": content}
 
     rows = []
     for i in range(30):
-        start = [said("user", f"hi {i}")] if i % 2 else [said("system", "be kind"), said("user", f"hi {i}")]
-        rows.append({"chosen": [*start, said("assistant", "hello")], "rejected": [*start, said("assistant", "go")]})
+        start = [message("user", f"hi {i}")] if i % 2 else [message("system", "be kind"), message("user", f"hi {i}")]
+        chosen, rejected = message("assistant", "hello"), message("assistant", "go")
+        rows.append({"chosen": [*start, chosen], "rejected": [*start, rejected]})
     samples = whole(load(tmp_path / "a.jsonl", rows))
     texts = {prompt.text for prompt in samples.prompts}
     assert texts == {f"hi {i}" if i % 2 else f"system: be kind\nuser: hi {i}" for i in range(30)}
@@ -239,7 +240,7 @@ def test_rows_of_another_layout_and_wrong_fields_are_refused(tmp_path: Path) -> 
 # --- groups -------------------------------------------------------------------------------------------------------
 
 
-def said(ranks: Sequence[Sequence[int]], **fields: Any) -> Samples:
+def ranked_samples(ranks: Sequence[Sequence[int]], **fields: Any) -> Samples:
     """Groups of these ranks, their rows shuffled; content "g-k"."""
     flat = [(g, k, rank) for g, row in enumerate(ranks) for k, rank in enumerate(row)]
     order = np.random.default_rng(0).permutation(len(flat))
@@ -251,16 +252,16 @@ def said(ranks: Sequence[Sequence[int]], **fields: Any) -> Samples:
     return Samples(**{**samples.__dict__, **changed, "fields": columns})
 
 
-def shown(groups: Groups) -> dict[str, list[int]]:
+def ranks_by_name(groups: Groups) -> dict[str, list[int]]:
     """"g-k g-k" -> ranks."""
     names = [" ".join(str(groups.samples.content[r]) for r in row if r >= 0) for row in groups.rows]
     return {name: row.tolist() for name, row in zip(names, groups.ranks, strict=True)}
 
 
 def test_groups_from_fields() -> None:
-    samples = said([[1, 2, 0], [2, 1], [1, 1], [0, 0], [3, 1, 2]], strength=[0.5, NAN, 1, 1, 0.25])
+    samples = ranked_samples([[1, 2, 0], [2, 1], [1, 1], [0, 0], [3, 1, 2]], strength=[0.5, NAN, 1, 1, 0.25])
     groups, notes = from_fields(samples)
-    assert shown(groups) == {
+    assert ranks_by_name(groups) == {
         "0-0 0-1 0-2": [1, 2, 0], "1-0 1-1": [2, 1, 0], "2-0 2-1": [1, 1, 0], "4-0 4-1 4-2": [3, 1, 2],
     }
     by_name = {str(samples.content[row[0]]): s for row, s in zip(groups.rows, groups.strength, strict=True)}
@@ -273,17 +274,17 @@ def test_groups_from_fields() -> None:
 
 
 def test_pairs_are_best_against_worst() -> None:
-    groups = from_fields(said([[2, 3, 1, 3], [1, 0, 0], [1, 1, 2], [2, 2], [0, 2, 1]]))[0]
-    assert shown(pairs(groups)) == {
+    groups = from_fields(ranked_samples([[2, 3, 1, 3], [1, 0, 0], [1, 1, 2], [2, 2], [0, 2, 1]]))[0]
+    assert ranks_by_name(pairs(groups)) == {
         "0-2 0-3": [1, 3], "1-0 1-1": [1, 0], "2-0 2-2": [1, 2], "3-0 3-1": [2, 2], "4-2 4-1": [1, 2],
     }
     with pytest.raises(UserError, match="no group has two candidates"):
-        pairs(from_fields(said([[1], [2]]))[0])
+        pairs(from_fields(ranked_samples([[1], [2]]))[0])
 
 
 def test_groups_by_reward_agree_with_a_plain_loop() -> None:
     draw = np.random.default_rng(1)
-    samples = said([[0] * k for k in draw.integers(1, 6, 40)])
+    samples = ranked_samples([[0] * k for k in draw.integers(1, 6, 40)])
     rewards = draw.integers(0, 4, len(samples)).astype(float)
     rewards[draw.random(len(samples)) < 0.2] = NAN
     groups = by_reward(samples, rewards)
@@ -300,7 +301,7 @@ def test_groups_by_reward_agree_with_a_plain_loop() -> None:
 
 def test_pairs_by_reward_hold_the_best_and_the_worst() -> None:
     draw = np.random.default_rng(2)
-    samples = said([[0] * 4] * 50)
+    samples = ranked_samples([[0] * 4] * 50)
     rewards = draw.integers(0, 5, len(samples)).astype(float)
     ends = [(int(group), rewards[samples.group == group]) for group in np.unique(samples.group)]
     silent = sum(values.max() == values.min() for _, values in ends)
@@ -332,7 +333,7 @@ def texts(batch: Batch) -> list[list[str]]:
 
 
 def test_encoded_groups_pad_by_repeating_and_say_who_is_present() -> None:
-    groups = from_fields(said([[1, 2, 3], [2, 1]], strength=[0.5, 1.0]))[0]
+    groups = from_fields(ranked_samples([[1, 2, 3], [2, 1]], strength=[0.5, 1.0]))[0]
     batch = encode_groups(Letters(), groups, None, np.array([2.0, 3.0]))  # type: ignore[arg-type]
     assert batch.candidates == 3 and len(batch) == 2
     order = [row[0] for row in texts(batch)]
@@ -346,12 +347,12 @@ def test_encoded_groups_pad_by_repeating_and_say_who_is_present() -> None:
 
 
 def test_encoded_pairs_and_labels() -> None:
-    groups = from_fields(said([[3, 1, 2], [1, 2], [1]]))[0]
+    groups = from_fields(ranked_samples([[3, 1, 2], [1, 2], [1]]))[0]
     weights = groups.rows[:, 0].astype(float)
     batch = encode_groups(Letters(), groups, 2, weights)  # type: ignore[arg-type]
     assert sorted(texts(batch)) == [["0-1", "0-0"], ["1-0", "1-1"]]
     assert batch.given["present"].all() and len(batch.given["weights"]) == 2
-    single = encode_groups(Letters(), from_fields(said([[1], [2], [1]]))[0], None)  # type: ignore[arg-type]
+    single = encode_groups(Letters(), from_fields(ranked_samples([[1], [2], [1]]))[0], None)  # type: ignore[arg-type]
     assert single.candidates == 1 and single.given["ranks"].shape == (3, 1)
     with pytest.raises(ValueError, match="pairs"):
         encode_groups(Letters(), groups, 3)  # type: ignore[arg-type]

@@ -267,7 +267,7 @@ def test_a_document_is_held_out_whole(tmp_path: Path) -> None:
     assert max(len(text) for text in splits.train.content) <= 200
 
 
-def test_chunks_of_the_held_out_part_that_stand_in_train_are_taken_out_and_counted(tmp_path: Path) -> None:
+def test_held_out_chunks_that_are_in_train_are_removed_and_counted(tmp_path: Path) -> None:
     shared = "The licence that is in every file.\n" * 5
     for number in range(40):
         (tmp_path / f"{number}.txt").write_text(shared + "\n" + f"only in {number} " * 30)
@@ -331,7 +331,7 @@ def test_decimals_are_exact_and_shortest(numerator: int, twos: int, fives: int) 
     assert decimal(value + Fraction(1, 3)) is None
 
 
-def test_generated_equations_keep_to_what_was_asked() -> None:
+def test_generated_equations_satisfy_their_settings() -> None:
     source = {"count": 600, "operations": [2, 3], "largest": 9, "parentheses": 0.5, "results": [0, 99]}
     splits = load("equations", **source)
     both = concatenate([splits.train, splits.held_out])
@@ -361,7 +361,7 @@ def test_gsm8k_train_has_11021_different_equations() -> None:
 
 
 @needs_data
-def test_gsm8k_equations_of_the_test_file_that_stand_in_train_are_not_held_out() -> None:
+def test_gsm8k_test_equations_that_are_in_train_are_not_held_out() -> None:
     files = {name: DATA / "gsm8k" / f"{name}.jsonl" for name in ("train", "test")}
     splits = load("equations", train=str(files["train"]), test=str(files["test"]))
     # the files read once more, by other means

@@ -135,7 +135,7 @@ def test_epsilon_tells_the_network_the_exact_time_of_each_level_and_interpolates
     assert torch.equal(form.training_sigma(torch.tensor([0.0, 1 - 2**-24])), levels[[0, -1]])
 
 
-def test_epsilon_samples_from_the_greatest_level_that_is_asked_for():
+def test_epsilon_samples_from_the_configured_greatest_level():
     for schedule in ("linear", "cosine"):
         form = Epsilon(schedule=schedule)
         top = form.sigmas(10)[0]

@@ -105,7 +105,7 @@ def _of_upturn(words: list[str], tested: frozenset[str], root: Any) -> list[str]
 
 
 @lru_cache
-def said_in_tests() -> frozenset[str]:
+def words_in_tests() -> frozenset[str]:
     """Every word in a string of the tests (but these) that speak to the command line, and in `.ci/run`."""
     words: set[str] = set((ROOT / ".ci" / "run").read_text(encoding="utf-8").split())
     for path in (*(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").glob("*.py")):
@@ -141,7 +141,7 @@ def test_readme_and_docs_say_only_what_is_run() -> None:
         f"{page.relative_to(ROOT)}: {' '.join(words)}: {complaint}"
         for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
         for words in commands(page.read_text(encoding="utf-8"))
-        for complaint in complaints(words, read("Makefile"), read(".ci/run"), said_in_tests(), command_line())
+        for complaint in complaints(words, read("Makefile"), read(".ci/run"), words_in_tests(), command_line())
     ]
     assert not stale, "\n" + "\n".join(stale)
 

@@ -191,7 +191,7 @@ def test_votes_are_read_from_the_runs_database(run: Run, tmp_path: Path) -> None
     assert {row["chosen_id"] for row in lines(tmp_path / "out" / "preferences.jsonl")} == {ids[2]}
 
 
-def test_a_file_that_is_no_votes_is_said(tmp_path: Path) -> None:
+def test_a_file_without_votes_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "v.jsonl").write_text('{"ids": "1"}\n')
     with pytest.raises(UserError, match="a vote has no 'person'"):
         read_votes(tmp_path / "v.jsonl")

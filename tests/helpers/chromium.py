@@ -54,13 +54,13 @@ def page_of(browser: Any, **settings: Any) -> Iterator[Any]:
     assert not serious, serious
 
 
-def showing(page: Any) -> str:
-    """The showing that the page asks about; "" where it asks nothing."""
+def current_assignment(page: Any) -> str:
+    """The identifier of the assignment on the page; "" where there is none."""
     return str(page.evaluate("(document.querySelector('#vote [name=showing]') || {value: ''}).value"))
 
 
 def moved_on(page: Any, before: str) -> None:
-    """Waits until the page asks about another showing than ``before``.
+    """Waits until the page has another assignment than ``before``.
 
     Looked at from here: a function that waits within the page is an eval, which the page's own policy forbids as soon
     as it has to look twice.
@@ -70,7 +70,7 @@ def moved_on(page: Any, before: str) -> None:
     end = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < end:
         try:
-            if showing(page) != before:
+            if current_assignment(page) != before:
                 return
         except Error:  # the page is being changed for the next
             pass

@@ -18,13 +18,13 @@ PUBLISHED = np.array([
 ])  # fmt: skip
 
 
-def said(values: Array, tasks: Array | None = None) -> UnitValues:
+def unit_values(values: Array, tasks: Array | None = None) -> UnitValues:
     """(people, units) values."""
     _, unit = np.indices(values.shape)
     return UnitValues(unit.ravel(), values.ravel(), unit.ravel() if tasks is None else tasks[unit.ravel()])
 
 
 def point(values: Array, level: Level) -> float:
-    parts = _Parts.of(said(values), level)
+    parts = _Parts.of(unit_values(values), level)
     assert parts is not None
     return float(parts.alpha(np.ones((1, len(parts.sizes))))[0])

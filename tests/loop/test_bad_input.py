@@ -492,7 +492,7 @@ def test_a_hub_name_without_a_network_says_so(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("source", [{"name": "jsonl"}, {"name": "corpus"}, {"name": "imagefolder"}])
-def test_no_permission_is_said_before_anything_is_read(
+def test_missing_permission_is_an_error_before_anything_is_read(
     source: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path if source["name"] == "imagefolder" else Path(lines(tmp_path / "a.jsonl", {"text": "x"}))

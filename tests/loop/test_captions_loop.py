@@ -39,7 +39,7 @@ grid: {{prompts: 2, per_prompt: 1}}
 """
 
 
-class Told(Observer):
+class RecordedNotes(Observer):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -58,29 +58,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(data: Path, *settings: str) -> recipe.Recipe:
+def recipe_with(data: Path, *settings: str) -> recipe.Recipe:
     return recipe.parse(RECIPE.format(data=data), "colours.yaml", settings)
 
 
 @pytest.fixture(scope="module")
-def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Told]:
-    told = Told()
-    return loop.run(asked(data), tmp_path_factory.mktemp("runs"), told), told
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RecordedNotes]:
+    observer = RecordedNotes()
+    return loop.run(recipe_with(data), tmp_path_factory.mktemp("runs"), observer), observer
 
 
 def stored(run: Run, name: str) -> Samples:
     return parquet_tables.read_samples(run.folder / name)
 
 
-def test_pictures_keep_their_ids_under_any_caption(done: tuple[Run, Told], data: Path) -> None:
+def test_pictures_keep_their_ids_under_any_caption(done: tuple[Run, RecordedNotes], data: Path) -> None:
     real = stored(done[0], "data/samples.parquet")
     assert {p.text for p in real.prompts} == {f"a colour {i} thing" for i in range(30)}
-    plain = assemble(asked(data)).source.load()
+    plain = assemble(recipe_with(data)).source.load()
     assert set(real.ids) == {*plain.train.ids, *plain.held_out.ids}
 
 
-def test_the_filter_is_stored_with_reasons_and_only_what_it_kept_is_trained_on(done: tuple[Run, Told]) -> None:
-    run, told = done
+def test_the_filter_is_stored_with_reasons_and_only_what_it_kept_is_trained_on(done: tuple[Run, RecordedNotes]) -> None:
+    run, observer = done
     real = stored(run, "data/samples.parquet")
     train = real.take(real.fields["split"] == "train")
     scores = parquet_tables.read_scores(run.folder / "data/scores.parquet", train.ids)["ink"].values
@@ -96,26 +96,26 @@ def test_the_filter_is_stored_with_reasons_and_only_what_it_kept_is_trained_on(d
     record = run.done("data", "filter")
     assert record is not None and record.counts["kept"] + record.counts["dropped"] == len(train)
     assert any(note.startswith(f"filter: {kept.kept.sum()} of {len(train)} training samples kept; dropped: ")
-               for note in told.notes)
+               for note in observer.notes)
 
 
-def test_an_evaluation_asks_in_its_own_words_and_the_grid_with_the_text_alone(done: tuple[Run, Told]) -> None:
+def test_an_evaluation_asks_in_its_own_words_and_the_grid_with_the_text_alone(done: tuple[Run, RecordedNotes]) -> None:
     made = stored(done[0], "rounds/001/evaluation.parquet")
     assert {p.text for p in made.prompts} == {"a thing"} and all("name" in p.fields for p in made.prompts)
     grid = stored(done[0], "rounds/001/grid.parquet")
     assert all(p.text == "a thing" and not p.fields and p.label is None for p in grid.prompts)
 
 
-def test_a_run_goes_on_after_the_filter(done: tuple[Run, Told], data: Path) -> None:
+def test_a_run_goes_on_after_the_filter(done: tuple[Run, RecordedNotes], data: Path) -> None:
     run = done[0]
-    again = loop.run(asked(data), run.folder.parent)
+    again = loop.run(recipe_with(data), run.folder.parent)
     assert again.state.state == "done"
 
 
 def test_a_filter_that_keeps_nothing_stops_before_training(data: Path, tmp_path: Path) -> None:
     nothing = "filter.curate=[{name: threshold, at_least: 1000000}]"
     with pytest.raises(RunError, match=r"keeps none of \d+ training samples: \d+ threshold"):
-        loop.run(asked(data, nothing), tmp_path)
+        loop.run(recipe_with(data, nothing), tmp_path)
     assert not (tmp_path / "colours" / "rounds").exists() or not list((tmp_path / "colours").glob("rounds/*/*/model"))
 
 
@@ -128,12 +128,12 @@ def test_a_filter_that_keeps_nothing_stops_before_training(data: Path, tmp_path:
 ])
 def test_a_filter_that_cannot_be_is_refused(data: Path, setting: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        assemble(asked(data, setting))
+        assemble(recipe_with(data, setting))
 
 
 def test_a_missing_field_stops_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'nme' is requested.*Did you mean 'name'"):
-        loop.run(asked(data, "captions.template=a ${nme}"), tmp_path)
+        loop.run(recipe_with(data, "captions.template=a ${nme}"), tmp_path)
     assert not (tmp_path / "colours" / "rounds").exists()
 
 

@@ -41,7 +41,7 @@ evaluate:
 """
 
 
-def asked(*settings: str) -> recipe.Recipe:
+def recipe_with(*settings: str) -> recipe.Recipe:
     return recipe.parse(RECIPE, "guided.yaml", settings)
 
 
@@ -117,11 +117,11 @@ def test_guidance_is_the_combination_of_two_networks(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return loop.run(asked(), tmp_path_factory.mktemp("runs"))
+    return loop.run(recipe_with(), tmp_path_factory.mktemp("runs"))
 
 
 def test_evaluation_is_guided_by_the_checkpoint_that_the_recipe_names(done: Run) -> None:
-    parts = assemble(asked())
+    parts = assemble(recipe_with())
     pretrain = done.unit("rounds/000/pretrain")
     guide: Any = load_model(parts, "policy", pretrain / "checkpoints" / "epoch-0001", "guide")
     for unit in ("rounds/000/pretrain", "rounds/001"):
@@ -152,20 +152,20 @@ def test_a_sample_of_a_stored_model_may_be_guided_by_any_version(done: Run, tmp_
 
     from upturn.runs import new_samples
 
-    def made(name: str, *settings: str) -> Array:
+    def sampled_images(name: str, *settings: str) -> Array:
         files = new_samples.to_files(done, "rounds/000", ["3"], 2, 0, tmp_path / name, settings)
         return np.stack([np.asarray(Image.open(file)).astype(int) for file in files])
 
-    alone = made("alone", "guidance=1.0", "guide=''")
-    assert np.abs(made("itself", "guide=round 0", "guidance=4") - alone).max() <= 1
-    assert np.abs(made("later", "guide=round 1", "guidance=40") - alone).max() > 1
+    alone = sampled_images("alone", "guidance=1.0", "guide=''")
+    assert np.abs(sampled_images("itself", "guide=round 0", "guidance=4") - alone).max() <= 1
+    assert np.abs(sampled_images("later", "guide=round 1", "guidance=40") - alone).max() > 1
     for settings, says in (
         (["guide=round 2"], "neither a model nor an earlier version.*round 1"),
         (["guide=round 1@4"], "after epoch 4 are not kept"), (["guidence=3"], "Did you mean 'guidance'"),
         (["guide"], "name=value"),
     ):
         with pytest.raises(UserError, match=says):
-            made("refused", *settings)
+            sampled_images("refused", *settings)
 
 
 @pytest.mark.parametrize(
@@ -188,13 +188,13 @@ def test_a_sample_of_a_stored_model_may_be_guided_by_any_version(done: Run, tmp_
 )
 def test_a_guide_that_is_not_there_is_named_when_the_recipe_is_read(settings: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        assemble(asked(*settings))
+        assemble(recipe_with(*settings))
 
 
 def test_rounds_may_be_guided_by_any_stage_before_them() -> None:
     stages = "stages=[{name: pretrain, steps: 6, checkpoint_epochs: [0, 1]}, {name: tune, steps: 1}]"
     for guide in ("round 0", "pretrain", "tune", "pretrain@0"):
-        made = assemble(asked(stages, f"rounds.sample.settings.guide={guide}"))
+        made = assemble(recipe_with(stages, f"rounds.sample.settings.guide={guide}"))
         assert made.sampling.guide == guide
 
 

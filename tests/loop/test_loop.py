@@ -192,7 +192,7 @@ def test_killed_at_a_boundary_it_resumes_to_the_same_bytes(
     assert Run.open(tmp_path / "points").verify().intact
 
 
-def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -> None:
     text = POINTS.replace("steps: 40", "steps: 200000")
     process = children.start(text, tmp_path)
     try:

@@ -210,7 +210,7 @@ def test_pain_9_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
     assert samples.fields["draw"].max() == record.info["steps"] - 1  # only what was learned from is kept
 
 
-def test_pain_9_groups_without_spread_are_counted_and_said(tmp_path: Path) -> None:
+def test_groups_without_spread_are_counted_and_reported(tmp_path: Path) -> None:
     """A reward that nearly nothing gets: most groups are alike."""
     notes = Notes()
     recipe = small(ONLINE, "rounds.count=1", "rounds.train.steps=4",

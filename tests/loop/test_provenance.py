@@ -45,7 +45,7 @@ def earlier(tmp_path_factory):
     return ran(tmp_path_factory.mktemp("runs"), "earlier")
 
 
-def test_planted_samples_of_an_earlier_run_are_found_and_shown(earlier, tmp_path):
+def test_planted_samples_of_an_earlier_run_are_found_and_reported(earlier, tmp_path):
     share = 0.4
     done = ran(
         tmp_path, "later", f"seed: 2, share: {share}, run: {earlier.folder}",

@@ -54,7 +54,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def asked(data: Path, *settings: str) -> recipe.Recipe:
+def recipe_with(data: Path, *settings: str) -> recipe.Recipe:
     return recipe.parse(RECIPE.format(data=data), "test", settings)
 
 
@@ -80,7 +80,7 @@ def test_words_by_levels_and_by_shares() -> None:
         words.thresholds({}, {0.5: "good"}, np.array([np.nan]))
 
 
-def test_what_was_asked_comes_off_again() -> None:
+def test_words_added_to_a_prompt_can_be_removed() -> None:
     for text in ("a cat", "", "a cat, bright"):
         prompt = words.asking(Prompt(text, fields={"name": "x"}), "bright")
         assert prompt.fields == {"name": "x"} and prompt.text.endswith("bright")
@@ -92,15 +92,15 @@ def test_what_was_asked_comes_off_again() -> None:
 def test_a_run_tells_each_picture_what_it_earned(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Planted brightness: words by its order in the training part, each synthetic picture by its own."""
     heard: list[list[str]] = []
-    encoded = type(assemble(asked(data)).model("policy")).encode
+    encoded = type(assemble(recipe_with(data)).model("policy")).encode
 
     def listening(self: Any, samples: Any, *more: Any) -> Any:
         captions = samples.fields.get(CAPTIONS, [(p.text,) for p in samples.prompts])
         heard.append([text for texts in captions for text in texts])
         return encoded(self, samples, *more)
 
-    monkeypatch.setattr(type(assemble(asked(data)).model("policy")), "encode", listening)
-    done = loop.run(asked(data), tmp_path / "runs")
+    monkeypatch.setattr(type(assemble(recipe_with(data)).model("policy")), "encode", listening)
+    done = loop.run(recipe_with(data), tmp_path / "runs")
     assert done.state.state == "done"
     record = done.done("data", "score_words")
     assert record is not None
@@ -131,35 +131,35 @@ def test_a_run_tells_each_picture_what_it_earned(data: Path, tmp_path: Path, mon
 
 
 def test_a_second_start_finds_it_all_done(data: Path, tmp_path: Path) -> None:
-    first = loop.run(asked(data), tmp_path / "runs")
+    first = loop.run(recipe_with(data), tmp_path / "runs")
     before = {path: path.read_bytes() for path in first.folder.rglob("*.parquet")}
-    again = loop.run(asked(data), tmp_path / "runs")
+    again = loop.run(recipe_with(data), tmp_path / "runs")
     page = render(again)
     assert "by ink: “bright” above 50% of the training data and “very bright” above 75% of the training data" in page
     assert "Sampling uses “very bright”." in page and "a ${name} the ${name}" in page
     assert {path: path.read_bytes() for path in again.folder.rglob("*.parquet")} == before
 
 
-def test_other_words_can_be_asked_for(data: Path, tmp_path: Path) -> None:
-    done = loop.run(asked(data, "score_words.ask=dull", "rounds=null"), tmp_path / "runs")
+def test_other_words_can_be_configured(data: Path, tmp_path: Path) -> None:
+    done = loop.run(recipe_with(data, "score_words.ask=dull", "rounds=null"), tmp_path / "runs")
     shown = parquet_tables.read_samples(done.unit("rounds/000/tune") / "evaluation.parquet")
     assert all(prompt.text.endswith(", dull") for prompt in shown.prompts)
 
 
 def test_the_plan_counts_the_scoring(data: Path) -> None:
-    rows = planning.plan(asked(data)).rows
+    rows = planning.plan(recipe_with(data)).rows
     assert [(row.unit, row.samples) for row in rows if row.step == "score_words"] == [("data", 40), ("rounds/001", 4)]
 
 
 def test_what_cannot_be_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exactly one of 'levels'"):
-        asked(data, "score_words.levels={0.5: bright}")
+        recipe_with(data, "score_words.levels={0.5: bright}")
     with pytest.raises(UserError, match="reads no text"):
-        assemble(asked(data, "models.policy={name: pixels, classes: 2}", "captions=null"))
+        assemble(recipe_with(data, "models.policy={name: pixels, classes: 2}", "captions=null"))
     with pytest.raises(UserError, match="first trained after"):
-        assemble(asked(data, "score_words.score={name: alignment, model: policy}"))
+        assemble(recipe_with(data, "score_words.score={name: alignment, model: policy}"))
     with pytest.raises(UserError, match=r"'judge', which 'models:' does not have"):
-        assemble(asked(data, "score_words.score={name: alignment, model: judge}"))
+        assemble(recipe_with(data, "score_words.score={name: alignment, model: judge}"))
 
 
 def test_scorers_that_say_nothing_end_the_run(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -168,5 +168,5 @@ def test_scorers_that_say_nothing_end_the_run(data: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(Ink, "score", lambda self, samples, tools: Scores("ink", np.full(len(samples), np.nan)))
     with pytest.raises(RunError, match="of 30 training samples, no reward is known"):
-        loop.run(asked(data), tmp_path / "runs")
+        loop.run(recipe_with(data), tmp_path / "runs")
     assert Run.open(tmp_path / "runs" / "shining").done("data", "load") is not None

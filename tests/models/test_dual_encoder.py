@@ -36,7 +36,7 @@ def batch(captions: list[int], values: torch.Tensor, **given: torch.Tensor) -> B
     return Batch({"caption": torch.tensor(captions), "before_values": values.detach()}, 1, given)
 
 
-def said(values: torch.Tensor) -> Outputs:
+def outputs_of(values: torch.Tensor) -> Outputs:
     none = values[:, :0]
     return Outputs(none, none, values=values)
 
@@ -60,8 +60,8 @@ def test_contrastive_is_its_formula(captions: list[int]) -> None:
     values, weights = vectors(5), np.array([1.0, 2.0, 0.5, 1.0, 1.0])
     whole = batch(captions, values, weights=torch.from_numpy(weights))
     expected, weight = by_hand(values.detach().numpy(), captions, weights)
-    direct = Contrastive()(said(values), whole)
-    prepared = Contrastive()(said(values), Contrastive().prepare(whole))
+    direct = Contrastive()(outputs_of(values), whole)
+    prepared = Contrastive()(outputs_of(values), Contrastive().prepare(whole))
     for loss in (direct, prepared):
         assert float(loss.sum.detach()) == pytest.approx(expected, rel=1e-6)  # the softmax is taken in float32
         assert float(loss.weight) == pytest.approx(weight)
@@ -75,7 +75,7 @@ def test_contrastive_is_cross_entropy_where_captions_differ() -> None:
     scores = left @ right.T
     entropy = torch.nn.functional.cross_entropy
     expected = (entropy(scores, rows) + entropy(scores.T, rows)) / 2
-    loss = Contrastive()(said(values), batch([1, 2, 3, 4, 5], values))
+    loss = Contrastive()(outputs_of(values), batch([1, 2, 3, 4, 5], values))
     assert float((loss.sum / loss.weight).detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
@@ -84,11 +84,11 @@ def test_micro_batches_change_nothing(captions: list[int]) -> None:
     """Gradients of parts of a prepared batch sum to the gradient of the whole, taken directly."""
     values = vectors(5)
     whole = batch(captions, values)
-    (expected,) = torch.autograd.grad(Contrastive()(said(values), whole).sum, values)
+    (expected,) = torch.autograd.grad(Contrastive()(outputs_of(values), whole).sum, values)
     prepared = Contrastive().prepare(whole)
     found = torch.zeros_like(values)
     for rows in (torch.tensor([0, 1]), torch.tensor([2]), torch.tensor([3, 4])):
-        loss = Contrastive()(said(values[rows]), prepared.take(rows))
+        loss = Contrastive()(outputs_of(values[rows]), prepared.take(rows))
         (part,) = torch.autograd.grad(loss.sum, values)
         found += part
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

@@ -297,7 +297,7 @@ def test_the_cache_of_captions_says_when_it_is_stale(pipelines):
     assert not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(after, fresh.generate(PROMPTS[:1], np.arange(1), settings), rtol=1e-5, atol=1e-5)
     model.encode(pictures())
-    assert "were read anew" in model.notes[0]
+    assert "were encoded again" in model.notes[0]
 
 
 def test_no_caption_is_zeros_in_a_pipeline_that_says_so(pipelines):

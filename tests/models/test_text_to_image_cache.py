@@ -45,7 +45,7 @@ def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def encoded_counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many pictures went through the autoencoder, and how many captions through text encoders."""
     counts = {"pictures": 0, "captions": 0}
     moments = Latents._moments
@@ -103,22 +103,22 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3_with_t5", "flux", "pixart"])
-def test_a_cached_output_is_read_bit_for_bit(kind: str, tmp_path: Path, asked: dict[str, int]) -> None:
+def test_a_cached_output_is_read_bit_for_bit(kind: str, tmp_path: Path, encoded_counts: dict[str, int]) -> None:
     folder, cache = tiny.saved(kind, tmp_path / kind), tmp_path / "cache"
     plain = read(built(folder, True), pictures())
     first = built(folder, cache)
     assert same(read(first, pictures()), plain)
     assert not any("were in" in note for note in first.notes)
-    encoders, before = len(first.captions.frozen), dict(asked)
+    encoders, before = len(first.captions.frozen), dict(encoded_counts)
     again = built(folder, cache)
-    assert same(read(again, pictures()), plain) and asked == before
+    assert same(read(again, pictures()), plain) and encoded_counts == before
     assert any(note == f"6 of 6 latents were in {cache}" for note in again.notes)
     assert sum("of the text_encoder" in note for note in again.notes) == encoders
     assert isinstance(again.encode(pictures()).columns["x"], Stacks)
     # six new pictures and a caption beside those: these alone are asked about, one at a time
     more = read(again, pictures(12, texts=[*TEXTS, "a cat of blue"]))
     assert torch.equal(more["x"][:6], plain["x"])
-    assert asked == {"pictures": before["pictures"] + 6, "captions": before["captions"] + encoders}
+    assert encoded_counts == {"pictures": before["pictures"] + 6, "captions": before["captions"] + encoders}
     assert any(note.startswith("6 of 12 latents") for note in again.notes)
 
 
@@ -141,9 +141,9 @@ grid: {{prompts: 1, per_prompt: 1}}
 
 
 def test_a_run_ends_with_the_same_bytes_with_a_cache_and_without(
-    sd15: Path, tmp_path: Path, asked: dict[str, int]
+    sd15: Path, tmp_path: Path, encoded_counts: dict[str, int]
 ) -> None:
-    """Stages, rounds and a second run read what the first one asked: the weights are those of no cache on the disk."""
+    """Stages, rounds and a second run read what the first one cached: the weights are those of no cache on the disk."""
     import json
 
     data = tmp_path / "data"
@@ -156,9 +156,9 @@ def test_a_run_ends_with_the_same_bytes_with_a_cache_and_without(
     cache, spent = tmp_path / "cache", []
     models = []
     for runs, kept in (("plain", "true"), ("first", str(cache)), ("second", str(cache))):
-        before = dict(asked)
+        before = dict(encoded_counts)
         run = loop.run(parse(RECIPE.format(data=data, folder=sd15, cache=kept), "cached.yaml"), tmp_path / runs)
-        spent.append({name: asked[name] - before[name] for name in asked})
+        spent.append({name: encoded_counts[name] - before[name] for name in encoded_counts})
         models.append({unit: tree_hash(run.model_folder(f"rounds/{unit}"))
                        for unit in ("000/tune", "000/adapt", "001")})
     assert models[0] == models[1] == models[2] and len(set(models[0].values())) == 3
@@ -180,7 +180,7 @@ def test_new_tokens_are_never_kept(sd15: Path, tmp_path: Path) -> None:
         model.save(tmp_path / f"saved-{len(hashes)}")
         hashes.append(tree_hash(tmp_path / f"saved-{len(hashes)}"))
     assert hashes[0] == hashes[1]
-    # read again with the token known: captions without it are there, those with it are asked anew
+    # read again with the token known: captions without it are there, those with it are encoded again
     again = TextToImage(folder=str(sd15), size=SIZE, cache=str(tmp_path / "cache"))
     again.load(tmp_path / "saved-1")
     plain = TextToImage(folder=str(sd15), size=SIZE)
@@ -216,8 +216,8 @@ def changed_weights(folder: Path, target: Path, part: str) -> Path:
 
 
 @pytest.mark.parametrize(("part", "what"), [
-    ("vae", "6 latents in {cache} are of another autoencoder: made anew"),
-    ("text_encoder", "4 readings of the text_encoder in {cache} are of another text encoder: made anew"),
+    ("vae", "6 latents in {cache} are of another autoencoder: computed again"),
+    ("text_encoder", "4 readings of the text_encoder in {cache} are of another text encoder: computed again"),
 ])
 def test_other_weights_are_noted_and_computed_again(part: str, what: str, sd15: Path, tmp_path: Path) -> None:
     cache, moved = tmp_path / "cache", changed_weights(sd15, tmp_path / "moved", part)
@@ -234,7 +234,7 @@ def test_another_size_is_noted_and_computed_again(sd15: Path, tmp_path: Path) ->
     read(built(sd15, cache), pictures())
     large = built(sd15, cache, size=32)
     assert same(read(large, pictures(size=32)), read(built(sd15, True, size=32), pictures(size=32)))
-    assert f"6 latents in {cache} are of another size (16x16): made anew" in large.notes
+    assert f"6 latents in {cache} are of another size (16x16): computed again" in large.notes
     large.encode(pictures(4, size=32))
     assert large.notes[-1] == f"4 of 4 latents were in {cache}" and not any("of another" in n for n in large.notes)
 
@@ -250,7 +250,7 @@ def test_other_settings_of_the_autoencoder_are_another_autoencoder(sd15: Path, t
     read(built(sd15, cache), pictures())
     model = built(moved, cache)
     assert same(read(model, pictures()), read(built(moved, True), pictures()))
-    assert f"6 latents in {cache} are of another autoencoder and scaling: made anew" in model.notes
+    assert f"6 latents in {cache} are of another autoencoder and scaling: computed again" in model.notes
 
 
 def test_weights_that_change_in_the_process_are_seen(sd15: Path, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_damaged_file_is_removed_and_never_read(damage: str, sd15: Path, tmp_p
     path.write_bytes(raw)
     model = built(sd15, cache)
     assert same(read(model, pictures()), whole)
-    assert f"1 damaged file of latents in {cache} removed: what was in there is made anew" in model.notes
+    assert f"1 damaged file of latents in {cache} removed: the contents are computed again" in model.notes
     assert same(read(built(sd15, cache), pictures()), whole)
 
 

@@ -229,7 +229,7 @@ def test_theory_speaks_of_mixtures_only() -> None:
     assert plan.plan(small(TEXT + ONLINE)).theory is None
 
 
-def test_what_is_guessed_is_said_once() -> None:
+def test_an_assumption_is_noted_once() -> None:
     found = plan.plan(small(GAUSSIAN, "rounds.curate=[{name: threshold, at_least: 0.5}]"))
     assert [note for note in found.notes if "threshold" in note] == [
         "the curator 'threshold' is assumed to keep 50% of the samples that it reads"

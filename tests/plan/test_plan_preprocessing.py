@@ -57,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(data: Path, *settings: str) -> Recipe:
+def recipe_with(data: Path, *settings: str) -> Recipe:
     return parse(RECIPE.format(data=data), "before.yaml", settings)
 
 
@@ -72,7 +72,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_what_a_plan_counts_is_what_a_run_then_does(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = asked(data)
+    recipe = recipe_with(data)
     planned = {(row.unit, row.step): row for row in plan.plan(recipe).rows}
     looked: list[int] = []
     moments = Latents.moments
@@ -91,7 +91,7 @@ def test_what_a_plan_counts_is_what_a_run_then_does(
 
 def test_a_caption_that_a_run_would_refuse_is_refused(data: Path) -> None:
     for place in ("captions", "evaluate.captions"):
-        recipe = asked(data, f"{place}={{name: template, template: 'a ${{colour}}'}}")
+        recipe = recipe_with(data, f"{place}={{name: template, template: 'a ${{colour}}'}}")
         parts = assemble(recipe)
         with pytest.raises(UserError, match="no such field"):
             preprocessing.worded(parts, parts.source.load())
@@ -112,7 +112,7 @@ def test_captions_of_a_model_are_timed_on_a_few(
     strategy = "{name: generated, folder: blip}"
     if around:
         strategy = f"{{name: quality, of: {strategy}, by: sort, words: {{k0: fine}}}}"
-    parts = assemble(asked(data, f"captions={strategy}", "evaluate.captions={name: generated, folder: other}"))
+    parts = assemble(recipe_with(data, f"captions={strategy}", "evaluate.captions={name: generated, folder: other}"))
     splits, rows = preprocessing.worded(parts, parts.source.load())
     assert [(row.unit, row.step, row.samples) for row in rows] == [
         ("data", "captions", COUNT), ("data/main", "captions", COUNT // 4)]
@@ -129,7 +129,7 @@ def test_the_filter_costs_what_its_scorers_do(
 
     monkeypatch.setattr(Ink, "score", score)
     monkeypatch.setattr(preprocessing, "_FILTERED", 12)
-    parts = assemble(asked(data))
+    parts = assemble(recipe_with(data))
     planner = Planner(parts, parts.source.load(), 0.0)
     kept, row, notes = preprocessing.filtered(parts, planner.splits, planner.tools)
     assert row.samples == 24 and row.seconds == pytest.approx(0.125 * 24, abs=0.05) and not notes
@@ -141,7 +141,7 @@ def test_the_filter_costs_what_its_scorers_do(
     ("{name: threshold, at_least: 3}", 50),
 ])
 def test_what_a_filter_is_expected_to_keep(curate: str, kept: int, data: Path) -> None:
-    found = asked(data, f"filter.curate={curate}").filter
+    found = recipe_with(data, f"filter.curate={curate}").filter
     assert found is not None and expected_counts.after_filter(found, 100) == kept
 
 
@@ -165,7 +165,7 @@ def test_a_cache_on_the_disk_asks_about_each_real_picture_once(
 
 
 def test_a_plan_writes_nothing_into_the_cache(data: Path, tmp_path: Path) -> None:
-    parts = assemble(asked(data, f"models.policy.cache={tmp_path / 'cache'}"))
+    parts = assemble(recipe_with(data, f"models.policy.cache={tmp_path / 'cache'}"))
     planner = Planner(parts, parts.source.load(), 0.0)
     planner.policy.encode(planner.splits.train)
     assert not (tmp_path / "cache").exists()

@@ -101,7 +101,7 @@ def test_the_plateau_bounds_what_it_gives_away() -> None:
     assert found.loss.low <= 0.01 <= found.loss.high < 0.08
 
 
-def test_nothing_is_said_of_descriptions_or_of_what_was_not_measured() -> None:
+def test_no_plateau_for_descriptions_or_missing_measurements() -> None:
     rng = np.random.default_rng(0)
     one, silent = of(rng.normal(size=20)), Measurement(math.nan, math.nan, math.nan, 0, note="too few")
     assert plateau([one, one], "neither", 0) is None
@@ -142,7 +142,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == [] and holm([0.7, 0.8]) == pytest.approx([1.0, 1.0])
 
 
-def test_marks_name_the_best_only_where_something_was_told_from_it() -> None:
+def test_marks_name_the_best_only_where_another_differs_from_it() -> None:
     def pair(a: str, b: str, differs: bool, how: str = "paired") -> Difference:
         return Difference(a, b, 0.0, 0.0, 0.0, 0.5, differs, how)
 

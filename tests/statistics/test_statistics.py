@@ -263,7 +263,7 @@ def test_plackett_luce_of_mixed_batches_masks_and_long_groups():
         plackett_luce(wide, torch.tensor([[1, 1] + [2] * 38] * 2), torch.ones(2, 40, dtype=torch.bool))
 
 
-def test_winner_only_is_a_softmax_over_all_that_were_shown():
+def test_winner_only_is_a_softmax_over_all_displayed_candidates():
     rewards = torch.tensor([[0.3, -1.2, 2.0, 0.7]], dtype=torch.float64).repeat(4, 1)
     ranks = torch.tensor([[0, 0, 1, 0], [2, 2, 1, 2], [1, 0, 1, 0], [0, 0, 0, 0]])
     mask = torch.tensor([[True] * 4, [True, True, True, False], [True] * 4, [True] * 4])
@@ -281,7 +281,7 @@ def test_two_candidates_are_one_model_three_ways():
     torch.testing.assert_close(pair, davidson(rewards[:, 0], rewards[:, 1], torch.zeros(2, dtype=torch.bool), 0.0))
 
 
-def test_davidson_sums_to_one_and_ties_as_said():
+def test_davidson_sums_to_one_and_has_the_stated_tie_probability():
     first, second = torch.tensor([0.3, 2.0], dtype=torch.float64), torch.tensor([0.3, -1.0], dtype=torch.float64)
     yes, no = torch.ones(2, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
     nu = torch.tensor(0.8, dtype=torch.float64)

@@ -134,7 +134,7 @@ def test_a_fault_that_is_none_is_one_message(monkeypatch: pytest.MonkeyPatch) ->
     crash_points.reach("commit:begin")
 
 
-def test_a_checkpoint_cut_off_is_told_from_a_whole_one(tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_an_error(tmp_path: Path) -> None:
     import torch
 
     folder = checkpoints.step_folder(tmp_path, 7)

@@ -23,7 +23,7 @@ def real(n: int, source: str = "digits", start: int = 0) -> Samples:
     return samples.with_fields(split=objects(["train" if i % 5 else "held_out" for i in range(n)]))
 
 
-def made(model: str, n: int) -> Samples:
+def model_samples(model: str, n: int) -> Samples:
     keys = np.arange(n)[:, None]
     return synthetic("points", np.zeros((n, 1), dtype=np.float32), [Prompt("", i) for i in range(n)], keys, model)
 
@@ -57,7 +57,10 @@ def family(tmp_path: Path) -> tuple[Run, dict[str, Samples]]:
     """
     run = Run.create(tmp_path / "run", "", {})
     data = concatenate([real(20), real(10, "photos", 100)])
-    s = {"data": data, "s1": made("model-fine", 10), "s2": made("model-m1", 6), "s3": made("model-m2", 3)}
+    s = {
+        "data": data, "s1": model_samples("model-fine", 10),
+        "s2": model_samples("model-m1", 6), "s3": model_samples("model-m2", 3),
+    }
     store(run, "data", data)
     with run.commit("models/judge", "fit", {"model": "model-judge", "parent": None, "mixture": "models/judge"}) as out:
         (out.path / "model").mkdir()
@@ -139,17 +142,17 @@ def test_both_directions_agree(family: tuple[Run, dict[str, Samples]]) -> None:
 def test_prompts_taken_from_samples_are_ancestors(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", "", {})
     data = real(10)
-    first = made("teacher", 4).with_fields(parent=objects([data.ids[0], data.ids[1], None, None]))
-    second = made("other-teacher", 2).with_fields(parent=objects([first.ids[0], first.ids[3]]))
+    first = model_samples("teacher", 4).with_fields(parent=objects([data.ids[0], data.ids[1], None, None]))
+    second = model_samples("other-teacher", 2).with_fields(parent=objects([first.ids[0], first.ids[3]]))
     store(run, "data", data)
     store(run, "rounds/001", first)
     store(run, "rounds/002", second)
     train(run, "rounds/002", "m", None, [("rounds/002", second.take([0]))])
-    store(run, "rounds/003", made("m", 2))
+    store(run, "rounds/003", model_samples("m", 2))
     up = lineage.trace(run, second.ids[0])
     assert up.parent == first.ids[0] and up.real == [data.ids[0]] and up.foreign == {"other-teacher": 2, "teacher": 4}
     assert lineage.trace(run, second.ids[1]).real == []
-    assert lineage.trace(run, made("m", 2).ids[1]).real == [data.ids[0]]
+    assert lineage.trace(run, model_samples("m", 2).ids[1]).real == [data.ids[0]]
     down = lineage.trace_down(run, data.ids[0])
     assert down.samples == {"rounds/001": 1, "rounds/002": 1, "rounds/003": 2}
     assert lineage.trace_down(run, data.ids[1]).ids == [first.ids[1]]
@@ -207,7 +210,7 @@ def test_fifty_thousand_samples_take_less_than_a_second_of_processor(tmp_path: P
     data = real(2500)
     store(run, "data", data)
     train(run, "rounds/000/pretrain", "m0", None, [("data", data)])
-    template = made("m", 5000)
+    template = model_samples("m", 5000)
     for number in range(1, 11):
         model = f"m{number - 1}"
         names = {"ids": objects([f"{model}-{row:08x}" for row in range(5000)]), "source": objects([model] * 5000)}

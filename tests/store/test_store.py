@@ -334,19 +334,22 @@ def test_the_newest_complete_checkpoint_is_taken_and_old_ones_go(tmp_path: Path)
 
 
 def test_tree_hash_sees_every_name_and_byte_and_nothing_else(tmp_path: Path) -> None:
-    def made(name: str, **content: str) -> str:
+    def hash_of_files(name: str, **content: str) -> str:
         for file, text in content.items():
             path = tmp_path / name / file.replace("__", "/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return checkpoints.tree_hash(tmp_path / name)
 
-    first = made("a", x="1", d__y="2")
-    assert first == made("b", d__y="2", x="1")
+    first = hash_of_files("a", x="1", d__y="2")
+    assert first == hash_of_files("b", d__y="2", x="1")
     (tmp_path / "b" / "empty").mkdir()
     os.utime(tmp_path / "b" / "x", (1, 1))
     assert checkpoints.tree_hash(tmp_path / "b") == first
-    others = {made("c", x="1", d__z="2"), made("d", x="1", d__y="3"), made("e", x="12", d__y=""), made("f", x="1")}
+    others = {
+        hash_of_files("c", x="1", d__z="2"), hash_of_files("d", x="1", d__y="3"),
+        hash_of_files("e", x="12", d__y=""), hash_of_files("f", x="1"),
+    }
     assert first not in others and len(others) == 4
 
 
@@ -476,7 +479,7 @@ def test_a_read_only_folder_is_one_message(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_run_is_made_whole_and_never_twice(tmp_path: Path) -> None:
+def test_a_run_is_created_completely_and_never_twice(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "a", "seed: 2\n", {"b": 1, "a": [1.5]})
     again = Run.open(tmp_path / "a")
     assert again.recipe_text == "seed: 2\n" and again.fingerprint == {"b": 1, "a": [1.5]} and again.id == run.id
@@ -557,7 +560,7 @@ def planned(run: Run) -> None:
 
 
 @pytest.mark.parametrize("damage", ["lost", "broken", "behind"])
-def test_the_catalog_is_made_anew_from_the_files(run: Run, damage: str) -> None:
+def test_the_catalog_is_rebuilt_from_the_files(run: Run, damage: str) -> None:
     planned(run)
     before = rows(run)
     assert [row["decision"] for row in before[1]] == [None, "promoted", "rejected", "promoted"]
@@ -742,7 +745,7 @@ def test_the_incumbent_is_exported_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_where_a_folder_belongs_is_said_not_raised(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_belongs_is_a_clear_error(tmp_path: Path) -> None:
     taken = tmp_path / "runs"
     taken.write_text("not a folder")
     with pytest.raises(UserError, match="a file where a folder") as caught:

@@ -211,7 +211,7 @@ def test_judges_are_fitted_once_and_lent(digits: Path) -> None:
     assert Run.open(digits / "few").verify().intact and read(digits)["warnings"] == []
 
 
-def test_judges_that_differ_are_said_aloud(tmp_path: Path) -> None:
+def test_judges_that_differ_give_a_warning(tmp_path: Path) -> None:
     tree = yaml.safe_load(DIGITS)
     tree |= {"judges": None, "vary": {"models.referee.fit.learning_rate": [1e-3, 2e-3]}, "variants": {}, "wordings": []}
     tree["set"] = {"stages.0.epochs": 1, "stages.0.checkpoint_epochs": []}

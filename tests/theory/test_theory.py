@@ -535,7 +535,7 @@ def test_verdict_refuses_what_makes_no_loop(changes: dict[str, object], message:
 # --- made data for a classifier ----------------------------------------------------------------------------------
 
 
-def test_the_best_number_of_made_samples_is_where_the_error_is_least() -> None:
+def test_the_best_number_of_synthetic_samples_minimises_the_error() -> None:
     """Against trying every number; and none is best where the formula says that more is always better."""
     for n, dim, fitted, shift in ((20, 20, 200, 1.0), (50, 5, 30, 0.4), (10, 3, 10, 0.7)):
         tried = [theory.added_mean_error(n, made, dim, fitted, shift) for made in range(2000)]

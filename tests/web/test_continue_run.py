@@ -102,7 +102,7 @@ def test_in_a_real_browser_the_quota_is_met_and_the_report_shows_it(tmp_path: Pa
         page.goto(f"{address}/signin#{token}")
         page.wait_for_selector("#vote")
         for key in ("1", "mouse", "3"):
-            before = browsers.showing(page)
+            before = browsers.current_assignment(page)
             page.locator(".card").nth(1).click() if key == "mouse" else page.keyboard.press(key)
             browsers.moved_on(page, before)
         assert page.locator("h1").inner_text() == "Thank you"

@@ -36,7 +36,7 @@ def sign_in(page: Any, address: str, state: ServerState, role: Any = "voter", **
 
 def answered(page: Any, act: Any) -> None:
     """Do something that answers, and wait until the page says that it is on the disk."""
-    before = browsers.showing(page)
+    before = browsers.current_assignment(page)
     act()
     browsers.moved_on(page, before)
 
@@ -68,9 +68,9 @@ def test_pick(browser: Any, tmp_path: Path) -> None:
         assert votes.ranks.tolist()[:3] == [(0, 0, 1, 0), (1, 0, 0, 0), (0, 0, 0, 1)]
         assert votes.action.tolist() == ["said", "said", "said", "bad", "tie", "skip"]
         assert (votes.seconds > 0).all() and (votes.seconds < 600).all()
-        before = browsers.showing(page)
+        before = browsers.current_assignment(page)
         page.reload()
-        assert browsers.showing(page) == before, "a reload shows the same task"
+        assert browsers.current_assignment(page) == before, "a reload shows the same task"
         answered(page, lambda: page.keyboard.press("u"))
         assert "Undone" in page.locator(".note").inner_text()
         assert state.box.votes().action.tolist() == ["said", "said", "said", "bad", "tie"]
@@ -141,9 +141,9 @@ def test_rate_by_several_attributes(browser: Any, tmp_path: Path) -> None:
         for key in ("9", "0", "ArrowUp", "2"):
             page.keyboard.press(key)
         # 9 for helpful, 10 for true, back to true and 2 instead; clear is still empty, so this saves nothing
-        before = browsers.showing(page)
+        before = browsers.current_assignment(page)
         page.keyboard.press("Enter")
-        assert browsers.showing(page) == before and len(state.box.votes()) == 0
+        assert browsers.current_assignment(page) == before and len(state.box.votes()) == 0
         page.keyboard.press("5")
         answered(page, lambda: page.keyboard.press("Enter"))
         scores = {name.split(":")[1]: value[0] for name, value in zip(*both(state), strict=True)}

@@ -19,9 +19,9 @@ from upturn.types import Array, Measurement, Samples, concatenate, content_id
 
 @dataclass(frozen=True)
 class DownstreamAccuracy(Metric):
-    """Balanced accuracy on held-out data of a classifier trained anew on real training data and the samples.
+    """Balanced accuracy on held-out data of a classifier trained from scratch on real training data and the samples.
 
-    The classifier is one of the recipe's, built and trained anew as its ``fit:`` says, ``repeats`` times with other
+    The classifier is one of the recipe's, trained from scratch as its ``fit:`` says, ``repeats`` times with other
     weights and orders (let ``fit:`` count steps, not epochs: then added samples bring no added training). Samples have
     the class of their prompt, right or wrong; of each class the first ones are taken, until it has as many as the
     largest class of the real data: what is rare is filled up. The value is the mean over repeats and classes.
@@ -97,7 +97,7 @@ class DownstreamAccuracy(Metric):
             model = tools.fitted(self.model, samples, key(base, repeat))
             logits = forwarded(model, self.model, held_out, "logits")
             if not np.isfinite(logits).all():
-                raise CannotSpeak(f"'{self.model}', trained anew, gives logits that are not finite")
+                raise CannotSpeak(f"'{self.model}', trained from scratch, gives logits that are not finite")
             rows.append(logits.argmax(axis=1) == held_out.labels)
         return np.array(rows, dtype=np.float64)
 

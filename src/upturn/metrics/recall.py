@@ -22,7 +22,7 @@ class Recall(ByNeighbours):
     """Share of real samples within the k-th neighbour radius of some sample (diversity).
 
     Kynkäänniemi et al., NeurIPS 2019, equation 1 with the sets exchanged. The radii are those of the samples, so that
-    outlying samples raise it; ``coverage`` does not have this weakness. The interval (subsampling, radii anew in every
+    outlying samples raise it; ``coverage`` does not have this weakness. The interval (subsampling, new radii in every
     subset) is over the samples; the real ones are the same in every round.
     """
 

@@ -19,7 +19,7 @@ class Form:
 
     auto    the class of `transformers`, "AutoModelForCausalLM"
     config  keys set on the config before the weights are read
-    anew    a module whose weights may be missing: it was drawn, and the caller is told
+    random  a module whose weights may be missing: it was initialized at random, and the result says so
     unfit   after "the model '…' cannot be read"
     needs   the files that it must have, as a fix;  whole  the same where weights are missing
     """
@@ -28,12 +28,12 @@ class Form:
     needs: str
     whole: str
     unfit: str = ""
-    anew: str = ""
+    random: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(form: Form, name: str, where: str, *, local: bool, dropout: bool) -> tuple[torch.nn.Module, Codec, bool]:
-    """A model in float32, its tokenizer, and whether every weight was there: without one of ``form.anew`` it is False.
+    """A model in float32, its tokenizer, and whether every weight was there: False where ``form.random`` was missing.
 
     ``dropout`` keeps the rates of the config. Raises UserError where something cannot be read or is missing.
     """
@@ -59,7 +59,7 @@ def read(form: Form, name: str, where: str, *, local: bool, dropout: bool) -> tu
             f"the model '{name}' cannot be read{form.unfit}: {said[0] if said else repr(error)}", where=where,
             fix=form.needs,
         ) from error
-    missing = sorted(key for key in report["missing_keys"] if not form.anew or not key.startswith(f"{form.anew}."))
+    missing = sorted(key for key in report["missing_keys"] if not form.random or not key.startswith(f"{form.random}."))
     if missing:
         raise UserError(
             f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",

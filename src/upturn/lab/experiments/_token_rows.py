@@ -1,4 +1,4 @@
-"""Real text cut into rows of tokens that begin anew, and what written rows are worth."""
+"""Real text cut into independent rows of tokens, and the value of generated rows."""
 
 from __future__ import annotations
 

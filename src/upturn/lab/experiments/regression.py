@@ -100,8 +100,7 @@ class Regression(AtOnce):
                 return theory.regression_risk_accumulate_fresh(n, d, self.noise, t), "risk_accumulate_fresh"
             return theory.regression_risk_accumulate(n, d, self.noise, t), "risk_accumulate"
         if policy in BLENDS and not fresh:
-            anew = policy == "fresh"
-            return theory.regression_risk_mixed(n, d, self.noise, cell["lam"], t, fresh=anew), "risk_mixed"
+            return theory.regression_risk_mixed(n, d, self.noise, cell["lam"], t, fresh=policy == "fresh"), "risk_mixed"
         return math.nan, ""
 
     def charts(self) -> Sequence[Chart]:

@@ -113,7 +113,7 @@ class ClassDiffusion(Diffusion):
         if len(wrong):
             raise UserError(
                 f"a label is {int(wrong[0])}, but the model has classes 0 to {self.classes - 1}",
-                where="model.classes", fix="Raise 'classes:', or mend the labels.",
+                where="model.classes", fix="Raise 'classes:', or fix the labels.",
             )
         return labels
 

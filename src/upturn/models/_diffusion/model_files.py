@@ -79,7 +79,7 @@ def load(model: StoredModel, folder: Path) -> None:
         if given != entry.default and not _agrees(given, stored):
             raise UserError(
                 f"{entry.name} is {stored!r} in the saved model, but {given!r} was asked for", where=str(path),
-                fix=f"Change '{entry.name}:' of the model, or train it anew.",
+                fix=f"Change '{entry.name}:' of the model, or train it from scratch.",
             )
         setattr(model, entry.name, stored)
     at = saved["frame"]

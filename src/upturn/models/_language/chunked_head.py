@@ -1,7 +1,7 @@
 """log p(token) straight from hidden states, a chunk of rows at a time: the table of logits never stands whole.
 
 For a row h, head W, bias b, temperature τ and token y: z = (W h + b) / τ and log p = z_y - logsumexp(z). The backward
-pass computes z anew from h, or, where the head is frozen, needs none of it: the gradient to h is then kept instead.
+pass recomputes z from h, or, where the head is frozen, needs none of it: the gradient to h is then kept instead.
 """
 
 from __future__ import annotations

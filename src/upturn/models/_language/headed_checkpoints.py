@@ -36,7 +36,7 @@ def from_config(spec: Mapping[str, Any], codec: Codec, outputs: int) -> torch.nn
 
 
 def from_files(folder: str | None, hub: str | None, outputs: int) -> tuple[torch.nn.Module, Codec, bool]:
-    """Weights, tokenizer, and whether the head is there or was drawn anew, as it is on a plain language model.
+    """Weights, tokenizer, and whether the head was stored; on a plain language model it is initialized at random.
 
     Adapters of a folder of ours are merged: what was learned in them is in the weights that this begins with.
     """
@@ -63,7 +63,7 @@ def _read(
     name: str, outputs: int, where: str, *, local: bool, dropout: bool
 ) -> tuple[torch.nn.Module, Codec, bool]:
     form = _hub.Form(
-        "AutoModelForSequenceClassification", unfit=f" with a head of {outputs}", anew=_HEAD,
+        "AutoModelForSequenceClassification", unfit=f" with a head of {outputs}", random=_HEAD,
         needs="It needs config.json, model.safetensors and tokenizer.json, all whole, of a causal "
               "language model, with the same number of outputs if it has a head.",
         whole="Give a causal language model.", config={"num_labels": outputs, "use_cache": False},

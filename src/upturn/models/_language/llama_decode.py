@@ -1,7 +1,7 @@
 """One decoding step of Llama-shaped models without the framework around it.
 
 At a million parameters a step of `transformers` is nine parts Python to one part arithmetic: hooks, keyword
-arguments, masks made anew, a cache that is copied at every token. Here a step is the arithmetic alone, on the same
+arguments, masks built again, a cache that is copied at every token. Here a step is the arithmetic alone, on the same
 modules' weights, with a cache that is allocated once. What it cannot reproduce exactly is left to `transformers`.
 """
 

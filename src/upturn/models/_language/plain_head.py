@@ -44,7 +44,7 @@ def aside(inner: PreTrainedModel, head: torch.nn.Linear) -> Iterator[None]:
 
 
 class _Ramp(torch.nn.Module):
-    """Says numbers that are known beforehand, whatever it is given; counts how often it was asked."""
+    """Returns known numbers for every input and counts its calls."""
 
     def __init__(self, width: int, like: Tensor) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class Cache:
 
     def __post_init__(self) -> None:
         self._notes: list[str] = []
-        self._counts: dict[str, list[int]] = {}  # of what was asked for: there, and made anew
+        self._counts: dict[str, list[int]] = {}  # of what was requested: found, and computed
         self._shards: dict[Path, Shards] = {}
         self._digests: dict[int, tuple[int, str]] = {}  # of a module's weights, while they are as they were
         self._outdated: dict[tuple[str, str], int] = {}  # what is there and is not read, and why
@@ -93,7 +93,7 @@ class Cache:
         if shards.damaged:
             self._notes.append(
                 f"{shards.damaged} damaged {'file' if shards.damaged == 1 else 'files'} of {what} in {self.root} "
-                "removed: what was in there is made anew"
+                "removed: the contents are computed again"
             )
             shards.damaged = 0
         if fresh:
@@ -105,7 +105,7 @@ class Cache:
 
     def take_notes(self) -> list[str]:
         """Notes since the last call: counts of what was found, computed, stale or damaged."""
-        stale = [f"{count:,} {what} in {self.root} are of another {reasons}: made anew"
+        stale = [f"{count:,} {what} in {self.root} are of another {reasons}: computed again"
                  for (what, reasons), count in self._outdated.items()]
         counts = [f"{there:,} of {there + new:,} {what} were in {self.root}" for what, (there, new) in
                   sorted(self._counts.items()) if there]

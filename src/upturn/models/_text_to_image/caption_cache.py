@@ -30,7 +30,7 @@ class Captions:
 
     Encoders in ``frozen`` are read once a caption where ``cache`` says so, each caption alone, so that what it is read
     as never depends on its neighbours; else at every call. ``trained`` names encoders that the denoiser's module holds:
-    of them only tokens are kept. What is cached is made anew, and ``notes`` says so, when an encoder's weights changed.
+    of them only tokens are kept. When an encoder's weights change, outputs are computed again, and noted in ``notes``.
     Captions with a token that a frozen encoder is learning are read at every call, with the gradient of its rows. With
     a ``disk_cache`` the outputs are kept on the disk, and read from there; those of captions with new tokens never are.
     """
@@ -171,7 +171,7 @@ class Captions:
             self._stamp = self._weights()
             with torch.inference_mode(False), torch.no_grad():
                 self._read = self._reads(torch.arange(len(self._row)))
-            self.notes.append(f"{len(self._row)} captions were read anew: the text encoder's weights had changed")
+            self.notes.append(f"{len(self._row)} captions were encoded again: the text encoder's weights had changed")
         learning = self.learning
         if self.cache:
             said = {key: value[at].to(device) for key, value in self._read.items()}
