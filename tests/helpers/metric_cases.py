@@ -18,7 +18,7 @@ def real(points: np.ndarray, labels: list[int] | None = None) -> Samples:
     return real_samples("points", np.asarray(points, np.float32), prompts, "points")
 
 
-def made(points: np.ndarray, candidates: int = 1, labels: list[int] | None = None) -> Samples:
+def sampled(points: np.ndarray, candidates: int = 1, labels: list[int] | None = None) -> Samples:
     n = len(points) // candidates
     prompts = [Prompt(label=None if labels is None else labels[i]) for i in range(n)]
     keys = np.arange(n * candidates).reshape(n, candidates)

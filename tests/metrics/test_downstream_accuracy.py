@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.metric_cases import Tools, made, normal, real
+from helpers.metric_cases import Tools, normal, real, sampled
 from upturn import seeds
 from upturn.config import recipe
 from upturn.errors import UserError
@@ -71,7 +71,7 @@ def of_classes(counts: list[int], seed: int, shift: float = 0.0) -> tuple[np.nda
 def planted() -> Any:
     """Of class 2 only two training points, 5 beside their place; made ones stand where they should."""
     train = real(*of_classes([40, 30, 2], 1, shift=-4.5))
-    return shown(made(*_as_made([5, 20, 60], 2)), train, real(*of_classes([30, 20, 50], 3)))
+    return shown(sampled(*_as_made([5, 20, 60], 2)), train, real(*of_classes([30, 20, 50], 3)))
 
 
 def _as_made(counts: list[int], seed: int) -> tuple[np.ndarray, int, list[int]]:
@@ -122,11 +122,11 @@ def test_filling_takes_the_first_of_each_class_up_to_the_largest() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"samples": made(normal(4, 2, 1))}, "no prompt has a class"),
+        ({"samples": sampled(normal(4, 2, 1))}, "no prompt has a class"),
         ({"train": real(normal(4, 2, 1))}, "no training sample has a class"),
         ({"held_out": real(normal(4, 2, 1))}, "no held-out sample has a class"),
         ({"model": "untold"}, "does not say how 'untold' is trained"),
-        ({"samples": made(normal(0, 2, 1))}, "there are no samples"),
+        ({"samples": sampled(normal(0, 2, 1))}, "there are no samples"),
     ],
 )
 def test_it_says_why_it_cannot_speak(change: dict[str, Any], words: str) -> None:
@@ -141,7 +141,7 @@ def test_it_says_why_it_cannot_speak(change: dict[str, Any], words: str) -> None
 
 def test_nothing_to_fill_is_said() -> None:
     evidence = planted()
-    evidence.samples = made(normal(5, 2, 1), labels=[0] * 5)
+    evidence.samples = sampled(normal(5, 2, 1), labels=[0] * 5)
     found = DownstreamAccuracy(repeats=1).measure(evidence)
     assert found.value == found.details["without"]["value"] and "nothing was added" in found.note
 

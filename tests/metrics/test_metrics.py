@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.metric_cases import Noisy, evidence, made, measure, normal
+from helpers.metric_cases import Noisy, evidence, measure, normal, sampled
 from upturn.config import components
 from upturn.metrics._gaussian_fit import Fit, distance_and_influence, moments
 from upturn.metrics._spectrum import Spectrum
@@ -39,7 +39,7 @@ def test_contract(name):
     assert cls.better in {"higher", "lower", "neither"}
     assert (cls.__doc__ or "").strip().splitlines()[0].rstrip().endswith((".", ").", ";", ","))
     draw = np.random.default_rng(0)
-    shown = evidence(made(normal(120, 3, 1), 2, [0, 1, 2] * 20), normal(150, 3, 2), normal(130, 3, 3),
+    shown = evidence(sampled(normal(120, 3, 1), 2, [0, 1, 2] * 20), normal(150, 3, 2), normal(130, 3, 3),
                      draw.standard_normal(120))
     first, again = measure(name, shown), measure(name, shown)
     assert first.low <= first.value <= first.high
@@ -62,7 +62,7 @@ def test_what_cannot_be_measured_is_said_and_never_crashes(name, case):
         points[3] = math.nan
     if case == "one place":
         points[:], train[:], held_out[:] = 1.0, 1.0, 1.0
-    found = measure(name, evidence(made(points), train, held_out))
+    found = measure(name, evidence(sampled(points), train, held_out))
     json.dumps(dict(found.details), allow_nan=False)
     if math.isnan(found.value):
         assert found.note
@@ -79,7 +79,7 @@ def test_kinds_that_do_not_fit_are_said():
     class OnlyText(components.find("metric", "reward")):  # type: ignore[misc]
         kinds = frozenset({"text"})
 
-    found = OnlyText().measure(evidence(made(normal(5, 2, 0)), normal(5, 2, 1), normal(5, 2, 2)))
+    found = OnlyText().measure(evidence(sampled(normal(5, 2, 0)), normal(5, 2, 1), normal(5, 2, 2)))
     assert "the samples are points; this metric measures text" in found.note
 
 
@@ -88,17 +88,18 @@ def test_kinds_that_do_not_fit_are_said():
 
 def test_reward_counts_the_unscored_and_keeps_their_places():
     rewards = np.array([1.0, math.nan, 3.0, 2.0])
-    found = measure("reward", evidence(made(normal(4, 2, 0)), normal(5, 2, 1), normal(5, 2, 2), rewards))
+    found = measure("reward", evidence(sampled(normal(4, 2, 0)), normal(5, 2, 1), normal(5, 2, 2), rewards))
     assert (found.value, found.n, len(found.values)) == (2.0, 3, 4)
     assert found.note == "1 of 4 samples were not scored"
-    silent = measure("reward", evidence(made(normal(4, 2, 0)), normal(5, 2, 1), normal(5, 2, 2), np.full(4, math.nan)))
+    unscored = np.full(4, math.nan)
+    silent = measure("reward", evidence(sampled(normal(4, 2, 0)), normal(5, 2, 1), normal(5, 2, 2), unscored))
     assert math.isnan(silent.value)
     assert "no sample was scored" in silent.note
 
 
 def test_reward_variance_is_that_of_the_exponential_of_a_uniform():
     rewards = np.random.default_rng(1).random(4_000)
-    shown = evidence(made(normal(4_000, 1, 0)), normal(5, 1, 1), normal(5, 1, 2), rewards)
+    shown = evidence(sampled(normal(4_000, 1, 0)), normal(5, 1, 1), normal(5, 1, 2), rewards)
     found = measure("reward_variance", shown)
     mean, square = math.e - 1, (math.e**2 - 1) / 2
     assert found.value == pytest.approx(np.var(np.exp(rewards), ddof=1))
@@ -124,13 +125,13 @@ def test_frechet_is_scipys_square_root():
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
     assert Fit.of(a).distance(*moments(b)) == pytest.approx(expected, rel=1e-9)
     assert distance_and_influence(a, Fit.of(b))[0] == pytest.approx(expected, rel=1e-9)
-    found = measure("frechet", evidence(made(a), normal(100, 6, 3), b))
+    found = measure("frechet", evidence(sampled(a), normal(100, 6, 3), b))
     assert found.value == pytest.approx(expected, rel=1e-4)  # float32 features
 
 
 def test_frechet_of_known_gaussians():
     """|m|^2 + sum (s_i - t_i)^2 for diagonal covariances; n = 10,000, so that sampling moves it by about 1.5%."""
-    shown = evidence(made(normal(10_000, 3, 1, 2.0, 1.0)), normal(10_000, 3, 2), normal(10_000, 3, 3))
+    shown = evidence(sampled(normal(10_000, 3, 1, 2.0, 1.0)), normal(10_000, 3, 2), normal(10_000, 3, 3))
     found = measure("frechet", shown)
     assert found.value == pytest.approx(3 * 1 + 3 * 1, rel=0.05)
     assert found.details["floor"] < 0.01
@@ -158,7 +159,7 @@ def test_frechet_influence_is_the_derivative():
 
 
 def test_frechet_refuses_too_few():
-    found = measure("frechet", evidence(made(normal(5, 6, 1)), normal(80, 6, 2), normal(80, 6, 3)))
+    found = measure("frechet", evidence(sampled(normal(5, 6, 1)), normal(80, 6, 2), normal(80, 6, 3)))
     assert "5 samples for 6 feature dimensions; at least 7" in found.note
 
 
@@ -186,14 +187,14 @@ def brute_force(sample: np.ndarray, true: np.ndarray, k: int) -> dict[str, float
 def test_precision_recall_density_coverage_are_brute_force(k, shift):
     sample, true = normal(50, 3, 1, 0.8, shift), normal(40, 3, 2)
     expected = brute_force(sample.astype(float), true.astype(float), k)
-    shown = evidence(made(sample), normal(60, 3, 3), true)
+    shown = evidence(sampled(sample), normal(60, 3, 3), true)
     assert {name: measure(name, shown, k=k).value for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_blocks_do_not_change_neighbours(monkeypatch):
     from upturn.statistics import memo, neighbours
 
-    shown = evidence(made(normal(90, 3, 1)), normal(70, 3, 2), normal(60, 3, 3))
+    shown = evidence(sampled(normal(90, 3, 1)), normal(70, 3, 2), normal(60, 3, 3))
     names = ["precision", "recall", "density", "coverage", "nearest_real"]
     whole = [(m.value, m.low, m.high) for m in (measure(name, shown) for name in names)]
     monkeypatch.setattr(neighbours, "_CELLS", 500)
@@ -209,11 +210,11 @@ def test_lost_modes_show_in_coverage_and_not_in_precision():
     def ring(n: int, modes: int) -> np.ndarray:
         return centres[draw.integers(0, modes, n)] + 0.1 * draw.standard_normal((n, 2))
 
-    shown = evidence(made(ring(600, 4)), ring(800, 8), ring(400, 8))
+    shown = evidence(sampled(ring(600, 4)), ring(800, 8), ring(400, 8))
     assert measure("precision", shown).value > 0.9
     for name in ("coverage", "recall"):
         assert measure(name, shown).value == pytest.approx(0.5, abs=0.08)
-    assert measure("vendi", shown).value < 0.75 * measure("vendi", evidence(made(ring(600, 8)), ring(800, 8),
+    assert measure("vendi", shown).value < 0.75 * measure("vendi", evidence(sampled(ring(600, 8)), ring(800, 8),
                                                                            ring(400, 8))).value
 
 
@@ -221,7 +222,7 @@ def test_lost_modes_show_in_coverage_and_not_in_precision():
 def test_coverage_of_equal_distributions_is_the_formula(n, m, k):
     """Averaged over 60 draws, each with standard deviation below 0.5 / sqrt(n / k)."""
     found = [
-        measure("coverage", evidence(made(normal(m, 2, 2 * r)), normal(9, 2, 1), normal(n, 2, 2 * r + 1)), k=k).value
+        measure("coverage", evidence(sampled(normal(m, 2, 2 * r)), normal(9, 2, 1), normal(n, 2, 2 * r + 1)), k=k).value
         for r in range(60)
     ]
     assert np.mean(found) == pytest.approx(expected_coverage(n, m, k), abs=4 * 0.5 / math.sqrt(n / k) / math.sqrt(60))
@@ -231,7 +232,7 @@ def test_intervals_of_subsampled_metrics_cover_their_mean():
     """40 draws of samples against one real set; the truth is the mean over the draws."""
     true, train = normal(150, 2, 1), normal(150, 2, 2)
     for name in ("coverage", "recall", "frechet", "vendi"):
-        found = [measure(name, evidence(made(normal(100, 2, 100 + r, 0.8)), train, true)) for r in range(40)]
+        found = [measure(name, evidence(sampled(normal(100, 2, 100 + r, 0.8)), train, true)) for r in range(40)]
         truth = np.mean([m.value for m in found])
         share = np.mean([m.low <= truth <= m.high for m in found])
         assert share >= 0.95 - 4 * math.sqrt(0.95 * 0.05 / 40), name
@@ -246,8 +247,8 @@ def test_planted_copies_are_found_and_fresh_samples_are_not():
     train, held_out, fresh = normal(400, 5, 1), normal(400, 5, 2), normal(500, 5, 3)
     copies = fresh.copy()
     copies[:100] = train[:100]
-    clean = measure("memorisation", evidence(made(fresh), train, held_out))
-    found = measure("memorisation", evidence(made(copies), train, held_out))
+    clean = measure("memorisation", evidence(sampled(fresh), train, held_out))
+    found = measure("memorisation", evidence(sampled(copies), train, held_out))
     # a fresh sample is a false alarm with about 1%: 4 standard errors at 500, and the threshold's own from 400
     assert clean.value <= 0.01 + 4 * math.sqrt(0.01 * 0.99 * (1 / 500 + 1 / 400))
     assert found.value == pytest.approx(0.2 + clean.value * 0.8, abs=0.01)
@@ -261,7 +262,7 @@ def test_nearest_pairs_are_named():
     train, sample = normal(200, 4, 1), normal(100, 4, 2)
     sample[17] = train[55]
     sample[3] = train[8] + np.float32(1e-3)
-    shown = evidence(made(sample), train, normal(50, 4, 3))
+    shown = evidence(sampled(sample), train, normal(50, 4, 3))
     found = measure("nearest_real", shown, pairs=2)
     first, second = found.details["pairs"]
     ids, known = shown.samples.ids, shown.tools.train.ids
@@ -276,13 +277,13 @@ def test_nearest_pairs_are_named():
 
 
 def test_vendi_of_orthogonal_samples_is_their_number():
-    shown = evidence(made(np.eye(12)), np.eye(12), np.eye(12))
+    shown = evidence(sampled(np.eye(12)), np.eye(12), np.eye(12))
     assert measure("vendi", shown, kernel="cosine").value == pytest.approx(12)
-    tripled = evidence(made(np.tile(np.eye(4), (3, 1))), np.eye(4), np.eye(4))
+    tripled = evidence(sampled(np.tile(np.eye(4), (3, 1))), np.eye(4), np.eye(4))
     assert measure("vendi", tripled, kernel="cosine").value == pytest.approx(4)
-    far = made(1000.0 * np.arange(9)[:, None])
+    far = sampled(1000.0 * np.arange(9)[:, None])
     assert measure("vendi", evidence(far, normal(9, 1, 0), normal(9, 1, 1)), bandwidth=1.0).value == pytest.approx(9)
-    same = made(np.ones((9, 2)))
+    same = sampled(np.ones((9, 2)))
     assert measure("vendi", evidence(same, normal(9, 2, 0), normal(9, 2, 1))).value == pytest.approx(1)
 
 
@@ -311,7 +312,7 @@ def test_vendi_influence_is_the_derivative(order):
 def test_class_metrics_follow_the_classifier():
     places = np.array([0] * 500 + [1] * 300 + [2] * 200)
     points = places[:, None] + 0.2 * np.random.default_rng(0).random((1000, 1))
-    shown = evidence(made(points, labels=[0] * 1000), normal(9, 1, 1), normal(9, 1, 2))
+    shown = evidence(sampled(points, labels=[0] * 1000), normal(9, 1, 1), normal(9, 1, 2))
     shares = measure("class_shares", shown)
     assert [s["value"] for s in shares.details["shares"].values()] == [0.5, 0.3, 0.2]
     assert (shares.value, shares.details["largest"]) == (0.5, "zero")
@@ -342,9 +343,9 @@ def test_entropy_is_unbiased_to_first_order():
 
 
 def test_label_agreement_without_labels_and_with_some():
-    shown = evidence(made(np.zeros((6, 1))), normal(9, 1, 1), normal(9, 1, 2))
+    shown = evidence(sampled(np.zeros((6, 1))), normal(9, 1, 1), normal(9, 1, 2))
     assert "unconditional" in measure("label_agreement", shown).note
-    mixed = evidence(made(np.zeros((6, 1))), normal(9, 1, 1), normal(9, 1, 2))
+    mixed = evidence(sampled(np.zeros((6, 1))), normal(9, 1, 1), normal(9, 1, 2))
     prompts = (Prompt(label=0), Prompt(label=1), Prompt(), Prompt(label=0), Prompt(), Prompt(label=2))
     mixed.samples = replace(mixed.samples, prompts=prompts)
     found = measure("label_agreement", mixed)
@@ -360,7 +361,7 @@ def test_label_agreement_without_labels_and_with_some():
 
 def test_held_out_loss_is_the_mean_over_fixed_draws_a_dimension():
     held_out = normal(600, 2, 1)
-    shown = evidence(made(normal(4, 2, 0)), normal(4, 2, 2), held_out)
+    shown = evidence(sampled(normal(4, 2, 0)), normal(4, 2, 2), held_out)
     found = measure("held_out_loss", shown, draws=3)
     policy = shown.tools.models["policy"]
     keys = sorted({key for key, _ in policy.keys})
@@ -381,7 +382,7 @@ def test_held_out_loss_masks_and_says_what_is_not_finite():
             log_probs = torch.tensor([[-1.0, -3.0], [-5.0, float("nan")], [-7.0, -7.0]])
             return Outputs(log_probs, torch.tensor([[1, 1], [1, 0], [0, 0]]), dims=1)
 
-    shown = evidence(made(normal(4, 2, 0)), normal(4, 2, 2), normal(3, 2, 1))
+    shown = evidence(sampled(normal(4, 2, 0)), normal(4, 2, 2), normal(3, 2, 1))
     shown.tools.models["policy"] = Masked()
     found = measure("held_out_loss", shown)
     np.testing.assert_allclose(found.values, [2.0, 5.0, math.nan])
@@ -401,7 +402,7 @@ def test_held_out_loss_masks_and_says_what_is_not_finite():
 
 def test_all_feature_metrics_of_an_evaluation_are_quick():
     """1,000 samples in 64 dimensions, 1,300 training and 400 held-out ones: about 1 s on one busy core."""
-    shown = evidence(made(normal(1000, 64, 1)), normal(1300, 64, 2), normal(400, 64, 3))
+    shown = evidence(sampled(normal(1000, 64, 1)), normal(1300, 64, 2), normal(400, 64, 3))
     measure("coverage", shown)  # imports
     begin = time.process_time()
     for name in QUICK:

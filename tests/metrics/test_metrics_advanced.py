@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.metric_cases import evidence, made, measure, normal, real
+from helpers.metric_cases import evidence, measure, normal, real, sampled
 from upturn.metrics.fld import Likelihood
 from upturn.metrics.pit import from_uniform, transforms
 from upturn.models.gaussian import Gaussian
@@ -64,7 +64,7 @@ def test_widths_are_as_likely_as_a_long_ascent_finds():
 def test_fld_is_the_reference_s_up_to_its_optimiser():
     """Theirs stops after 50 steps of Adam at 0.5, ours where the likelihood no longer grows."""
     sample, train, held_out = normal(300, 8, 1, 0.8), normal(600, 8, 2), normal(300, 8, 3)
-    found = measure("fld", evidence(made(sample), train, held_out))
+    found = measure("fld", evidence(sampled(sample), train, held_out))
     centre, spread = held_out.mean(axis=0), held_out.std(axis=0, ddof=1)
     sample, train, held_out = ((part - centre) / spread for part in (sample, train, held_out))
     def mean(centres: np.ndarray, data: np.ndarray) -> float:
@@ -79,15 +79,15 @@ def test_fld_is_the_reference_s_up_to_its_optimiser():
 def test_fld_sees_what_is_worse_in_quality_variety_and_novelty():
     train, held_out = normal(800, 5, 1), normal(400, 5, 2)
     def fld(sample: np.ndarray) -> float:
-        return measure("fld", evidence(made(sample), train, held_out)).value
+        return measure("fld", evidence(sampled(sample), train, held_out)).value
     fresh = fld(normal(400, 5, 3))
     assert abs(fresh) < 5
     for worse in (normal(400, 5, 3, 1.0, 1.0), np.tile(normal(20, 5, 3), (20, 1))):
         assert fld(worse) > fresh + 3  # its interval is 1.4 to either side
-    copies = measure("fld", evidence(made(train[:400]), train, held_out))
+    copies = measure("fld", evidence(sampled(train[:400]), train, held_out))
     assert copies.value > fresh + 50
     assert copies.details["memorised"] > 100
-    assert measure("fld", evidence(made(normal(400, 5, 3)), train, held_out)).details["memorised"] < 20
+    assert measure("fld", evidence(sampled(normal(400, 5, 3)), train, held_out)).details["memorised"] < 20
 
 
 def test_what_subsets_say_is_what_they_say_alone():
@@ -109,17 +109,17 @@ def test_authenticity_is_brute_force_and_finds_copies():
     apart = np.linalg.norm(train[:, None].astype(float) - train[None], axis=2) + np.diag(np.full(80, np.inf))
     across = np.linalg.norm(fresh[:, None].astype(float) - train[None], axis=2)
     expected = across.min(axis=1) > apart.min(axis=1)[across.argmin(axis=1)]
-    found = measure("authenticity", evidence(made(fresh), train, normal(70, 3, 3)))
+    found = measure("authenticity", evidence(sampled(fresh), train, normal(70, 3, 3)))
     np.testing.assert_array_equal(found.values, expected)
     noisy = train[:60] + 1e-3 * fresh
-    assert measure("authenticity", evidence(made(noisy), train, normal(70, 3, 3))).value == 0.0
+    assert measure("authenticity", evidence(sampled(noisy), train, normal(70, 3, 3))).value == 0.0
 
 
 def test_copying_in_one_cell_is_mann_and_whitneys_u():
     from scipy.stats import mannwhitneyu
 
     train, held_out, sample = normal(200, 3, 1), normal(90, 3, 2), normal(110, 3, 3, 1.1)
-    found = measure("copying", evidence(made(sample), train, held_out), cells=1)
+    found = measure("copying", evidence(sampled(sample), train, held_out), cells=1)
     def distances(part: np.ndarray) -> np.ndarray:
         return np.linalg.norm(part[:, None].astype(float) - train[None], axis=2).min(axis=1)
     theirs = mannwhitneyu(
@@ -132,7 +132,7 @@ def test_copying_in_one_cell_is_mann_and_whitneys_u():
 def test_copying_tells_copies_from_new_data_and_from_bad_data():
     train, held_out = normal(900, 3, 1), normal(300, 3, 2)
     def c_t(sample: np.ndarray) -> float:
-        return measure("copying", evidence(made(sample), train, held_out)).value
+        return measure("copying", evidence(sampled(sample), train, held_out)).value
     assert abs(c_t(normal(300, 3, 3))) < 3 * 1.0  # a z-score: beyond 3 in 1 of 400
     assert c_t(train[:300] + 0.02 * normal(300, 3, 3)) < -5
     assert c_t(normal(300, 3, 3, 2.0)) > 3
@@ -145,15 +145,15 @@ def test_the_classifier_is_as_good_as_bayes_and_no_better_than_chance():
     from scipy.special import ndtr
 
     held_out = normal(2000, 3, 2)
-    alike = measure("classifier_two_sample", evidence(made(normal(2000, 3, 1)), normal(9, 3, 3), held_out))
+    alike = measure("classifier_two_sample", evidence(sampled(normal(2000, 3, 1)), normal(9, 3, 3), held_out))
     assert alike.low <= 0.5 <= alike.high and alike.details["p"] > 0.01
     shifted = normal(2000, 3, 1)
     shifted[:, 0] += 1
-    found = measure("classifier_two_sample", evidence(made(shifted), normal(9, 3, 3), held_out))
+    found = measure("classifier_two_sample", evidence(sampled(shifted), normal(9, 3, 3), held_out))
     # of 2,000 test rows: a standard error of 0.010; the classifier may lose 0.03 on Bayes' rule
     assert ndtr(0.5) - 0.06 < found.value < ndtr(0.5) + 0.03
     assert found.details["p"] < 1e-6
-    narrow = measure("classifier_two_sample", evidence(made(normal(2000, 3, 1, 0.5)), normal(9, 3, 3), held_out))
+    narrow = measure("classifier_two_sample", evidence(sampled(normal(2000, 3, 1, 0.5)), normal(9, 3, 3), held_out))
     assert narrow.low > 0.6  # no line parts them
 
 
@@ -165,10 +165,10 @@ def test_per_class_is_the_metric_of_each_class_and_names_the_worst():
     labels = [0, 1, 2] * 40
     points = {part: normal(120, 2, seed) for part, seed in (("made", 1), ("train", 2), ("held_out", 3))}
     points["made"][1::3] += 3  # class 1 is where no real one is
-    shown = evidence(made(points["made"], 1, labels), points["train"], points["held_out"], rng.random(120))
+    shown = evidence(sampled(points["made"], 1, labels), points["train"], points["held_out"], rng.random(120))
     shown.tools.train, shown.tools.held_out = (real(points[part], labels) for part in ("train", "held_out"))
     found = measure("per_class", shown, metric="precision")
-    own = evidence(made(points["made"][1::3]), points["train"][1::3], points["held_out"][1::3])
+    own = evidence(sampled(points["made"][1::3]), points["train"][1::3], points["held_out"][1::3])
     assert found.value == measure("precision", own).value
     assert found.details["worst"] == "one" and set(found.details["classes"]) == {"zero", "one", "two"}
     values = [entry["value"] for entry in found.details["classes"].values()]
@@ -179,7 +179,8 @@ def test_per_class_is_the_metric_of_each_class_and_names_the_worst():
 
 
 def test_per_class_without_classes_says_so():
-    found = measure("per_class", evidence(made(normal(40, 2, 1)), normal(40, 2, 2), normal(40, 2, 3)), metric="density")
+    given = evidence(sampled(normal(40, 2, 1)), normal(40, 2, 2), normal(40, 2, 3))
+    found = measure("per_class", given, metric="density")
     assert math.isnan(found.value) and "unconditional" in found.note
 
 
@@ -189,7 +190,7 @@ def test_per_class_without_classes_says_so():
 def test_the_unbiased_frechet_distance_is_that_of_many_samples():
     """Two Gaussians whose distance is known: 0.2^2 a dimension. 20 draws of 200 in 10 dimensions."""
     dims, truth = 10, 10 * 0.2**2
-    shown = [evidence(made(normal(200, dims, seed, 1.2)), normal(9, dims, 1), normal(9, dims, 2))
+    shown = [evidence(sampled(normal(200, dims, seed, 1.2)), normal(9, dims, 1), normal(9, dims, 2))
              for seed in range(10, 30)]
     held_out = real(normal(5000, dims, 0))
     for one in shown:
@@ -215,7 +216,7 @@ class Standardising:
 
 
 def pit(scale: float):
-    shown = evidence(made(normal(5, 2, 1)), normal(5, 2, 2), normal(2000, 2, 3))
+    shown = evidence(sampled(normal(5, 2, 1)), normal(5, 2, 2), normal(2000, 2, 3))
     shown.tools.models["policy"] = Standardising(scale)
     return measure("pit", shown)
 

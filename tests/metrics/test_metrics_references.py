@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.metric_cases import evidence, made, measure, normal, real
+from helpers.metric_cases import evidence, measure, normal, real, sampled
 from upturn.metrics._gaussian_fit import Fit, distance_and_influence
 from upturn.metrics._spectrum import Spectrum
 from upturn.metrics._transport import on_lines
@@ -34,7 +34,7 @@ def test_precision_recall_density_coverage_are_prdcs(k):
     sample, true = mixed(400, 64, 1, 0.8), mixed(350, 64, 2)
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = compute_prdc(true, sample, k)
-    shown = evidence(made(sample), normal(9, 64, 3), true)
+    shown = evidence(sampled(sample), normal(9, 64, 3), true)
     for name, value in theirs.items():
         assert measure(name, shown, k=k).value == pytest.approx(float(value), abs=1e-12), name
 
@@ -53,7 +53,7 @@ def test_kid_is_torchmetrics():
 
     a, b = mixed(300, 32, 1, 0.9), mixed(300, 32, 2)
     theirs = float(poly_mmd(torch.from_numpy(a.astype(np.float64)), torch.from_numpy(b.astype(np.float64))))
-    found = measure("kid", evidence(made(a), normal(9, 32, 3), b))
+    found = measure("kid", evidence(sampled(a), normal(9, 32, 3), b))
     assert found.value == pytest.approx(theirs, rel=1e-4)  # float32, of a difference of three sums
 
 
@@ -61,7 +61,7 @@ def test_kid_in_blocks_is_the_same(monkeypatch):
     from upturn.metrics import kid
     from upturn.statistics import memo
 
-    shown = evidence(made(mixed(90, 6, 1)), mixed(50, 6, 2), mixed(70, 6, 3))
+    shown = evidence(sampled(mixed(90, 6, 1)), mixed(50, 6, 2), mixed(70, 6, 3))
     whole = measure("kid", shown)
     monkeypatch.setattr(kid, "_CELLS", 700)
     memo._known.clear()
@@ -80,7 +80,7 @@ def test_vendi_and_its_cousins_are_vendi_scores(order, n, d):
         sample = mixed(n, d, 1) + np.float32(0.01)
         unit = sample.astype(np.float64) / np.linalg.norm(sample.astype(np.float64), axis=1, keepdims=True)
         theirs = float(score_K(unit @ unit.T, q="inf" if order == math.inf else order))
-    found = measure("vendi", evidence(made(sample), normal(9, d, 2), normal(9, d, 3)), kernel="cosine", order=order)
+    found = measure("vendi", evidence(sampled(sample), normal(9, d, 2), normal(9, d, 3)), kernel="cosine", order=order)
     # at 1/2 their eigenvalues of 1e-17, which are rounding, count for something
     assert found.value == pytest.approx(theirs, rel=1e-3 if order < 1 else 1e-6)
     assert found.low < found.value < found.high
@@ -92,9 +92,9 @@ def test_wasserstein_is_pots(order):
 
     a, b = normal(60, 3, 1, 1.2), normal(80, 3, 2, 1.0, 0.3)
     theirs = ot.emd2([], [], ot.dist(a.astype(np.float64), b.astype(np.float64), "euclidean") ** order) ** (1 / order)
-    found = measure("wasserstein", evidence(made(a), normal(9, 3, 3), b), order=order)
+    found = measure("wasserstein", evidence(sampled(a), normal(9, 3, 3), b), order=order)
     assert found.value == pytest.approx(float(theirs), rel=1e-9)
-    line = measure("wasserstein", evidence(made(a[:, :1]), normal(9, 1, 3), b[:, :1]), order=order)
+    line = measure("wasserstein", evidence(sampled(a[:, :1]), normal(9, 1, 3), b[:, :1]), order=order)
     theirs = ot.wasserstein_1d(a[:, 0].astype(np.float64), b[:, 0].astype(np.float64), p=order)
     assert line.value == pytest.approx(float(theirs) ** (1 / order), rel=1e-9)
 
@@ -120,7 +120,7 @@ def test_sliced_wasserstein_is_pots():
     import ot
 
     a, b = normal(150, 5, 1, 1.2), normal(130, 5, 2, 1.0, 0.3)
-    found = measure("sliced_wasserstein", evidence(made(a), normal(20, 5, 3), b), directions=4000)
+    found = measure("sliced_wasserstein", evidence(sampled(a), normal(20, 5, 3), b), directions=4000)
     theirs = ot.sliced_wasserstein_distance(a.astype(np.float64), b.astype(np.float64), n_projections=4000, seed=1)
     assert found.value == pytest.approx(float(theirs), rel=0.03)  # other directions, 4,000 of them
 
@@ -166,7 +166,7 @@ def test_mauve_of_real_features_is_near_mauve_texts():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = mauve.compute_mauve(p_features=true, q_features=sample, verbose=False).mauve
-    found = measure("mauve", evidence(made(sample), normal(9, 32, 3), true))
+    found = measure("mauve", evidence(sampled(sample), normal(9, 32, 3), true))
     assert found.value == pytest.approx(float(theirs), abs=0.05)
     assert found.details["cells"] == 60
 
@@ -205,7 +205,7 @@ def test_spectra_of_both_sides_are_one():
 
 def test_fourier_features_give_the_score_of_the_kernel_that_they_stand_for():
     sample = normal(300, 3, 1)
-    shown = evidence(made(sample), normal(300, 3, 2), normal(9, 3, 3))
+    shown = evidence(sampled(sample), normal(300, 3, 2), normal(9, 3, 3))
     exact = measure("vendi", shown, bandwidth=1.5)
     near = measure("vendi", shown, bandwidth=1.5, kernel="fourier", frequencies=4000)
     assert near.value == pytest.approx(exact.value, rel=0.03)

@@ -132,7 +132,7 @@ def of_kind(kind: str) -> Any:
 
 
 def points(count: int, candidates: int = 1) -> Samples:
-    return metric_cases.made(metric_cases.normal(count, 2, seed=1), candidates, labels=[0] * (count // candidates))
+    return metric_cases.sampled(metric_cases.normal(count, 2, seed=1), candidates, labels=[0] * (count // candidates))
 
 
 # --- every kind ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.metric_cases import Tools, evidence, made, measure, normal, real
+from helpers.metric_cases import Tools, evidence, measure, normal, real, sampled
 from upturn.errors import UserError
 from upturn.models.classifier import Classifier
 from upturn.scorers.coverage_gain import CoverageGain
@@ -35,24 +35,24 @@ def tools(train: np.ndarray, labels: list[int] | None = None, model: Any = None)
 def test_what_every_scorer_by_features_keeps(scorer: Any) -> None:
     """Once more the same; in the order of the rows; scaled; what is not finite is unscored and changes nothing."""
     train, points = normal(120, 3, 1), normal(30, 3, 2)
-    first = scorer.score(made(points), tools(train))
+    first = scorer.score(sampled(points), tools(train))
     assert first.values.shape == (30,) and np.isfinite(first.values).all() and len(set(first.explanations)) > 1
-    np.testing.assert_array_equal(first.values, scorer.score(made(points), tools(train)).values)
-    turned = scorer.score(made(points[::-1].copy()), tools(train)).values[::-1]
+    np.testing.assert_array_equal(first.values, scorer.score(sampled(points), tools(train)).values)
+    turned = scorer.score(sampled(points[::-1].copy()), tools(train)).values[::-1]
     np.testing.assert_allclose(turned, first.values, rtol=1e-4, atol=1e-7)
-    twice = type(scorer)(scale=2.0).score(made(points), tools(train)).values
+    twice = type(scorer)(scale=2.0).score(sampled(points), tools(train)).values
     np.testing.assert_allclose(twice, 2 * first.values)
     broken = np.concatenate([points, np.full((1, 3), math.nan, np.float32)])
-    found = scorer.score(made(broken), tools(train))
+    found = scorer.score(sampled(broken), tools(train))
     np.testing.assert_allclose(found.values[:30], first.values, rtol=1e-6)
     assert np.isnan(found.values[30]) and "unscored: its features" in found.explanations[30]
-    assert len(scorer.score(made(points[:0]), tools(train)).values) == 0
-    assert np.isnan(scorer.score(made(broken[-1:]), tools(train)).values).all()
+    assert len(scorer.score(sampled(points[:0]), tools(train)).values) == 0
+    assert np.isnan(scorer.score(sampled(broken[-1:]), tools(train)).values).all()
     with pytest.raises(UserError, match="4 real training samples; at least"):
-        scorer.score(made(points), tools(train[:4]))
+        scorer.score(sampled(points), tools(train[:4]))
     train[0] = math.inf
     with pytest.raises(UserError, match="not finite"):
-        scorer.score(made(points), tools(train))
+        scorer.score(sampled(points), tools(train))
 
 
 # --- coverage ----------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_coverage_gain_is_the_shapley_value_over_all_orders() -> None:
         for one in order:
             gained[one] += (inside[:, one] & ~covered).sum() / len(true)
             covered |= inside[:, one]
-    found = CoverageGain(k=k).score(made(points), tools(true))
+    found = CoverageGain(k=k).score(sampled(points), tools(true))
     np.testing.assert_allclose(found.values, gained / len(orders), atol=1e-12)
     assert len(set(found.values.round(9))) > 2
     alone = (inside & (inside.sum(axis=1, keepdims=True) == 1)).sum(axis=0)
@@ -84,8 +84,8 @@ def test_coverage_gains_sum_to_the_metric_whatever_the_blocks(cells: int, monkey
     monkeypatch.setattr(neighbours, "_CELLS", cells)
     memo._known.clear()
     train, points = normal(90, 3, 5), normal(60, 3, 6, 0.8, 0.3)
-    shown = evidence(made(points), train, normal(9, 3, 7))
-    found = CoverageGain().score(made(points), tools(train)).values
+    shown = evidence(sampled(points), train, normal(9, 3, 7))
+    found = CoverageGain().score(sampled(points), tools(train)).values
     assert found.sum() == pytest.approx(measure("coverage", shown, against="train").value, abs=1e-12)
     low, high = CoverageGain().bounds
     assert (found >= low).all() and (found <= high).all()
@@ -93,8 +93,8 @@ def test_coverage_gains_sum_to_the_metric_whatever_the_blocks(cells: int, monkey
 
 def test_one_of_two_copies_is_worth_half() -> None:
     train, point = normal(60, 2, 8), np.zeros((1, 2), np.float32)
-    once = CoverageGain().score(made(point), tools(train)).values
-    both = CoverageGain().score(made(np.concatenate([point, point])), tools(train)).values
+    once = CoverageGain().score(sampled(point), tools(train)).values
+    both = CoverageGain().score(sampled(np.concatenate([point, point])), tools(train)).values
     np.testing.assert_allclose(both, once[0] / 2)
     assert once[0] > 0
 
@@ -106,7 +106,7 @@ def test_fld_gain_is_the_rise_with_each_sample_really_left_out() -> None:
     train, points = normal(160, 3, 9), normal(40, 3, 10, 0.8)
     points[0] = train[0]  # a copy: narrow, and nobody's neighbour
     points[1] = 60.0  # far from all
-    found = FldGain().score(made(points), tools(train)).values
+    found = FldGain().score(sampled(points), tools(train)).values
     widths, unseen = halves(train)
     scale = Scale.of(unseen)
     whole = KernelMixture.fitted(scale(points), scale(widths))
@@ -123,7 +123,7 @@ def test_fld_gain_is_the_rise_with_each_sample_really_left_out() -> None:
 def test_fld_gain_where_one_sample_has_nearly_all_of_the_density() -> None:
     """Two far clusters with one sample each: without it, its cluster lies hundreds of nats away, and not infinitely."""
     train = np.concatenate([normal(60, 2, 11, 0.01), normal(60, 2, 12, 0.01, 5.0)])
-    found = FldGain().score(made(np.array([[0, 0], [5, 5]], np.float32)), tools(train)).values
+    found = FldGain().score(sampled(np.array([[0, 0], [5, 5]], np.float32)), tools(train)).values
     assert np.isfinite(found).all() and (found > 1000).all()
 
 
@@ -180,7 +180,7 @@ def test_downstream_gain_is_what_a_small_step_on_the_last_layer_gains() -> None:
     """Both ways round the weights, so that the error is of second order in the step: 1e-4 of the slope."""
     points, labels = labelled(40, 15)
     model = classifier(real(points, labels))
-    samples = made(normal(6, 2, 16) * 2, labels=[0, 1, 2, 2, 1, 0])
+    samples = sampled(normal(6, 2, 16) * 2, labels=[0, 1, 2, 2, 1, 0])
     found = DownstreamGain().score(samples, tools(points, labels, model)).values
     assert (np.sign(found) > 0).any() and len(set(found.round(6))) == 6
     model.module.double().eval()
@@ -209,19 +209,19 @@ def test_downstream_gain_is_what_a_small_step_on_the_last_layer_gains() -> None:
 def test_downstream_gain_says_what_it_cannot_score() -> None:
     points, labels = labelled(30, 17)
     model = classifier(real(points, labels))
-    mixed = made(normal(3, 2, 18), labels=[0, None, 2])  # type: ignore[list-item]
+    mixed = sampled(normal(3, 2, 18), labels=[0, None, 2])  # type: ignore[list-item]
     found = DownstreamGain(scale=3.0).score(mixed, tools(points, labels, model))
     assert np.isnan(found.values).tolist() == [False, True, False]
     assert found.explanations is not None and found.explanations[1] == "unscored: the prompt has no label"
     assert "'judge' gives its label 0." in found.explanations[0]
     one = DownstreamGain().score(mixed.take([2]), tools(points, labels, model)).values
     assert found.values[2] == pytest.approx(3 * one[0])
-    assert np.isnan(DownstreamGain().score(made(normal(2, 2, 1)), tools(points, labels, model)).values).all()
+    assert np.isnan(DownstreamGain().score(sampled(normal(2, 2, 1)), tools(points, labels, model)).values).all()
     assert len(DownstreamGain().score(mixed.take([]), tools(points, labels, model)).values) == 0
     with pytest.raises(UserError, match="the training data has no labels"):
         DownstreamGain().score(mixed, tools(points, None, model))
     with pytest.raises(UserError, match="label 3 does not fit"):
-        DownstreamGain().score(made(normal(1, 2, 1), labels=[3]), tools(points, labels, model))
+        DownstreamGain().score(sampled(normal(1, 2, 1), labels=[3]), tools(points, labels, model))
 
 
 def test_downstream_gain_of_a_rare_class_that_is_not_known_is_high() -> None:
@@ -231,7 +231,7 @@ def test_downstream_gain_of_a_rare_class_that_is_not_known_is_high() -> None:
     with torch.no_grad():
         model.module.head.bias.copy_(torch.tensor([2.0, 2.0, -4.0]))
     fresh = normal(30, 2, 20) + np.repeat([0, 1, 2], 10)[:, None].astype(np.float32)
-    found = DownstreamGain().score(made(fresh, labels=[0] * 10 + [1] * 10 + [2] * 10), tools(points, labels, model))
+    found = DownstreamGain().score(sampled(fresh, labels=[0] * 10 + [1] * 10 + [2] * 10), tools(points, labels, model))
     means = found.values.reshape(3, 10).mean(axis=1)
     assert means[2] > 2 * max(means[0], means[1]) and np.median(found.values[20:]) > found.values[:20].max()
 
@@ -243,4 +243,4 @@ def test_a_model_without_features_is_named() -> None:
     odd.draw = lambda batch, key, start: None
     odd.forward = lambda batch, drawn: SimpleNamespace(logits=None, features=None)
     with pytest.raises(UserError, match="the model 'judge' has no logits"):
-        DownstreamGain().score(made(points[:2], labels=[0, 1]), tools(points, labels, odd))
+        DownstreamGain().score(sampled(points[:2], labels=[0, 1]), tools(points, labels, odd))
