@@ -1,4 +1,4 @@
-"""What the benchmarks share: where runs lie, how two sides are timed beside each other, how figures are printed."""
+"""Helpers of the benchmarks: paths of runs, paired timing of two sides, printed figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training, ours or the step of diffusers' text-to-image example, on the same pipeline, pictures and batch.
+"""One training, this package's or that of diffusers' text-to-image example, on the same pipeline, images and batch.
 
 python diffusion_step.py cached|uncached|theirs
 
@@ -6,7 +6,7 @@ The example (examples/text_to_image/train_text_to_image.py) is not in diffusers'
 parts that diffusers documents: the autoencoder's posterior is sampled and scaled, the text encoder reads captions,
 ``DDPMScheduler.add_noise`` at times drawn evenly, mean squared error of the U-Net's noise or velocity, its
 gradient clipped to norm 1, AdamW with the example's settings. What the example does beside it and pays for (resizing
-and flipping each picture in each epoch, accelerate's wrappers, its progress bar) is left out, in its favour.
+and flipping each image in each epoch, accelerate's wrappers, its progress bar) is left out, in its favour.
 
 The pipeline is shaped as Stable Diffusion 1.5: autoencoder with factor 8, CLIP, four levels; and small. What does not
 train costs about what it costs there at 512 x 512: the autoencoder 1.6 times a forward pass of the U-Net.

@@ -1,8 +1,7 @@
-"""Small recipes drawn at random, and what becomes of them: one Gaussian, or shares of categories.
+"""Random small recipes and their outcomes: one Gaussian, or shares of categories.
 
-A run here is the loop's own parts called directly, as the loop calls them: the model samples, the scorer scores, the
-curator chooses, the mixer mixes, the model is fitted in closed form. What a store, gate and evaluation add is left out
-(every round is taken), because sixty runs through them would take an hour.
+A run calls the parts of the loop directly, in the loop's order: model, scorer, curator, mixer, a closed-form fit.
+Store, gate and evaluation are left out (every round is promoted): sixty runs through them would take an hour.
 """
 
 from __future__ import annotations

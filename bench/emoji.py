@@ -1,4 +1,4 @@
-"""Studies on the emoji, where they stand beside the project: EmojiTwo's 2,008 pictures with names and categories."""
+"""Studies on the emoji of EmojiTwo: 2,008 images with names and categories."""
 
 from __future__ import annotations
 

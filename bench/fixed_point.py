@@ -1,4 +1,4 @@
-"""Where class shares of a curated run with real data settle, and where theory says they should."""
+"""The class shares to which a curated run with real data converges, and those that theory predicts."""
 
 from __future__ import annotations
 

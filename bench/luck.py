@@ -1,4 +1,4 @@
-"""A reward that is noise: the same sample always has the same, and no model can aim at it."""
+"""A reward that is pure noise: fixed for each sample, and impossible to optimise."""
 
 from __future__ import annotations
 

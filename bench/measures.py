@@ -1,8 +1,8 @@
-"""One measure of features, ours or a reference package's, in a process of its own.
+"""One metric of features, this package's or a reference package's, in its own process.
 
 python measures.py frechet|prdc|fld ours|theirs ROWS
 
-Features are like an encoder's: 2,048 float32 numbers a row, at least 0, that hang together.
+Features resemble an encoder's: 2,048 float32 numbers per row, at least 0, correlated.
 """
 
 from __future__ import annotations

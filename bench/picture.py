@@ -1,4 +1,4 @@
-"""The picture of the README, from a run of recipes/digits.yaml:  python bench/picture.py RUN docs/images/digits.png"""
+"""Draws the README's image from a run of recipes/digits.yaml:  python bench/picture.py RUN docs/images/digits.png"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training, ours or TRL's, on the same model, texts and batch: samples a second and peak memory, as JSON.
+"""One training, this package's or TRL's, on equal model, texts and batch: samples per second and peak memory as JSON.
 
 python speed.py ours|trl sft|dpo|reward|rloo small|dense
 """

@@ -1,9 +1,10 @@
-"""Autoguidance by an earlier checkpoint: KID on digits and emoji, guide and weight chosen on other pictures.
+"""Autoguidance by an earlier checkpoint: KID on digits and emoji; guide and weight are chosen on other images.
 
-Digits: chosen on training pictures, judged on held-out ones, by the referee's features. Emoji: of 182 held-out pictures
-half the names, with their variants, choose and the other half judges: names that a training saw are drawn otherwise. By
-the features of the dual encoder, as a CLIP's are used: to a classifier of eight categories the unguided pictures are
-already nearer to the real ones of the same names (KID 12) than other real ones are (90), so nothing is left to win.
+Digits: chosen on training images, measured on held-out ones, with the referee's features. Emoji: of 182 held-out images
+half the names, with their variants, are used to choose and the other half to measure, because names in the training
+data are drawn differently. The features are those of the dual encoder, as CLIP's are used: for a classifier of eight
+categories the unguided images are already nearer to the real ones of the same names (KID 12) than other real ones are
+(90), so no improvement is possible.
 """
 
 from __future__ import annotations

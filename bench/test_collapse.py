@@ -1,4 +1,4 @@
-"""Evidence 2: unconditional digits for ten rounds, with and without real data, with and without curation."""
+"""Unconditional digits for ten rounds, with and without real data, with and without curation."""
 
 from __future__ import annotations
 

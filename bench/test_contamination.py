@@ -1,4 +1,4 @@
-"""Item 8: how often the interval of the synthetic share holds the truth, at 0 to 50% planted."""
+"""Coverage of the interval of the synthetic share, at 0 to 50% planted samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence 3: verified self-training against the same number of steps without it; and GSM8K's own equations."""
+"""Verified self-training against as many steps without it, and on the equations of GSM8K."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Item 7: the verdict made before a run, against what the run then does, on recipes that it was not tuned on.
+"""The forecast of a run against its outcome, on recipes that were not used for tuning.
 
-Stated before any of them was run, and not moved since:
+Fixed before any of them was run, and not changed since:
 
 - The measure is diversity after the recipe's rounds over that of round 0 (``drawn.outcome``): of a Gaussian the
   geometric mean of the standard deviations, of categories the effective number 1/Σp².
 - "stable" from 0.9 to 1/0.9, "collapses" below 0.5 or above 2, "drifts" between: ``theory.kind_of``.
-- 20 recipes of each class: recipes are drawn one after another, and each is taken until its class is full.
-- The verdict is ``upturn.plan.disk_and_theory.forecast``, as
-  ``upturn plan`` prints it: from the recipe and its real data alone.
+- 20 recipes of each class: recipes are drawn in sequence, and each is taken until its class is full.
+- The verdict is ``upturn.plan.disk_and_theory.forecast``, as ``upturn plan`` prints it: from the recipe and
+  its real data alone.
 
-``TUNING`` seeds were looked at while the theory was written; ``FRESH`` ones were first run by this test.
+``TUNING`` seeds were used while the theory was written; ``FRESH`` ones were first run by this test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Evidence 8: 200 whole runs whose rounds cannot help, and 20 whose rounds do."""
+"""200 complete runs whose rounds cannot help, and 20 whose rounds do."""
 
 from __future__ import annotations
 

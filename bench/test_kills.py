@@ -1,4 +1,4 @@
-"""Evidence 5: SIGKILL at random instants, each run resumed twice, ends with the bytes of an undisturbed run."""
+"""SIGKILL at random instants: each run is resumed twice and ends with the bytes of an uninterrupted run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence: the slides' image experiment, claim by claim."""
+"""The image experiment of the lab, claim by claim."""
 
 from __future__ import annotations
 

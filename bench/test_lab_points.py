@@ -1,6 +1,6 @@
-"""The lab's points: stacked models beside the same trainings one after another, and what 20 retrainings cost.
+"""The lab's points: stacked models against the same trainings in sequence, and the cost of 20 retrainings.
 
-BENCH_POINTS=whole runs 6 λ × 20 retrainings × 10 seeds; killed and run again, it goes on. Otherwise a small part.
+BENCH_POINTS=whole runs 6 λ × 20 retrainings × 10 seeds and resumes after a kill. Otherwise a small part runs.
 """
 
 from __future__ import annotations

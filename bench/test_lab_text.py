@@ -1,4 +1,4 @@
-"""Evidence: a language model that is retrained on what it writes, alone or beside everything before, on real text."""
+"""A language model retrained on its own samples, alone or beside all earlier data, on real text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures at their full size: 50,000 features of 2,048 numbers in 4 GB; beside the reference packages at 10,000."""
+"""Metrics at full size: 50,000 features of 2,048 numbers in 4 GB; against the reference packages at 10,000."""
 
 from __future__ import annotations
 

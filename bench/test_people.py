@@ -1,9 +1,9 @@
-"""Issue 5, evidence 6: the loop from simulated people's picks over HTTP, against the same loop from the true reward.
+"""The loop with simulated annotators' picks over HTTP, against the same loop with the true reward.
 
-Both arms of a pair fork one base run, so that round 1 chooses among the same candidates of the same prompts, and train
-alike. The true reward's arm keeps what ``choice`` draws at temperature 1: a softmax pick of K by the reward itself. The
-people's arm keeps what ``picked`` finds in votes that came over HTTP: picks by softmax of the same reward, 10% of them
-careless, and nothing but the winner of each four is known. No real data is mixed in: all that is gained is by choice.
+Both arms of a pair fork one base run, so that round 1 has the same prompts and candidates, and train equally. The arm
+of the true reward keeps what ``choice`` draws at temperature 1: a softmax pick of K by the reward. The annotators'
+arm keeps what ``picked`` finds in votes over HTTP: picks by softmax of the same reward, 10% of them careless, with
+the chosen candidate of each four only. No real data is mixed in: every gain comes from curation.
 """
 
 from __future__ import annotations

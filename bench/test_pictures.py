@@ -1,4 +1,4 @@
-"""Text to image on real emoji: what the captions are worth, what is copied, both from nothing on two cores."""
+"""Text to image on real emoji, trained from scratch on two cores: the effect of captions, and copied images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Issue 6: pictures made for a class that is rare, chosen by what they would do for a classifier, or by chance.
+"""Images sampled for a rare class, selected by their value to a classifier, or at random.
 
-The shipped recipe, and a control that differs in one line: as many pictures, chosen by chance. Both without a gate, so
-that both learn from what they chose. Then the chosen pictures themselves: a student trained on the real pictures and
+The shipped recipe, and a control that differs in one line: as many images, selected at random. Both run without a gate,
+so that both train on what they selected. Then the selected images themselves: a student trained on the real images and
 some of the first round's, ten times each.
 """
 

@@ -1,4 +1,4 @@
-"""Learning from rewards and preferences: DDPO and Diffusion-DPO on digits, RLOO on equations, the Llama 3.1 rounds."""
+"""Training on rewards and preferences: DDPO and Diffusion-DPO on digits, RLOO on equations, the Llama 3.1 rounds."""
 
 from __future__ import annotations
 

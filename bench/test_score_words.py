@@ -1,4 +1,4 @@
-"""Score words on real emoji: a model told how much ink each picture has draws more of it when it is asked to."""
+"""Score words on real emoji: a model trained with words for the amount of ink draws more of it on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training step beside that of diffusers' text-to-image example: images a second, peak memory, the same loss."""
+"""The training step against diffusers' text-to-image example: images per second, peak memory, equal loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This project and TRL side by side: the same Llama, texts and batch; samples a second and peak memory, paired."""
+"""This package and TRL on the same Llama, texts and batch: samples per second and peak memory, paired."""
 
 from __future__ import annotations
 

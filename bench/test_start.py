@@ -1,4 +1,4 @@
-"""Evidence 4 and 7: how quickly the commands answer, each as a whole process."""
+"""Start-up time of the commands, each as a complete process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issue 5, evidence 4: at least 5,000 generated requests, with and without a token: no 5xx, on SQLite and Postgres."""
+"""At least 5,000 generated requests, with and without a token: no 5xx, on SQLite and Postgres."""
 
 from __future__ import annotations
 

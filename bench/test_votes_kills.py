@@ -1,4 +1,4 @@
-"""Issue 5, evidence 3: the server is killed 20 times while people vote: what was acknowledged is there, once."""
+"""The voting server is killed 20 times during votes: every acknowledged vote is stored exactly once."""
 
 from __future__ import annotations
 

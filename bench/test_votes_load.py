@@ -1,6 +1,6 @@
-"""Issue 5, evidence 2: 200 voters at once over HTTP, 20,000 votes, on SQLite and on Postgres: none lost, none doubled.
+"""200 concurrent voters over HTTP, 20,000 votes, on SQLite and on Postgres: none lost, none duplicated.
 
-``VOTES`` (20000), ``VOTES_RATE`` (200 a second for the p95) shorten a look.
+``VOTES`` (20000), ``VOTES_RATE`` (200 a second for the p95) shorten the run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What votes are worth, against known answers: coverage, planted people found, false alarms, reliabilities.
+"""Analysis of votes against known answers: coverage, planted annotators found, false alarms, reliabilities.
 
-BENCH_VOTES divides the numbers of simulations: 1 for what the issue asks, 10 for a look.
+BENCH_VOTES divides the numbers of simulations: 1 for the full numbers, 10 for a quick check.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Many people who vote at once over HTTP, in one process: each signs in, then answers what it is handed.
+"""Many concurrent voters over HTTP in one process: each signs in, then answers its tasks.
 
-Written on bare sockets: a client that is slower than the server would measure itself.
+It uses plain sockets: a client slower than the server would measure itself.
 """
 
 from __future__ import annotations

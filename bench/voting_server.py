@@ -1,4 +1,4 @@
-"""A voting page in a process of its own, for the benchmarks: RUN OVERLAP [PORT [DATABASE]]; serves until killed."""
+"""A voting server in a child process, for the benchmarks: RUN OVERLAP [PORT [DATABASE]]; serves until killed."""
 
 from __future__ import annotations
 

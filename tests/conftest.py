@@ -1,4 +1,4 @@
-"""One thread a worker (workers run side by side), nothing from the network, no deadlines on a busy machine."""
+"""Test settings: one thread per worker, no network, and no deadlines on a busy machine."""
 
 from __future__ import annotations
 

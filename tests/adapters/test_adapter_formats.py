@@ -1,4 +1,4 @@
-"""Adapters of text-to-image models: trained, saved, and in the formats that others load, picture by picture."""
+"""Tests of adapters of text-to-image models: training, saving, and the formats that other tools load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kohya's files read by LyCORIS itself, which training scripts and ComfyUI's and A1111's readers follow."""
+"""Tests of Kohya files as LyCORIS reads them."""
 
 from __future__ import annotations
 

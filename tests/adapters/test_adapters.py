@@ -1,4 +1,4 @@
-"""Adapters: on every model, one after another, in plain `peft`, folded into the base, resumed."""
+"""Tests of adapters on every model: training, sequences of adapters, plain `peft`, merging and resumption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Textual inversion: new tokens alone are learned; kept in the model's folder; the same pictures in plain diffusers."""
+"""Tests of textual inversion: only new tokens are trained, and plain diffusers gives the same images."""
 
 from __future__ import annotations
 

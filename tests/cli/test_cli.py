@@ -1,4 +1,4 @@
-"""The command line as a person meets it: exit codes, one clear message, and what each command prints."""
+"""Tests of the command line: exit codes, messages, and the output of each command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``upturn verify``: an intact run, a changed byte, missing files, removed weights, a run in progress."""
+"""Tests of ``upturn verify``: an intact run, a changed byte, missing files, removed weights, a run in progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: what is right is read and written back, what is wrong is one message that names line, key and remedy."""
+"""Tests of recipes: valid ones are read and written back, errors name line, key and fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curators: exact probabilities, orders and distances that are counted by hand, and a reason for every drop."""
+"""Tests of the curators: exact probabilities, orders and distances, and a reason for every dropped sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: how images are cut, what batches are, and a run on them from the folder to the gate."""
+"""Tests of aspect-ratio buckets: cropping, batches, and a complete run on an image folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caption strategies against what the rows say, and what `upturn captions` counts against a plain count."""
+"""Tests of the caption strategies, and of the counts that `upturn captions` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held out by group: no variant of a name on both sides, on the real emoji and on planted ones."""
+"""Tests that a held-out split by group puts all variants of a name on one side."""
 
 from __future__ import annotations
 

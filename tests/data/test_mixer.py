@@ -1,4 +1,4 @@
-"""The mixer: exact ratios, the same key the same mixture, no row lost or doubled."""
+"""Tests of the mixer: exact ratios, equal mixtures for equal keys, no row lost or duplicated."""
 
 from __future__ import annotations
 

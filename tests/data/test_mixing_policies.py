@@ -1,4 +1,4 @@
-"""Mixing policies: what every one declares fits what it does, and a user's own class works in a recipe."""
+"""Tests of the mixing policies: declarations match behaviour, and a user's class works in a recipe."""
 
 from __future__ import annotations
 

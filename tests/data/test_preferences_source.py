@@ -1,4 +1,4 @@
-"""The source of preferences, its groups, and the batches made of them."""
+"""Tests of the preference source, its groups, and the batches built from them."""
 
 from __future__ import annotations
 

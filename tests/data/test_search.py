@@ -1,4 +1,4 @@
-"""Search: against brute force and planted near-duplicates, the index on the disk, and the command."""
+"""Tests of search against brute force and planted near-duplicates, of its stored index, and of its command."""
 
 from __future__ import annotations
 

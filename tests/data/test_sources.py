@@ -1,4 +1,4 @@
-"""Every source: what it reads, how it is split, and that nothing held out is trained on."""
+"""Tests of every source: what it reads, how it is split, and that no held-out row is in the training data."""
 
 from __future__ import annotations
 

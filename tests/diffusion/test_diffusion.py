@@ -1,4 +1,4 @@
-"""The diffusion room against textbooks, closed forms and the schedulers of diffusers."""
+"""Tests of the diffusion package against closed forms and the schedulers of diffusers."""
 
 from __future__ import annotations
 

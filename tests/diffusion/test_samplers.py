@@ -1,4 +1,4 @@
-"""Samplers as components: what each declares is what it does, and a user's own class works in a recipe."""
+"""Tests of samplers as components: declarations match behaviour, and a user's class works in a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formulation of a scheduler's configuration against the scheduler itself, number by number."""
+"""Tests of the formulation read from a scheduler's configuration against the scheduler's own values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's commands are those that CI and the tests run: a stale one fails the build."""
+"""Tests that the README's commands are those that CI and the tests run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of the documentation: wrapped prose, every page in the navigation, every decision in its index."""
+"""Tests of the documentation pages: wrapped prose, navigation and the index of decisions."""
 
 from __future__ import annotations
 

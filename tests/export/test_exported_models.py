@@ -1,4 +1,4 @@
-"""What leaves the house works elsewhere: groups of a run train TRL's DPOTrainer, its models open in plain libraries."""
+"""Tests of exports in other libraries: groups train TRL's DPOTrainer, models open in transformers and diffusers."""
 
 from __future__ import annotations
 

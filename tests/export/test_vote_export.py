@@ -1,4 +1,4 @@
-"""Votes and what they prefer, out and in again: every column, counted omissions, formats that others open."""
+"""Tests of exported and imported votes and preferences: columns, counted omissions, formats of other tools."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Shared by tests: small recipes, models and servers."""
+"""Helpers that several tests share: small recipes, models and servers."""

@@ -1,4 +1,4 @@
-"""Requests that nobody would send, made from the app's own description (schemathesis)."""
+"""Generated requests from the app's own OpenAPI description (schemathesis)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bandit of known optimum: a softmax policy over a few arms, and exact expectations over all that can be said."""
+"""A bandit with a known optimum: a softmax policy over a few arms, and exact expectations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own that can be killed; forked from a server that has imported everything already."""
+"""Runs in child processes that can be killed, forked from a server with all imports loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium for tests, driven by Playwright; absent, its tests are skipped with the reason."""
+"""Debian's Chromium driven by Playwright; where it is absent, its tests are skipped with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of plain images to search in."""
+"""Folders of plain-coloured images for tests of search."""
 
 from __future__ import annotations
 

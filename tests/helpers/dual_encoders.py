@@ -1,4 +1,4 @@
-"""Dual encoders for tests: one whose space is known by construction, and tiny ones of ``transformers`` on the disk."""
+"""Dual encoders for tests: one with a known embedding space, and tiny ones of ``transformers`` on the disk."""
 
 from __future__ import annotations
 

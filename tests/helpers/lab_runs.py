@@ -1,4 +1,4 @@
-"""Small runs of experiments, in this process."""
+"""Small runs of lab experiments in this process."""
 
 from __future__ import annotations
 

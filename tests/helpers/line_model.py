@@ -1,4 +1,4 @@
-"""A small exact model for tests of the trainer: y given x is normal about a linear map."""
+"""A small exact model for tests of the trainer: y given x is normal around a linear map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence for metrics: samples and real data that are their own features, and models of a few lines."""
+"""Inputs for metrics: samples and real data that are their own features, and minimal models."""
 
 from __future__ import annotations
 

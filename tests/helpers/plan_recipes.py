@@ -1,4 +1,4 @@
-"""Recipes that the planner's tests share."""
+"""Recipes for the tests of the plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source that claims to be real and holds what an earlier run sampled."""
+"""A source that labels samples of an earlier run as real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Postgres for tests, started by them: a cluster of its own in a temporary folder, gone with the process."""
+"""A Postgres server for tests: started in a temporary folder, stopped with the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published examples of agreement."""
+"""Published examples of inter-annotator agreement."""
 
 from __future__ import annotations
 

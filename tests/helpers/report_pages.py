@@ -1,4 +1,4 @@
-"""A report's page, read as a browser would."""
+"""Reads a report's page as a browser would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of programs share."""
+"""Helpers for the tests of program execution in the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated people whose taste, care and habits are known: votes with a planted truth."""
+"""Simulated annotators with known preferences and error rates: votes with a planted truth."""
 
 from __future__ import annotations
 

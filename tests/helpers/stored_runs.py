@@ -1,4 +1,4 @@
-"""Runs whose records and files are written by hand, without training."""
+"""Run directories whose records and files are written directly, without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence for metrics of text."""
+"""Inputs for metrics of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes on text."""
+"""Recipes on text for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small models with new tokens, and what diffusers makes of them."""
+"""Small models with new tokens, and the images that diffusers draws with them."""
 
 from __future__ import annotations
 

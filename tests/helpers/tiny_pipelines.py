@@ -1,4 +1,4 @@
-"""Tiny random pipelines of diffusers, made from configs as the library has them, and saved: nothing is downloaded."""
+"""Tiny random diffusers pipelines, built from the library's configs and saved without any download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes whose rounds ask annotators."""
+"""Recipes whose rounds need votes of annotators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of votes share: runs with samples and no training, a state over them, a person who speaks HTTP."""
+"""Helpers for the tests of votes: runs with samples, a server state over them, and an HTTP client."""
 
 from __future__ import annotations
 

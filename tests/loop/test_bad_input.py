@@ -1,4 +1,4 @@
-"""Bad input: one clear message that names file, line or key and says what to do; never a traceback of another type."""
+"""Tests that bad input gives one error message that names file, line or key and the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions and the filter in a run: what is stored, what is trained on, what is requested, and what is refused."""
+"""Tests of captions and the filter in a run: what is stored, trained on, sampled and refused."""
 
 from __future__ import annotations
 

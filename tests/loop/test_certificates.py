@@ -1,4 +1,4 @@
-"""Certificates: an ideal learner is certified at the error rate stated, one that lost or collapsed is not."""
+"""Tests that certificates pass an ideal learner at the stated error rate and fail one that collapsed."""
 
 from __future__ import annotations
 

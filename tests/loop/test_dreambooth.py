@@ -1,4 +1,4 @@
-"""DreamBooth by rounds: the class from the model's own base, synthetic in the lineage, weighed as in the paper."""
+"""Tests of DreamBooth in rounds: class images from the base model, their lineage, and their weight in the loss."""
 
 from __future__ import annotations
 

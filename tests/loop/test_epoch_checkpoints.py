@@ -1,4 +1,4 @@
-"""Checkpoints within a training: measured as models of their own would be, drawn from one noise, resumable."""
+"""Tests of checkpoints within a training: measured as separate models, sampled from equal noise, resumable."""
 
 from __future__ import annotations
 

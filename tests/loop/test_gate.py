@@ -1,4 +1,4 @@
-"""The gate: null runs are promoted at most at the stated share, help is promoted, and guards hold to a fixed anchor."""
+"""Tests of the gate: null runs are promoted at most at the stated rate, improvements are promoted, guards hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guidance by an earlier version of the policy, or another model: what it is, where it is refused, what is recorded."""
+"""Tests of guidance by an earlier version of the policy or by another model: results, refusals and records."""
 
 from __future__ import annotations
 

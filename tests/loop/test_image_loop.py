@@ -1,4 +1,4 @@
-"""A dual encoder in a whole run: fitted beside the policy, scoring its candidates, measuring them, giving features."""
+"""Tests of a dual encoder in a complete run: trained beside the policy, used as scorer, metric and feature model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: what it leaves, what it decides, and that it ends with the same bytes wherever it was killed."""
+"""Tests of the loop: artifacts, decisions, and equal bytes after a kill at any point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same objectives, loop and store for points, pictures and text; and what a recipe may ask for beside."""
+"""Tests of the loop with points, images and text, and of optional sections of a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds that learn from rewards and preferences: online, in several trainings, with a reward model that follows."""
+"""Tests of rounds that train on rewards and preferences: online, in several trainings, with a reward model."""
 
 from __future__ import annotations
 

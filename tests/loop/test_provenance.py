@@ -1,4 +1,4 @@
-"""A run is told how real its data is, and its report shows the real fraction as an interval."""
+"""Tests of the provenance check: the share of real data is estimated and reported as an interval."""
 
 from __future__ import annotations
 

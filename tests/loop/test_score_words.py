@@ -1,4 +1,4 @@
-"""Score words: what each picture has earned stands behind its caption in training, the best is asked for."""
+"""Tests of score words: a word for the reward is appended to each training caption, the best one to prompts."""
 
 from __future__ import annotations
 

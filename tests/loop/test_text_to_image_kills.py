@@ -1,4 +1,4 @@
-"""text_to_image killed again and again, in every kind of step, ends with the bytes of an undisturbed run."""
+"""Tests that text_to_image, killed in every kind of step, ends with the bytes of an uninterrupted run."""
 
 from __future__ import annotations
 

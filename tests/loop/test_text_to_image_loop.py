@@ -1,4 +1,4 @@
-"""text_to_image in the loop: trained, in rounds, from preferences and rewards; resumed to the same bytes."""
+"""Tests of text_to_image in the loop: stages, rounds, preferences, rewards, and resumption to equal bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that asks people: it waits, freezes what they said, and goes on, to the same bytes wherever it was killed."""
+"""Tests of a run that waits for annotators, stores their votes and resumes, with equal bytes after any kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log-probs without whole logits: the full path's values and gradients, heads of all kinds, masks, memory, refusals."""
+"""Tests of log-probs computed in chunks against full logits: values, gradients, masks, memory and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifier as model and as scorer: accuracy and calibration on real digits, and the numbers of its softmax."""
+"""Tests of the classifier as model and as scorer: accuracy and calibration on digits, and its softmax."""
 
 from __future__ import annotations
 

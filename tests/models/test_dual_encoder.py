@@ -1,4 +1,4 @@
-"""Dual encoders: the objective against its formula, small ones against planted truth, the library's against itself."""
+"""Tests of dual encoders: the objective against its formula, planted pairs, and the models of `transformers`."""
 
 from __future__ import annotations
 

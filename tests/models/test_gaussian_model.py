@@ -1,4 +1,4 @@
-"""The Gaussian against scipy, numpy, finite differences and what theory says of its samples."""
+"""Tests of the Gaussian model against scipy, numpy, finite differences and theory."""
 
 from __future__ import annotations
 

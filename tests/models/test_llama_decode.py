@@ -1,4 +1,4 @@
-"""The quick decoding step against the forward pass of `transformers`; a set drawn for one step is passed once."""
+"""Tests of the fast decoding step against the forward pass of `transformers`."""
 
 from __future__ import annotations
 

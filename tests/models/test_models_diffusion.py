@@ -1,4 +1,4 @@
-"""points and pixels: the model contract, what diffusers opens, rollouts, guidance, bad input, and that they learn."""
+"""Tests of the diffusion models of points and pixels: contract, diffusers export, rollouts, guidance, bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal language models: template, truncation, log-probs, decoding, saving."""
+"""Tests of causal language models: template, truncation, log-probs, decoding, saving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""text_to_image beside plain diffusers: the same pictures, the same training loss; the contract of models; refusals."""
+"""Tests of text_to_image against plain diffusers: equal images, equal training loss, contract and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of latents and readings on the disk: what is there is read; what is not the same is said, not read."""
+"""Tests of the cache of latents and text encodings on the disk: hits, stale entries, damage and notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sampler: vllm` with a stand-in for vLLM, one of our own models behind it: what is asked, mapped, kept, refused.
+"""Tests of `sampler: vllm` with a fake vLLM that runs one of this package's models.
 
 vLLM itself is not run here.
 """

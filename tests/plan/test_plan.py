@@ -1,4 +1,4 @@
-"""What a plan counts is what a run then does; its seconds against a clock that does as it is told."""
+"""Tests of the plan: its counts equal those of the run, and its times follow a simulated clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forward passes that a plan counts are those that a run makes; and data that load while modules are imported."""
+"""Tests that the forward passes of a plan equal those of the run, and of data loaded during imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan counts before training: captions that a model writes, the filter, what frozen networks are asked."""
+"""Tests of the plan's counts before training: generated captions, the filter and frozen networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that upturn 0.1.0 wrote, before the packages moved, still opens."""
+"""Tests that a run directory of upturn 0.1.0 still opens."""
 
 from __future__ import annotations
 

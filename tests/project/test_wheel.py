@@ -1,4 +1,4 @@
-"""The wheel, installed where no checkout is in reach: the demo's commands, the shipped recipes and the voting page."""
+"""Tests of the installed wheel without a checkout: the demo's commands, shipped recipes and the voting page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What claims to be real and is not: found, and its share told as an interval that holds the truth."""
+"""Tests of the contamination estimate: its interval covers the planted synthetic share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances by blocks of float32 bounds: the answers are those of float64, also where float32 is blind."""
+"""Tests of nearest neighbours in blocks of float32: answers equal those of float64."""
 
 from __future__ import annotations
 

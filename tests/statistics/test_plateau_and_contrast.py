@@ -1,4 +1,4 @@
-"""Contrasts, the plateau and consistency against scipy, planted answers and the error rates that they state."""
+"""Tests of contrasts, plateau and consistency against scipy, planted answers and stated error rates."""
 
 from __future__ import annotations
 

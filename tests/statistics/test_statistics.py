@@ -1,4 +1,4 @@
-"""Intervals hold their level, the paired test its size, and the preference likelihoods are those of an enumeration."""
+"""Tests of the coverage of intervals, the size of the paired test, and the preference likelihoods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process killed at every named boundary: what was finished is whole, the rest is not there, and it goes on."""
+"""Tests of a kill at every crash point: finished steps are complete, others are absent, and the run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ancestry against a family tree that was planted."""
+"""Tests of the lineage against a planted family tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keyed randomness against the published known answers, and what it promises."""
+"""Tests of keyed random numbers against published known answers."""
 
 from __future__ import annotations
 

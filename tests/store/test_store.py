@@ -1,4 +1,4 @@
-"""The store: what goes in comes out to the last bit, and what goes wrong is one clear message."""
+"""Tests of the store: values are read back bit for bit, and failures give one clear message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies: what is varied and how, runs that go on, differences against scipy, and the page."""
+"""Tests of studies: variants, resumption, differences against scipy, and the page."""
 
 from __future__ import annotations
 

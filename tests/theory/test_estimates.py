@@ -1,4 +1,4 @@
-"""Estimates of what a run did, against runs whose truth is known."""
+"""Tests of estimates from a run's records against runs whose truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is foreseen of a learner round by round, against simulated learners, the exact formulas, and a real loop."""
+"""Tests of the forecast of each round against simulated learners, exact formulas and a run of the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The curvature at a run's round 0 and the slope that follows, against second differences and exponential families."""
+"""Tests of the curvature at round 0 and its slope against second differences and exponential families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chains of curators: the shares that the theory computes, against enumeration and against the curators themselves."""
+"""Tests of the shares kept by chains of curators against enumeration and the curators themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every formula of the theory against an independent truth: direct simulation, enumeration, quadrature, a figure."""
+"""Tests of every formula of the theory against simulation, enumeration, quadrature or a published figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formulas that the lab's experiments stand beside: limits, special cases, numerical optima; the lab simulates."""
+"""Tests of the formulas that the lab's experiments use: limits, special cases and numerical optima."""
 
 from __future__ import annotations
 

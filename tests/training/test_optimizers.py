@@ -1,4 +1,4 @@
-"""The optimiser with moments in 8 bits: memory, the way it goes, and a state that resumes to the same bytes."""
+"""Tests of the optimizer with 8-bit moments: memory, trajectory, and resumption to equal bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules and optimizers as components: closed form, line numbers in messages, and classes of a user's own."""
+"""Tests of schedules and optimizers as components: closed forms, line numbers in messages, user classes."""
 
 from __future__ import annotations
 

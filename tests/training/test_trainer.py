@@ -1,4 +1,4 @@
-"""The trainer against hand-written loops, other splits of the batch, other numbers of processes, and itself resumed."""
+"""Tests of the trainer against hand-written loops, other batch splits and process counts, and resumption."""
 
 from __future__ import annotations
 
