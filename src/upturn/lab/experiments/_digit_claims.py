@@ -1,4 +1,4 @@
-"""The slides' claims about picked pictures, figure for figure beside what was measured."""
+"""Checks of the published claims about training on curated samples, each with its measured value."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 LEVEL = 0.95
-_STANDARD_ERRORS = 3.0  # within which settled shares agree with their fixed point
+_STANDARD_ERRORS = 3.0  # within this, settled shares agree with their fixed point
 BEYOND = "beyond picks by chance"
-_HELD = 0.1  # of what the first model had: recall that is not lower by more holds
+_HELD = 0.1  # share of the first model's recall that may be lost while "recall holds"
 
 Table = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """``measured`` with its interval (Student, over repetitions), and whether it bears the claim out."""
+    """``measured`` with its interval (Student's t, over repetitions), and whether it supports the claim."""
 
     of: str  # which reward by how many nats, which λ
     claim: str
@@ -28,7 +28,7 @@ class Claim:
 
 
 def claim_sentences(found: Sequence[Claim]) -> list[str]:
-    """A sentence for each cell on the claims that hold, and one on those that do not."""
+    """For each cell a sentence with the claims that hold, and one with those that do not."""
     sentences = []
     for of in dict.fromkeys(claim.of for claim in found):
         own = [claim for claim in found if claim.of == of]
@@ -36,7 +36,7 @@ def claim_sentences(found: Sequence[Claim]) -> list[str]:
         if held:
             sentences.append(f"{of[0].upper()}{of[1:]}, {len(held)} of {len(own)} claims hold: {'; '.join(held)}.")
         if lost:
-            sentences.append(f"{of[0].upper()}{of[1:]}, NOT BORNE OUT: {'; '.join(lost)}.")
+            sentences.append(f"{of[0].upper()}{of[1:]}, NOT SUPPORTED: {'; '.join(lost)}.")
     return sentences
 
 
@@ -45,15 +45,15 @@ def _figure(claim: Claim) -> str:
 
 
 def claims(table: Table, rounds: int) -> list[Claim]:
-    """Every claim that the finished table has the rows for, cell by cell."""
+    """All claims that the rows of the finished table can check, cell by cell."""
     found = []
     for cell in dict.fromkeys(_cell(row) for row in table):
         reward, lam, scale = cell
         if not scale:
-            continue  # picks by chance: what the others are compared with
+            continue  # random selection: the baseline of the others
         rows = {row["quantity"]: row for row in table if _cell(row) == cell and row["round"] == rounds}
         alone = math.isinf(lam)
-        beside = "picked pictures alone" if alone else f"with real ones, λ = {lam:g}"
+        beside = "selected images alone" if alone else f"with real images, λ = {lam:g}"
         name = f"reward {scale:g} × '{reward}', {beside}"
         found += [Claim(name, *rest) for rest in (_alone(rows) if alone else _mixed(rows))]
     return found
@@ -95,7 +95,7 @@ def _mixed(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float, 
 def _sign(
     rows: Mapping[str, Mapping[str, Any]], quantity: str, text: str, sign: int
 ) -> Iterator[tuple[str, float, float, float, bool]]:
-    """The change is on the claimed side of zero, beyond chance."""
+    """Whether the interval of the change lies on the claimed side of zero."""
     row = rows.get(quantity)
     if row:
         low, high = interval(row)
@@ -103,7 +103,7 @@ def _sign(
 
 
 def interval(row: Mapping[str, Any]) -> tuple[float, float]:
-    """95%, Student's, of a mean over few repetitions."""
+    """95% interval of a mean over few repetitions, by Student's t."""
     from scipy.stats import t
 
     spread = float(t.ppf((1 + LEVEL) / 2, max(row["count"] - 1, 1))) * row["standard_error"]

@@ -1,4 +1,4 @@
-"""All repetitions of the digits experiment, from retraining to retraining, in one set of tensors."""
+"""The rounds of the digits experiment, all repetitions in one set of tensors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from upturn.lab.stacked_diffusion import Pool, Stack, levels
 from upturn.types import Array
 
 _EMA, _LATER_EMA = 0.999, 0.998  # of recipes/digits-curated-only.yaml
-_SLOWER = 4.0  # the learning rate of the first model over that of a round, there
+_SLOWER = 4.0  # learning rate of the first model divided by that of a round, from the same recipe
 _SAMPLER = "dpmpp_2m"
 
 
 class Settings(Protocol):
-    """What the loop reads of its experiment."""
+    """The settings of the experiment that the loop uses."""
 
     favourite: int
     temperature: float
@@ -38,7 +38,7 @@ class Settings(Protocol):
 
 
 class Loop:
-    """Cells of one reward, cell-major; the first models and all chance are those of the seed, in every cell.
+    """Cells of one reward, cell-major; first models and noise depend on the seed only and are equal in every cell.
 
     found    by name (T, M): reward, precision, recall, coverage; "before" and "after" (T, M, 10) shares of classes
     """
@@ -65,7 +65,7 @@ class Loop:
         return own * times
 
     def _repeat(self) -> None:
-        """The first models, once for every cell."""
+        """Copies the first models for every cell."""
         models, times = self.models, len(self.cells)
 
         def repeated(value: Any) -> Any:
@@ -75,7 +75,7 @@ class Loop:
         models.buffers = {name: repeated(value) for name, value in models.buffers.items()}
 
     def turn(self, t: int) -> None:
-        """Retraining ``t`` (0: on real digits alone), K pictures for each of n places, and the judge's picks."""
+        """Round ``t`` (0: only real digits): training, K candidates for each of n places, and the selection."""
         of = self.of
         self._train(t)
         keys = self._keys("sampling", t, len(self.models) // of.seeds)
@@ -106,10 +106,10 @@ class Loop:
             pool = Pool(torch.from_numpy(points), len(real), self.share)
         losses = self.models.train(pool, self._keys("training", t, len(self.models) // of.seeds), spec)
         if not bool(torch.isfinite(losses).all()):
-            raise FloatingPointError(f"retraining {t}: the loss is no number; lower the learning rate")
+            raise FloatingPointError(f"retraining {t}: the loss is not finite; lower the learning rate")
 
     def _look(self, generated: Array, key: int, scale: float) -> Mapping[str, Array]:
-        """What is measured of one model's pictures (n K, 64), and which are picked (n, 64)."""
+        """Measurements of one model's images (n K, 64), and the selected ones (n, 64)."""
         of = self.of
         judgement = self.gallery.look(generated)
         by_confidence = self.cells[0]["reward"] == "confidence"
@@ -127,7 +127,7 @@ class Loop:
 
     @property
     def latest(self) -> list[float]:
-        """The mean reward of each cell."""
+        """Mean reward of each cell in the last round."""
         mean: list[float] = self.found["reward"][-1].reshape(len(self.cells), -1).mean(axis=1).tolist()
         return mean
 

@@ -1,8 +1,8 @@
-"""Gaussians fitted again and again, R replicas at once, under five policies.
+"""Rounds of Gaussian fits, R replicas at once, under five policies.
 
-Samples are not drawn one by one: a fit needs only their mean, N(μ, Σ/n), and scatter, Wishart(Σ, n - 1), which are
-independent (Bartlett's decomposition gives the second as A Aᵀ with A lower-triangular). Only a subsample of a pool has
-no such short cut: there every sample is drawn.
+Samples are not drawn individually: a fit needs only their mean, N(μ, Σ/n), and scatter, Wishart(Σ, n - 1), which are
+independent (Bartlett's decomposition gives the second as A Aᵀ with A lower-triangular). A subsample of a pool has no
+such statistics: there every sample is drawn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from upturn.types import Array
 
 
 class State(NamedTuple):
-    """The fitted Gaussians of R replicas; logs beside the roots, as spreads underflow after many rounds."""
+    """The fitted Gaussians of R replicas; logs in addition to the roots, which underflow after many rounds."""
 
     mean: Array  # (R, d)
     root: Array  # (R, d, d) lower-triangular, root rootᵀ = Σ
@@ -27,7 +27,7 @@ class State(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """n samples a round, R replicas in d dimensions; ``lam`` weighs synthetic : real where a policy blends them."""
+    """n samples a round, R replicas in d dimensions; ``lam`` is synthetic : real where a policy mixes them."""
 
     n: int
     replicas: int
@@ -48,7 +48,7 @@ def bartlett(rng: np.random.Generator, n: int, replicas: int, dim: int) -> Array
 
 
 def replace(rng: np.random.Generator, of: Setup) -> Iterator[State]:
-    """Triangular roots multiply, so no factorisation is needed; their rows are kept at length 1, lengths as logs."""
+    """The roots are products of triangular factors; rows are normalised, and their lengths are kept as logs."""
     mean, root, log_sigma, log_det = _truth(of)
     unit, divisor = root, of.n if of.division == "n" else of.n - 1
     while True:
@@ -81,7 +81,7 @@ def accumulate(rng: np.random.Generator, of: Setup) -> Iterator[State]:
 
 
 def blend(rng: np.random.Generator, of: Setup, fresh: bool) -> Iterator[State]:
-    """n real samples, the same in every round or new ones, and n synthetic ones, weights 1 : λ; round 1 is real."""
+    """n real samples (new ones in every round if ``fresh``) and n synthetic ones, weights 1 : λ; round 1 is real."""
     n, w = of.n, 0.0 if math.isinf(of.lam) else 1 / (1 + of.lam)
     correction = 1 - (w**2 + (1 - w) ** 2) / n if of.division == "n-1" else 1.0
     real, scatter = _real(rng, of)
@@ -99,9 +99,9 @@ def blend(rng: np.random.Generator, of: Setup, fresh: bool) -> Iterator[State]:
 
 
 def subsample(rng: np.random.Generator, of: Setup) -> Iterator[State]:
-    """Fitted on n draws, with replacement, of all samples so far; every sample is drawn.
+    """Fitted on n draws, with replacement, from all samples so far.
 
-    Few different draws may not span all dimensions: the root comes from the draws themselves (QR), and may be singular.
+    Few distinct draws may not span all dimensions: the root comes from a QR of the draws and may be singular.
     """
     pool = rng.standard_normal((of.replicas, of.n, of.dim))
     rows = np.arange(of.replicas)[:, None]

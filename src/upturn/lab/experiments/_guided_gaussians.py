@@ -1,7 +1,7 @@
-"""Guided sampling of two Gaussian classes on a line, R models at once, by exact denoisers and shipped samplers.
+"""Guided sampling of two Gaussian classes in one dimension, R models at once, with exact denoisers.
 
-Classes stand at their means with their variances, equally likely. The probability-flow ODE is monotone in its start,
-so an even grid of a normal's quantiles goes through it as infinitely many samples would.
+Both classes are equally likely. The probability-flow ODE is monotone in its start, so an even grid of normal quantiles
+maps to what infinitely many samples would give.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from upturn.types import Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STEPS, _LOW, _HIGH, _RHO = 96, 0.02, 20.0, 7.0  # of Heun's method: without guidance a class's variance keeps to 0.3%
+_STEPS, _LOW, _HIGH, _RHO = 96, 0.02, 20.0, 7.0  # of Heun's method: variances without guidance are exact to 0.3%
 
 
 class Classes(NamedTuple):
@@ -41,7 +41,7 @@ def sample(of: Classes, start: Array, scale: float) -> Array:
         return (variances * x + sigma**2 * means) / (variances + sigma**2)
 
     def either(x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x] under both classes: each one's estimate, by how likely it is."""
+        """E[x0 | x] under both classes: their estimates weighted by posterior probability."""
         wide = (variances + sigma**2)[:, None]  # (R, 1, 2, 1) against x (R, 2, 1, n)
         rows = x[:, :, None]
         estimates = (variances[:, None] * rows + sigma**2 * means[:, None]) / wide
@@ -51,7 +51,7 @@ def sample(of: Classes, start: Array, scale: float) -> Array:
     sigmas = levels()
     noise = torch.from_numpy(start)
     denoise = guided(own, either, scale) if scale != 1 else own
-    # the exact solution begins at a spread of √(variance + sigma²) around the mean, not of sigma around 0
+    # the exact solution starts with a standard deviation of √(variance + sigma²) around the mean, not of sigma around 0
     begin = means + (variances + sigmas[0] ** 2).sqrt() * noise
     generated: Array = components.make("sampler", "heun")(denoise, begin, sigmas, lambda step: noise).numpy()
     return generated
@@ -65,7 +65,7 @@ def levels() -> Tensor:
 
 
 def quantiles(count: int) -> Array:
-    """(count,) a standard normal's, evenly in probability, scaled to a variance of 1."""
+    """(count,) quantiles of a standard normal, evenly spaced in probability, scaled to a variance of 1."""
     from scipy.special import ndtri
 
     grid = ndtri((np.arange(count) + 0.5) / count)

@@ -1,4 +1,4 @@
-"""What each round trains on: the policies that the families share, and a loop for those that draw every sample."""
+"""Mixing policies of the experiments: theory, titles, and a loop for experiments that draw every sample."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Policy = Literal["replace", "accumulate", "accumulate_subsample", "fresh", "fixe
 Model = TypeVar("Model")
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-BLENDS = ("fresh", "fixed_real")  # with real data in every round, so that λ means something
+BLENDS = ("fresh", "fixed_real")  # with real data in every round, so that λ applies
 ABOUT_POLICY = "replace, accumulate, accumulate_subsample (n draws of the pool), fresh or fixed_real (with --lam)"
-ABOUT_LAMBDA = "synthetic : real, of the policies fresh and fixed_real"
+ABOUT_LAMBDA = "synthetic : real, for the policies fresh and fixed_real"
 
 
 def resolved(cells: Sequence[Cell]) -> list[Cell]:
@@ -34,7 +34,7 @@ def resolved(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def check(n: Sequence[int], rounds: int, replicas: int, lam: Sequence[float]) -> None:
-    """Raises ValueError for settings that make no loop."""
+    """Raises ValueError for settings that are out of range."""
     if min(n) < 2 or rounds < 1 or replicas < 2:
         raise ValueError("needs n of 2 or more, at least 1 round and 2 replicas")
     if min(lam) < 0 or math.isnan(sum(lam)):
@@ -42,14 +42,14 @@ def check(n: Sequence[int], rounds: int, replicas: int, lam: Sequence[float]) ->
 
 
 def policy_title(policy: str, lam: float) -> str:
-    """A policy in words."""
+    """A policy's name for titles and sentences."""
     return policy.replace("_", " ") + ("" if math.isinf(lam) else f" at λ = {lam:g}")
 
 
 def moments(
     policy: str, n: int, t: int, lam: float, *, kernel: float = 0.0, division: Division = "n"
 ) -> tuple[Moments, str]:
-    """Variance and drift of round t where the fit keeps the first two moments, and the name of the formula."""
+    """Variance and drift in round t for a fit that keeps the first two moments, and the name of the formula."""
     if policy in (*BLENDS, "replace"):
         fresh = policy == "fresh"
         return theory.mixed_moments(n, n, lam, t, fresh=fresh, kernel=kernel, division=division), "mixed_moments"
@@ -59,7 +59,7 @@ def moments(
 
 
 def diversity(start: float, n: int, t: int, policy: str, lam: float) -> tuple[float, str]:
-    """E[1 - Σp²] of round t of a perfect learner of ``start`` = 1 - Σp_0², and the name of the formula."""
+    """E[1 - Σp²] in round t of an exact learner, from ``start`` = 1 - Σp_0², and the name of the formula."""
     if policy == "replace":
         return theory.mean_heterozygosity(n, t, start), "mean_heterozygosity"
     if policy in BLENDS:
@@ -70,7 +70,7 @@ def diversity(start: float, n: int, t: int, policy: str, lam: float) -> tuple[fl
 
 
 def gone(start: Array, n: int, t: int, policy: str) -> tuple[float, str]:
-    """E[modes that a perfect learner of the shares ``start`` cannot draw in round t], and the name of the formula."""
+    """Expected number of modes that an exact learner of the shares ``start`` has lost in round t, and the formula."""
     if policy == "replace":
         return theory.expected_lost_modes(start, n, t).value, "expected_lost_modes"
     if policy in ("accumulate", "fixed_real"):
@@ -78,7 +78,7 @@ def gone(start: Array, n: int, t: int, policy: str) -> tuple[float, str]:
     return math.nan, ""
 
 
-_PERFECT = "A learner that is perfect but for its finite sample."
+_PERFECT = "A learner whose only error is its finite sample."
 OF_SHARES: Mapping[str, Formula] = {
     "mean_heterozygosity": Formula("E[1-Σp²] = (1-1/n)^t (1-Σp_0²)", _PERFECT, "theory.mean_heterozygosity"),
     "accumulated_heterozygosity": Formula(
@@ -86,14 +86,14 @@ OF_SHARES: Mapping[str, Formula] = {
         "Learned from all draws so far, or from m of them; the first n are real.", "theory.accumulated_heterozygosity",
     ),
     "mixed_heterozygosity": Formula(
-        "A' = w²R + 2w(1-w)B + (1-w)²(A + (1-A)/n)", "Real and synthetic draws weighed 1 : λ in every round.",
+        "A' = w²R + 2w(1-w)B + (1-w)²(A + (1-A)/n)", "Real and synthetic draws with weights 1 : λ in every round.",
         "theory.mixed_heterozygosity",
     ),
     "expected_lost_modes": Formula(
         "Wright–Fisher: Σ_i P(count_i = 0 after t rounds)", _PERFECT, "theory.expected_lost_modes"
     ),
     "missed_modes": Formula(
-        "Σ_i (1-p_i)^n in every round", "The real draws stay: only what they missed is lost.", "one line"
+        "Σ_i (1-p_i)^n in every round", "The real draws are kept: only modes that they missed are lost.", "one line"
     ),
 }
 OF_MOMENTS: Mapping[str, Formula] = {
@@ -117,9 +117,9 @@ def rounds(
     policy: str, lam: float, rng: np.random.Generator, real: Callable[[], Array],
     fit: Callable[[Array, Array], Model], sample: Callable[[Model], Array],
 ) -> Iterator[Model]:
-    """The models of one loop: round 1 is fitted on real samples, each later one as the policy says.
+    """The models of one loop: round 1 is fitted on real samples, each later one as the policy requires.
 
-    ``real()`` and ``sample(model)`` give (R, n, d), ``fit((R, N, d), (N,) weights that sum to 1)`` a model. Real
+    ``real()`` and ``sample(model)`` return (R, n, d), ``fit((R, N, d), (N,) weights that sum to 1)`` a model. Real
     samples come first. A subsample is drawn with replacement.
     """
     data = real()

@@ -1,4 +1,4 @@
-"""Real text cut into independent rows of tokens, and the value of generated rows."""
+"""Real text as fixed-length rows of tokens, and statistics of generated rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from upturn.types import Array
 
 LENGTH = 64  # tokens of a row
 HEAD = 32  # width of an attention head
-_HELD_OUT = 400  # rows at most: 25,600 tokens, a standard error of about a hundredth of a nat
+_HELD_OUT = 400  # most rows: 25,600 tokens, a standard error of about 0.01 nats
 _WORD = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)?")
 
 
 class Vocabulary(NamedTuple):
-    """Of a tokenizer: how many tokens, which one begins a row."""
+    """A tokenizer's number of tokens, and the token that begins a row."""
 
     size: int
     begin: int
@@ -30,7 +30,7 @@ class Vocabulary(NamedTuple):
 
 @dataclass(frozen=True)
 class Passages:
-    """train (M, n, LENGTH) int16 rows, other ones for each repetition; held_out (H, LENGTH); every known word."""
+    """train (M, n, LENGTH) int16, different rows for each repetition; held_out (H, LENGTH); all known words."""
 
     train: Array
     held_out: Array
@@ -42,7 +42,7 @@ class Passages:
         return Vocabulary(len(self.codec.tokenizer), self.codec.bos)
 
     def counts(self, rows: Array) -> Counter[str]:
-        """How often each word stands in rows (n, LENGTH); a row's first and last may be cut and are left out."""
+        """Occurrences of each word in rows (n, LENGTH), without each row's first and last, which may be cut."""
         found: Counter[str] = Counter()
         for text in self.codec.decode(rows.tolist()):
             found.update(_words(text)[1:-1])
@@ -54,9 +54,9 @@ def _words(text: str) -> list[str]:
 
 
 def read(text: str, vocabulary: int, n: int, repetitions: int, seed: int) -> Passages:
-    """The text in tokens of its own; UserError where it has fewer rows than n.
+    """Tokenizes the text with a tokenizer trained on it. Raises UserError where it has fewer rows than n.
 
-    Repetitions take rows of their own as far as the text reaches, each in an order that its seed alone decides.
+    Repetitions take different rows as far as the text has enough; the order depends on the seed only.
     """
     train, held_out, known, codec = _rows(text, vocabulary)
     if n > len(train) or not len(held_out):
@@ -65,7 +65,7 @@ def read(text: str, vocabulary: int, n: int, repetitions: int, seed: int) -> Pas
             f"{n:,}", where="lab text", fix="Lower --n, or give --text more text.",
         )
     order = seeds.generator(seeds.key("lab text rows", seed)).permutation(len(train))
-    # one after another, from the beginning again at the end: as different as the text allows
+    # in sequence, wrapping around at the end: as few shared rows as possible
     taken = np.arange(repetitions * n).reshape(repetitions, n) % len(train)
     return Passages(train[order[taken]], held_out, known, codec)
 

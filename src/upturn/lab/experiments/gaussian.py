@@ -1,4 +1,4 @@
-"""One Gaussian fitted again and again to its own samples."""
+"""Experiment: a Gaussian fitted repeatedly to its own samples."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from upturn.types import Array
 
 Divide = Literal["n", "n-1", ""]
 
-_DIVISION = {"replace": "n-1"}  # that of the formulas of the literature; of every other policy n
-_NUMBERS = 1 << 23  # of a block of replicas: 64 MB
+_DIVISION = {"replace": "n-1"}  # as in the published formulas; every other policy divides by n
+_NUMBERS = 1 << 23  # numbers in a block of replicas: 64 MB
 DRIFT = "drift of the mean, squared"
-_ONE = "One Gaussian; each round sees only n samples of the model before."
-_ALL = "One Gaussian fitted on everything so far; the first n samples are real."
+_ONE = "One Gaussian; each round is fitted to n samples of the previous model only."
+_ALL = "One Gaussian fitted to all samples so far; the first n samples are real."
 
 
 @dataclass
 class Gaussian(AtOnce):
-    """One Gaussian, fitted again and again to its own samples: what chance alone takes from it in each round."""
+    """A Gaussian fitted repeatedly to its own samples: how sampling noise alone shrinks it in each round."""
 
     n: list[int] = setting([100], "samples a round")
     rounds: int = setting(100, "rounds; round 1 is the first fit")
     replicas: int = setting(10_000, "independent repetitions of each cell")
     policy: list[Policy] = setting(["replace"], ABOUT_POLICY)
     dim: list[int] = setting([1], "dimensions")
-    division: list[Divide] = setting([""], "of the scatter: n or n-1; '' is n-1 for replace, n for all others")
+    division: list[Divide] = setting([""], "divisor of the covariance: n or n-1; '' is n-1 for replace, else n")
     lam: list[float] = setting([1.0], ABOUT_LAMBDA)
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "A Gaussian that learns from itself"
+    title: ClassVar[str] = "A Gaussian fitted to its own samples"
     question: ClassVar[str] = (
-        "Each round fits a Gaussian to samples of the Gaussian before. What is lost to chance, how fast, and what "
-        "stops it?"
+        "Each round fits a Gaussian to samples of the previous Gaussian. How fast does the variance shrink, and what "
+        "prevents it?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "mean_sigma": Formula("E[σ_t] = α(n)^t σ_0", _ONE, "Bertrand et al. 2024; theory.mean_sigma"),
@@ -80,7 +80,7 @@ class Gaussian(AtOnce):
             )
 
     def cells(self) -> list[Cell]:
-        """λ is inf where a policy has no real data after the first round, and the division is spelt out."""
+        """λ is inf where a policy has no real data after the first round, and ``division`` is always filled in."""
         return resolved([
             {**cell, "division": cell["division"] or _DIVISION.get(cell["policy"], "n")} for cell in super().cells()
         ])
@@ -111,12 +111,12 @@ class Gaussian(AtOnce):
         many = tuple(name for name in ("n", "division") if len(getattr(self, name)) > 1)
         series = "dim" if len(self.dim) > 1 else "lam"
         about = {
-            "variance": "The mean of σ_t² over replicas. Under replace and division by n - 1 it stays where it was, "
-            "though almost every path goes to zero: rare replicas carry it.",
-            "log variance": "The typical path: E[log σ_t²] falls by the same amount in every round of replace.",
-            DRIFT: "How far the mean has wandered, squared, in variances of the data.",
-            "sigma": "E[σ_t], which the published rate α(n) speaks of.",
-            "log det": "log det Σ_t: the volume of the fitted Gaussian, all directions together.",
+            "variance": "The mean of σ_t² over replicas. Under replace with division by n - 1 it stays constant, "
+            "although almost every path goes to zero: a few replicas with large values determine the mean.",
+            "log variance": "The typical path: under replace, E[log σ_t²] falls by the same amount in every round.",
+            DRIFT: "The squared distance of the mean from its start, in units of the data's variance.",
+            "sigma": "E[σ_t], for which the rate α(n) is published.",
+            "log det": "log det Σ_t: the log volume of the fitted Gaussian over all dimensions.",
         }
         return [
             Chart(name.capitalize(), text, name, series=series, panels=("policy", *many), log="x")
@@ -129,7 +129,7 @@ class Gaussian(AtOnce):
             (row["policy"], row["lam"]): math.exp(row["simulation"] / 2) for row in last if row["dim"] == min(self.dim)
         }
         least, most = min(typical, key=lambda key: typical[key]), max(typical, key=lambda key: typical[key])
-        text = f"After {self.rounds} rounds a typical spread is {typical[least]:.1%} of the data's under "
+        text = f"After {self.rounds} rounds the typical standard deviation is {typical[least]:.1%} of the data's under "
         text += policy_title(*least)
         return [f"{text}, {typical[most]:.1%} under {policy_title(*most)}." if most != least else f"{text}."]
 
@@ -155,7 +155,7 @@ def _values(state: State) -> dict[str, Array]:
 def expected(
     name: str, n: int, t: int, dim: int, policy: str, division: str, lam: float
 ) -> tuple[float, str, bool] | None:
-    """What theory says at round t, by which formula, and whether a mean over replicas is a meaningful test of it."""
+    """The theory's value at round t, the name of its formula, and whether a mean over replicas can test it."""
     by = cast(theory.Division, division)
     if policy == "replace":
         spread = theory.log_variance_spread(n, t)

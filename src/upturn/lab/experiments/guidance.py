@@ -1,4 +1,4 @@
-"""A model led away from a worse one: the spoiled model put to use."""
+"""Experiment: autoguidance of a diffusion model by a worse one."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ OFF, SLICED, EVENNESS, BETTER = (
 )
 _SAMPLING, _STEPS = "dpmpp_2m", 20
 _WIDTH, _BATCH, _EMA = 64, 128, 0.995
-_DRAWN = 1000  # points of a panel
+_DRAWN = 1000  # points in a panel
 
 
 @dataclass
 class Guidance(AtOnce):
-    """A diffusion model of points led away from a worse one: one spoiled by its own samples, or less trained."""
+    """Autoguidance of a diffusion model of points by a worse model: trained on own samples, or for fewer steps."""
 
     shape: list[Literal["eight_gaussians", "two_moons", "circles", "swiss_roll"]] = setting(
         ["eight_gaussians"], "of the source `points`"
     )
     bad: list[Bad] = setting(
-        ["spoiled", "early", "twin"], "trained on in the good model's own samples; stopped early; as good as it is"
+        ["spoiled", "early", "twin"], "the guide: trained further on own samples; stopped early; an equally good model"
     )
-    scale: list[float] = setting([1.0, 1.25, 1.5, 2.0, 3.0], "of the guidance; 1 is none")
-    n: int = setting(500, "real points, and samples that are compared")
-    seeds: int = setting(6, "independent repetitions: other data, other weights, other chance")
+    scale: list[float] = setting([1.0, 1.25, 1.5, 2.0, 3.0], "guidance scale; 1 is none")
+    n: int = setting(500, "number of real points, and of samples compared with them")
+    seeds: int = setting(6, "independent repetitions with different data, weights and noise")
     steps: int = setting(1500, "training steps of the good model")
-    spoiling: int = setting(500, "further steps of the spoiled one, on samples of the good one alone")
-    early: int = setting(150, "steps after which the early one stops")
-    learning_rate: float = setting(2e-3, "of all models; a half cosine")
+    spoiling: int = setting(500, "further steps of the spoiled model, only on samples of the good one")
+    early: int = setting(150, "training steps of the early model")
+    learning_rate: float = setting(2e-3, "of all models; half-cosine schedule")
     std: float = setting(0.1, "noise of the data")
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "Away from a worse self"
+    title: ClassVar[str] = "Autoguidance by a worse model"
     question: ClassVar[str] = (
-        "A model that learned from its own samples is worse than before. Does going the opposite way from it make the "
-        "good one better, and by how much more than going away from any other model?"
+        "A model trained on its own samples becomes worse. Does guidance away from it improve the good model, and by "
+        "how much more than guidance away from another model?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
-        "none": Formula("leading at scale 1 changes nothing", "The same noise for every scale.", "one line"),
+        "none": Formula("guidance at scale 1 changes nothing", "The same noise for every scale.", "one line"),
     }
     parallel: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.n < 50 or self.seeds < 2 or min(self.steps, self.spoiling, self.early) < 1:
-            raise ValueError("needs n of 50 or more, 2 seeds, and 1 or more of all steps")
+            raise ValueError("needs n of 50 or more, 2 or more seeds, and 1 or more of each kind of steps")
         if min(self.scale) < 0:
             raise ValueError(f"a scale must not be below 0, got {min(self.scale):g}")
 
     def stacks(self) -> list[list[Cell]]:
-        """All that is compared on a shape has the same good models."""
+        """All cells of a shape share the same good models."""
         return [[cell for cell in self.cells() if cell["shape"] == shape] for shape in self.shape]
 
     def run(self, cells: Sequence[Cell]) -> Chunk:
         import torch
 
-        torch.set_num_threads(1)  # stacks share the cores out among processes
+        torch.set_num_threads(1)  # stacks run in processes that share the cores
         pair = _Models(self, str(cells[0]["shape"]))
         plain = pair.values(pair.samples("twin", 1.0))
         rows: list[Row] = []
@@ -91,11 +91,11 @@ class Guidance(AtOnce):
 
     def charts(self) -> Sequence[Chart]:
         about = {
-            BETTER: "Sliced Wasserstein distance to held-out points of the good model alone, less that of the led one, "
-            "paired by repetition: above zero leading helps.",
+            BETTER: "Sliced Wasserstein distance to held-out points of the good model alone, minus that of the guided "
+            "one, paired by repetition: above zero, guidance helps.",
             SLICED: "Between samples and held-out real points, over 64 directions.",
-            OFF: "Further than three standard deviations from the shape; 1.1% of the data.",
-            EVENNESS: "1 - Σp² of the shares near each of eight pieces: what leading costs in diversity.",
+            OFF: "Share further than three standard deviations from the shape; 1.1% for the data.",
+            EVENNESS: "1 - Σp² of the shares near each of eight pieces: how much diversity guidance costs.",
         }
         return [
             Chart(name.capitalize(), text, name, x="scale", series="bad", panels=("shape",))
@@ -109,16 +109,17 @@ class Guidance(AtOnce):
                 own = [row for row in table if (row["shape"], row["bad"]) == (shape, bad)]
                 best = max((row for row in own if row["quantity"] == BETTER), key=lambda row: row["simulation"])
                 plain = next((r for r in own if r["quantity"] == SLICED and r["scale"] == 1), None)
-                of = f" of {plain['simulation']:.4f}" if plain else ""
+                start = f" from {plain['simulation']:.4f}" if plain else ""
                 out.append(
-                    f"{shape.replace('_', ' ').capitalize()}, away from the {bad} model: at best, at scale "
-                    f"{best['scale']:g}, {best['simulation']:.4f} ± {best['standard_error']:.4f}{of} are won."
+                    f"{shape.replace('_', ' ').capitalize()}, guided by the {bad} model: at the best scale, "
+                    f"{best['scale']:g}, the distance falls by {best['simulation']:.4f} ± "
+                    f"{best['standard_error']:.4f}{start}."
                 )
         return out
 
 
 class _Models:
-    """The good models of every repetition, and the worse ones by name."""
+    """The good models of all repetitions, and the worse models by name."""
 
     def __init__(self, of: Guidance, name: str) -> None:
         import torch
@@ -163,7 +164,7 @@ class _Models:
         models.train(pool, shapes.keys(f"guided {purpose}", self.seeds, 0), spec)
 
     def samples(self, bad: str, scale: float) -> Array:
-        """(M, n, 2): the same noise whatever leads, and how far."""
+        """(M, n, 2) samples; the noise is the same for every guide and scale."""
         from upturn.lab.stacked_guidance import GuidedStack
 
         models = self.good if scale == 1 else GuidedStack(self.good, self.bad[bad], scale)
@@ -172,7 +173,7 @@ class _Models:
         return generated
 
     def values(self, generated: Array) -> dict[str, Array]:
-        """(M,) each."""
+        """(M,) values of each quantity."""
         each, near = shapes.shares(self.shape, generated)
         total = np.maximum(each.sum(axis=1, keepdims=True), 1e-12)
         return {

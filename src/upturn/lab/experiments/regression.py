@@ -1,4 +1,4 @@
-"""Linear regression on labels that the model before has made."""
+"""Experiment: linear regression on labels from the previous model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SETTING = "Features from N(0, I), T > d + 1 samples, least squares."
 
 @dataclass
 class Regression(AtOnce):
-    """Linear regression, each model fitted to labels that the one before has made: how the excess risk grows."""
+    """Linear regression, each model fitted to labels from the previous one: how the excess risk grows."""
 
     n: list[int] = setting([50], "samples a round, T")
     features: list[int] = setting([5], "features, d")
@@ -45,10 +45,10 @@ class Regression(AtOnce):
     lam: list[float] = setting([1.0], ABOUT_LAMBDA)
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "A regression that learns from its own labels"
+    title: ClassVar[str] = "Regression on the model's own labels"
     question: ClassVar[str] = (
-        "Each round labels inputs with the model before, noise included, and fits again. Does the error grow without "
-        "end?"
+        "In each round the previous model labels inputs, with noise, and a new model is fitted. Does the error grow "
+        "without bound?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "risk_replace": Formula(
@@ -64,7 +64,7 @@ class Regression(AtOnce):
         ),
         "risk_mixed": Formula(
             "V' = G + (1-w)²V, or w²G + (1-w)²(V+G) where fresh; G = σ²d/(T-d-1)",
-            f"{_SETTING} Real and synthetic labels of the same inputs weighed 1 : λ.", "theory.regression_risk_mixed",
+            f"{_SETTING} Real and synthetic labels of the same inputs, weights 1 : λ.", "theory.regression_risk_mixed",
         ),
     }
 
@@ -105,8 +105,8 @@ class Regression(AtOnce):
 
     def charts(self) -> Sequence[Chart]:
         about = (
-            "E‖w_t - w‖². Replacing adds one fit's error in every round; accumulating adds ever less; real labels in "
-            "every round hold it."
+            "E‖w_t - w‖². Replace adds one fit's error in every round, accumulate less and less; real labels in every "
+            "round bound it."
         )
         return [Chart("Excess risk", about, RISK, series="inputs", panels=("policy",))]
 
@@ -128,14 +128,14 @@ class _Setup(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """n labelled samples by what a fit needs of them: XᵀX (R, d, d) and Xᵀy (R, d, 1) less what w itself gives."""
+    """The sufficient statistics of n labelled samples: XᵀX (R, d, d) and Xᵀ(y - Xw) (R, d, 1)."""
 
     gram: Array
     moment: Array
 
 
 def fitted(rng: np.random.Generator, of: _Setup, policy: str, lam: float) -> Iterator[Array]:
-    """(R, d) errors w_t - w of each round, from XᵀX ~ Wishart and Xᵀε ~ N(0, σ² XᵀX) alone."""
+    """(R, d) errors w_t - w of each round, drawn as XᵀX ~ Wishart and Xᵀε ~ N(0, σ² XᵀX)."""
     root = _inputs(rng, of)
     w = real_weight(lam)
     real = _labelled(rng, of, root, np.zeros((of.replicas, of.d, 1)))
@@ -167,7 +167,7 @@ def _labelled(rng: np.random.Generator, of: _Setup, root: Array, error: Array) -
 
 
 def subsampled(rng: np.random.Generator, of: _Setup) -> Iterator[Array]:
-    """(R, d) errors where each round is fitted on n draws, with replacement, of all labelled samples so far."""
+    """(R, d) errors where each round is fitted on n draws, with replacement, from all labelled samples so far."""
     x = rng.standard_normal((of.replicas, of.n, of.d))
     rows = np.arange(of.replicas)[:, None]
     error = np.zeros((of.replicas, of.d, 1))
@@ -178,7 +178,7 @@ def subsampled(rng: np.random.Generator, of: _Setup) -> Iterator[Array]:
         picked = rng.integers(inputs.shape[1], size=(of.replicas, of.n))
         chosen = inputs[rows, picked]
         across = chosen.swapaxes(1, 2)
-        # few different draws may not span all features: the least of all solutions then
+        # few distinct draws may not span all features: then the minimum-norm solution
         error = np.linalg.pinv(across @ chosen, hermitian=True) @ (across @ labels[rows, picked])
         yield error[:, :, 0]
         x = rng.standard_normal(x.shape) if of.fresh else x

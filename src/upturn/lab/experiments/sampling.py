@@ -1,4 +1,4 @@
-"""Temperature, top-p and guidance as biases of their own."""
+"""Experiment: temperature, top-p and guidance as biases in the loop."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from upturn.types import Array
 
 VARIANCE, DIVERSITY, WITHIN, APART = "variance", "diversity", "variance within classes", "distance of the classes"
 HALF = "rounds to half"
-_EDGE = 6.0  # standard errors that a nucleus's edge keeps from a sample's, so that all replicas agree on it
+_EDGE = 6.0  # standard errors between top_p and each cumulative share, so that all replicas have the same nucleus
 _MODES = 64
-_MEAN, _SPREAD = 1.0, 0.7  # of the two classes: they overlap, so that guidance has something to part
-_DUST = 1e-5  # of the data's variance: what is less is a point
+_MEAN, _SPREAD = 1.0, 0.7  # of the two classes, which overlap: guidance has an effect only where they do
+_DUST = 1e-5  # share of the data's variance below which a class counts as a point
 _NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
 
 
 @dataclass
 class Sampling(AtOnce):
-    """Sampling that is sharper than the model: temperature, top-p, guidance, and how much faster a loop collapses."""
+    """Sharpened sampling (temperature, top-p, guidance): how much faster a loop collapses."""
 
-    temperature: list[float] = setting([0.8, 0.9, 1.0], "of a Gaussian and of a vocabulary; 1 is unbiased")
-    top_p: list[float] = setting([0.9, 0.95, 1.0], "of a vocabulary; 1 keeps all")
-    guidance: list[float] = setting([1.0, 1.5, 2.0, 3.0], "scale, of two overlapping classes; 1 is none")
-    lam: list[float] = setting([0.5, 1.0, math.inf], "synthetic : real, of the Gaussian; inf is nothing real")
-    n: int = setting(100, "samples a round, where chance plays along")
-    large: int = setting(1_000_000_000, "draws a round of a vocabulary, where the formula is of infinitely many")
-    each: int = setting(3000, "samples a round of each of the two classes")
+    temperature: list[float] = setting([0.8, 0.9, 1.0], "for a Gaussian and a vocabulary; 1 is unbiased")
+    top_p: list[float] = setting([0.9, 0.95, 1.0], "for a vocabulary; 1 keeps all")
+    guidance: list[float] = setting([1.0, 1.5, 2.0, 3.0], "scale, for two overlapping classes; 1 is none")
+    lam: list[float] = setting([0.5, 1.0, math.inf], "synthetic : real, for the Gaussian; inf is no real data")
+    n: int = setting(100, "samples a round where sampling noise matters")
+    large: int = setting(1_000_000_000, "draws a round from a vocabulary, close to infinitely many")
+    each: int = setting(3000, "samples a round from each of the two classes")
     rounds: int = setting(20, "rounds")
-    replicas: int = setting(1000, "independent repetitions of each cell; of large ones a hundredth, but 8 or more")
+    replicas: int = setting(1000, "independent repetitions of each cell; large cells: 1% of it, at least 8")
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "Sharper samples, faster collapse"
+    title: ClassVar[str] = "Sharpened sampling and collapse"
     question: ClassVar[str] = (
-        "Temperature below 1, top-p and guidance above 1 make each sample look better. In a loop they are a bias that "
-        "compounds: how fast, and does real data hold it?"
+        "Temperature below 1, top-p and guidance above 1 make single samples look better. In a loop this bias "
+        "compounds: how fast, and does real data bound it?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "mixed_moments": Formula(
-            "s' = w + (1-w)(τ²s + V) - V'", "A Gaussian sampled at temperature τ, real data weighed 1 : λ.",
+            "s' = w + (1-w)(τ²s + V) - V'", "A Gaussian at temperature τ, real and synthetic data 1 : λ.",
             "theory.mixed_moments",
         ),
         "gaussian_half_life": Formula(
-            "log 2 / -log(τ²(1-1/n))", "A Gaussian, nothing real.", "theory.gaussian_half_life"
+            "log 2 / -log(τ²(1-1/n))", "A Gaussian, no real data.", "theory.gaussian_half_life"
         ),
         "tempered_shares": Formula(
-            "p_t ∝ p_0^{1/τ^t}", "A vocabulary sampled at temperature τ and learned perfectly from many draws.",
+            "p_t ∝ p_0^{1/τ^t}", "A vocabulary at temperature τ, learned exactly from many draws.",
             "theory.tempered_shares",
         ),
         "nucleus_rounds": Formula(
-            "the nucleus of the nucleus of …", "Top-p with many draws, where its edge is no matter of chance.",
+            "the nucleus of the nucleus of …", "Top-p with many draws: the same nucleus in every replica.",
             "Holtzman et al. 2020; theory.nucleus_rounds",
         ),
         "guided_limit": Formula(
@@ -75,7 +75,7 @@ class Sampling(AtOnce):
             raise ValueError("needs temperatures above 0, top_p in (0, 1] and λ of 0 or more")
 
     def cells(self) -> list[Cell]:
-        """What a family does not know of is neutral in its cells."""
+        """Settings that a family does not use have their neutral value in its cells."""
         def cell(family: str, n: int, lam: float, **knob: float) -> Cell:
             return {"family": family, "n": n, "lam": lam, **_NEUTRAL, **knob}
 
@@ -105,14 +105,14 @@ class Sampling(AtOnce):
             yield self._half_of(place, path[0], [row for row in path if row.meaningful][-1], temperature)
 
     def _half_of(self, place: int, first: Row, last: Row, temperature: float) -> Row:
-        """From the fall between two rounds, with its standard error (delta method)."""
+        """The half-life from the decrease between two rounds, with its standard error (delta method)."""
         fall, gap = math.log(first.simulation / last.simulation), last.round - first.round
         half = gap * math.log(2) / fall
         error = half / fall * math.hypot(
             first.standard_error / first.simulation, last.standard_error / last.simulation
         )
         predicted = theory.gaussian_half_life(self.n, temperature)
-        sure = error < half / 4  # else the fall is too small to speak of
+        sure = error < half / 4  # otherwise the decrease is within its error
         return Row(place, HALF, self.rounds, half, error, first.count, predicted, "gaussian_half_life", meaningful=sure)
 
     def _vocabulary(self, place: int, cell: Cell) -> Iterator[Row]:
@@ -132,7 +132,7 @@ class Sampling(AtOnce):
                 ideal = theory.tempered_shares(start, temperature, t)
             by = "nucleus_rounds" if top_p < 1 else "tempered_shares"
             predicted = theory.heterozygosity(ideal) if big and edged else math.nan
-            # the nonlinear map moves the mean by terms of the order of modes/n
+            # the map is nonlinear, which shifts the mean by O(modes/n)
             yield measured(
                 place, DIVERSITY, t, 1 - np.square(p).sum(axis=1), predicted, by if big and edged else "",
                 tolerance=10 * _MODES / n,
@@ -150,7 +150,7 @@ class Sampling(AtOnce):
             generated = guided.sample(now, rng.standard_normal((count, 2, n)), scale)
             now = guided.Classes(generated.mean(axis=2), generated.var(axis=2, ddof=1))
             within, apart = predicted.variances.mean(), predicted.means[0, 1] - predicted.means[0, 0]
-            # refits of n samples wander; the map bends, so that the mean moves by terms of the order of t/n
+            # refits on n samples add noise and the map is nonlinear, which shifts the mean by O(t/n)
             if within > _DUST * _SPREAD**2:
                 yield measured(
                     place, WITHIN, t, now.variances.mean(axis=1) / _SPREAD**2, within / _SPREAD**2, "guided_limit",
@@ -165,27 +165,27 @@ class Sampling(AtOnce):
         large = {"n": self.large}
         return [
             Chart(
-                "Temperature, a Gaussian", "Variance under each temperature; with real data in every round it settles.",
+                "Temperature, a Gaussian", "Variance by temperature; it converges with real data in every round.",
                 VARIANCE, series="temperature", panels=("lam",), where={"family": "gaussian"}, log="y",
             ),
             Chart(
-                "Temperature, a vocabulary", "Diversity 1 - Σp² of 64 words of shares 1/rank; many draws a round.",
+                "Temperature, a vocabulary", "Diversity 1 - Σp² of 64 words, shares ∝ 1/rank; many draws a round.",
                 DIVERSITY, series="temperature", where={**large, "top_p": 1.0},
             ),
             Chart(
-                "Temperature and chance", f"The same with {self.n} draws a round: chance takes its part too.",
+                "Temperature and sampling noise", f"The same with {self.n} draws a round, with sampling noise.",
                 DIVERSITY, series="temperature", where={"family": "vocabulary", "n": self.n, "top_p": 1.0},
             ),
             Chart(
-                "Top-p, a vocabulary", "Top-p goes on only while the rest is more than it cuts off.", DIVERSITY,
+                "Top-p, a vocabulary", "Top-p removes words while the rarest hold at most 1 - top_p.", DIVERSITY,
                 series="top_p", where={**large, "temperature": 1.0},
             ),
             Chart(
-                "Guidance: variance within classes", "Of two overlapping classes, in units of the data's.", WITHIN,
+                "Guidance: variance within classes", "Two overlapping classes, relative to the data.", WITHIN,
                 series="guidance", log="y",
             ),
             Chart(
-                "Guidance: distance of the classes", "They are pushed apart while they shrink.", APART,
+                "Guidance: distance of the classes", "The means move apart while the variances shrink.", APART,
                 series="guidance",
             ),
         ]
@@ -213,13 +213,13 @@ def listed(rows: Sequence[Mapping[str, Any]], knob: str) -> str:
 
 
 def _clear(p: Array, top_p: float, n: int) -> bool:
-    """Whether every sample of n draws from about p has the nucleus of p."""
+    """Whether samples of n draws from about p all have the nucleus of p."""
     ends = np.cumsum(np.sort(p)[::-1])
     return bool(np.min(np.abs(ends - top_p)) > _EDGE * math.sqrt(top_p * (1 - top_p) / n))
 
 
 def _halving(path: Sequence[float], start: float) -> float:
-    """Rounds, with fractions, until a falling path is at half of its start; NaN if it does not get there."""
+    """Rounds, with fractions, until a falling path reaches half of its start; NaN where it never does."""
     before = start
     for t, value in enumerate(path):
         if value <= start / 2:

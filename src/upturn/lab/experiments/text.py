@@ -1,4 +1,4 @@
-"""Small language models of real text, retrained on what they write."""
+"""Experiment: small language models of real text, retrained on their own samples."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ Policy = Literal["replace", "accumulate", "accumulate_subsample", "fixed_real"]
 
 PERPLEXITY, EXCESS, SLOPE = "perplexity of held-out text", "excess loss", "slope of the loss"
 DISTINCT, TAIL, NONWORDS = "distinct trigrams", "tail words lost", "words that the text does not have"
-_RARE = (2, 10)  # how often a tail word stands in the text that the first model reads
+_RARE = (2, 10)  # occurrences of a tail word in the text of the first round
 _TRIGRAM = 3
-_SPAN = 0.5  # the slope is that of this last part of the rounds
-_POISSON = "Words keep the frequencies of what was read, as many words a round, n large: drift alone."
+_SPAN = 0.5  # the slope is fitted over this last share of the rounds
+_POISSON = "A learner that reproduces word frequencies, equally many words a round, n large: drift only."
 
 
 @dataclass
 class Text(Experiment):
-    """A small language model on real text, trained from nothing in every round on what the one before has written."""
+    """A small language model, trained from scratch in every round on text sampled from the previous one."""
 
-    text: str = setting("", "a file or folder of text; '' is the Python reference inside CPython")
+    text: str = setting("", "a file or folder of text; '' is the Python reference that CPython includes")
     n: list[int] = setting([250], "rows a round, of 64 tokens each")
-    rounds: int = setting(10, "rounds; round 1 reads real text")
-    seeds: int = setting(4, "independent repetitions: other parts of the text, other weights, other chance")
+    rounds: int = setting(10, "rounds; round 1 trains on real text")
+    seeds: int = setting(4, "independent repetitions with different parts of the text, weights and noise")
     policy: list[Policy] = setting(["replace", "accumulate"], "replace, accumulate, accumulate_subsample or fixed_real")
     lam: list[float] = setting([1.0], ABOUT_LAMBDA)
-    steps: int = setting(250, "training steps of each model, from nothing: the same under every policy")
+    steps: int = setting(250, "training steps of each model, from scratch: the same under every policy")
     batch: int = setting(16, "rows a step")
     width: int = setting(64, "of the transformer")
     layers: int = setting(2, "of the transformer")
-    learning_rate: float = setting(6e-3, "the highest; warmed up, then a half cosine")
+    learning_rate: float = setting(6e-3, "peak; warm-up, then half-cosine schedule")
     vocabulary: int = setting(512, "tokens of the byte-pair encoding")
     seed: int = setting(0, "the same seed gives the same numbers")
 
-    title: ClassVar[str] = "A writer that reads itself"
+    title: ClassVar[str] = "A language model trained on its own text"
     question: ClassVar[str] = (
-        "A language model learns from text that the model before it wrote. How fast does it forget how people write, "
-        "and does keeping everything ever written prevent it?"
+        "Each language model is trained on text from the previous model. How fast does it lose the distribution of "
+        "real text, and does keeping all earlier text prevent it?"
     )
     formulas: ClassVar[Mapping[str, Formula]] = {
         "missed": Formula(
@@ -84,18 +84,18 @@ class Text(Experiment):
 
     def charts(self) -> Sequence[Chart]:
         about = {
-            PERPLEXITY: "Of real text that no model has read, a token. It climbs where each model reads only the one "
-            "before.",
-            EXCESS: "Held-out loss above that of the model of real text, nats a token, paired by repetition.",
-            TAIL: f"Share of the words that stand {_RARE[0]} to {_RARE[1]} times in the real rows and nowhere in as "
-            "many written ones; the line is what chance alone would take from a learner of word frequencies.",
-            NONWORDS: "Share of written words that stand nowhere in the whole training text.",
-            DISTINCT: "Share of trigrams of tokens that are different, of all that a model writes.",
+            PERPLEXITY: "Per token of real held-out text. It rises where each model is trained only on samples of the "
+            "previous one.",
+            EXCESS: "Held-out loss minus that of the model of real text, in nats per token, paired by repetition.",
+            TAIL: f"Share of the words that occur {_RARE[0]} to {_RARE[1]} times in the real rows and never in as many "
+            "generated ones; the line is the share that sampling noise alone removes from a learner of frequencies.",
+            NONWORDS: "Share of generated words that do not occur in the training text.",
+            DISTINCT: "Share of distinct trigrams among all token trigrams that a model generates.",
         }
         return [Chart(name.capitalize(), text, name, series="policy") for name, text in about.items()]
 
     def sentences(self, table: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        """Perplexities at both ends, and each policy's excess as a part of replace's."""
+        """First and last perplexity, and each policy's excess loss as a share of that under replace."""
         last = [row for row in table if row["round"] == self.rounds]
         first = {_cell(row): row for row in table if row["quantity"] == PERPLEXITY and row["round"] == 1}
         out = [
@@ -118,13 +118,13 @@ def _cell(row: Mapping[str, Any]) -> tuple[str, float, int]:
 
 
 def part(row: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[float, float]:
-    """One measured mean as a part of another, and its standard error (delta method, independent)."""
+    """The ratio of two independent measured means, and its standard error (delta method)."""
     share = row["simulation"] / whole["simulation"]
     return share, math.hypot(row["standard_error"], share * whole["standard_error"]) / abs(whole["simulation"])
 
 
 class _TextRounds:
-    """All repetitions of a cell, from round to round; rounds that are kept are gone through without training."""
+    """All repetitions of a cell, round by round; stored rounds are replayed without training."""
 
     def __init__(self, of: Text, cell: Cell, state: State, kept: int) -> None:
         self.of, self.cell, self.kept = of, cell, kept
@@ -139,7 +139,7 @@ class _TextRounds:
         )
 
     def _keys(self, purpose: str, t: int) -> list[int]:
-        """Of the repetition and the round alone: every policy has the same chance."""
+        """Keys of the repetition and the round only: every policy has the same noise."""
         return passages.keys(purpose, self.of.seeds, self.of.seed, t)
 
     def _fit(self, rows: Array, weights: Array) -> Any:
@@ -159,13 +159,13 @@ class _TextRounds:
         return models
 
     def turn(self, t: int) -> str:
-        """The models of round t, what they write and what they make of held-out text."""
+        """Trains the models of round t, samples from them and measures the held-out loss; returns a progress note."""
         models = next(self.models)
         if t <= self.kept:
             return ""
         self.losses.append(models.measure(self.read.held_out).mean(axis=1, dtype=np.float64))
         if not np.isfinite(self.losses[-1]).all():
-            raise FloatingPointError(f"round {t}: the loss is no number; lower the learning rate")
+            raise FloatingPointError(f"round {t}: the loss is not finite; lower the learning rate")
         self.generated.append(models.write(self.cell["n"], self._keys("writing", t)).astype(np.int16))
         return f"{policy_title(self.cell['policy'], self.cell['lam'])}, perplexity {np.exp(self.losses[-1]).mean():.1f}"
 
@@ -183,7 +183,7 @@ class _TextRounds:
             yield measured(0, SLOPE, t, np.polyfit(np.arange(len(span)), span, 1)[0])
 
     def _words(self, generated: Array, repetition: int, t: int) -> tuple[float, float, float]:
-        """The share of tail words that are lost, of words that are none, and the share that chance alone would take."""
+        """Shares of lost tail words and of unknown words, and the predicted share of lost tail words."""
         real, written = self.read.counts(self.read.train[repetition]), self.read.counts(generated)
         tail = [word for word, count in real.items() if _RARE[0] <= count <= _RARE[1]]
         if not tail:
