@@ -740,12 +740,10 @@ def test_a_model_without_files_for_adapters_is_refused() -> None:
 
 
 def test_wrapped_modules_are_seen_through() -> None:
-    """As accelerate, DDP and compilation wrap them: inside a ``module`` or ``_orig_mod``."""
+    """As accelerate, DDP and compilation wrap them."""
     model = trained(perturbed_model("llama"), "llama", Adalora(rank=2), 3)
     bare = model.module
-    wrapper = torch.nn.Module()
-    wrapper.module = bare
-    model.module = wrapper
+    model.module = torch.nn.DataParallel(bare)
     assert injection.inner(model.module) is bare and model._bare is bare
     assert Adalora(rank=2).regulariser(model) is not None
     assert AtEntry(bare, [], []).train().training is False

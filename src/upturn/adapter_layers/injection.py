@@ -17,6 +17,7 @@ from torch import Tensor
 
 from upturn.adapter_layers.heads import HEADS
 from upturn.adapter_layers.new_tokens import WORDS
+from upturn.embeddings.unwrap import unwrapped
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -32,13 +33,8 @@ _PARTS = (
 
 
 def inner(module: PreTrainedModel) -> PreTrainedModel:
-    """The module that carries adapters inside what a trainer may have wrapped around it, or the module itself."""
-    found = module
-    while not hasattr(found, "peft_config"):
-        below = getattr(found, "_orig_mod", None) or getattr(found, "module", None)
-        if not isinstance(below, torch.nn.Module):
-            return module
-        found = below
+    """The module that carries adapters, out of what a trainer may have wrapped around it."""
+    found: PreTrainedModel = unwrapped(module)
     return found
 
 

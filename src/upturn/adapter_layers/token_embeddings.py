@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from upturn.adapter_layers.new_tokens import WORDS, Words, wrapped
-from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import trained_encoders
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.store.files import read_json, to_json
 
@@ -72,7 +72,7 @@ def add(encoders: Encoders, tokenizers: Tokenizers, module: nn.Module, values: M
     for name, encoder in encoders.items():
         words = _of(encoder, len(tokenizers[name]))
         words.rows.append(nn.Parameter(values[name].to(words.weight), requires_grad=False))
-    inner = bare(module)
+    inner = unwrapped(module)
     trained = trained_encoders(inner)
     outside = {name: encoder for name, encoder in encoders.items() if name not in trained}
     if outside:
@@ -186,7 +186,7 @@ def merge(encoders: Encoders, module: nn.Module) -> None:
             frozen = not words.weight.requires_grad
             parent._modules[name] = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=frozen)
             encoder.config.vocab_size = len(table)
-    inner = bare(module)
+    inner = unwrapped(module)
     if hasattr(inner, WORDS):
         delattr(inner, WORDS)
 

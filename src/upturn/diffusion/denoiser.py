@@ -83,15 +83,6 @@ class Network(Caller, Protocol):
     def from_config(self, config: Mapping[str, Any]) -> nn.Module: ...
 
 
-def bare(module: nn.Module) -> nn.Module:
-    """The network without the wrappers of a trainer (several processes, compilation)."""
-    inner: Any = module
-    while not hasattr(inner, "settings") and not hasattr(inner, "config"):
-        inner = getattr(inner, "_orig_mod", None) or inner.module
-    found: nn.Module = inner
-    return found
-
-
 def spread(values: Tensor, like: Tensor) -> Tensor:
     """Values () or (N,) so that they broadcast over ``like`` (N, ...)."""
     return values if values.ndim == 0 else values.reshape(-1, *[1] * (like.ndim - 1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from upturn.diffusion.denoiser import bare
+from upturn.embeddings.unwrap import unwrapped
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin
@@ -65,11 +65,11 @@ class Joint(nn.Module):
 
 def trained_encoders(module: nn.Module) -> dict[str, nn.Module]:
     """The text encoders that train with the denoiser, by name."""
-    inner = bare(module)
+    inner = unwrapped(module)
     return inner.trained() if isinstance(inner, Joint) else {}
 
 
 def denoiser_of(module: nn.Module) -> ModelMixin:
     """The denoiser itself, out of wrappers and of a joint module."""
-    inner: Any = bare(module)
+    inner: Any = unwrapped(module)
     return inner.denoiser if isinstance(inner, Joint) else inner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upturn.diffusion.denoiser import bare
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.store.files import read_json, to_json
 from upturn.store.weights import linked
@@ -24,7 +24,7 @@ def save_network(network: Network, module: nn.Module, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(to_json(network.config(module)), encoding="utf-8")
-    inner: Any = bare(module)
+    inner: Any = unwrapped(module)
     if not linked(getattr(inner, "base_file", None), folder / WEIGHTS, inner.state_dict()):
         weights = {name: value.detach().cpu().contiguous() for name, value in inner.state_dict().items()}
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from upturn.adapter_layers import injection as adapters
 from upturn.adapter_layers import token_embeddings
-from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Joint
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.export.sgm_names import sgm
 
@@ -51,7 +51,7 @@ class Update:
 
 def updates(model: TextToImage, name: str) -> list[Update]:
     """Of every layer that the adapter is on."""
-    inner = bare(model.module)
+    inner = unwrapped(model.module)
     found = []
     for path, layer in adapters.layers(inner):
         if not adapters.has(layer, name):
@@ -94,7 +94,7 @@ def write(model: TextToImage, form: str, folder: Path) -> None:
 
     Raises UserError naming what the format has no way to say.
     """
-    names = adapters.names(bare(model.module))
+    names = adapters.names(unwrapped(model.module))
     if not names and not model.words:
         raise UserError("this model has no adapters", where="what", fix="Export '--what model'.")
     _refuse(model, names)
@@ -115,7 +115,7 @@ def write(model: TextToImage, form: str, folder: Path) -> None:
 def _refuse(model: TextToImage, names: list[str]) -> None:
     """A DoRA that shares a layer: others divide by the norm of the base with this adapter alone, peft of all so far."""
     holders: dict[str, list[Any]] = {}
-    for path, layer in adapters.layers(bare(model.module)):
+    for path, layer in adapters.layers(unwrapped(model.module)):
         for name in names:
             if adapters.has(layer, name):
                 holders.setdefault(path, []).append(name in getattr(layer, "lora_magnitude_vector", {}))

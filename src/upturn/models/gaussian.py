@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from upturn import seeds
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.protocols import Policy, SamplingSettings
 from upturn.types import (
@@ -97,9 +98,8 @@ class Gaussian(Policy):
 
     @property
     def _normal(self) -> Normal:
-        inner: Any = self.module
-        while not isinstance(inner, Normal):
-            inner = getattr(inner, "_orig_mod", None) or inner.module
+        inner = unwrapped(self.module)
+        assert isinstance(inner, Normal)
         return inner
 
     def build(self, examples: Samples, key: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from upturn.diffusion.denoiser import bare
+from upturn.embeddings.unwrap import unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Mlp:
     def config(self, module: nn.Module) -> Mapping[str, Any]:
         from upturn.diffusion.networks._residual import ResidualMlp
 
-        inner = bare(module)
+        inner = unwrapped(module)
         assert isinstance(inner, ResidualMlp)
         return {"_class_name": _CLASS, **inner.settings}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from upturn.diffusion.denoiser import bare
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Unet:
     def call(self, module: nn.Module, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         import torch
 
-        settings: Any = bare(module).config
+        settings: Any = unwrapped(module).config
         last = settings.num_class_embeds
         label = condition["label"]
         rows = torch.where(label < 0, last - 1, label) if last else None
@@ -68,7 +68,7 @@ class Unet:
         return out
 
     def config(self, module: nn.Module) -> Mapping[str, Any]:
-        settings: Any = bare(module).config
+        settings: Any = unwrapped(module).config
         kept = {name: value for name, value in dict(settings).items() if not name.startswith("_")}
         return {"_class_name": _CLASS, **kept}
 

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Protocol
 from torch.nn import Module
 
 from upturn.adapter_layers import adapter_files, injection
-from upturn.diffusion.denoiser import Formulation, Network, bare
+from upturn.diffusion.denoiser import Formulation, Network
 from upturn.diffusion.network_files import load_network, save_network
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._diffusion.normalization import Frame
 from upturn.store.files import read_json, to_json
@@ -39,7 +40,7 @@ class StoredModel(Protocol):
 
 def save(model: StoredModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    inner = bare(model.module)
+    inner = unwrapped(model.module)
     with injection.plain(inner):
         save_network(model.net, inner, folder / model.net.folder)
     adapter_files.save(inner, folder)

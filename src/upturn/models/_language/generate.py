@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from upturn import seeds
+from upturn.embeddings.unwrap import unwrapped
 from upturn.models._language import llama_decode
-from upturn.models._language.pretrained_weights import bare
 from upturn.types import Array
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _decode_batch(
     logits = logits[index]
     read.keep(index)
     # what wraps a module (several processes) may hold its weights elsewhere: then it is called
-    quick = bare(module) is module and llama_decode.fits(module)
+    quick = unwrapped(module) is module and llama_decode.fits(module)
     step = llama_decode.LlamaStep(module, read.cache, read.mask, read.at, max_tokens) if quick else read
 
     count = len(of)
@@ -179,7 +179,7 @@ class _Step:
         # without padding no mask is needed, and attention takes its fast path
         self.mask = None if mask.all() else torch.from_numpy(mask).to(device)
         self.at = torch.from_numpy(mask.sum(axis=1)).to(device)  # the position of each row's next token
-        parameters = inspect.signature(bare(module).forward).parameters
+        parameters = inspect.signature(unwrapped(module).forward).parameters
         self.positioned = "position_ids" in parameters
         self.last_only = "logits_to_keep" in parameters
 

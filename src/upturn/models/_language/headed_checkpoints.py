@@ -11,6 +11,7 @@ import torch
 from upturn.adapter_layers import adapter_files, injection
 from upturn.data.tokenizers import Codec
 from upturn.embeddings.pretrained import located
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models import _hub
 from upturn.models._language import pretrained_weights
@@ -23,7 +24,7 @@ def from_config(spec: Mapping[str, Any], codec: Codec, outputs: int) -> torch.nn
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
 
     with torch.device("meta"):  # the config alone: nothing is allocated, nothing drawn
-        config = pretrained_weights.bare(pretrained_weights.from_config(spec, codec)).config
+        config = unwrapped(pretrained_weights.from_config(spec, codec)).config
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"transformers has no '{config.model_type}' with a head of its own", where="model.config.model_type",
@@ -74,7 +75,7 @@ def _read(
 
 def _headed(module: torch.nn.Module, codec: Codec, where: str) -> torch.nn.Module:
     """The module, its padding that of ``codec``: by it the library finds the last token."""
-    inner = pretrained_weights.bare(module)
+    inner = unwrapped(module)
     if not isinstance(getattr(inner, _HEAD, None), torch.nn.Linear):
         raise UserError(
             f"the head of a '{inner.config.model_type}' is not read at the last token", where=where,

@@ -13,12 +13,13 @@ import torch
 from upturn.adapter_layers import adapter_files, heads, injection
 from upturn.data.tokenizers import Codec
 from upturn.embeddings.pretrained import located, quiet, without_dropout
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._hub import Form, read
 from upturn.store.weights import linked
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 _CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"
 _FORM = Form(
@@ -26,14 +27,6 @@ _FORM = Form(
     whole="Give a causal language model, with its head.",
 )
 _EVERYTHING = "100TB"  # one file whatever the size: what is saved does not depend on a library's idea of a shard
-
-
-def bare(module: torch.nn.Module) -> PreTrainedModel:
-    """The `transformers` model inside what a trainer may have wrapped around it."""
-    inner: Any = module
-    while not hasattr(inner, "save_pretrained"):
-        inner = getattr(inner, "_orig_mod", None) or inner.module
-    return inner
 
 
 def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
@@ -108,7 +101,7 @@ def save(module: torch.nn.Module, folder: Path) -> None:
 
     A base that has not changed since it was loaded is linked, not written again.
     """
-    inner = bare(module)
+    inner = unwrapped(module)
     inner.config._name_or_path = ""
     inner.name_or_path = ""
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import torch
 from upturn import seeds
 from upturn.data import tokenizers as _tokenizer
 from upturn.data.tokenizers import Codec
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._language import pretrained_weights, prompt_template
 from upturn.protocols import Trainable
@@ -98,7 +99,7 @@ class TextModel(Trainable, ABC):
 
     @property
     def _bare(self) -> PreTrainedModel:
-        return pretrained_weights.bare(self.module)
+        return unwrapped(self.module)
 
     def _positions(self) -> int:
         """Tokens in a row at most: ``max_length``, or the model's own number of positions."""

@@ -23,9 +23,9 @@ import torch
 
 from upturn.adapter_layers import injection
 from upturn.embeddings.pretrained import quiet
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import RunError, UserError
 from upturn.models._language.generate import Choice, Decoded
-from upturn.models._language.pretrained_weights import bare
 from upturn.types import Array
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def decode(
     """
     require("sampling.sampler")
     vllm: Any = importlib.import_module("vllm")  # it may be absent, and need not be known
-    engine = _engine(bare(module), positions)
+    engine = _engine(unwrapped(module), positions)
     asked = [
         vllm.SamplingParams(
             n=keys.shape[1], temperature=choice.temperature, top_p=choice.top_p, top_k=choice.top_k or -1,

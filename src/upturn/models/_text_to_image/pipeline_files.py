@@ -15,9 +15,9 @@ from torch import nn
 
 from upturn.adapter_layers import adapter_files, injection
 from upturn.adapter_layers.new_tokens import without
-from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import denoiser_of, trained_encoders
 from upturn.diffusion.network_files import save_network
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._text_to_image.pipeline import INDEX, SCHEDULER, Pipeline, from_folder, quiet, tokenizer_of
 from upturn.store.files import read_json, to_json
@@ -37,7 +37,7 @@ class _Part:
 
     def config(self, module: nn.Module) -> Mapping[str, Any]:
         """The arguments of its class; some classes keep more in their config than they take."""
-        inner: Any = bare(module)
+        inner: Any = unwrapped(module)
         taken = inspect.signature(type(inner).__init__).parameters
         kept = {name: value for name, value in dict(inner.config).items() if name in taken}
         return {"_class_name": type(inner).__name__, **kept}
@@ -57,7 +57,7 @@ class Description:
 def save(folder: Path, pipeline: Pipeline, module: nn.Module, description: Description) -> None:
     """Parts that have not changed since they were loaded from a folder of ours are linked."""
     folder.mkdir(parents=True, exist_ok=True)
-    inner = bare(module)
+    inner = unwrapped(module)
     denoiser = pipeline.family.denoiser
     with without(pipeline.encoders.values()), injection.plain(inner), quiet():
         save_network(_Part(), denoiser_of(inner), folder / denoiser)  # type: ignore[arg-type]

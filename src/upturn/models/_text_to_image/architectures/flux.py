@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Read
+from upturn.embeddings.unwrap import unwrapped
 from upturn.models._text_to_image.architectures.architecture import Family, clip_length, padded
 from upturn.models._text_to_image.architectures.stable_diffusion import VAES
 
@@ -53,7 +53,7 @@ class Flux(Family):
 
     def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
         rows, _, high, wide = x.shape
-        config: Any = bare(denoiser).config
+        config: Any = unwrapped(denoiser).config
         guidance = x.new_full((rows,), _GUIDANCE) if config.guidance_embeds else None
         words = text["hidden"]
         out = denoiser(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from upturn.diffusion.denoiser import bare
 from upturn.diffusion.joint import Read
+from upturn.embeddings.unwrap import unwrapped
 from upturn.models._text_to_image.architectures.architecture import Family, padded
 from upturn.models._text_to_image.architectures.stable_diffusion import VAES
 
@@ -38,7 +38,7 @@ class PixArt(Family):
         return {"hidden": encoder(tokens["ids"], attention_mask=tokens["mask"])[0], "mask": tokens["mask"]}
 
     def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
-        config: Any = bare(denoiser).config
+        config: Any = unwrapped(denoiser).config
         added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if config.sample_size == _LARGE:
             high, wide = (factor * side for side in x.shape[-2:])
