@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from common import Memory, clock, tell, threads
 
-from helpers.metric_cases import Tools, made, measure, real
+from helpers.metric_cases import Tools, measure, real, sampled
 from upturn.seeds import generator
 
 DIMS, HIDDEN, STRIP = 2048, 64, 2000
@@ -40,7 +40,7 @@ class Inputs:
     """Evidence whose samples are their own features."""
 
     def __init__(self, samples: Array, held_out: Array, train: Array) -> None:
-        self.samples, self.rewards = made(samples), np.zeros(len(samples))
+        self.samples, self.rewards = sampled(samples), np.zeros(len(samples))
         self.tools, self.seed, self.settings = Tools(real(train), real(held_out)), 0, None
 
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers.colour_folders import folder_of_colours
-from helpers.dual_encoders import COLOURS, Colours, coloured, pictures, tiny_clip
+from helpers.dual_encoders import COLOURS, Colours, coloured, image_samples, tiny_clip
 from upturn.cli import app
 from upturn.data import search
 from upturn.data.search import Index
@@ -49,7 +49,7 @@ def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     rng = np.random.default_rng(2)
     names = list(rng.choice(list(COLOURS), 600))
-    samples = pictures(coloured(names, rng, 4, 60), [Prompt()] * 600)
+    samples = image_samples(coloured(names, rng, 4, 60), [Prompt()] * 600)
     encoder = Colours()
     index, _ = search.opened(tmp_path, samples, encoder, "colours", flat=100)
     again, note = search.opened(tmp_path, samples, encoder, "colours", flat=100)
@@ -62,7 +62,7 @@ def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
 
 def test_the_index_says_when_it_is_stale(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    samples = pictures(coloured(list(COLOURS) * 3, rng), [Prompt()] * 12)
+    samples = image_samples(coloured(list(COLOURS) * 3, rng), [Prompt()] * 12)
     encoder = Colours()
     assert search.opened(tmp_path, samples, encoder, "one")[1] == "index of 12 images, built now"
     assert search.opened(tmp_path, samples, encoder, "one")[1] == "index of 12 images, read from disk"

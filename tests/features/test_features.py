@@ -178,7 +178,7 @@ def test_an_encoder_of_images_gets_its_size_and_scale(vit: Path) -> None:
     assert embed({"name": "encoder", "folder": str(vit)}, images(side=20)).shape == (6, 16)  # grey, resized
 
 
-def test_what_encoders_say_of_pictures(tmp_path: Path) -> None:
+def test_what_encoders_give_for_images(tmp_path: Path) -> None:
     config = types.SimpleNamespace(num_channels=3)
     assert preparation(tmp_path, config) == ((224, 224), [0.5] * 3, [0.5] * 3)
     given = {"size": {"shortest_edge": 32}, "crop_size": {"height": 24, "width": 20}, "do_normalize": False}
@@ -202,25 +202,25 @@ def test_transparency_lies_on_white() -> None:
 
 @pytest.mark.parametrize("case", ["absent", "no config", "pickled", "damaged", "image", "text"])
 def test_a_folder_that_is_no_encoder(case: str, bert: Path, vit: Path, tmp_path: Path) -> None:
-    folder, samples, said = tmp_path, texts("a"), ""
+    folder, samples, words = tmp_path, texts("a"), ""
     if case == "absent":
-        folder, said = tmp_path / "nowhere", "no such folder"
+        folder, words = tmp_path / "nowhere", "no such folder"
     elif case == "no config":
         (tmp_path / "notes.txt").touch()
-        said = "no config.json; there: notes.txt"
+        words = "no config.json; there: notes.txt"
     elif case == "pickled":
         (tmp_path / "config.json").write_text((bert / "config.json").read_text())
         (tmp_path / "pytorch_model.bin").touch()
-        said = r"no \*.safetensors; there: config.json, pytorch_model.bin"
+        words = r"no \*.safetensors; there: config.json, pytorch_model.bin"
     elif case == "damaged":
         for path in bert.iterdir():
             (tmp_path / path.name).write_bytes(path.read_bytes()[:2000])
-        said = "cannot be opened"
+        words = "cannot be opened"
     elif case == "image":
-        folder, samples, said = bert, images(), "reads input_ids"
+        folder, samples, words = bert, images(), "reads input_ids"
     else:
-        folder, said = vit, "cannot be opened"
-    with pytest.raises(UserError, match=said) as caught:
+        folder, words = vit, "cannot be opened"
+    with pytest.raises(UserError, match=words) as caught:
         embed({"name": "encoder", "folder": str(folder)}, samples)
     assert str(folder) in str(caught.value) and caught.value.fix
 
@@ -275,15 +275,15 @@ def test_inception_from_torchvision(tmp_path: Path, monkeypatch: Any) -> None:
         embed({"name": "inception", "weights": str(path)}, white)
 
 
-@pytest.mark.parametrize(("name", "said"), [
+@pytest.mark.parametrize(("name", "words"), [
     ("nowhere.pt", "no Inception weights here"), ("broken.pt", "no TorchScript file"),
     ("there.safetensors", "need torchvision"),
 ])  # fmt: skip
-def test_missing_inception_is_one_message(name: str, said: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_missing_inception_is_one_message(name: str, words: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # absent, whatever is installed
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     if name != "nowhere.pt":
         (tmp_path / name).write_bytes(b"nothing of use")
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         embed({"name": "inception", "weights": str(tmp_path / name)}, images())
     assert str(tmp_path / name) in str(caught.value) and caught.value.fix

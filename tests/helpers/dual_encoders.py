@@ -17,12 +17,12 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yello
 
 
 class Colours:
-    """A picture is its mean colour, a text the colour that it names; both of unit length about grey."""
+    """An image is its mean colour, a text the colour that it names; both of unit length about grey."""
 
     id = "colours"
     scale = 10.0
 
-    def pictures(self, content: np.ndarray) -> np.ndarray:
+    def images(self, content: np.ndarray) -> np.ndarray:
         return _unit(content.reshape(len(content), -1, 3).mean(axis=1) - 85)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -43,13 +43,13 @@ def tools(**given: Any) -> Any:
     """``protocols.Tools`` with a dual encoder by the name "dual", and pixels for features."""
     models = given.pop("models", {"dual": Colours()})
     flat: Any = lambda samples: samples.content.reshape(len(samples), -1).astype(np.float32) / 255  # noqa: E731
-    empty = pictures(np.zeros((0, 4, 4, 3), np.uint8), [])
+    empty = image_samples(np.zeros((0, 4, 4, 3), np.uint8), [])
     found = {"train": empty, "held_out": empty, "classes": (), "embed": flat, "model": models.__getitem__,
              "pretrained": opened}
     return SimpleNamespace(**{**found, **given})
 
 
-def pictures(content: np.ndarray, prompts: Sequence[Prompt], **fields: Any) -> Samples:
+def image_samples(content: np.ndarray, prompts: Sequence[Prompt], **fields: Any) -> Samples:
     return real_samples("image", content, list(prompts), "made", fields)
 
 

@@ -89,8 +89,8 @@ def evidence(samples: Samples, train: np.ndarray, held_out: np.ndarray, rewards:
     )
 
 
-def measure(name: str, shown: Any, **fields: Any) -> Any:
-    return components.checked(components.find("metric", name), fields, "", name).measure(shown)
+def measure(name: str, given: Any, **fields: Any) -> Any:
+    return components.checked(components.find("metric", name), fields, "", name).measure(given)
 
 
 def normal(n: int, d: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:

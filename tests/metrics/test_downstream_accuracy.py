@@ -1,4 +1,4 @@
-"""What made samples are worth to a classifier: against planted answers, with classifiers of a few lines."""
+"""How much generated samples improve a classifier: against planted answers, with classifiers of a few lines."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Means:
 class Training(Tools):
     """Remembers what each model was trained on."""
 
-    asked: list[tuple[str, Samples, int]] = field(default_factory=list)
+    requests: list[tuple[str, Samples, int]] = field(default_factory=list)
 
     def fitted(self, name: str, samples: Samples, key: int) -> Means:
         if name == "untold":
             raise UserError("the recipe does not say how 'untold' is trained")
-        self.asked.append((name, samples, key))
+        self.requests.append((name, samples, key))
         return Means(samples)
 
 
-def shown(samples: Samples, train: Samples, held_out: Samples) -> Any:
+def evidence_of(samples: Samples, train: Samples, held_out: Samples) -> Any:
     from types import SimpleNamespace
 
     return SimpleNamespace(samples=samples, rewards=np.zeros(len(samples)), tools=Training(train, held_out), seed=3,
@@ -69,17 +69,17 @@ def of_classes(counts: list[int], seed: int, shift: float = 0.0) -> tuple[np.nda
 
 
 def planted() -> Any:
-    """Of class 2 only two training points, 5 beside their place; made ones stand where they should."""
+    """Of class 2 only two training points, 5 away from their place; generated ones are where they should be."""
     train = real(*of_classes([40, 30, 2], 1, shift=-4.5))
-    return shown(sampled(*_as_made([5, 20, 60], 2)), train, real(*of_classes([30, 20, 50], 3)))
+    return evidence_of(sampled(*_labelled_points([5, 20, 60], 2)), train, real(*of_classes([30, 20, 50], 3)))
 
 
-def _as_made(counts: list[int], seed: int) -> tuple[np.ndarray, int, list[int]]:
+def _labelled_points(counts: list[int], seed: int) -> tuple[np.ndarray, int, list[int]]:
     points, labels = of_classes(counts, seed)
     return points, 1, labels
 
 
-def test_filling_up_a_rare_class_is_seen_and_told() -> None:
+def test_filling_up_a_rare_class_raises_accuracy_and_is_reported() -> None:
     evidence = planted()
     found = DownstreamAccuracy(repeats=2).measure(evidence)
     details: Any = found.details
@@ -93,10 +93,10 @@ def test_filling_up_a_rare_class_is_seen_and_told() -> None:
     assert np.mean([r["with"] for r in details["recall"].values()]) == pytest.approx(found.value)
     assert details["added"] == {"one": 10, "two": 38} and found.n == 48  # 40 is the largest class
     json.dumps(dict(details), allow_nan=False)
-    alone, filled = evidence.tools.asked[0][1], evidence.tools.asked[2][1]
+    alone, filled = evidence.tools.requests[0][1], evidence.tools.requests[2][1]
     assert (len(alone), len(filled)) == (72, 120)
     assert np.bincount(filled.labels).tolist() == [40, 40, 40]
-    keys = [key for _, _, key in evidence.tools.asked]
+    keys = [key for _, _, key in evidence.tools.requests]
     assert keys[:2] == keys[2:] and keys[0] != keys[1]  # the same beginnings with and without
     assert (evidence.tools.held_out.labels >= 0).all() and not set(filled.ids) & set(evidence.tools.held_out.ids)
 
@@ -104,13 +104,13 @@ def test_filling_up_a_rare_class_is_seen_and_told() -> None:
 def test_without_is_found_once_for_all_rounds() -> None:
     evidence, metric = planted(), DownstreamAccuracy(repeats=2)
     first = metric.measure(evidence)
-    asked = len(evidence.tools.asked)
+    before = len(evidence.tools.requests)
     again = metric.measure(evidence)
-    assert (asked, len(evidence.tools.asked)) == (4, 6)
+    assert (before, len(evidence.tools.requests)) == (4, 6)
     assert (first.value, first.low, first.details) == (again.value, again.low, again.details)
     evidence.tools.train = evidence.tools.train.take(np.arange(60))  # other data: another answer
     metric.measure(evidence)
-    assert len(evidence.tools.asked) == 10
+    assert len(evidence.tools.requests) == 10
 
 
 def test_filling_takes_the_first_of_each_class_up_to_the_largest() -> None:
@@ -129,7 +129,7 @@ def test_filling_takes_the_first_of_each_class_up_to_the_largest() -> None:
         ({"samples": sampled(normal(0, 2, 1))}, "there are no samples"),
     ],
 )
-def test_it_says_why_it_cannot_speak(change: dict[str, Any], words: str) -> None:
+def test_an_undefined_metric_has_a_note(change: dict[str, Any], words: str) -> None:
     evidence = planted()
     name = change.pop("model", "classifier")
     evidence.samples = change.pop("samples", evidence.samples)
@@ -139,7 +139,7 @@ def test_it_says_why_it_cannot_speak(change: dict[str, Any], words: str) -> None
     assert np.isnan(found.value) and words in found.note
 
 
-def test_nothing_to_fill_is_said() -> None:
+def test_nothing_to_fill_gives_a_note() -> None:
     evidence = planted()
     evidence.samples = sampled(normal(5, 2, 1), labels=[0] * 5)
     found = DownstreamAccuracy(repeats=1).measure(evidence)
@@ -192,13 +192,13 @@ grid: {prompts: 2, per_prompt: 1}
 """
 
 
-def test_a_run_asks_for_the_rare_class_and_trains_the_recipes_own_classifier_anew(tmp_path: Any) -> None:
+def test_a_run_requests_the_rare_class_and_trains_the_recipes_own_classifier_from_scratch(tmp_path: Any) -> None:
     from upturn.loop import loop
     from upturn.runs import status
     from upturn.store import parquet_tables
 
-    asked = recipe.parse(RECIPE, "rare.yaml")
-    done = loop.run(asked, tmp_path)
+    parsed = recipe.parse(RECIPE, "rare.yaml")
+    done = loop.run(parsed, tmp_path)
     unit = done.unit("rounds/001")
     assert {p.label for p in parquet_tables.read_samples(unit / "samples.parquet").prompts} == {1}
     assert {p.label for p in parquet_tables.read_samples(unit / "evaluation-rare.parquet").prompts} == {1}
@@ -235,8 +235,8 @@ def test_a_where_of_an_evaluation_that_fits_nothing_is_refused_before_anything_i
     from upturn import plan
     from upturn.loop import loop
 
-    asked = recipe.parse(RECIPE, "rare.yaml", [setting, "rounds.sample.where={}"])
-    for attempt in (lambda: loop.run(asked, tmp_path), lambda: plan.plan(asked)):
+    parsed = recipe.parse(RECIPE, "rare.yaml", [setting, "rounds.sample.where={}"])
+    for attempt in (lambda: loop.run(parsed, tmp_path), lambda: plan.plan(parsed)):
         with pytest.raises(UserError, match=words) as caught:
             attempt()
         assert "evaluate.rare.where" in str(caught.value) and remedy in str(caught.value)
@@ -247,8 +247,8 @@ def test_another_model_of_the_recipe_is_a_function_of_samples_and_key(tmp_path: 
     from upturn.embeddings.inference import forwarded
     from upturn.training.standalone import trained
 
-    asked = recipe.parse(RECIPE, "rare.yaml")
-    parts, spec = assemble(asked), asked.models["student"].fit
+    parsed = recipe.parse(RECIPE, "rare.yaml")
+    parts, spec = assemble(parsed), parsed.models["student"].fit
     samples = parts.source.load().train
     assert spec is not None
     logits = [

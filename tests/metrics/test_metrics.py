@@ -39,9 +39,9 @@ def test_contract(name):
     assert cls.better in {"higher", "lower", "neither"}
     assert (cls.__doc__ or "").strip().splitlines()[0].rstrip().endswith((".", ").", ";", ","))
     draw = np.random.default_rng(0)
-    shown = evidence(sampled(normal(120, 3, 1), 2, [0, 1, 2] * 20), normal(150, 3, 2), normal(130, 3, 3),
+    given = evidence(sampled(normal(120, 3, 1), 2, [0, 1, 2] * 20), normal(150, 3, 2), normal(130, 3, 3),
                      draw.standard_normal(120))
-    first, again = measure(name, shown), measure(name, shown)
+    first, again = measure(name, given), measure(name, given)
     assert first.low <= first.value <= first.high
     assert (first.value, first.low, first.high) == (again.value, again.low, again.high)
     json.dumps({"value": first.value, "details": dict(first.details)}, allow_nan=False)
@@ -51,7 +51,7 @@ def test_contract(name):
 
 @pytest.mark.parametrize("name", MINE)
 @pytest.mark.parametrize("case", ["no samples", "no held-out", "two of each", "not finite", "one place"])
-def test_what_cannot_be_measured_is_said_and_never_crashes(name, case):
+def test_what_cannot_be_measured_is_undefined_and_never_crashes(name, case):
     points = {"no samples": normal(0, 2, 1), "two of each": normal(2, 2, 1)}.get(case, normal(40, 2, 1))
     train, held_out = normal(120, 2, 2), normal(120, 2, 3)
     if case == "no held-out":
@@ -74,7 +74,7 @@ def test_what_cannot_be_measured_is_said_and_never_crashes(name, case):
         assert found.note == "there are no samples"
 
 
-def test_kinds_that_do_not_fit_are_said():
+def test_kinds_that_do_not_fit_give_a_note():
     @dataclass(frozen=True)
     class OnlyText(components.find("metric", "reward")):  # type: ignore[misc]
         kinds = frozenset({"text"})
@@ -91,26 +91,26 @@ def test_reward_counts_the_unscored_and_keeps_their_places():
     found = measure("reward", evidence(sampled(normal(4, 2, 0)), normal(5, 2, 1), normal(5, 2, 2), rewards))
     assert (found.value, found.n, len(found.values)) == (2.0, 3, 4)
     assert found.note == "1 of 4 samples were not scored"
-    unscored = np.full(4, math.nan)
-    silent = measure("reward", evidence(sampled(normal(4, 2, 0)), normal(5, 2, 1), normal(5, 2, 2), unscored))
-    assert math.isnan(silent.value)
-    assert "no sample was scored" in silent.note
+    unscored = evidence(sampled(normal(4, 2, 0)), normal(5, 2, 1), normal(5, 2, 2), np.full(4, math.nan))
+    undefined = measure("reward", unscored)
+    assert math.isnan(undefined.value)
+    assert "no sample was scored" in undefined.note
 
 
 def test_reward_variance_is_that_of_the_exponential_of_a_uniform():
     rewards = np.random.default_rng(1).random(4_000)
-    shown = evidence(sampled(normal(4_000, 1, 0)), normal(5, 1, 1), normal(5, 1, 2), rewards)
-    found = measure("reward_variance", shown)
+    given = evidence(sampled(normal(4_000, 1, 0)), normal(5, 1, 1), normal(5, 1, 2), rewards)
+    found = measure("reward_variance", given)
     mean, square = math.e - 1, (math.e**2 - 1) / 2
     assert found.value == pytest.approx(np.var(np.exp(rewards), ddof=1))
     assert found.low < square - mean**2 < found.high  # one draw of a 95% interval, seed fixed
     assert found.details["mean_low"] < mean < found.details["mean_high"]
-    loud = measure("reward_variance", replace_rewards(shown, rewards * 2000))
-    assert "overflows" in loud.note
+    overflowing = measure("reward_variance", replace_rewards(given, rewards * 2000))
+    assert "overflows" in overflowing.note
 
 
-def replace_rewards(shown: Any, rewards: np.ndarray) -> Any:
-    return SimpleNamespace(**(vars(shown) | {"rewards": rewards}))
+def replace_rewards(given: Any, rewards: np.ndarray) -> Any:
+    return SimpleNamespace(**(vars(given) | {"rewards": rewards}))
 
 
 # --- Fréchet -----------------------------------------------------------------------------------------------------
@@ -131,8 +131,8 @@ def test_frechet_is_scipys_square_root():
 
 def test_frechet_of_known_gaussians():
     """|m|^2 + sum (s_i - t_i)^2 for diagonal covariances; n = 10,000, so that sampling moves it by about 1.5%."""
-    shown = evidence(sampled(normal(10_000, 3, 1, 2.0, 1.0)), normal(10_000, 3, 2), normal(10_000, 3, 3))
-    found = measure("frechet", shown)
+    given = evidence(sampled(normal(10_000, 3, 1, 2.0, 1.0)), normal(10_000, 3, 2), normal(10_000, 3, 3))
+    found = measure("frechet", given)
     assert found.value == pytest.approx(3 * 1 + 3 * 1, rel=0.05)
     assert found.details["floor"] < 0.01
     assert found.details["train"] == pytest.approx(found.value, rel=0.05)
@@ -187,19 +187,19 @@ def brute_force(sample: np.ndarray, true: np.ndarray, k: int) -> dict[str, float
 def test_precision_recall_density_coverage_are_brute_force(k, shift):
     sample, true = normal(50, 3, 1, 0.8, shift), normal(40, 3, 2)
     expected = brute_force(sample.astype(float), true.astype(float), k)
-    shown = evidence(sampled(sample), normal(60, 3, 3), true)
-    assert {name: measure(name, shown, k=k).value for name in expected} == pytest.approx(expected, abs=1e-12)
+    given = evidence(sampled(sample), normal(60, 3, 3), true)
+    assert {name: measure(name, given, k=k).value for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_blocks_do_not_change_neighbours(monkeypatch):
     from upturn.statistics import memo, neighbours
 
-    shown = evidence(sampled(normal(90, 3, 1)), normal(70, 3, 2), normal(60, 3, 3))
+    given = evidence(sampled(normal(90, 3, 1)), normal(70, 3, 2), normal(60, 3, 3))
     names = ["precision", "recall", "density", "coverage", "nearest_real"]
-    whole = [(m.value, m.low, m.high) for m in (measure(name, shown) for name in names)]
+    whole = [(m.value, m.low, m.high) for m in (measure(name, given) for name in names)]
     monkeypatch.setattr(neighbours, "_CELLS", 500)
     memo._known.clear()
-    assert whole == [(m.value, m.low, m.high) for m in (measure(name, shown) for name in names)]
+    assert whole == [(m.value, m.low, m.high) for m in (measure(name, given) for name in names)]
 
 
 def test_lost_modes_show_in_coverage_and_not_in_precision():
@@ -210,11 +210,11 @@ def test_lost_modes_show_in_coverage_and_not_in_precision():
     def ring(n: int, modes: int) -> np.ndarray:
         return centres[draw.integers(0, modes, n)] + 0.1 * draw.standard_normal((n, 2))
 
-    shown = evidence(sampled(ring(600, 4)), ring(800, 8), ring(400, 8))
-    assert measure("precision", shown).value > 0.9
+    given = evidence(sampled(ring(600, 4)), ring(800, 8), ring(400, 8))
+    assert measure("precision", given).value > 0.9
     for name in ("coverage", "recall"):
-        assert measure(name, shown).value == pytest.approx(0.5, abs=0.08)
-    assert measure("vendi", shown).value < 0.75 * measure("vendi", evidence(sampled(ring(600, 8)), ring(800, 8),
+        assert measure(name, given).value == pytest.approx(0.5, abs=0.08)
+    assert measure("vendi", given).value < 0.75 * measure("vendi", evidence(sampled(ring(600, 8)), ring(800, 8),
                                                                            ring(400, 8))).value
 
 
@@ -222,7 +222,9 @@ def test_lost_modes_show_in_coverage_and_not_in_precision():
 def test_coverage_of_equal_distributions_is_the_formula(n, m, k):
     """Averaged over 60 draws, each with standard deviation below 0.5 / sqrt(n / k)."""
     found = [
-        measure("coverage", evidence(sampled(normal(m, 2, 2 * r)), normal(9, 2, 1), normal(n, 2, 2 * r + 1)), k=k).value
+        measure(
+            "coverage", evidence(sampled(normal(m, 2, 2 * r)), normal(9, 2, 1), normal(n, 2, 2 * r + 1)), k=k
+        ).value
         for r in range(60)
     ]
     assert np.mean(found) == pytest.approx(expected_coverage(n, m, k), abs=4 * 0.5 / math.sqrt(n / k) / math.sqrt(60))
@@ -262,10 +264,10 @@ def test_nearest_pairs_are_named():
     train, sample = normal(200, 4, 1), normal(100, 4, 2)
     sample[17] = train[55]
     sample[3] = train[8] + np.float32(1e-3)
-    shown = evidence(sampled(sample), train, normal(50, 4, 3))
-    found = measure("nearest_real", shown, pairs=2)
+    given = evidence(sampled(sample), train, normal(50, 4, 3))
+    found = measure("nearest_real", given, pairs=2)
     first, second = found.details["pairs"]
-    ids, known = shown.samples.ids, shown.tools.train.ids
+    ids, known = given.samples.ids, given.tools.train.ids
     assert (first["sample"], first["real"], first["distance"]) == (ids[17], known[55], 0.0)
     assert (second["sample"], second["real"]) == (ids[3], known[8])
     assert second["distance"] == pytest.approx(2e-3, rel=1e-2)
@@ -277,8 +279,8 @@ def test_nearest_pairs_are_named():
 
 
 def test_vendi_of_orthogonal_samples_is_their_number():
-    shown = evidence(sampled(np.eye(12)), np.eye(12), np.eye(12))
-    assert measure("vendi", shown, kernel="cosine").value == pytest.approx(12)
+    given = evidence(sampled(np.eye(12)), np.eye(12), np.eye(12))
+    assert measure("vendi", given, kernel="cosine").value == pytest.approx(12)
     tripled = evidence(sampled(np.tile(np.eye(4), (3, 1))), np.eye(4), np.eye(4))
     assert measure("vendi", tripled, kernel="cosine").value == pytest.approx(4)
     far = sampled(1000.0 * np.arange(9)[:, None])
@@ -312,20 +314,20 @@ def test_vendi_influence_is_the_derivative(order):
 def test_class_metrics_follow_the_classifier():
     places = np.array([0] * 500 + [1] * 300 + [2] * 200)
     points = places[:, None] + 0.2 * np.random.default_rng(0).random((1000, 1))
-    shown = evidence(sampled(points, labels=[0] * 1000), normal(9, 1, 1), normal(9, 1, 2))
-    shares = measure("class_shares", shown)
+    given = evidence(sampled(points, labels=[0] * 1000), normal(9, 1, 1), normal(9, 1, 2))
+    shares = measure("class_shares", given)
     assert [s["value"] for s in shares.details["shares"].values()] == [0.5, 0.3, 0.2]
     assert (shares.value, shares.details["largest"]) == (0.5, "zero")
     entropy = -sum(p * math.log(p) for p in (0.5, 0.3, 0.2)) + 2 / 2000
-    found = measure("class_entropy", shown)
+    found = measure("class_entropy", given)
     assert found.value == pytest.approx(entropy / math.log(3))
     # delta method: sd of -log p, over sqrt(n) log C; the interval is 3.92 of them, 25% for its own noise
     spread = math.sqrt(sum(p * math.log(p) ** 2 for p in (0.5, 0.3, 0.2)) - (entropy - 0.001) ** 2)
     assert found.high - found.low == pytest.approx(3.92 * spread / math.sqrt(1000) / math.log(3), rel=0.25)
-    agreement = measure("label_agreement", shown)
+    agreement = measure("label_agreement", given)
     assert agreement.value == 0.5
     assert agreement.values.tolist() == [1.0] * 500 + [0.0] * 500
-    model = shown.tools.models["classifier"]
+    model = given.tools.models["classifier"]
     assert max(model.rows) <= 512 < sum(model.rows)
     assert not any(model.modes)  # dropout was off
     assert model.module.training  # and is as it was
@@ -343,8 +345,8 @@ def test_entropy_is_unbiased_to_first_order():
 
 
 def test_label_agreement_without_labels_and_with_some():
-    shown = evidence(sampled(np.zeros((6, 1))), normal(9, 1, 1), normal(9, 1, 2))
-    assert "unconditional" in measure("label_agreement", shown).note
+    given = evidence(sampled(np.zeros((6, 1))), normal(9, 1, 1), normal(9, 1, 2))
+    assert "unconditional" in measure("label_agreement", given).note
     mixed = evidence(sampled(np.zeros((6, 1))), normal(9, 1, 1), normal(9, 1, 2))
     prompts = (Prompt(label=0), Prompt(label=1), Prompt(), Prompt(label=0), Prompt(), Prompt(label=2))
     mixed.samples = replace(mixed.samples, prompts=prompts)
@@ -353,7 +355,7 @@ def test_label_agreement_without_labels_and_with_some():
     assert found.note == "2 of 6 samples have a prompt without a class"
     assert np.isnan(found.values).tolist() == [False, False, True, False, True, False]
     mixed.samples = replace(mixed.samples, prompts=(Prompt(label=7), *prompts[1:]))
-    assert "asks for class 7" in measure("label_agreement", mixed).note
+    assert "requests class 7" in measure("label_agreement", mixed).note
 
 
 # --- held-out loss -----------------------------------------------------------------------------------------------
@@ -361,9 +363,9 @@ def test_label_agreement_without_labels_and_with_some():
 
 def test_held_out_loss_is_the_mean_over_fixed_draws_a_dimension():
     held_out = normal(600, 2, 1)
-    shown = evidence(sampled(normal(4, 2, 0)), normal(4, 2, 2), held_out)
-    found = measure("held_out_loss", shown, draws=3)
-    policy = shown.tools.models["policy"]
+    given = evidence(sampled(normal(4, 2, 0)), normal(4, 2, 2), held_out)
+    found = measure("held_out_loss", given, draws=3)
+    policy = given.tools.models["policy"]
     keys = sorted({key for key, _ in policy.keys})
     assert len(keys) == 3
     assert {start for _, start in policy.keys} == {0, 256, 512}
@@ -372,7 +374,7 @@ def test_held_out_loss_is_the_mean_over_fixed_draws_a_dimension():
     np.testing.assert_allclose(found.values, expected, rtol=1e-4)
     assert found.value == pytest.approx(expected.mean(), rel=1e-5)
     assert found.details["likelihood"] == "surrogate"
-    again = measure("held_out_loss", shown, draws=3)
+    again = measure("held_out_loss", given, draws=3)
     assert (again.values == found.values).all()  # the same noise in every round
 
 
@@ -382,9 +384,9 @@ def test_held_out_loss_masks_and_says_what_is_not_finite():
             log_probs = torch.tensor([[-1.0, -3.0], [-5.0, float("nan")], [-7.0, -7.0]])
             return Outputs(log_probs, torch.tensor([[1, 1], [1, 0], [0, 0]]), dims=1)
 
-    shown = evidence(sampled(normal(4, 2, 0)), normal(4, 2, 2), normal(3, 2, 1))
-    shown.tools.models["policy"] = Masked()
-    found = measure("held_out_loss", shown)
+    given = evidence(sampled(normal(4, 2, 0)), normal(4, 2, 2), normal(3, 2, 1))
+    given.tools.models["policy"] = Masked()
+    found = measure("held_out_loss", given)
     np.testing.assert_allclose(found.values, [2.0, 5.0, math.nan])
     assert (found.value, found.n, found.details["pooled"]) == (3.5, 2, 3.0)
     assert found.note == "1 of 3 samples are all masked"
@@ -393,8 +395,8 @@ def test_held_out_loss_masks_and_says_what_is_not_finite():
         def forward(self, batch, draw):
             return Outputs(torch.full((3, 1), float("nan")), torch.ones(3, 1))
 
-    shown.tools.models["policy"] = Broken()
-    assert "3 of 3 held-out losses are not finite" in measure("held_out_loss", shown).note
+    given.tools.models["policy"] = Broken()
+    assert "3 of 3 held-out losses are not finite" in measure("held_out_loss", given).note
 
 
 # --- speed -------------------------------------------------------------------------------------------------------
@@ -402,9 +404,9 @@ def test_held_out_loss_masks_and_says_what_is_not_finite():
 
 def test_all_feature_metrics_of_an_evaluation_are_quick():
     """1,000 samples in 64 dimensions, 1,300 training and 400 held-out ones: about 1 s on one busy core."""
-    shown = evidence(sampled(normal(1000, 64, 1)), normal(1300, 64, 2), normal(400, 64, 3))
-    measure("coverage", shown)  # imports
+    given = evidence(sampled(normal(1000, 64, 1)), normal(1300, 64, 2), normal(400, 64, 3))
+    measure("coverage", given)  # imports
     begin = time.process_time()
     for name in QUICK:
-        measure(name, shown)
+        measure(name, given)
     assert time.process_time() - begin < 5.0  # a loop over pairs or a resampled eigendecomposition would take minutes

@@ -165,22 +165,22 @@ def test_per_class_is_the_metric_of_each_class_and_names_the_worst():
     labels = [0, 1, 2] * 40
     points = {part: normal(120, 2, seed) for part, seed in (("made", 1), ("train", 2), ("held_out", 3))}
     points["made"][1::3] += 3  # class 1 is where no real one is
-    shown = evidence(sampled(points["made"], 1, labels), points["train"], points["held_out"], rng.random(120))
-    shown.tools.train, shown.tools.held_out = (real(points[part], labels) for part in ("train", "held_out"))
-    found = measure("per_class", shown, metric="precision")
+    given = evidence(sampled(points["made"], 1, labels), points["train"], points["held_out"], rng.random(120))
+    given.tools.train, given.tools.held_out = (real(points[part], labels) for part in ("train", "held_out"))
+    found = measure("per_class", given, metric="precision")
     own = evidence(sampled(points["made"][1::3]), points["train"][1::3], points["held_out"][1::3])
     assert found.value == measure("precision", own).value
     assert found.details["worst"] == "one" and set(found.details["classes"]) == {"zero", "one", "two"}
     values = [entry["value"] for entry in found.details["classes"].values()]
     assert found.value == min(values) and found.details["mean"] == pytest.approx(np.mean(values))
-    farthest = measure("per_class", shown, metric={"name": "frechet"})
+    farthest = measure("per_class", given, metric={"name": "frechet"})
     assert farthest.details["worst"] == "one"
     assert farthest.value == max(entry["value"] for entry in farthest.details["classes"].values())
 
 
 def test_per_class_without_classes_says_so():
-    given = evidence(sampled(normal(40, 2, 1)), normal(40, 2, 2), normal(40, 2, 3))
-    found = measure("per_class", given, metric="density")
+    unlabelled = evidence(sampled(normal(40, 2, 1)), normal(40, 2, 2), normal(40, 2, 3))
+    found = measure("per_class", unlabelled, metric="density")
     assert math.isnan(found.value) and "unconditional" in found.note
 
 
@@ -190,13 +190,13 @@ def test_per_class_without_classes_says_so():
 def test_the_unbiased_frechet_distance_is_that_of_many_samples():
     """Two Gaussians whose distance is known: 0.2^2 a dimension. 20 draws of 200 in 10 dimensions."""
     dims, truth = 10, 10 * 0.2**2
-    shown = [evidence(sampled(normal(200, dims, seed, 1.2)), normal(9, dims, 1), normal(9, dims, 2))
+    given = [evidence(sampled(normal(200, dims, seed, 1.2)), normal(9, dims, 1), normal(9, dims, 2))
              for seed in range(10, 30)]
     held_out = real(normal(5000, dims, 0))
-    for one in shown:
+    for one in given:
         one.tools.held_out = held_out
     names = ("frechet", "frechet_unbiased")
-    plain, unbiased = np.array([[measure(name, one).value for one in shown] for name in names])
+    plain, unbiased = np.array([[measure(name, one).value for one in given] for name in names])
     error = unbiased.std(ddof=1) / math.sqrt(20)
     assert abs(unbiased.mean() - truth) < 4 * error + 0.02  # the held-out part's own bias is 0.01
     assert plain.mean() - truth > 3 * abs(unbiased.mean() - truth)
@@ -216,9 +216,9 @@ class Standardising:
 
 
 def pit(scale: float):
-    shown = evidence(sampled(normal(5, 2, 1)), normal(5, 2, 2), normal(2000, 2, 3))
-    shown.tools.models["policy"] = Standardising(scale)
-    return measure("pit", shown)
+    given = evidence(sampled(normal(5, 2, 1)), normal(5, 2, 2), normal(2000, 2, 3))
+    given.tools.models["policy"] = Standardising(scale)
+    return measure("pit", given)
 
 
 def test_pit_of_a_right_model_is_what_chance_gives():

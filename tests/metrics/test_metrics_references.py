@@ -34,9 +34,9 @@ def test_precision_recall_density_coverage_are_prdcs(k):
     sample, true = mixed(400, 64, 1, 0.8), mixed(350, 64, 2)
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = compute_prdc(true, sample, k)
-    shown = evidence(sampled(sample), normal(9, 64, 3), true)
+    given = evidence(sampled(sample), normal(9, 64, 3), true)
     for name, value in theirs.items():
-        assert measure(name, shown, k=k).value == pytest.approx(float(value), abs=1e-12), name
+        assert measure(name, given, k=k).value == pytest.approx(float(value), abs=1e-12), name
 
 
 def test_frechet_is_torchmetrics():
@@ -61,11 +61,11 @@ def test_kid_in_blocks_is_the_same(monkeypatch):
     from upturn.metrics import kid
     from upturn.statistics import memo
 
-    shown = evidence(sampled(mixed(90, 6, 1)), mixed(50, 6, 2), mixed(70, 6, 3))
-    whole = measure("kid", shown)
+    given = evidence(sampled(mixed(90, 6, 1)), mixed(50, 6, 2), mixed(70, 6, 3))
+    whole = measure("kid", given)
     monkeypatch.setattr(kid, "_CELLS", 700)
     memo._known.clear()
-    parts = measure("kid", shown)
+    parts = measure("kid", given)
     assert [parts.value, parts.low, parts.high] == pytest.approx([whole.value, whole.low, whole.high], rel=1e-4)
     assert parts.details == pytest.approx(whole.details, rel=1e-3)
 
@@ -80,7 +80,8 @@ def test_vendi_and_its_cousins_are_vendi_scores(order, n, d):
         sample = mixed(n, d, 1) + np.float32(0.01)
         unit = sample.astype(np.float64) / np.linalg.norm(sample.astype(np.float64), axis=1, keepdims=True)
         theirs = float(score_K(unit @ unit.T, q="inf" if order == math.inf else order))
-    found = measure("vendi", evidence(sampled(sample), normal(9, d, 2), normal(9, d, 3)), kernel="cosine", order=order)
+    given = evidence(sampled(sample), normal(9, d, 2), normal(9, d, 3))
+    found = measure("vendi", given, kernel="cosine", order=order)
     # at 1/2 their eigenvalues of 1e-17, which are rounding, count for something
     assert found.value == pytest.approx(theirs, rel=1e-3 if order < 1 else 1e-6)
     assert found.low < found.value < found.high
@@ -205,8 +206,8 @@ def test_spectra_of_both_sides_are_one():
 
 def test_fourier_features_give_the_score_of_the_kernel_that_they_stand_for():
     sample = normal(300, 3, 1)
-    shown = evidence(sampled(sample), normal(300, 3, 2), normal(9, 3, 3))
-    exact = measure("vendi", shown, bandwidth=1.5)
-    near = measure("vendi", shown, bandwidth=1.5, kernel="fourier", frequencies=4000)
+    given = evidence(sampled(sample), normal(300, 3, 2), normal(9, 3, 3))
+    exact = measure("vendi", given, bandwidth=1.5)
+    near = measure("vendi", given, bandwidth=1.5, kernel="fourier", frequencies=4000)
     assert near.value == pytest.approx(exact.value, rel=0.03)
     assert real(sample).kind == "points"

@@ -136,8 +136,8 @@ def test_unscored_samples_are_left_out_and_counted() -> None:
     assert two.value == pytest.approx(1 - 1 / 3) and two.n == 1
     assert "1 of 2 prompts have fewer than 2 scored candidates" in two.note
     assert math.isnan(accuracy([nan, nan], 1, 1).value)
-    silent = accuracy([1, 0], 1, 2)
-    assert math.isnan(silent.value) and "no prompt has 2 scored candidates" in silent.note
+    undefined = accuracy([1, 0], 1, 2)
+    assert math.isnan(undefined.value) and "no prompt has 2 scored candidates" in undefined.note
 
 
 def test_rewards_that_are_no_verdicts_are_not_averaged() -> None:
@@ -175,7 +175,7 @@ def test_distinct_of_repeated_samples_falls() -> None:
     assert Distinct().measure(Evidence(texts(rows * 2))).value == 0.5
 
 
-def test_short_samples_are_counted_and_nothing_is_said_of_nothing() -> None:
+def test_short_samples_are_counted_and_an_empty_set_is_undefined() -> None:
     found = Distinct(n=2).measure(Evidence(texts(["a", "b c d"])))
     assert found.value == 1.0 and found.note == "1 of 2 samples are shorter than 2 words"
     nothing = Distinct(n=2).measure(Evidence(texts(["a", ""])))
@@ -183,7 +183,7 @@ def test_short_samples_are_counted_and_nothing_is_said_of_nothing() -> None:
 
 
 def test_distinct_interval_covers_what_this_many_samples_give() -> None:
-    """Zipf words, 80 samples of 12, 100 data sets: at least 85% hold the mean (asked: 95%, approximate)."""
+    """Zipf words, 80 samples of 12, 100 data sets: at least 85% hold the mean (nominal: 95%, approximate)."""
     rng = seeds.generator(6)
     shares = 1 / np.arange(1, 400)
     shares /= shares.sum()
@@ -199,8 +199,8 @@ def test_distinct_interval_covers_what_this_many_samples_give() -> None:
 def test_other_kinds_are_answered_with_a_note() -> None:
     points = real_samples("points", np.zeros((3, 2), np.float32), [Prompt()] * 3, "p")
     for metric in (Distinct(), Perplexity()):
-        said = metric.measure(Evidence(replace(points)))
-        assert math.isnan(said.value) and "the samples are points" in said.note
+        found = metric.measure(Evidence(replace(points)))
+        assert math.isnan(found.value) and "the samples are points" in found.note
 
 
 def test_bad_fields() -> None:

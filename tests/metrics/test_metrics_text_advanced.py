@@ -53,8 +53,8 @@ def test_tail_coverage_counts_rare_words_that_are_still_used():
     assert found.value == 10 / 40
     assert found.details["rare"] == 40
     assert found.low < found.value < found.high
-    silent = measure("tail_coverage", Evidence(texts(used), tools=Tools(texts(["common"] * 10))))
-    assert "at least 30 are needed" in silent.note
+    undefined = measure("tail_coverage", Evidence(texts(used), tools=Tools(texts(["common"] * 10))))
+    assert "at least 30 are needed" in undefined.note
 
 
 def test_what_chance_would_use_is_hypergeometric():

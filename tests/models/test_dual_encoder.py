@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.dual_encoders import COLOURS, coloured, pictures, tiny_clip, tiny_siglip
+from helpers.dual_encoders import COLOURS, coloured, image_samples, tiny_clip, tiny_siglip
 from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
@@ -100,7 +100,7 @@ def planted(n: int, seed: int, noise: float = 20) -> Samples:
     names = rng.choice(list(COLOURS), (n, 2))
     content = np.concatenate([coloured(names[:, 0], rng, 8, noise)[:, :4], coloured(names[:, 1], rng, 8, noise)[:, 4:]],
                              axis=1)
-    return pictures(content, [Prompt(f"{a} over {b}") for a, b in names])
+    return image_samples(content, [Prompt(f"{a} over {b}") for a, b in names])
 
 
 def trained(model: Any, samples: Samples, epochs: int, micro: int | None = None, rate: float = 5e-3) -> History:
@@ -122,11 +122,11 @@ def test_a_small_one_learns_what_words_mean() -> None:
     assert history.points[-1]["held_out"] < history.points[0]["held_out"] - 0.5
     fresh = planted(64, 7)
     texts = sorted({p.text for p in fresh.prompts})
-    nearest = (model.pictures(fresh.content) @ model.texts(texts).T).argmax(axis=1)
+    nearest = (model.images(fresh.content) @ model.texts(texts).T).argmax(axis=1)
     right = np.mean([texts[i] == p.text for i, p in zip(nearest, fresh.prompts, strict=True)])
     assert right > 0.5, f"{right:.2f} of pictures find their text among {len(texts)}"
-    plain = pictures(coloured(list(COLOURS), np.random.default_rng(0)), [Prompt(name) for name in COLOURS])
-    single = (model.pictures(plain.content) @ model.texts(list(COLOURS)).T).argmax(axis=1)
+    plain = image_samples(coloured(list(COLOURS), np.random.default_rng(0)), [Prompt(name) for name in COLOURS])
+    single = (model.images(plain.content) @ model.texts(list(COLOURS)).T).argmax(axis=1)
     assert (single == np.arange(len(COLOURS))).sum() >= 3
 
 
@@ -168,17 +168,17 @@ def test_a_small_one_is_saved_whole(tmp_path: Path) -> None:
     again.save(tmp_path / "b")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    np.testing.assert_array_equal(model.pictures(samples.content), again.pictures(samples.content))
+    np.testing.assert_array_equal(model.images(samples.content), again.images(samples.content))
     np.testing.assert_allclose(
-        np.concatenate([again.pictures(samples.content[:1]), again.pictures(samples.content[1:])]),
-        again.pictures(samples.content), atol=1e-5,
+        np.concatenate([again.images(samples.content[:1]), again.images(samples.content[1:])]),
+        again.images(samples.content), atol=1e-5,
     )
     np.testing.assert_allclose(np.linalg.norm(again.texts(["red", "", "no such word"]), axis=1), 1, atol=1e-5)
     with pytest.raises(UserError, match="was built for pictures of"):
-        again.pictures(np.zeros((1, 16, 16, 3), np.uint8))
+        again.images(np.zeros((1, 16, 16, 3), np.uint8))
     rewards = model.forward(model.encode(samples), None).rewards
     assert rewards is not None
-    expected = model.scale * (model.pictures(samples.content) * model.texts([p.text for p in samples.prompts])).sum(1)
+    expected = model.scale * (model.images(samples.content) * model.texts([p.text for p in samples.prompts])).sum(1)
     np.testing.assert_allclose(rewards.detach().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -218,18 +218,18 @@ def test_the_librarys_are_read_as_the_library_does(make: Any, tmp_path: Path) ->
         padded.pop("attention_mask")
     with torch.no_grad():
         theirs = inner(pixel_values=prepared["pixel_values"], **padded)
-    cosines = (model.pictures(content) * theirs.image_embeds.numpy()).sum(axis=1)
+    cosines = (model.images(content) * theirs.image_embeds.numpy()).sum(axis=1)
     assert cosines.min() > 0.9995
     np.testing.assert_allclose(model.texts(texts), theirs.text_embeds.numpy(), atol=1e-5)
     assert model.scale == pytest.approx(float(inner.logit_scale.exp().detach()))
-    samples = pictures(content, [Prompt(text) for text in texts])
+    samples = image_samples(content, [Prompt(text) for text in texts])
     encoded = model.encode(samples)
     assert model.notes == ("1 of 3 texts are cut to 8 tokens",)
     model.save(tmp_path / "ours")
     again = DualEncoder(folder=str(tmp_path / "ours"))
     again.open()
     assert again.id == model.id
-    np.testing.assert_array_equal(again.pictures(content), model.pictures(content))
+    np.testing.assert_array_equal(again.images(content), model.images(content))
     before, after = (m.forward(m.encode(samples), None).rewards for m in (model, again))
     assert before is not None and after is not None
     torch.testing.assert_close(before, after)
@@ -250,7 +250,7 @@ def test_preferences_train_its_rewards() -> None:
     names = rng.choice(list(COLOURS), 96)
     others = np.array([rng.choice([c for c in COLOURS if c != name]) for name in names])
     both = np.stack([names, others], axis=1).reshape(-1)
-    samples = pictures(coloured(both, rng), [Prompt(name) for name in np.repeat(names, 2)])
+    samples = image_samples(coloured(both, rng), [Prompt(name) for name in np.repeat(names, 2)])
     model = DualEncoder(config={**SIZES, "words": 1.0})
     model.build(samples, 1)
     objective = components.make("objective", "bradley_terry")
@@ -280,7 +280,7 @@ def test_on_real_pictures_it_finds_names_that_it_never_saw() -> None:
     trained_emoji(model, splits.train)
     held = splits.held_out
     texts = [f"{p.fields['name']}, {p.fields['category']}" for p in held.prompts]
-    scores = model.texts(texts) @ model.pictures(held.content).T
+    scores = model.texts(texts) @ model.images(held.content).T
     rank = (scores > scores.diagonal()[:, None]).sum(axis=1)
     chance = 10 / len(held)
     shares = np.bincount(held.labels) / len(held)

@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "models/dual_encoder.py": "a torch module in a wrapper for several processes",
     "models/gaussian.py": "a torch module in a wrapper for several processes, or not built yet",
     "models/reward_image.py": "a torch module in a wrapper for several processes",
-    "scorers/_picture_classes.py": "configurations of transformers",
+    "scorers/_image_classifier.py": "configurations of transformers",
     "store/files.py": "errors of the operating system",
     "studies/study_definition.py": "errors of PyYAML",
 }

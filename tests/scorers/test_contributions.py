@@ -84,9 +84,9 @@ def test_coverage_gains_sum_to_the_metric_whatever_the_blocks(cells: int, monkey
     monkeypatch.setattr(neighbours, "_CELLS", cells)
     memo._known.clear()
     train, points = normal(90, 3, 5), normal(60, 3, 6, 0.8, 0.3)
-    shown = evidence(sampled(points), train, normal(9, 3, 7))
+    given = evidence(sampled(points), train, normal(9, 3, 7))
     found = CoverageGain().score(sampled(points), tools(train)).values
-    assert found.sum() == pytest.approx(measure("coverage", shown, against="train").value, abs=1e-12)
+    assert found.sum() == pytest.approx(measure("coverage", given, against="train").value, abs=1e-12)
     low, high = CoverageGain().bounds
     assert (found >= low).all() and (found <= high).all()
 
@@ -231,7 +231,8 @@ def test_downstream_gain_of_a_rare_class_that_is_not_known_is_high() -> None:
     with torch.no_grad():
         model.module.head.bias.copy_(torch.tensor([2.0, 2.0, -4.0]))
     fresh = normal(30, 2, 20) + np.repeat([0, 1, 2], 10)[:, None].astype(np.float32)
-    found = DownstreamGain().score(sampled(fresh, labels=[0] * 10 + [1] * 10 + [2] * 10), tools(points, labels, model))
+    samples = sampled(fresh, labels=[0] * 10 + [1] * 10 + [2] * 10)
+    found = DownstreamGain().score(samples, tools(points, labels, model))
     means = found.values.reshape(3, 10).mean(axis=1)
     assert means[2] > 2 * max(means[0], means[1]) and np.median(found.values[20:]) > found.values[:20].max()
 

@@ -1,4 +1,4 @@
-"""Scorers of pictures: against numpy, planted answers, and the library's own classifier."""
+"""Scorers of images: against numpy, planted answers, and the library's own classifier."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.dual_encoders import COLOURS, Colours, coloured, pictures, processor, tiny_clip, tools
+from helpers.dual_encoders import COLOURS, Colours, coloured, image_samples, processor, tiny_clip, tools
 from upturn.errors import UserError
 from upturn.scorers.aesthetic import Aesthetic
 from upturn.scorers.alignment import Alignment
@@ -18,16 +18,16 @@ from upturn.types import Prompt, Samples
 NAMES = list(COLOURS) * 8
 
 
-def made(names: list[str], seed: int = 0) -> Samples:
-    return pictures(coloured(names, np.random.default_rng(seed)), [Prompt(f"a {name} thing") for name in names])
+def captioned(names: list[str], seed: int = 0) -> Samples:
+    return image_samples(coloured(names, np.random.default_rng(seed)), [Prompt(f"a {name} thing") for name in names])
 
 
 def test_alignment_is_the_cosine() -> None:
-    samples = made([*NAMES, "red"])
-    samples = pictures(samples.content, [*samples.prompts[:-1], Prompt()])
+    samples = captioned([*NAMES, "red"])
+    samples = image_samples(samples.content, [*samples.prompts[:-1], Prompt()])
     found = Alignment(model="dual").score(samples, tools())
     own = Colours()
-    expected = (own.pictures(samples.content) * own.texts([p.text for p in samples.prompts])).sum(axis=1)
+    expected = (own.images(samples.content) * own.texts([p.text for p in samples.prompts])).sum(axis=1)
     np.testing.assert_allclose(found.values[:-1], expected[:-1], atol=1e-6)
     assert np.isnan(found.values[-1]) and "unscored" in found.explanations[-1]  # type: ignore[index]
     preferred = Alignment(model="dual", scale=None).score(samples, tools())
@@ -41,8 +41,8 @@ def test_alignment_reads_an_encoder_from_a_folder(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path)
     model = DualEncoder(folder=str(folder))
     model.open()
-    samples = made(NAMES[:6])
-    expected = (model.pictures(samples.content) * model.texts([p.text for p in samples.prompts])).sum(axis=1)
+    samples = captioned(NAMES[:6])
+    expected = (model.images(samples.content) * model.texts([p.text for p in samples.prompts])).sum(axis=1)
     np.testing.assert_allclose(Alignment(folder=str(folder)).score(samples, tools()).values, expected, atol=1e-6)
     with pytest.raises(ValueError, match="exactly one"):
         Alignment(model="a", folder="b")
@@ -59,8 +59,8 @@ def test_an_aesthetic_head_from_a_file(tmp_path: Path) -> None:
     state = {f"layers.{i}.weight": rng.standard_normal(s).astype(np.float32) for i, s in shapes.items()}
     state |= {f"layers.{i}.bias": rng.standard_normal(s[0]).astype(np.float32) for i, s in shapes.items()}
     save_file(state, tmp_path / "head.safetensors")
-    samples = made(NAMES)
-    expected = Colours().pictures(samples.content)
+    samples = captioned(NAMES)
+    expected = Colours().images(samples.content)
     for i in shapes:
         expected = expected @ state[f"layers.{i}.weight"].T + state[f"layers.{i}.bias"]
     found = Aesthetic(model="dual", head=str(tmp_path / "head.safetensors"), scale=2.0).score(samples, tools())
@@ -74,13 +74,13 @@ def test_an_aesthetic_head_from_a_file(tmp_path: Path) -> None:
 
 def test_an_aesthetic_head_fitted_on_scores_finds_the_planted_taste() -> None:
     rng = np.random.default_rng(1)
-    train = made(NAMES, 1)
-    liked = 5 + 2 * Colours().pictures(train.content)[:, 0]
+    train = captioned(NAMES, 1)
+    liked = 5 + 2 * Colours().images(train.content)[:, 0]
     scores = np.where(rng.random(len(train)) < 0.1, np.nan, liked + 0.05 * rng.standard_normal(len(train)))
     train = train.with_fields(stars=np.array([f"{s:.4f}" if s == s else "" for s in scores], dtype=object))
-    fresh = made(NAMES, 2)
+    fresh = captioned(NAMES, 2)
     found = Aesthetic(model="dual", column="stars").score(fresh, tools(train=train))
-    np.testing.assert_allclose(found.values, 5 + 2 * Colours().pictures(fresh.content)[:, 0], atol=0.1)
+    np.testing.assert_allclose(found.values, 5 + 2 * Colours().images(fresh.content)[:, 0], atol=0.1)
     with pytest.raises(UserError, match="the data has no field 'likes'"):
         Aesthetic(model="dual", column="likes").score(fresh, tools(train=train))
 
@@ -89,8 +89,8 @@ def test_an_aesthetic_head_fitted_on_preferences_orders_by_the_planted_taste() -
     """Bradley–Terry voters who like red: gaps of the head are gaps of the taste."""
     rng = np.random.default_rng(3)
     names = list(rng.choice(list(COLOURS), 600))
-    train = made(names, 4)
-    taste = 1.5 * Colours().pictures(train.content)[:, 0]
+    train = captioned(names, 4)
+    taste = 1.5 * Colours().images(train.content)[:, 0]
     gap = taste[0::2] - taste[1::2]
     first = rng.random(300) < 1 / (1 + np.exp(-gap))
     ranks = np.stack([np.where(first, 1, 2), np.where(first, 2, 1)], axis=1).reshape(-1)
@@ -98,9 +98,9 @@ def test_an_aesthetic_head_fitted_on_preferences_orders_by_the_planted_taste() -
 
     rows = np.arange(600)
     train = replace(train.with_fields(rank=ranks), group=rows // 2, candidate=rows % 2)
-    fresh = made(NAMES, 5)
+    fresh = captioned(NAMES, 5)
     found = Aesthetic(model="dual", column="rank").score(fresh, tools(train=train)).values
-    assert np.corrcoef(found, Colours().pictures(fresh.content)[:, 0])[0, 1] > 0.9
+    assert np.corrcoef(found, Colours().images(fresh.content)[:, 0])[0, 1] > 0.9
 
 
 def tiny_classifier(folder: Path) -> Path:
@@ -125,7 +125,7 @@ def test_safety_is_the_classifiers_word(tmp_path: Path) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     folder = tiny_classifier(tmp_path)
-    samples = made(NAMES)
+    samples = captioned(NAMES)
     model = AutoModelForImageClassification.from_pretrained(folder).eval()
     prepared = AutoImageProcessor.from_pretrained(folder)(
         images=[Image.fromarray(row) for row in samples.content], return_tensors="pt"
@@ -144,10 +144,10 @@ def test_safety_is_the_classifiers_word(tmp_path: Path) -> None:
 
 
 def test_safety_by_words() -> None:
-    samples = made(NAMES)
+    samples = captioned(NAMES)
     found = ZeroShotSafety(model="dual", unsafe=["red"], safe=["green", "blue"]).score(samples, tools())
     own = Colours()
-    odds = np.exp(own.scale * own.pictures(samples.content) @ own.texts(["red", "green", "blue"]).T)
+    odds = np.exp(own.scale * own.images(samples.content) @ own.texts(["red", "green", "blue"]).T)
     np.testing.assert_array_equal(found.values, odds[:, 0] / odds.sum(axis=1) < 0.5)
     assert found.values[0] == 0 and found.values[1] == 1
     assert found.explanations is not None and found.explanations[0].startswith("unsafe: red")

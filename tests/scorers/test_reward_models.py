@@ -1,4 +1,4 @@
-"""Reward models: heads, objectives over them, scorers and what is said of their quality."""
+"""Reward models: heads, objectives over them, scorers and measures of their quality."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_labels_are_logits_of_good() -> None:
     assert float(loss.weight) == 2 and float(loss.metrics["said_nothing"]) == 1
 
 
-def test_scores_anchor_rewards_and_teach_where_no_order_is_said() -> None:
+def test_scores_anchor_rewards_and_teach_where_no_order_is_given() -> None:
     rewards = torch.tensor([[0.3, -1.2], [0.5, 0.9]], dtype=torch.float64)
     scores = np.array([[1.0, math.nan], [2.0, 2.0]])
     loss = objective("bradley_terry", absolute=0.5, centre=0.01)(*batch_of(rewards, [[1, 2], [0, 0]], rewards=scores))
@@ -336,7 +336,7 @@ def test_it_opens_in_transformers_with_the_same_scores(config: dict[str, Any], t
 
 
 def test_saved_and_loaded_with_the_same_bytes(tmp_path: Path) -> None:
-    text, image = letters(6), pictures(6)
+    text, image = letters(6), images_of(6)
     weights = {"ink": 1.0, "noise": -0.5}
     made: list[tuple[Callable[[], Any], Samples]] = [
         (lambda: RewardText(config=LLAMA), text), (lambda: RewardText(config=LLAMA, attributes=weights), text),
@@ -420,14 +420,14 @@ def test_truncation_is_counted_and_wrong_fields_are_refused() -> None:
         with pytest.raises(UserError, match=wrong):
             components.make("model", {"name": "reward_text", **fields})
     with pytest.raises(UserError, match="reads text"):
-        model.encode(pictures(3))
+        model.encode(images_of(3))
     elsewhere = torch.nn.Linear(1, 1)  # as BERT has it: a head of another name, read at the first token
     elsewhere.save_pretrained, elsewhere.config = print, SimpleNamespace(model_type="bert")  # type: ignore[assignment]
     with pytest.raises(UserError, match="'bert' is not read at the last token"):
         headed_checkpoints._headed(elsewhere, model.codec, "model")
 
 
-def pictures(count: int, wide: int = 2, seed: int = 0, side: int = 8, classes: int = 0) -> Samples:
+def images_of(count: int, wide: int = 2, seed: int = 0, side: int = 8, classes: int = 0) -> Samples:
     """Noise of random brightness; the reward is the ink, turned round for odd classes."""
     draw = np.random.default_rng(seed)
     level = draw.uniform(20, 200, (count, wide))
@@ -442,14 +442,14 @@ def pictures(count: int, wide: int = 2, seed: int = 0, side: int = 8, classes: i
 
 
 @pytest.mark.parametrize("side", [8, 20])
-def test_pictures_score_alike_alone_and_together(side: int) -> None:
-    model, samples = RewardImage(channels=8, hidden=16), pictures(8, side=side)
+def test_images_score_equally_alone_and_together(side: int) -> None:
+    model, samples = RewardImage(channels=8, hidden=16), images_of(8, side=side)
     model.build(samples, 1)
     whole = rewards_of(model, samples)
     alone = torch.cat([rewards_of(model, samples.take([i])) for i in range(16)])
     torch.testing.assert_close(alone, whole, atol=1e-6, rtol=0)
     with pytest.raises(UserError, match="content of shape"):
-        model.encode(pictures(2, side=5))
+        model.encode(images_of(2, side=5))
 
 
 # --- what they learn ----------------------------------------------------------------------------------------------
@@ -472,7 +472,7 @@ def test_a_text_reward_model_learns_a_planted_count() -> None:
 
 @pytest.mark.parametrize("name", ["plackett_luce", "davidson", "bradley_terry"])
 def test_an_image_reward_model_learns_the_ink_that_the_class_asks_for(name: str) -> None:
-    samples, asked = pictures(150, 3, classes=4), pictures(100, 3, seed=1, classes=4)
+    samples, asked = images_of(150, 3, classes=4), images_of(100, 3, seed=1, classes=4)
     model = RewardImage(channels=4, hidden=16)
     model.build(samples, 1)
     aim = objective(name)
@@ -500,7 +500,7 @@ def test_attributes_make_the_stated_reward() -> None:
 
 
 def test_unpaired_labels_are_learned() -> None:
-    samples = pictures(200, 1)
+    samples = images_of(200, 1)
     bright = samples.content.mean(axis=(1, 2, 3)) > 110
     samples = samples.with_fields(rank=np.where(bright, 1, 2), score=np.full(200, math.nan))
     model = RewardImage(channels=4, hidden=16)
@@ -664,7 +664,7 @@ def test_scorers_by_reward_model_and_ensemble() -> None:
 
 def test_an_ensemble_guards_against_what_no_member_knows() -> None:
     """Members fitted on dim pictures alone differ most on bright ones: there the guard takes most off."""
-    known = pictures(120)
+    known = images_of(120)
     dim = known.content.mean(axis=(1, 2, 3)).reshape(-1, 2).max(axis=1) < 110
     known = known.take(np.repeat(dim, 2))
     models = {}
@@ -717,8 +717,8 @@ def test_assess_says_what_it_cannot_say() -> None:
     assert any("not finite" in note for note in notes)
     none = dataclasses.replace(samples, fields={})
     assert assess(blind, none)["accuracy"] is None  # type: ignore[arg-type]
-    silent = samples.with_fields(rank=np.zeros(8, dtype=np.int64), score=np.full(8, math.nan))
-    assert assess(blind, silent)["notes"] == ["not one group has a rank or a score"]  # type: ignore[arg-type]
+    undefined = samples.with_fields(rank=np.zeros(8, dtype=np.int64), score=np.full(8, math.nan))
+    assert assess(blind, undefined)["notes"] == ["not one group has a rank or a score"]  # type: ignore[arg-type]
 
 
 def test_gold_and_proxy_side_by_side() -> None:
@@ -726,11 +726,11 @@ def test_gold_and_proxy_side_by_side() -> None:
     gold = np.array([text.count("a") for text in samples.content], dtype=float)
     gold_spec = {"name": "length", "scale": 1000.0}
     long = np.array([len(text) for text in samples.content], dtype=float)
-    shown = SimpleNamespace(samples=samples, rewards=gold, tools=None, seed=0, settings=None)
-    found = components.make("metric", {"name": "gold_reward", "scorer": gold_spec}).measure(shown)
+    given_evidence = SimpleNamespace(samples=samples, rewards=gold, tools=None, seed=0, settings=None)
+    found = components.make("metric", {"name": "gold_reward", "scorer": gold_spec}).measure(given_evidence)
     assert found.value == pytest.approx(long.mean()) and found.details["proxy"] == pytest.approx(gold.mean())
     assert found.details["correlation"] == pytest.approx(np.corrcoef(long, gold)[0, 1])
-    accuracy = components.make("metric", {"name": "reward_accuracy", "scorer": gold_spec}).measure(shown)
+    accuracy = components.make("metric", {"name": "reward_accuracy", "scorer": gold_spec}).measure(given_evidence)
     shares = []
     for group in range(50):
         rows = np.flatnonzero(samples.group == group)
@@ -738,5 +738,5 @@ def test_gold_and_proxy_side_by_side() -> None:
         shares.append(np.mean([0.5 if gold[a] == gold[b] else float(gold[a] > gold[b]) for a, b in pairs]))
     assert accuracy.value == pytest.approx(np.mean(shares)) and accuracy.low < accuracy.value < accuracy.high
     alone = SimpleNamespace(samples=samples.take(np.arange(0, 200, 4)), rewards=gold[::4], tools=None, seed=0)
-    silent = components.make("metric", {"name": "reward_accuracy", "scorer": gold_spec}).measure(alone)
-    assert math.isnan(silent.value) and "no prompt has two candidates" in silent.note
+    undefined = components.make("metric", {"name": "reward_accuracy", "scorer": gold_spec}).measure(alone)
+    assert math.isnan(undefined.value) and "no prompt has two candidates" in undefined.note

@@ -90,8 +90,8 @@ def test_right(prompt: str, completion: str, answer: str) -> None:
     ],
 )
 def test_wrong(prompt: str, completion: str, why: str) -> None:
-    score, said = judged(prompt, completion)
-    assert score == 0.0 and said.startswith("wrong: ") and why in said, said
+    score, reason = judged(prompt, completion)
+    assert score == 0.0 and reason.startswith("wrong: ") and why in reason, reason
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_wrong(prompt: str, completion: str, why: str) -> None:
     ],
 )
 def test_unscored(prompt: str, answer: str, why: str) -> None:
-    score, said = judged(prompt, "33", answer)
-    assert math.isnan(score) and said.startswith("unscored: ") and why in said, said
+    score, reason = judged(prompt, "33", answer)
+    assert math.isnan(score) and reason.startswith("unscored: ") and why in reason, reason
 
 
 def test_values_are_pythons() -> None:
@@ -183,9 +183,9 @@ HOSTILE = [
 def test_a_hostile_completion_neither_hangs_nor_crashes(text: str) -> None:
     started = time.perf_counter()
     for prompt, completion in (("1+2=", text), (text, "3")):
-        score, said = judged(prompt, completion)
+        score, reason = judged(prompt, completion)
         assert score in (0.0, 1.0) or math.isnan(score)
-        assert len(said) < 300
+        assert len(reason) < 300
     assert time.perf_counter() - started < 2.0
 
 

@@ -54,19 +54,19 @@ def test_right(completion: str) -> None:
     ids=range(16),
 )  # fmt: skip
 def test_wrong(completion: str, why: str) -> None:
-    score, said = judged(JsonSchema(PERSON), completion)
-    assert score == 0.0 and said.startswith("wrong: ") and why in said and len(said) < 300, said
+    score, reason = judged(JsonSchema(PERSON), completion)
+    assert score == 0.0 and reason.startswith("wrong: ") and why in reason and len(reason) < 300, reason
 
 
-def test_the_schema_may_stand_in_the_prompt_or_in_a_file(tmp_path: Path) -> None:
+def test_the_schema_may_be_in_the_prompt_or_in_a_file(tmp_path: Path) -> None:
     text = json.dumps(PERSON)
     (tmp_path / "person.json").write_text(text)
     for scorer, fields in ((JsonSchema(), {"schema": text}), (JsonSchema(file=str(tmp_path / "person.json")), {})):
         assert judged(scorer, '{"name": "Ada"}', **fields)[0] == 1.0
         assert judged(scorer, "{}", **fields)[0] == 0.0
     for bad, why in (("", "no field"), ("{", "no JSON"), ("3", "is an object"), ('{"type": "cat"}', "no JSON sch")):
-        score, said = judged(JsonSchema(), "{}", schema=bad)
-        assert math.isnan(score) and why in said
+        score, reason = judged(JsonSchema(), "{}", schema=bad)
+        assert math.isnan(score) and why in reason
     (tmp_path / "bad.json").write_text('{"type": "cat"}')
     for fields in ({"file": str(tmp_path / "bad.json")}, {"schema": {"type": "cat"}}):
         with pytest.raises(UserError, match="no JSON schema: 'cat' is not valid"):
@@ -75,11 +75,11 @@ def test_the_schema_may_stand_in_the_prompt_or_in_a_file(tmp_path: Path) -> None
 
 def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: object, **__: object) -> None:
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    score, said = judged(JsonSchema({"$ref": "https://example.org/person.json"}), "{}")
-    assert math.isnan(score) and "refers to what is not in it" in said
+    score, reason = judged(JsonSchema({"$ref": "https://example.org/person.json"}), "{}")
+    assert math.isnan(score) and "refers to what is not in it" in reason
     inside = {"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}
     assert judged(JsonSchema(inside), "3")[0] == 1.0
 
@@ -94,8 +94,8 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_catastrophic_pattern_is_stopped_and_unscored(schema: dict[str, Any], written: str) -> None:
     started = time.process_time()
-    score, said = judged(JsonSchema(schema), written)
-    assert math.isnan(score) and "took longer" in said
+    score, reason = judged(JsonSchema(schema), written)
+    assert math.isnan(score) and "took longer" in reason
     assert time.process_time() - started < 3.0
 
 

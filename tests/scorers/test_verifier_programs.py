@@ -65,8 +65,8 @@ def test_right(program: str, tests: str) -> None:
     ids=range(22),
 )  # fmt: skip
 def test_wrong(program: str, tests: str, why: str) -> None:
-    score, said = judged(program, tests)
-    assert score == 0.0 and said.startswith("wrong: ") and why in said and len(said) < 500, said
+    score, reason = judged(program, tests)
+    assert score == 0.0 and reason.startswith("wrong: ") and why in reason and len(reason) < 500, reason
 
 
 @sandboxed
@@ -74,14 +74,14 @@ def test_unscored_where_there_are_no_tests() -> None:
     for tests, why in (("", "no field 'tests'"), ("x = 1", "no assert"), ("assert (", "neither JSON nor Python"),
                        ("[]", "no list of tests"), ("[3]", "test 1 is neither"), ('{"fn_name": "f"}', "fn_name"),
                        ('{"inputs": ["1"], "outputs": []}', "of one length"), ("[" * 100_000, "neither")):  # fmt: skip
-        score, said = judged("def add(a, b):\n    return a + b", tests)
-        assert math.isnan(score) and said.startswith("unscored: ") and why in said
+        score, reason = judged("def add(a, b):\n    return a + b", tests)
+        assert math.isnan(score) and reason.startswith("unscored: ") and why in reason
 
 
 @sandboxed
 def test_the_share_of_tests_passed() -> None:
-    said = "1 of 2 tests; 'assert add(1, 2) == 3': AssertionError"
-    assert judged("def add(a, b):\n    return a * b", credit="share") == (0.5, said)
+    reason = "1 of 2 tests; 'assert add(1, 2) == 3': AssertionError"
+    assert judged("def add(a, b):\n    return a * b", credit="share") == (0.5, reason)
     assert judged("def add(a, b):\n    return a + b", credit="share")[0] == 1.0
     assert judged("raise ValueError", credit="share")[0] == 0.0
     assert judged("print(6)", TWICE, credit="share")[0] == 0.5

@@ -69,20 +69,20 @@ def test_final_answers_that_are_right(completion: str, answer: str) -> None:
     ],
 )  # fmt: skip
 def test_final_answers_that_are_wrong(completion: str, answer: str, why: str) -> None:
-    score, said = judged(FinalAnswer(), completion, answer=answer)
-    assert score == 0.0 and said.startswith("wrong: ") and why in said, said
+    score, reason = judged(FinalAnswer(), completion, answer=answer)
+    assert score == 0.0 and reason.startswith("wrong: ") and why in reason, reason
 
 
 @pytest.mark.parametrize("answer", ["", " ", "Monday", "x + 2", "10:30", "1 or 2", "no #### here"])
 def test_a_prompt_without_a_number_is_unscored(answer: str) -> None:
-    score, said = judged(FinalAnswer(), "#### 18", answer=answer)
-    assert math.isnan(score) and said.startswith("unscored: ")
+    score, reason = judged(FinalAnswer(), "#### 18", answer=answer)
+    assert math.isnan(score) and reason.startswith("unscored: ")
 
 
 def test_a_prompt_without_the_field_is_unscored_by_every_verifier() -> None:
     for scorer in (FinalAnswer(), ExactMatch(), RegexMatch()):
-        score, said = judged(scorer, "#### 18", other="18")
-        assert math.isnan(score) and "the prompt has no field" in said
+        score, reason = judged(scorer, "#### 18", other="18")
+        assert math.isnan(score) and "the prompt has no field" in reason
 
 
 @pytest.mark.parametrize(
@@ -200,14 +200,14 @@ def test_regex_match() -> None:
     assert judged(RegexMatch(r"(?i)yes|no"), "YES")[0] == 1.0
     assert judged(RegexMatch(), "2024-01-31", pattern=r"\d{4}-\d\d-\d\d")[0] == 1.0
     assert judged(RegexMatch(), "yesterday", pattern=r"\d{4}-\d\d-\d\d")[0] == 0.0
-    score, said = judged(RegexMatch(), "a", pattern="(")
-    assert math.isnan(score) and "is no regular expression" in said
+    score, reason = judged(RegexMatch(), "a", pattern="(")
+    assert math.isnan(score) and "is no regular expression" in reason
 
 
 def test_a_catastrophic_pattern_is_stopped_and_unscored() -> None:
     started = time.process_time()
-    score, said = judged(RegexMatch(r"(x+x+)+y"), "x" * 5_000)
-    assert math.isnan(score) and "took longer than 0.2 s" in said
+    score, reason = judged(RegexMatch(r"(x+x+)+y"), "x" * 5_000)
+    assert math.isnan(score) and "took longer than 0.2 s" in reason
     assert time.process_time() - started < 5.0
 
 

@@ -99,7 +99,7 @@ def opened(
         if vectors is not None and len(vectors) == len(samples):
             return Index(vectors, _lists(folder, vectors, flat)), f"index of {len(samples):,} images, read from disk"
         before = {}
-    vectors = encoder.pictures(samples.content)
+    vectors = encoder.images(samples.content)
     broken = int((~np.isfinite(vectors).all(axis=1)).sum())
     if broken:
         raise UserError(f"{broken} of {len(samples)} images have vectors that are not finite", where=named,

@@ -23,7 +23,7 @@ class DualEncoder(Protocol):
 
     @property
     def scale(self) -> float: ...
-    def pictures(self, content: Array) -> Array:
+    def images(self, content: Array) -> Array:
         """(N, D) float32 of unit length, of (N, H, W, C) uint8."""
         ...
 
@@ -74,7 +74,7 @@ def as_dual(model: Any, name: str) -> DualEncoder:
     return model
 
 
-def need_pictures(samples: Samples, what: str) -> None:
+def require_images(samples: Samples, what: str) -> None:
     if samples.kind != "image":
         raise UserError(f"'{what}' looks at pictures, and these samples are {samples.kind}", where=what)
 
@@ -84,6 +84,6 @@ def own_cosines(encoder: DualEncoder, samples: Samples) -> Array:
     texts = [prompt.text for prompt in samples.prompts]
     distinct, rows = np.unique(np.array(texts, dtype=object).astype(str), return_inverse=True)
     said = encoder.texts([str(text) for text in distinct])
-    found = np.einsum("nd,nd->n", encoder.pictures(samples.content), said[rows.reshape(-1)]).astype(np.float64)
+    found = np.einsum("nd,nd->n", encoder.images(samples.content), said[rows.reshape(-1)]).astype(np.float64)
     spoken = np.array([bool(text.strip()) for text in texts])
     return np.where(spoken & np.isfinite(found), found, np.nan)

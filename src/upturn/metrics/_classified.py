@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from upturn.metrics._undefined import CannotSpeak
+from upturn.metrics._undefined import UndefinedMetric
 from upturn.protocols import Evidence, Tools
 from upturn.types import Array, Samples
 
@@ -31,9 +31,9 @@ def classes_of(samples: Samples, tools: Tools, name: str) -> tuple[Array, tuple[
                 part = batch.take(torch.arange(start, min(start + _ROWS, len(batch))))
                 logits = model.forward(part, None).logits
                 if logits is None:
-                    raise CannotSpeak(f"the model '{name}' gives no logits: it is not a classifier")
+                    raise UndefinedMetric(f"the model '{name}' gives no logits: it is not a classifier")
                 if not bool(torch.isfinite(logits).all()):
-                    raise CannotSpeak(f"the model '{name}' gives logits that are not finite")
+                    raise UndefinedMetric(f"the model '{name}' gives logits that are not finite")
                 found.append(logits.argmax(dim=1).numpy(force=True))
                 width = logits.shape[1]
     finally:

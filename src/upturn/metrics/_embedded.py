@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from upturn.metrics._undefined import CannotSpeak
+from upturn.metrics._undefined import UndefinedMetric
 from upturn.protocols import Evidence, Tools
 from upturn.seeds import key
 from upturn.types import Array, Samples
@@ -16,20 +16,26 @@ Real = Literal["held_out", "train"]
 _STRIP = 4096  # rows: 64 MB at 2,048 dimensions in float64
 
 
-def made_features(evidence: Evidence, least: int = 0) -> Array:
-    """(N, D) of the evaluation samples, of the encoder's own precision. Raises CannotSpeak below ``least`` samples."""
+def sample_features(evidence: Evidence, least: int = 0) -> Array:
+    """(N, D) of the evaluation samples, in the encoder's own precision.
+
+    Raises UndefinedMetric below ``least`` samples.
+    """
     features = _checked(evidence.tools, evidence.samples, "samples")
     if len(features) < least:
-        raise CannotSpeak(f"{len(features)} samples; at least {least} are needed")
+        raise UndefinedMetric(f"{len(features)} samples; at least {least} are needed")
     return features
 
 
 def real_features(tools: Tools, part: Real, least: int) -> Array:
-    """(M, D) of a part of the real data, of the encoder's own precision. Raises CannotSpeak below ``least`` samples."""
+    """(M, D) of a part of the real data, in the encoder's own precision.
+
+    Raises UndefinedMetric below ``least`` samples.
+    """
     samples = real_part(tools, part)
     name = part.replace("_", "-")
     if len(samples) < least:
-        raise CannotSpeak(f"{len(samples)} {name} samples; at least {least} are needed")
+        raise UndefinedMetric(f"{len(samples)} {name} samples; at least {least} are needed")
     return _checked(tools, samples, f"{name} samples")
 
 
@@ -38,7 +44,7 @@ def real_part(tools: Tools, part: Real) -> Samples:
 
 
 def metric_key(evidence: Evidence, name: str) -> int:
-    """The key of a metric's own chance (resamples): the same in every round."""
+    """The seed key of a metric's own random draws (resamples): the same in every round."""
     return key("metric", name, evidence.seed)
 
 
@@ -53,11 +59,11 @@ def _checked(tools: Tools, samples: Samples, what: str) -> Array:
         features = features.astype(np.float64)
     broken = sum(int((~np.isfinite(part).all(axis=1)).sum()) for part in strips(features))
     if broken:
-        raise CannotSpeak(f"{broken} of {len(samples)} {what} have features that are not finite")
+        raise UndefinedMetric(f"{broken} of {len(samples)} {what} have features that are not finite")
     return features
 
 
 def strips(features: Array) -> Iterator[Array]:
-    """The rows (N, D) a few thousand at a time: what is computed of them in float64 stays small."""
+    """The rows (N, D) a few thousand at a time, to bound the memory of float64 computations."""
     for start in range(0, len(features), _STRIP):
         yield features[start : start + _STRIP]

@@ -53,23 +53,23 @@ def moments(features: Array) -> tuple[Array, Array]:
     return mean, covariance / max(1, n - 1)
 
 
-def distance_and_influence(made: Array, real: Fit) -> tuple[float, Array]:
+def distance_and_influence(generated: Array, real: Fit) -> tuple[float, Array]:
     """The distance of ``made`` (N, D) to a fit, and (N,) the derivative of it in the weight of each row (mean 0).
 
     The derivative in the covariance is I - T, T = L (L^T S L)^(-1/2) L^T with L L^T the real covariance: T is the
     optimal transport map from the samples' Gaussian to the real one. Directions without variance carry nothing. The
     derivative, which only the interval needs, is computed in the features' own precision.
     """
-    mean, covariance = moments(made)
+    mean, covariance = moments(generated)
     values, vectors = np.linalg.eigh(real.factor.T @ covariance @ real.factor)
     roots = np.sqrt(values.clip(min=0))
     shift = mean - real.mean
     value = float(shift @ shift + np.trace(covariance) + np.trace(real.covariance) - 2 * roots.sum())
     usable = roots > roots.max(initial=0.0) * 1e-7
-    half = (real.factor @ vectors[:, usable] / np.sqrt(roots[usable])).astype(made.dtype)
+    half = (real.factor @ vectors[:, usable] / np.sqrt(roots[usable])).astype(generated.dtype)
     spread, along = [], []
-    for strip in strips(made):
-        centred = (strip - mean).astype(made.dtype)
+    for strip in strips(generated):
+        centred = (strip - mean).astype(generated.dtype)
         spread.append(_squares(centred) - _squares(centred @ half))
         along.append(centred @ shift)
     each = np.concatenate(spread)

@@ -1,4 +1,4 @@
-"""Samples beside the training samples they are nearest to, for the report to show side by side."""
+"""Samples with their nearest training samples, which the report displays side by side."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from upturn.types import Array, Samples
 
 
 def pairs(
-    made: Samples, real: Samples, rows: Array, distances: Array, which: Sequence[int] | Array
+    generated: Samples, real: Samples, rows: Array, distances: Array, which: Sequence[int] | Array
 ) -> list[dict[str, object]]:
-    """JSON-ready; ``rows`` and ``distances`` (N,) are of each sample's nearest real one, ``which`` are named."""
+    """JSON-ready; ``rows`` and ``distances`` (N,) describe each sample's nearest real one, ``which`` to list."""
     return [
-        {"sample": str(made.ids[i]), "real": str(real.ids[rows[i]]), "distance": float(distances[i])} for i in which
+        {"sample": str(generated.ids[i]), "real": str(real.ids[rows[i]]), "distance": float(distances[i])}
+        for i in which
     ]

@@ -13,24 +13,24 @@ from upturn.types import Measurement
 M = TypeVar("M", bound=Any)
 
 
-class CannotSpeak(Exception):
+class UndefinedMetric(Exception):
     """Raised inside a metric; the text becomes the measurement's note."""
 
 
-def speaks_or_says_why(measure: Callable[[M, Evidence], Measurement]) -> Callable[[M, Evidence], Measurement]:
-    """``measure`` with :class:`CannotSpeak` turned into a NaN measurement, and kinds that do not fit likewise."""
+def defined_or_note(measure: Callable[[M, Evidence], Measurement]) -> Callable[[M, Evidence], Measurement]:
+    """``measure`` with :class:`UndefinedMetric` turned into a NaN measurement, and kinds that do not fit likewise."""
 
     @functools.wraps(measure)
     def guarded(self: M, evidence: Evidence) -> Measurement:
         n, kind = len(evidence.samples), evidence.samples.kind
         if kind not in self.kinds:
-            return _silent(n, f"the samples are {kind}; this metric measures {' and '.join(sorted(self.kinds))}")
+            return _undefined(n, f"the samples are {kind}; this metric measures {' and '.join(sorted(self.kinds))}")
         if n == 0:
-            return _silent(0, "there are no samples")
+            return _undefined(0, "there are no samples")
         try:
             return measure(self, evidence)
-        except CannotSpeak as reason:
-            return _silent(n, str(reason))
+        except UndefinedMetric as reason:
+            return _undefined(n, str(reason))
 
     return guarded
 
@@ -40,5 +40,5 @@ def number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _silent(n: int, note: str) -> Measurement:
+def _undefined(n: int, note: str) -> Measurement:
     return Measurement(math.nan, math.nan, math.nan, n, note=note)

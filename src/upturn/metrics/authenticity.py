@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._undefined import speaks_or_says_why
+from upturn.metrics._embedded import metric_key, real_features, sample_features
+from upturn.metrics._undefined import defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.neighbours import nearest, radii
@@ -31,10 +31,10 @@ class Authenticity(Metric):
     reference: ClassVar[tuple[str, str] | None] = ("held_out", "unseen real samples")
     better: ClassVar[Better] = "higher"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         train = real_features(evidence.tools, "train", 2)
-        values = authentic(made_features(evidence), train)
+        values = authentic(sample_features(evidence), train)
         low, high = bootstrap_mean(values, metric_key(evidence, "authenticity"), clusters=evidence.samples.group)
         details: dict[str, float | int] = {"train": len(train)}
         if len(evidence.tools.held_out):

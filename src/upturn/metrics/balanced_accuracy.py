@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn.metrics._classified import classified
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import share
 from upturn.types import Array, Measurement
@@ -40,15 +40,17 @@ class BalancedAccuracy(Metric):
     def models_used(self) -> tuple[str, ...]:
         return (self.model,)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         labels = evidence.samples.labels
         named = labels >= 0
         if not named.any():
-            raise CannotSpeak("no prompt has a class (the model is unconditional)")
+            raise UndefinedMetric("no prompt has a class (the model is unconditional)")
         found, classes = classified(evidence, self.model)
         if labels.max() >= len(classes):
-            raise CannotSpeak(f"a prompt asks for class {labels.max()}, but '{self.model}' has {len(classes)} classes")
+            raise UndefinedMetric(
+                f"a prompt requests class {labels.max()}, but '{self.model}' has {len(classes)} classes"
+            )
         asked = np.unique(labels[named])
         value, low, high = balanced(found, labels, evidence.samples.group)
         sizes = np.bincount(labels[named], minlength=len(classes))

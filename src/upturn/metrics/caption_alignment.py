@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.embeddings.image_text_encoder import DualEncoder, Encoded
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement, Samples
@@ -37,14 +37,14 @@ class CaptionAlignment(Encoded, Metric):
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
     better: ClassVar[Better] = "higher"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         samples = evidence.samples
         encoder = self.encoder(evidence.tools)
         values, placed, near, texts = fitted(encoder, samples)
         known = int((~np.isnan(values)).sum())
         if not known:
-            raise CannotSpeak("no prompt has a text (the model is unconditional, or its captions are empty)")
+            raise UndefinedMetric("no prompt has a text (the model is unconditional, or its captions are empty)")
         key = metric_key(evidence, "caption_alignment")
         low, high = bootstrap_mean(values, key, clusters=samples.group)
         details: dict[str, Any] = {"texts": texts, "encoder": encoder.id}
@@ -71,7 +71,7 @@ def fitted(encoder: DualEncoder, samples: Samples) -> tuple[Array, Array, Array,
     if not len(rows):
         return cosine, placed, near, 0
     names, own = np.unique([samples.prompts[row].text for row in rows], return_inverse=True)
-    scores = encoder.pictures(samples.content[rows]) @ encoder.texts([str(name) for name in names]).T
+    scores = encoder.images(samples.content[rows]) @ encoder.texts([str(name) for name in names]).T
     mine = np.take_along_axis(scores, own.reshape(-1, 1), axis=1)
     cosine[rows] = mine[:, 0]
     others = len(names) - 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._classified import classified
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
@@ -34,11 +34,11 @@ class ClassEntropy(Metric):
     def models_used(self) -> tuple[str, ...]:
         return (self.model,)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         found, classes = classified(evidence, self.model)
         if len(classes) < 2:
-            raise CannotSpeak(f"the model '{self.model}' knows {len(classes)} class; entropy needs 2")
+            raise UndefinedMetric(f"the model '{self.model}' knows {len(classes)} class; entropy needs 2")
         each = np.eye(len(classes))[found]
 
         def evenness(masks: Array) -> Array:

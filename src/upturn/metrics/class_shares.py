@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._classified import classified
-from upturn.metrics._undefined import number, speaks_or_says_why
+from upturn.metrics._undefined import defined_or_note, number
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import share
 from upturn.types import Measurement
@@ -33,7 +33,7 @@ class ClassShares(Metric):
     def models_used(self) -> tuple[str, ...]:
         return (self.model,)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         found, classes = classified(evidence, self.model)
         groups = evidence.samples.group

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
-from upturn.metrics._undefined import speaks_or_says_why
+from upturn.metrics._embedded import Real, metric_key, real_features, sample_features, spread_rows
+from upturn.metrics._undefined import defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import share
 from upturn.statistics.two_samples import separate
@@ -40,13 +40,13 @@ class ClassifierTwoSample(Metric):
         if self.at_most < _LEAST:
             raise ValueError(f"at_most is {self.at_most}: it must be at least {_LEAST}")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence, _LEAST)
+        generated = sample_features(evidence, _LEAST)
         real = real_features(evidence.tools, self.against, _LEAST)
-        rows = spread_rows(len(made), self.at_most)
+        rows = spread_rows(len(generated), self.at_most)
         found = separate(
-            real[spread_rows(len(real), self.at_most)], made[rows], metric_key(evidence, "classifier_two_sample")
+            real[spread_rows(len(real), self.at_most)], generated[rows], metric_key(evidence, "classifier_two_sample")
         )
         # a real row is a cluster of its own
         half = len(found.rows) // 2

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._embedded import metric_key, real_features, sample_features, spread_rows
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.memo import remembered
@@ -46,31 +46,33 @@ class Copying(Metric):
         if self.cells < 1:
             raise ValueError(f"cells is {self.cells}: it must be at least 1")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         from scipy.special import ndtr
 
         train = real_features(evidence.tools, "train", max(2 * self.cells, 2))
-        held_out, made = real_features(evidence.tools, "held_out", _LEAST), made_features(evidence)
+        held_out, generated = real_features(evidence.tools, "held_out", _LEAST), sample_features(evidence)
         centres = _centres(train, self.cells)
-        places = [nearest(part, centres)[1] for part in (train, held_out, made)]
+        places = [nearest(part, centres)[1] for part in (train, held_out, generated)]
         found = [
-            Cell.of(*(part[place == cell] for part, place in zip((train, held_out, made), places, strict=True)))
+            Cell.of(*(part[place == cell] for part, place in zip((train, held_out, generated), places, strict=True)))
             for cell in range(len(centres))
         ]
         counted = [cell for cell, one in enumerate(found) if one is not None]
         if not counted:
-            raise CannotSpeak(f"no cell has {_LEAST} samples and {_LEAST} held-out ones; lower 'cells' or sample more")
+            raise UndefinedMetric(
+                f"no cell has {_LEAST} samples and {_LEAST} held-out ones; lower 'cells' or sample more"
+            )
         weights = np.array([float((places[1] == cell).sum()) for cell in counted])
         weights /= weights.sum()
-        value, spread = 0.0, np.zeros(len(made))
+        value, spread = 0.0, np.zeros(len(generated))
         for cell, weight in zip(counted, weights.tolist(), strict=True):
             one = found[cell]
             assert one is not None
             value += weight * one.z
             inside = places[2] == cell
             # a mean over the cell's samples, written as one over all: each counts len(made) / (cell's) times
-            spread[inside] = weight * (one.each - one.z) * len(made) / inside.sum()
+            spread[inside] = weight * (one.each - one.z) * len(generated) / inside.sum()
         low, high = bootstrap_mean(value + spread, metric_key(evidence, "copying"), clusters=evidence.samples.group)
         chance = float(np.sqrt((weights**2).sum()))
         details = {
@@ -78,7 +80,7 @@ class Copying(Metric):
         }
         gone = len(found) - len(counted)
         note = f"{gone} of {len(found)} cells have too few samples or held-out ones" if gone else ""
-        return Measurement(value, low, high, len(made), note=note, details=details)
+        return Measurement(value, low, high, len(generated), note=note, details=details)
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,11 @@ class Cell:
     each: Array
 
     @staticmethod
-    def of(train: Array, held_out: Array, made: Array) -> Cell | None:
-        n, m = len(made), len(held_out)
+    def of(train: Array, held_out: Array, generated: Array) -> Cell | None:
+        n, m = len(generated), len(held_out)
         if n < _LEAST or m < _LEAST or not len(train):
             return None
-        usual, own = np.sort(nearest(held_out, train)[0]), nearest(made, train)[0]
+        usual, own = np.sort(nearest(held_out, train)[0]), nearest(generated, train)[0]
         below, upto = np.searchsorted(usual, own, "left"), np.searchsorted(usual, own, "right")
         wins = (below + upto) / 2 / m  # the share of held-out distances that each sample's exceeds, ties half
         each = (wins - 0.5) * n * m / np.sqrt(n * m * (n + m + 1) / 12)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._by_neighbours import ByNeighbours
-from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._undefined import speaks_or_says_why
+from upturn.metrics._embedded import metric_key, real_features, sample_features
+from upturn.metrics._undefined import defined_or_note
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.neighbour_balls import balls_around_real
@@ -33,11 +33,11 @@ class Coverage(ByNeighbours):
 
     k: int = 5  # the paper's, section 4.2
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
-        made = made_features(evidence)
-        _, held, around = balls_around_real(real, made, self.k)
+        generated = sample_features(evidence)
+        _, held, around = balls_around_real(real, generated, self.k)
 
         def covered(masks: Array) -> Array:
             shares = np.empty(len(masks))
@@ -49,16 +49,16 @@ class Coverage(ByNeighbours):
 
         value = float(held.mean())
         low, high = subsample_masks(
-            covered, len(made), metric_key(evidence, "coverage"), clusters=evidence.samples.group
+            covered, len(generated), metric_key(evidence, "coverage"), clusters=evidence.samples.group
         )
-        details = {"real": len(real), "if_equal": expected_coverage(len(real), len(made), self.k)}
-        return Measurement(value, max(low, 0.0), min(high, 1.0), len(made), details=details)
+        details = {"real": len(real), "if_equal": expected_coverage(len(real), len(generated), self.k)}
+        return Measurement(value, max(low, 0.0), min(high, 1.0), len(generated), details=details)
 
 
-def expected_coverage(real: int, made: int, k: int) -> float:
+def expected_coverage(real: int, generated: int, k: int) -> float:
     """Coverage where both are from one distribution, whatever it is (Naeem et al., section 4.1, for unequal sizes).
 
     A neighbourhood is empty if the k nearest of the other ``real - 1`` and the ``made`` samples are all real.
     """
     ranks = np.arange(k)
-    return float(1 - np.prod((real - 1 - ranks) / (real - 1 + made - ranks)))
+    return float(1 - np.prod((real - 1 - ranks) / (real - 1 + generated - ranks)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._grams import Unit, grams, units
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample
 from upturn.types import Array, Measurement
@@ -35,11 +35,11 @@ class Distinct(Metric):
         if self.n < 1:
             raise ValueError("n is at least 1")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         found, offsets = grams(units(evidence.samples.content, self.unit), self.n)
         if not len(found):
-            raise CannotSpeak(f"no sample has {self.n} {self.unit}")
+            raise UndefinedMetric(f"no sample has {self.n} {self.unit}")
         names = int(found.max()) + 1
         lengths = np.diff(offsets)
 

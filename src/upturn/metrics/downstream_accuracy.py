@@ -10,7 +10,7 @@ import numpy as np
 from upturn.embeddings.inference import forwarded
 from upturn.errors import UserError
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note, number
 from upturn.protocols import Better, Evidence, Metric, Tools
 from upturn.seeds import key
 from upturn.statistics.intervals import stratified_mean
@@ -51,33 +51,35 @@ class DownstreamAccuracy(Metric):
     def models_used(self) -> tuple[str, ...]:
         return (self.model,)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        tools, made = evidence.tools, evidence.samples
-        if not (made.labels >= 0).any():
-            raise CannotSpeak("no prompt has a class (the model is unconditional)")
+        tools, generated = evidence.tools, evidence.samples
+        if not (generated.labels >= 0).any():
+            raise UndefinedMetric("no prompt has a class (the model is unconditional)")
         train, held_out = (part.take(part.labels >= 0) for part in (tools.train, tools.held_out))
         if not len(train) or not len(held_out):
-            raise CannotSpeak(f"no {'held-out' if len(train) else 'training'} sample has a class")
-        rows = filling(train.labels, made.labels)
+            raise UndefinedMetric(f"no {'held-out' if len(train) else 'training'} sample has a class")
+        rows = filling(train.labels, generated.labels)
         base = metric_key(evidence, "downstream_accuracy")
         try:
             without = self._without(train, held_out, tools, base)
             found = without
             if len(rows):
-                found = self._right(concatenate([train, made.take(rows)]), held_out, tools, base)
+                found = self._right(concatenate([train, generated.take(rows)]), held_out, tools, base)
         except UserError as error:
-            raise CannotSpeak(str(error)) from error
+            raise UndefinedMetric(str(error)) from error
         labels = held_out.labels
         value, low, high = _balanced(found, labels, base)
         details = {
-            "without": _told(_balanced(without, labels, base)),
-            "difference": _told(_balanced(found - without, labels, base)),
+            "without": _interval(_balanced(without, labels, base)),
+            "difference": _interval(_balanced(found - without, labels, base)),
             "recall": {
                 _name(c, tools): _recall(found[:, labels == c], without[:, labels == c], base)
                 for c in np.unique(labels)
             },
-            "added": {_name(c, tools): int((made.labels[rows] == c).sum()) for c in np.unique(made.labels[rows])},
+            "added": {
+                _name(c, tools): int((generated.labels[rows] == c).sum()) for c in np.unique(generated.labels[rows])
+            },
             "repeats": self.repeats,
         }
         note = "" if len(rows) else "no class asked for is smaller than the largest: nothing was added"
@@ -97,16 +99,16 @@ class DownstreamAccuracy(Metric):
             model = tools.fitted(self.model, samples, key(base, repeat))
             logits = forwarded(model, self.model, held_out, "logits")
             if not np.isfinite(logits).all():
-                raise CannotSpeak(f"'{self.model}', trained from scratch, gives logits that are not finite")
+                raise UndefinedMetric(f"'{self.model}', trained from scratch, gives logits that are not finite")
             rows.append(logits.argmax(axis=1) == held_out.labels)
         return np.array(rows, dtype=np.float64)
 
 
-def filling(real: Array, made: Array) -> Array:
+def filling(real: Array, generated: Array) -> Array:
     """Rows of the made labels (M,), -1 for none, that fill each class of the real ones (N,) up to the largest."""
-    count = int(max(real.max(), made.max())) + 1
+    count = int(max(real.max(), generated.max())) + 1
     have = np.bincount(real, minlength=count)
-    chosen = [np.flatnonzero(made == c)[: have.max() - have[c]] for c in range(count)]
+    chosen = [np.flatnonzero(generated == c)[: have.max() - have[c]] for c in range(count)]
     return np.sort(np.concatenate(chosen))
 
 
@@ -118,11 +120,11 @@ def _balanced(right: Array, labels: Array, base: int) -> tuple[float, float, flo
 
 def _recall(found: Array, without: Array, base: int) -> dict[str, Any]:
     """Of the held-out samples of one class (repeats, N), both ways."""
-    ends = _told(_balanced(found - without, np.zeros(found.shape[1]), base))
+    ends = _interval(_balanced(found - without, np.zeros(found.shape[1]), base))
     return {"with": float(found.mean()), "without": float(without.mean()), "difference": ends}
 
 
-def _told(found: tuple[float, float, float]) -> dict[str, Any]:
+def _interval(found: tuple[float, float, float]) -> dict[str, Any]:
     value, low, high = found
     return {"value": number(value), "low": number(low), "high": number(high)}
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._embedded import metric_key, real_features, sample_features, spread_rows
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import subsample_masks
@@ -49,15 +49,15 @@ class Fld(Metric):
         if self.at_most < _LEAST:
             raise ValueError(f"at_most is {self.at_most}: it must be at least {_LEAST}")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        every = made_features(evidence, _LEAST)
+        every = sample_features(evidence, _LEAST)
         train, held_out = (real_features(evidence.tools, "train", 2 * _LEAST),
                            real_features(evidence.tools, "held_out", _LEAST))
         rows = spread_rows(len(every), self.at_most)
         scale = Scale.of(held_out)
         if not scale.kept.any():
-            raise CannotSpeak("all held-out features are alike")
+            raise UndefinedMetric("all held-out features are alike")
         data, unseen = scale(train[spread_rows(len(train), 2 * self.at_most)]), scale(held_out)
         fitted_to = data[spread_rows(len(data), self.at_most)]
         mixture = KernelMixture.fitted(scale(every[rows]), fitted_to)

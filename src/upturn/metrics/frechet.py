@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features
+from upturn.metrics._embedded import Real, metric_key, real_features, sample_features
 from upturn.metrics._gaussian_fit import distance_and_influence, fitted, moments
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
@@ -35,22 +35,22 @@ class Frechet(Metric):
     better: ClassVar[Better] = "lower"
     by_features: ClassVar[bool] = True
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence)
-        n, dims = made.shape
+        generated = sample_features(evidence)
+        n, dims = generated.shape
         if n < dims + 1:
-            raise CannotSpeak(f"{n} samples for {dims} feature dimensions; at least {dims + 1} are needed")
+            raise UndefinedMetric(f"{n} samples for {dims} feature dimensions; at least {dims + 1} are needed")
         real = fitted(real_features(evidence.tools, self.against, dims + 1))
-        value, influence = distance_and_influence(made, real)
+        value, influence = distance_and_influence(generated, real)
         low, high = bootstrap_mean(value + influence, metric_key(evidence, "frechet"), clusters=evidence.samples.group)
         details: dict[str, object] = {"dims": dims, "real": real.n}
         other: Real = "train" if self.against == "held_out" else "held_out"
         try:
             opposite = fitted(real_features(evidence.tools, other, dims + 1))
-        except CannotSpeak:
+        except UndefinedMetric:
             opposite = None
         if opposite is not None:
-            details[other] = opposite.distance(*moments(made))
+            details[other] = opposite.distance(*moments(generated))
             details["floor"] = real.distance(opposite.mean, opposite.covariance)
         return Measurement(value, max(low, 0.0), high, n, details=details)

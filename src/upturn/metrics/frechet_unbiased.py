@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features
+from upturn.metrics._embedded import Real, metric_key, real_features, sample_features
 from upturn.metrics._gaussian_fit import distance_and_influence, fitted
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator
 from upturn.statistics.intervals import bootstrap_mean
@@ -43,14 +43,14 @@ class FrechetUnbiased(Metric):
     )
     better: ClassVar[Better] = "lower"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence)
-        n, dims = made.shape
+        generated = sample_features(evidence)
+        n, dims = generated.shape
         sizes = [parts for parts in _PARTS if n // parts >= max(_LEAST * dims, dims + 1)]
         if len(sizes) < 2:
             least = int(2 * max(_LEAST * dims, dims + 1))
-            raise CannotSpeak(f"{n} samples for {dims} feature dimensions; at least {least} are needed")
+            raise UndefinedMetric(f"{n} samples for {dims} feature dimensions; at least {least} are needed")
         real = fitted(real_features(evidence.tools, self.against, dims + 1))
         key = metric_key(evidence, "frechet_unbiased")
         order = generator(key).permutation(n)
@@ -59,7 +59,7 @@ class FrechetUnbiased(Metric):
         for parts, weight in zip(sizes, weights.tolist(), strict=True):
             found = []
             for rows in np.array_split(order, parts):
-                distance, slope = distance_and_influence(made[rows], real)
+                distance, slope = distance_and_influence(generated[rows], real)
                 influence[rows] += weight * slope
                 found.append(distance)
             curve[n // parts] = float(np.mean(found))

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._gold_judge import Judged
-from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note, number
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
@@ -34,12 +34,12 @@ class GoldReward(Judged):
     )
     name: ClassVar[str] = "gold_reward"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         gold, proxy = self.rewards(evidence)
         known = int((~np.isnan(gold)).sum())
         if not known:
-            raise CannotSpeak("the gold scorer scores no sample")
+            raise UndefinedMetric("the gold scorer scores no sample")
         both = ~np.isnan(gold) & ~np.isnan(proxy)
         varied = both.sum() > 2 and gold[both].std() > 0 and proxy[both].std() > 0
         correlation = float(np.corrcoef(gold[both], proxy[both])[0, 1]) if varied else float("nan")

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import fold
 from upturn.statistics.intervals import bootstrap_mean
@@ -44,19 +44,19 @@ class HeldOutLoss(Metric):
     def models_used(self) -> tuple[str, ...]:
         return (self.model,)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         held_out = evidence.tools.held_out
         if not len(held_out):
-            raise CannotSpeak("there are no held-out samples")
+            raise UndefinedMetric("there are no held-out samples")
         key = metric_key(evidence, "held_out_loss")
         losses, weights = self._losses(evidence, key)
         seen = weights > 0
         known, broken = int(seen.sum()), int((~np.isfinite(losses)).sum())
         if broken:
-            raise CannotSpeak(f"{broken} of {len(losses)} held-out losses are not finite")
+            raise UndefinedMetric(f"{broken} of {len(losses)} held-out losses are not finite")
         if not known:
-            raise CannotSpeak("every held-out sample is all masked")
+            raise UndefinedMetric("every held-out sample is all masked")
         values = np.where(seen, losses / np.where(seen, weights, 1.0), np.nan)
         low, high = bootstrap_mean(values, key)
         note = "" if known == len(values) else f"{len(values) - known} of {len(values)} samples are all masked"

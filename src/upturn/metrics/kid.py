@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._embedded import Real, metric_key, real_features, sample_features
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.memo import remembered
@@ -45,18 +45,18 @@ class Kid(Metric):
     better: ClassVar[Better] = "lower"
     by_features: ClassVar[bool] = True
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence)
-        n = len(made)
+        generated = sample_features(evidence)
+        n = len(generated)
         if n < _LEAST:
-            raise CannotSpeak(f"{n} samples; at least {_LEAST} are needed")
+            raise UndefinedMetric(f"{n} samples; at least {_LEAST} are needed")
         real = real_features(evidence.tools, self.against, _LEAST)
-        within, across, fixed = _own_sums(made), _mean_kernel(made, real), _mean_within(real)
+        within, across, fixed = _own_sums(generated), _mean_kernel(generated, real), _mean_within(real)
 
         def at(masks: Array) -> Array:
             chosen = masks.astype(np.float32)
-            pairs = np.array([within.sum()]) if masks.all() else _masked_sums(made, chosen)
+            pairs = np.array([within.sum()]) if masks.all() else _masked_sums(generated, chosen)
             count = masks.sum(axis=1).astype(np.float64)
             found: Array = pairs / (count * (count - 1)) + fixed - 2 * (masks @ across) / count
             return found
@@ -64,7 +64,7 @@ class Kid(Metric):
         low, high = subsample_masks(at, n, metric_key(evidence, "kid"), clusters=evidence.samples.group)
         details: dict[str, float | int] = {"real": len(real)}
         other: Real = "train" if self.against == "held_out" else "held_out"
-        with suppress(CannotSpeak):
+        with suppress(UndefinedMetric):
             rest = real_features(evidence.tools, other, _LEAST)
             details["floor"] = _mean_within(rest) + fixed - 2 * float(_mean_kernel(rest, real).mean())
         return Measurement(float(at(np.ones((1, n), dtype=bool))[0]), low, high, n, details=details)

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._classified import classified
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
@@ -35,16 +35,18 @@ class LabelAgreement(Metric):
     def models_used(self) -> tuple[str, ...]:
         return (self.model,)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         labels = evidence.samples.labels
         named = labels >= 0
         n = int(named.sum())
         if not n:
-            raise CannotSpeak("no prompt has a class (the model is unconditional)")
+            raise UndefinedMetric("no prompt has a class (the model is unconditional)")
         found, classes = classified(evidence, self.model)
         if labels.max() >= len(classes):
-            raise CannotSpeak(f"a prompt asks for class {labels.max()}, but '{self.model}' has {len(classes)} classes")
+            raise UndefinedMetric(
+                f"a prompt requests class {labels.max()}, but '{self.model}' has {len(classes)} classes"
+            )
         values = np.where(named, found == labels, np.nan).astype(np.float64)
         low, high = bootstrap_mean(values, metric_key(evidence, "label_agreement"), clusters=evidence.samples.group)
         details = {

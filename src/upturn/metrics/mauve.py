@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._embedded import Real, metric_key, real_features, sample_features, spread_rows
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.memo import remembered
@@ -48,32 +48,34 @@ class Mauve(Metric):
         if self.at_most < _LEAST:
             raise ValueError(f"at_most is {self.at_most}: it must be at least {_LEAST}")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence, _LEAST)
+        generated = sample_features(evidence, _LEAST)
         real = real_features(evidence.tools, self.against, _LEAST)
-        real, rows = real[spread_rows(len(real), self.at_most)], spread_rows(len(made), self.at_most)
-        of_made, of_real, count = _cells(made[rows], real)
+        real, rows = real[spread_rows(len(real), self.at_most)], spread_rows(len(generated), self.at_most)
+        of_generated, of_real, count = _cells(generated[rows], real)
         shares = np.bincount(of_real, minlength=count) / len(of_real)
-        each = np.eye(count)[of_made]
+        each = np.eye(count)[of_generated]
 
         def at(masks: Array) -> Array:
             picked = masks.astype(np.float64) @ each
             return area(picked / picked.sum(axis=1, keepdims=True), shares)
 
         value = float(at(np.ones((1, len(rows)), dtype=bool))[0])
-        low, high = subsample_masks(at, len(rows), metric_key(evidence, "mauve"), clusters=evidence.samples.group[rows])
+        low, high = subsample_masks(
+            at, len(rows), metric_key(evidence, "mauve"), clusters=evidence.samples.group[rows]
+        )
         details: dict[str, object] = {
-            "frontier": frontier(np.bincount(of_made, minlength=count) / len(of_made), shares), "cells": count,
-            "real": len(real),
+            "frontier": frontier(np.bincount(of_generated, minlength=count) / len(of_generated), shares),
+            "cells": count, "real": len(real),
         }
         other: Real = "train" if self.against == "held_out" else "held_out"
-        with suppress(CannotSpeak):
+        with suppress(UndefinedMetric):
             rest = real_features(evidence.tools, other, len(rows))
             of_rest, again, count = _cells(rest[spread_rows(len(rest), len(rows))], real)
             shares_of = [np.bincount(cells, minlength=count) / len(cells) for cells in (of_rest, again)]
             details["floor"] = float(area(shares_of[0][None], shares_of[1])[0])
-        note = "" if len(rows) == len(made) else f"{len(rows)} of {len(made)} samples are looked at"
+        note = "" if len(rows) == len(generated) else f"{len(rows)} of {len(generated)} samples are looked at"
         return Measurement(value, max(low, 0.0), min(high, 1.0), len(rows), note=note, details=details)
 
 

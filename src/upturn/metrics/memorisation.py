@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import made_features, metric_key, real_features
+from upturn.metrics._embedded import metric_key, real_features, sample_features
 from upturn.metrics._nearest_pairs import pairs
-from upturn.metrics._undefined import speaks_or_says_why
+from upturn.metrics._undefined import defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.neighbours import nearest
@@ -49,13 +49,13 @@ class Memorisation(Metric):
         if self.alarm < 1:
             raise ValueError(f"alarm is {self.alarm}: it must be at least 1, which is what chance gives")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         train = real_features(evidence.tools, "train", 1)
         held_out = real_features(evidence.tools, "held_out", math.ceil(1 / self.quantile))
         usual = nearest(held_out, train)[0]
         threshold = float(np.quantile(usual, self.quantile))
-        distances, rows = nearest(made_features(evidence), train)
+        distances, rows = nearest(sample_features(evidence), train)
         values = (distances <= threshold).astype(np.float64)
         low, high = bootstrap_mean(values, metric_key(evidence, "memorisation"), clusters=evidence.samples.group)
         share, baseline = float(values.mean()), float((usual <= threshold).mean())

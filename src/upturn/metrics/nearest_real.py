@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from upturn.metrics._embedded import made_features, metric_key, real_features
+from upturn.metrics._embedded import metric_key, real_features, sample_features
 from upturn.metrics._nearest_pairs import pairs
-from upturn.metrics._undefined import speaks_or_says_why
+from upturn.metrics._undefined import defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.neighbours import nearest
@@ -32,10 +32,10 @@ class NearestReal(Metric):
     reference: ClassVar[tuple[str, str] | None] = ("held_out", "unseen real samples")
     better: ClassVar[Better] = "neither"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         train = real_features(evidence.tools, "train", 1)
-        values, rows = nearest(made_features(evidence), train)
+        values, rows = nearest(sample_features(evidence), train)
         low, high = bootstrap_mean(values, metric_key(evidence, "nearest_real"), clusters=evidence.samples.group)
         closest = values.argsort(kind="stable")[: self.pairs]
         details: dict[str, object] = {"pairs": pairs(evidence.samples, evidence.tools.train, rows, values, closest)}

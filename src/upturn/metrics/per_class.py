@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn.config import components
 from upturn.metrics._classified import classes_of
-from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note, number
 from upturn.protocols import Better, Evidence, Metric, Tools, Trainable
 from upturn.types import Array, Measurement, Samples
 
@@ -61,12 +61,12 @@ class PerClass(Metric):
         inner: Metric = self._inner
         return inner.models_used if self.classifier is None else (self.classifier, *inner.models_used)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         labels = self._labels(evidence.samples, evidence.tools)
         asked = np.unique(labels[labels >= 0]).tolist()
         if not asked:
-            raise CannotSpeak("no prompt has a class (the model is unconditional); name a 'classifier'")
+            raise UndefinedMetric("no prompt has a class (the model is unconditional); name a 'classifier'")
         tools = evidence.tools
         real = [(part, self._labels(part, tools)) for part in (tools.train, tools.held_out)]
         found: dict[str, Measurement] = {}
@@ -80,7 +80,7 @@ class PerClass(Metric):
         silent = {name: m.note for name, m in found.items() if name not in heard}
         if not heard:
             first = next(iter(silent))
-            raise CannotSpeak(f"it can speak of no class; of '{first}': {silent[first]}")
+            raise UndefinedMetric(f"it can speak of no class; of '{first}': {silent[first]}")
         sign = -1.0 if self.better == "lower" else 1.0
         worst = min(heard, key=lambda name: sign * heard[name].value)
         ends = np.array([[sign * m.low, sign * m.high] for m in heard.values()])

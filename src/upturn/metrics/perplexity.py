@@ -11,7 +11,7 @@ import numpy as np
 from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
 from upturn.metrics._embedded import metric_key, spread_rows
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
@@ -43,7 +43,7 @@ class Perplexity(Metric):
         if self.documents < 2:
             raise ValueError("documents is at least 2")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         model = evidence.tools.model("policy")
         if model.likelihood != "exact":
@@ -54,7 +54,7 @@ class Perplexity(Metric):
         held_out = evidence.tools.held_out
         used = held_out.take(spread_rows(len(held_out), self.documents))
         if not len(used):
-            raise CannotSpeak("there is no held-out text")
+            raise UndefinedMetric("there is no held-out text")
         totals, counts = log_likelihoods(model, used)
         mean = -float(totals.sum() / counts.sum())
         # a ratio of sums over documents: each token is given its document's mean, tokens cluster by document

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric, Standardises
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
@@ -47,19 +47,19 @@ class Pit(Metric):
     def models_used(self) -> tuple[str, ...]:
         return (self.model,)
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         from scipy.stats import kstest
 
         model, held_out = evidence.tools.model(self.model), evidence.tools.held_out
         if not isinstance(model, Standardises):
-            raise CannotSpeak(f"the model '{self.model}' is no Gaussian: its points have no standard form")
+            raise UndefinedMetric(f"the model '{self.model}' is no Gaussian: its points have no standard form")
         n = len(held_out)
         if n < _LEAST:
-            raise CannotSpeak(f"{n} held-out points; at least {_LEAST} are needed")
+            raise UndefinedMetric(f"{n} held-out points; at least {_LEAST} are needed")
         standard = np.asarray(model.standardised(held_out), dtype=np.float64)
         if not np.isfinite(standard).all():
-            raise CannotSpeak("the model's covariance has collapsed: points have no standard form")
+            raise UndefinedMetric("the model's covariance has collapsed: points have no standard form")
         uniform = transforms(standard)
 
         def off(masks: Array) -> Array:

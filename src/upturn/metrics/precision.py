@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._by_neighbours import ByNeighbours
-from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._undefined import speaks_or_says_why
+from upturn.metrics._embedded import metric_key, real_features, sample_features
+from upturn.metrics._undefined import defined_or_note
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.statistics.neighbour_balls import balls_around_real
@@ -31,10 +31,10 @@ class Precision(ByNeighbours):
 
     k: int = 3  # the paper's, section 3
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
-        made = made_features(evidence)
-        values = (balls_around_real(real, made, self.k)[0] > 0).astype(np.float64)
+        generated = sample_features(evidence)
+        values = (balls_around_real(real, generated, self.k)[0] > 0).astype(np.float64)
         low, high = bootstrap_mean(values, metric_key(evidence, "precision"), clusters=evidence.samples.group)
-        return Measurement(float(values.mean()), low, high, len(made), values, details={"real": len(real)})
+        return Measurement(float(values.mean()), low, high, len(generated), values, details={"real": len(real)})

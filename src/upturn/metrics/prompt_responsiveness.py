@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from upturn.metrics._embedded import made_features, metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._embedded import metric_key, sample_features
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
@@ -33,18 +33,20 @@ class PromptResponsiveness(Metric):
     )
     better: ClassVar[Better] = "higher"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         names = [f"{prompt.label}\x1f{prompt.text}" for prompt in evidence.samples.prompts]
         asked = np.unique(names, return_inverse=True)[1].reshape(-1)
         prompts, n = int(asked.max()) + 1, len(asked)
         if prompts < 3:
-            raise CannotSpeak(f"{prompts} different prompt{'s' * (prompts > 1)}; at least 3 are needed")
+            raise UndefinedMetric(f"{prompts} different prompt{'s' * (prompts > 1)}; at least 3 are needed")
         if n == prompts:
-            raise CannotSpeak("one candidate a prompt: its chance cannot be told from the prompt; set 'candidates: 4'")
-        share, left_out, between, within = shares(made_features(evidence), asked)
+            raise UndefinedMetric(
+                "one candidate a prompt: its noise cannot be separated from the prompt's effect; set 'candidates: 4'"
+            )
+        share, left_out, between, within = shares(sample_features(evidence), asked)
         if not np.isfinite(share):
-            raise CannotSpeak("all samples are alike")
+            raise UndefinedMetric("all samples are alike")
         usable = np.isfinite(left_out)
         pseudo = prompts * share - (prompts - 1) * left_out[usable]
         low, high = bootstrap_mean(pseudo, metric_key(evidence, "prompt_responsiveness"))

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._by_neighbours import ByNeighbours
-from upturn.metrics._embedded import made_features, metric_key, real_features
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._embedded import metric_key, real_features, sample_features
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import subsample_masks
 from upturn.statistics.neighbour_balls import balls_around_synthetic, reach
@@ -31,15 +31,15 @@ class Recall(ByNeighbours):
 
     k: int = 3  # the paper's, section 3
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         real = real_features(evidence.tools, self.against, self.k + 1)
-        made = made_features(evidence)
-        if len(made) < 2 * self.k + 2:
-            raise CannotSpeak(f"{len(made)} samples; at least {2 * self.k + 2} are needed for k = {self.k}")
-        inside, near = balls_around_synthetic(real, made, self.k)
+        generated = sample_features(evidence)
+        if len(generated) < 2 * self.k + 2:
+            raise UndefinedMetric(f"{len(generated)} samples; at least {2 * self.k + 2} are needed for k = {self.k}")
+        inside, near = balls_around_synthetic(real, generated, self.k)
         # where a subset holds fewer than k of a row's neighbours, the last one stands in
-        squared, order = neighbours(made, reach(self.k, len(made)))
+        squared, order = neighbours(generated, reach(self.k, len(generated)))
 
         def reached(masks: Array) -> Array:
             shares = np.empty(len(masks))
@@ -51,8 +51,10 @@ class Recall(ByNeighbours):
             return shares
 
         value = float(inside.mean())
-        low, high = subsample_masks(reached, len(made), metric_key(evidence, "recall"), clusters=evidence.samples.group)
-        return Measurement(value, max(low, 0.0), min(high, 1.0), len(made), details={"real": len(real)})
+        low, high = subsample_masks(
+            reached, len(generated), metric_key(evidence, "recall"), clusters=evidence.samples.group
+        )
+        return Measurement(value, max(low, 0.0), min(high, 1.0), len(generated), details={"real": len(real)})
 
 
 def _kth(near: Array, kept: Array, k: int) -> Array:

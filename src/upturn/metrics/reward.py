@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
@@ -24,12 +24,12 @@ class Reward(Metric):
     better: ClassVar[Better] = "higher"
     several_sizes: ClassVar[bool] = True
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         values = np.asarray(evidence.rewards, dtype=np.float64)
         known = int((~np.isnan(values)).sum())
         if not known:
-            raise CannotSpeak("no sample was scored")
+            raise UndefinedMetric("no sample was scored")
         low, high = bootstrap_mean(values, metric_key(evidence, "reward"), clusters=evidence.samples.group)
         note = "" if known == len(values) else f"{len(values) - known} of {len(values)} samples were not scored"
         return Measurement(float(np.nanmean(values)), low, high, known, values, note)

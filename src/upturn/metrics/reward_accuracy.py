@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._gold_judge import Judged
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
@@ -31,13 +31,13 @@ class RewardAccuracy(Judged):
     meaning: ClassVar[str] = "Share of pairs of candidates that the reward orders as the gold scorer does."
     name: ClassVar[str] = "reward_accuracy"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         samples = evidence.samples
         gold, proxy = self.rewards(evidence)
         high, low = _pairs(samples.group, np.where(np.isnan(proxy), np.nan, gold))
         if not len(high):
-            raise CannotSpeak("no prompt has two candidates that both judges score and the gold one tells apart")
+            raise UndefinedMetric("no prompt has two candidates that both judges score and the gold one tells apart")
         gap = proxy[high] - proxy[low]
         right = np.where(gap == 0, 0.5, gap > 0)
         names, member = np.unique(samples.group, return_inverse=True)

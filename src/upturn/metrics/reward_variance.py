@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, number, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note, number
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Measurement
@@ -27,22 +27,22 @@ class RewardVariance(Metric):
     meaning: ClassVar[str] = "Variance of e^reward: how much selection by reward can still move the model."
     better: ClassVar[Better] = "neither"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         rewards = np.asarray(evidence.rewards, dtype=np.float64)
         known = ~np.isnan(rewards)
         n = int(known.sum())
         if n < 2:
-            raise CannotSpeak(f"{n} samples were scored; a variance needs 2")
+            raise UndefinedMetric(f"{n} samples were scored; a variance needs 2")
         with np.errstate(over="ignore"):
             grown = np.exp(rewards[known])
         groups = evidence.samples.group[known]
         if not np.isfinite(grown).all():
-            raise CannotSpeak(f"e^r overflows at a reward of {np.nanmax(rewards):.4g}: rescale the reward")
+            raise UndefinedMetric(f"e^r overflows at a reward of {np.nanmax(rewards):.4g}: rescale the reward")
         mean = float(grown.mean())
         squares = (grown - mean) ** 2 * n / (n - 1)
         if not np.isfinite(squares).all():
-            raise CannotSpeak(f"the variance of e^r overflows at a reward of {np.nanmax(rewards):.4g}")
+            raise UndefinedMetric(f"the variance of e^r overflows at a reward of {np.nanmax(rewards):.4g}")
         key = metric_key(evidence, "reward_variance")
         low, high = bootstrap_mean(squares, key, clusters=groups)
         mean_low, mean_high = bootstrap_mean(grown, key, clusters=groups)

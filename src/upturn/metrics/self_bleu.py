@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key, spread_rows
 from upturn.metrics._grams import Unit, grams, units
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
@@ -43,16 +43,16 @@ class SelfBleu(Metric):
         if self.n < 1 or self.at_most < _LEAST:
             raise ValueError(f"n is at least 1, at_most at least {_LEAST}")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         count = len(evidence.samples)
         if count < _LEAST:
-            raise CannotSpeak(f"{count} samples; at least {_LEAST} are needed")
+            raise UndefinedMetric(f"{count} samples; at least {_LEAST} are needed")
         rows = spread_rows(count, self.at_most)
         texts = units(evidence.samples.content[rows], self.unit)
         lengths = np.array([len(text) for text in texts])
         if not lengths.any():
-            raise CannotSpeak("every sample is empty")
+            raise UndefinedMetric("every sample is empty")
         counts = [Counts.of(texts, n) for n in range(1, self.n + 1)]
 
         def at(masks: Array) -> Array:

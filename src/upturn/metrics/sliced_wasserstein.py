@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features, strips
+from upturn.metrics._embedded import Real, metric_key, real_features, sample_features, strips
 from upturn.metrics._transport import on_lines, root
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import bootstrap_mean
@@ -45,29 +45,29 @@ class SlicedWasserstein(Metric):
         if self.directions < 1:
             raise ValueError(f"directions is {self.directions}: it must be at least 1")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence, _LEAST)
+        generated = sample_features(evidence, _LEAST)
         real = real_features(evidence.tools, self.against, _LEAST)
-        cost, potential = self._cost(made, real)
+        cost, potential = self._cost(generated, real)
         low, high = bootstrap_mean(
             cost + potential, metric_key(evidence, "sliced_wasserstein"), clusters=evidence.samples.group
         )
         details: dict[str, object] = {"order": self.order, "real": len(real), "directions": self.directions}
         other: Real = "train" if self.against == "held_out" else "held_out"
-        with suppress(CannotSpeak):
+        with suppress(UndefinedMetric):
             details["floor"] = root(self._cost(real_features(evidence.tools, other, _LEAST), real)[0], self.order)
         ends = [root(end, self.order) for end in (low, high)]
-        return Measurement(root(cost, self.order), ends[0], ends[1], len(made), details=details)
+        return Measurement(root(cost, self.order), ends[0], ends[1], len(generated), details=details)
 
-    def _cost(self, made: Array, real: Array) -> tuple[float, Array]:
+    def _cost(self, generated: Array, real: Array) -> tuple[float, Array]:
         """The mean of W_p^p over the directions, and (n,) of the potentials."""
-        ways = generator(key("sliced_wasserstein")).standard_normal((self.directions, made.shape[1])).T
+        ways = generator(key("sliced_wasserstein")).standard_normal((self.directions, generated.shape[1])).T
         ways /= np.linalg.norm(ways, axis=0)
-        total, potential = 0.0, np.zeros(len(made))
+        total, potential = 0.0, np.zeros(len(generated))
         for start in range(0, self.directions, _AT_ONCE):
             some = ways[:, start : start + _AT_ONCE]
-            x, y = (np.concatenate([part.astype(np.float64) @ some for part in strips(f)]) for f in (made, real))
+            x, y = (np.concatenate([part.astype(np.float64) @ some for part in strips(f)]) for f in (generated, real))
             costs, slopes = on_lines(x, y, self.order)
             total += float(costs.sum())
             potential += slopes.sum(axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._grams import Unit, grams, units
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
@@ -42,17 +42,17 @@ class TailCoverage(Metric):
         if self.n < 1 or self.rare < 1:
             raise ValueError("n and rare are at least 1")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         parts = [evidence.samples, evidence.tools.train, evidence.tools.held_out]
         found, offsets = grams([text for part in parts for text in units(part.content, self.unit)], self.n)
         count = len(evidence.samples)
         cuts = offsets[[count, count + len(parts[1])]]
         names = int(found.max(initial=-1)) + 1
-        made, train, held_out = (np.bincount(part, minlength=names) for part in np.split(found, cuts))
+        generated, train, held_out = (np.bincount(part, minlength=names) for part in np.split(found, cuts))
         rare = (train >= 1) & (train <= self.rare) & (held_out >= 1)
         if rare.sum() < _LEAST:
-            raise CannotSpeak(f"{int(rare.sum())} rare {self.n}-grams are held out; at least {_LEAST} are needed")
+            raise UndefinedMetric(f"{int(rare.sum())} rare {self.n}-grams are held out; at least {_LEAST} are needed")
         of_sample = np.repeat(np.arange(count), np.diff(offsets[: count + 1]))
         used = rare[found[: cuts[0]]]
         gram, sample = found[: cuts[0]][used], of_sample[used]
@@ -71,7 +71,7 @@ class TailCoverage(Metric):
         details: dict[str, object] = {"rare": int(rare.sum()), "n_grams": int(cuts[0])}
         if cuts[0] <= train.sum():
             details["if_equal"] = float(seen_by_chance(train[rare], int(train.sum()), int(cuts[0])).mean())
-        value = float((rare & (made > 0)).sum() / rare.sum())
+        value = float((rare & (generated > 0)).sum() / rare.sum())
         return Measurement(value, max(low, 0.0), min(high, 1.0), count, details=details)
 
 

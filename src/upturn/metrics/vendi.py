@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from upturn.metrics._embedded import made_features, metric_key, real_features, spread_rows, strips
+from upturn.metrics._embedded import metric_key, real_features, sample_features, spread_rows, strips
 from upturn.metrics._spectrum import Spectrum
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import generator, key
 from upturn.statistics.intervals import bootstrap_mean, subsample
@@ -63,22 +63,22 @@ class Vendi(Metric):
         if self.frequencies < 1:
             raise ValueError(f"frequencies is {self.frequencies}: it must be at least 1")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        made = made_features(evidence)
+        generated = sample_features(evidence)
         cubed = self.kernel == "rbf" or self.order == 0
-        rows = spread_rows(len(made), self.at_most or (_CUBED if cubed else len(made)))
+        rows = spread_rows(len(generated), self.at_most or (_CUBED if cubed else len(generated)))
         if len(rows) < 2:
-            raise CannotSpeak("1 sample; at least 2 are needed")
+            raise UndefinedMetric("1 sample; at least 2 are needed")
         train = real_features(evidence.tools, "train", 0 if self.kernel == "cosine" or self.bandwidth else 2)
         width = 1.0 if self.kernel == "cosine" else self.bandwidth or _median_distance(train)
         if not width > 0:
-            raise CannotSpeak("the training samples have a median distance of 0: give a bandwidth")
-        found = self._spectrum(made[rows], width)
+            raise UndefinedMetric("the training samples have a median distance of 0: give a bandwidth")
+        found = self._spectrum(generated[rows], width)
         entropy, where, groups = found.entropy(self.order), metric_key(evidence, "vendi"), evidence.samples.group[rows]
         if self.order == 0:
             def counted(part: Array) -> float:
-                return self._spectrum(made[rows[part]], width).entropy(0)
+                return self._spectrum(generated[rows[part]], width).entropy(0)
             low, high = subsample(counted, len(rows), where, clusters=groups)
         else:
             low, high = bootstrap_mean(entropy + found.influence(self.order), where, clusters=groups)
@@ -88,7 +88,7 @@ class Vendi(Metric):
         if len(train) >= len(rows):
             as_many = train[spread_rows(len(train), len(rows))]
             details["real"] = float(np.exp(self._spectrum(as_many, width).entropy(self.order)))
-        note = "" if len(rows) == len(made) else f"{len(rows)} of {len(made)} samples are looked at"
+        note = "" if len(rows) == len(generated) else f"{len(rows)} of {len(generated)} samples are looked at"
         ends = np.exp([low, high])
         return Measurement(
             float(np.exp(entropy)), max(float(ends[0]), 1.0), float(ends[1]), len(rows), note=note, details=details
@@ -108,7 +108,7 @@ class Vendi(Metric):
 def _directions(features: Array) -> Callable[[], Iterator[Array]]:
     still = sum(int((~part.any(axis=1)).sum()) for part in strips(features))
     if still:
-        raise CannotSpeak(f"{still} samples have features that are all 0, without a direction")
+        raise UndefinedMetric(f"{still} samples have features that are all 0, without a direction")
 
     def mapped() -> Iterator[Array]:
         for part in strips(features):

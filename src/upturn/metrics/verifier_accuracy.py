@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
@@ -45,14 +45,14 @@ class VerifierAccuracy(Metric):
         if self.k < 1:
             raise ValueError("k is at least 1")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         rewards = np.asarray(evidence.rewards, dtype=np.float64)
         known = ~np.isnan(rewards)
         if not known.any():
-            raise CannotSpeak("no sample was scored")
+            raise UndefinedMetric("no sample was scored")
         if (known & (rewards != 0) & (rewards != 1)).any():
-            raise CannotSpeak("the rewards are not those of one verifier alone: some are neither 0 nor 1")
+            raise UndefinedMetric("the rewards are not those of one verifier alone: some are neither 0 nor 1")
         note = "" if known.all() else f"{int((~known).sum())} of {len(known)} samples were not scored"
         key = metric_key(evidence, "verifier_accuracy")
         if self.k == 1:
@@ -64,7 +64,7 @@ class VerifierAccuracy(Metric):
         values = pass_at_k(n, right, self.k)
         enough = ~np.isnan(values)
         if not enough.any():
-            raise CannotSpeak(f"no prompt has {self.k} scored candidates; the most is {int(n.max())}")
+            raise UndefinedMetric(f"no prompt has {self.k} scored candidates; the most is {int(n.max())}")
         if not enough.all():
             few = f"{int((~enough).sum())} of {len(n)} prompts have fewer than {self.k} scored candidates"
             note = f"{note}; {few}" if note else few

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from upturn.metrics._embedded import Real, made_features, metric_key, real_features, spread_rows
+from upturn.metrics._embedded import Real, metric_key, real_features, sample_features, spread_rows
 from upturn.metrics._transport import on_lines, root
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
@@ -46,11 +46,11 @@ class Wasserstein(Metric):
         if self.at_most < _LEAST:
             raise ValueError(f"at_most is {self.at_most}: it must be at least {_LEAST}")
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
-        every = made_features(evidence, _LEAST)
+        every = sample_features(evidence, _LEAST)
         if every.shape[1] > _MOST_DIMS:
-            raise CannotSpeak(f"{every.shape[1]} feature dimensions; at most {_MOST_DIMS}: use sliced_wasserstein")
+            raise UndefinedMetric(f"{every.shape[1]} feature dimensions; at most {_MOST_DIMS}: use sliced_wasserstein")
         rows = self._rows(every)
         real = real_features(evidence.tools, self.against, _LEAST)
         real = real[self._rows(real)]
@@ -60,7 +60,7 @@ class Wasserstein(Metric):
         )
         details: dict[str, object] = {"order": self.order, "real": len(real)}
         other: Real = "train" if self.against == "held_out" else "held_out"
-        with suppress(CannotSpeak):
+        with suppress(UndefinedMetric):
             rest = real_features(evidence.tools, other, len(rows))
             rest = rest[spread_rows(len(rest), len(rows))]
             details["floor"] = root(self._cost(rest, real)[0], self.order)
@@ -71,16 +71,16 @@ class Wasserstein(Metric):
     def _rows(self, features: Array) -> Array:
         return spread_rows(len(features), len(features) if features.shape[1] == 1 else self.at_most)
 
-    def _cost(self, made: Array, real: Array) -> tuple[float, Array]:
+    def _cost(self, generated: Array, real: Array) -> tuple[float, Array]:
         """W_p^p and (n,) the potential of each sample, mean 0."""
-        made, real = made.astype(np.float64), real.astype(np.float64)
-        if made.shape[1] == 1:
-            costs, potentials = on_lines(made, real, self.order)
+        generated, real = generated.astype(np.float64), real.astype(np.float64)
+        if generated.shape[1] == 1:
+            costs, potentials = on_lines(generated, real, self.order)
             return float(costs[0]), potentials[:, 0]
         import ot
         from scipy.spatial.distance import cdist
 
-        table = cdist(made, real) ** self.order
-        weights = [np.full(len(part), 1 / len(part)) for part in (made, real)]
+        table = cdist(generated, real) ** self.order
+        weights = [np.full(len(part), 1 / len(part)) for part in (generated, real)]
         _, found = ot.emd(*weights, table, numItermax=_STEPS, log=True)
         return float(found["cost"]), found["u"] - found["u"].mean()

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._grams import Unit, grams, units
-from upturn.metrics._undefined import CannotSpeak, speaks_or_says_why
+from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.types import Array, Measurement
 
@@ -38,11 +38,11 @@ class Zipf(Metric):
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[Better] = "neither"
 
-    @speaks_or_says_why
+    @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         found = Law.of(_frequencies(evidence.samples.content, self.unit))
         if found is None:
-            raise CannotSpeak(f"fewer than {_TAIL} different {self.unit} that occur unequally often")
+            raise UndefinedMetric(f"fewer than {_TAIL} different {self.unit} that occur unequally often")
         details: dict[str, object] = {
             "alpha": found.alpha, "error": found.error, "x_min": found.x_min, "tail": found.tail,
             "distance": found.distance,

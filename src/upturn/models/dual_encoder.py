@@ -156,12 +156,12 @@ class DualEncoder(Trainable):
         """What a cosine is multiplied with to be a logit."""
         return float(self._bare.scale.detach())
 
-    def pictures(self, content: Array) -> Array:
+    def images(self, content: Array) -> Array:
         """(N, D) float32 of unit length, of (N, H, W, C) uint8. UserError for another shape than it was built for."""
         if content.dtype == object:
             each = list(by_size(content))
             back = np.argsort(np.concatenate([rows for rows, _ in each]), kind="stable")
-            return np.asarray(np.concatenate([self.pictures(alike) for _, alike in each])[back])
+            return np.asarray(np.concatenate([self.images(alike) for _, alike in each])[back])
         content = self._checked(content)
 
         def one(rows: slice) -> Tensor:

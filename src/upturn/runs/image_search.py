@@ -111,7 +111,7 @@ def find(
     notes.append(note)
     if index.approximate:
         notes.append("the index is approximate (inverted file): it may miss a few of the nearest images")
-    query = dual.pictures(_query_image(image, samples))[0] if image is not None else dual.texts([text or ""])[0]
+    query = dual.images(_query_image(image, samples))[0] if image is not None else dual.texts([text or ""])[0]
     hits, hidden = index.find(query, k, near)
     return Found(samples, hits, hidden, named, tuple(notes))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from upturn.data.groups import RANK
-from upturn.embeddings.image_text_encoder import DualEncoder, Encoded, need_pictures
+from upturn.embeddings.image_text_encoder import DualEncoder, Encoded, require_images
 from upturn.protocols import Scorer, Tools
 from upturn.scorers._embedding_heads import Head, column_of, from_file, from_preferences, from_scores
 from upturn.types import Samples, Scores, objects
@@ -39,13 +39,13 @@ class Aesthetic(Encoded, Scorer):
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) in the unit of what the head was trained on: LAION's 1 to 10, or nats of preference for 'rank'."""
-        need_pictures(samples, "scorer 'aesthetic'")
+        require_images(samples, "scorer 'aesthetic'")
         encoder = self.encoder(tools)
         known = self._heads.get(encoder.id)
         head = self._heads[encoder.id] = known or self._found(encoder, tools)
         if len(samples) == 0:
             return Scores("aesthetic", np.zeros(0), objects([]))
-        values = head(encoder.pictures(samples.content))
+        values = head(encoder.images(samples.content))
         values = np.where(np.isfinite(values), values, np.nan)
         return Scores("aesthetic", self.scale * values, objects([head.note] * len(samples)))
 
@@ -53,7 +53,7 @@ class Aesthetic(Encoded, Scorer):
         if self.head is not None:
             return from_file(Path(self.head).expanduser())
         assert self.column is not None
-        vectors = encoder.pictures(tools.train.content)
+        vectors = encoder.images(tools.train.content)
         if self.column == RANK:
             return from_preferences(vectors, tools.train)
         return from_scores(vectors, column_of(tools.train, self.column), self.column)

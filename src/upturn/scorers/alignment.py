@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upturn.embeddings.image_text_encoder import Encoded, need_pictures, own_cosines
+from upturn.embeddings.image_text_encoder import Encoded, own_cosines, require_images
 from upturn.protocols import Scorer, Tools
 from upturn.types import Samples, Scores, objects
 
@@ -25,7 +25,7 @@ class Alignment(Encoded, Scorer):
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) between -scale and scale, NaN where there is no text."""
-        need_pictures(samples, "scorer 'alignment'")
+        require_images(samples, "scorer 'alignment'")
         encoder = self.encoder(tools)
         if len(samples) == 0:
             return Scores("alignment", np.zeros(0), objects([]))

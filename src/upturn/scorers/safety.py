@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from upturn.embeddings.image_text_encoder import need_pictures
+from upturn.embeddings.image_text_encoder import require_images
 from upturn.errors import UserError
 from upturn.protocols import Scorer, Tools
-from upturn.scorers._picture_classes import PictureClasses, read
+from upturn.scorers._image_classifier import ImageClassifier, read
 from upturn.scorers._verdict_words import check_threshold, verdicts
 from upturn.types import Samples, Scores, objects
 
@@ -42,10 +42,10 @@ class Safety(Scorer):
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) 1 safe, 0 unsafe; explanations name the likeliest label. UserError for labels that it does not have."""
-        need_pictures(samples, "scorer 'safety'")
+        require_images(samples, "scorer 'safety'")
         if self._opened is None:
             self._opened = read(self.folder, self.hub)
-        found: PictureClasses = self._opened
+        found: ImageClassifier = self._opened
         known = {name.lower(): place for place, name in enumerate(found.labels)}
         lost = [name for name in self.unsafe if name.lower() not in known]
         if lost:

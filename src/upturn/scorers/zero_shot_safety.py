@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from upturn.embeddings.image_text_encoder import Encoded, need_pictures
+from upturn.embeddings.image_text_encoder import Encoded, require_images
 from upturn.protocols import Scorer, Tools
 from upturn.scorers._verdict_words import check_threshold, verdicts
 from upturn.types import Samples, Scores, objects
@@ -33,12 +33,12 @@ class ZeroShotSafety(Encoded, Scorer):
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) 1 safe, 0 unsafe; explanations name the nearest word."""
-        need_pictures(samples, "scorer 'zero_shot_safety'")
+        require_images(samples, "scorer 'zero_shot_safety'")
         encoder = self.encoder(tools)
         if len(samples) == 0:
             return Scores("zero_shot_safety", np.zeros(0), objects([]))
         words = [*self.unsafe, *self.safe]
-        logits = encoder.scale * (encoder.pictures(samples.content) @ encoder.texts(words).T).astype(np.float64)
+        logits = encoder.scale * (encoder.images(samples.content) @ encoder.texts(words).T).astype(np.float64)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = odds / odds.sum(axis=1, keepdims=True)
         risk = share[:, : len(self.unsafe)].sum(axis=1)

@@ -16,7 +16,7 @@ _CHUNK = 64  # pictures in one pass
 
 
 @dataclass(frozen=True)
-class PictureClasses:
+class ImageClassifier:
     """``labels`` are the model's own names of its C classes."""
 
     model: Any
@@ -40,12 +40,12 @@ class PictureClasses:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)))
 
 
-def read(folder: str | None, hub: str | None) -> PictureClasses:
+def read(folder: str | None, hub: str | None) -> ImageClassifier:
     """UserError where it cannot be read, or weights would have been random."""
     return located(folder, hub, _read)
 
 
-def _read(name: str, where: str, local: bool) -> PictureClasses:
+def _read(name: str, where: str, local: bool) -> ImageClassifier:
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -69,4 +69,4 @@ def _read(name: str, where: str, local: bool) -> PictureClasses:
         )
     names = model.config.id2label
     labels = tuple(str(names[i]) for i in sorted(names, key=int))
-    return PictureClasses(model.eval(), Reader(None, processor, 0, False), labels)
+    return ImageClassifier(model.eval(), Reader(None, processor, 0, False), labels)
