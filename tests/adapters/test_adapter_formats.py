@@ -29,7 +29,7 @@ KOHYA = {"sd15": {"text_encoder": "lora_te_"}, "sdxl": {"text_encoder": "lora_te
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
-def test_lora_and_full_go_through_and_diffusers_draws_the_same(kind: str, tmp_path: Path) -> None:
+def test_lora_and_full_training_export_and_diffusers_draws_the_same(kind: str, tmp_path: Path) -> None:
     folder = tiny.saved(kind, tmp_path / kind)
     first = drawn(built(folder), TEXTS)
     model = trained(joint(folder), Lora(rank=2, alpha=3, modules=LINEAR))
@@ -98,7 +98,7 @@ def _delta(held: dict[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
     ("sd15", Loha(rank=2, alpha=3)), ("sd15", Lokr(rank=2, alpha=3)), ("sd15", Lokr(rank=64, alpha=3)),
     ("sd15", Dora(rank=2, alpha=3)), ("sdxl", Lokr(rank=2, alpha=3)),
 ], ids=["loha", "lokr", "lokr-whole", "dora", "sdxl-lokr"])  # fmt: skip
-def test_kohyas_keys_merged_as_the_format_says(kind: str, adapter: Any, tmp_path: Path) -> None:
+def test_kohyas_keys_are_merged_as_the_format_specifies(kind: str, adapter: Any, tmp_path: Path) -> None:
     """diffusers reads none of these from such a file: merged here, layer by layer, then drawn by plain diffusers."""
     folder = tiny.saved(kind, tmp_path / kind)
     model = trained(joint(folder), adapter)
@@ -126,7 +126,7 @@ def test_kohyas_keys_merged_as_the_format_says(kind: str, adapter: Any, tmp_path
             adapter_formats.write(model, "diffusers", tmp_path / "other")
 
 
-def test_tokens_and_several_adapters_are_files_of_their_own(tmp_path: Path) -> None:
+def test_tokens_and_each_adapter_have_separate_files(tmp_path: Path) -> None:
     folder = tiny.saved("sdxl", tmp_path / "sdxl")
     model = trained(built(folder), TextualInversion(tokens={"<cat>": "c"}, vectors=2))
     trained(model, Lora(rank=2, modules=["to_q"]))
@@ -151,7 +151,7 @@ def test_tokens_and_several_adapters_are_files_of_their_own(tmp_path: Path) -> N
     same(drawn(model, TEXTS), theirs("sdxl", pipeline, TEXTS, model.frame.shape))
 
 
-def test_what_a_format_cannot_say_is_refused_by_name(tmp_path: Path) -> None:
+def test_content_that_a_format_cannot_store_is_refused_by_name(tmp_path: Path) -> None:
     lora = Lora(rank=2, modules=["to_q"])
     for kind, form, said in (
         ("sd3", "kohya", "not for a StableDiffusion3Pipeline"),

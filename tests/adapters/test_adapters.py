@@ -314,7 +314,7 @@ def test_merged_opens_in_plain_transformers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(KINDS))
-def test_a_stage_goes_on_with_an_adapter(name: str, tmp_path: Path) -> None:
+def test_a_stage_resumes_with_an_adapter(name: str, tmp_path: Path) -> None:
     """The reference is the adapter as it was; another adapter lies around it, so that order matters."""
     adapter = KINDS[name]
     model = trained(perturbed_model("llama"), "llama", adapter, 8)
@@ -371,7 +371,7 @@ def ranks(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", ["llama", "mlp"])
-def test_adalora_gives_ranks_where_they_count(kind: str, tmp_path: Path) -> None:
+def test_adalora_allocates_rank_to_important_layers(kind: str, tmp_path: Path) -> None:
     """Ranks differ at the end, and add up to the budget exactly; the pattern is in the file that `peft` reads."""
     model, adapter = perturbed_model(kind), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.3)
     totals = []
@@ -455,7 +455,7 @@ def test_orthogonality_acts() -> None:
     assert Adalora(rank=2, orthogonality=0.0).regulariser(model) is None and Lora().regulariser(model) is None
 
 
-def test_adalora_says_when_gradients_were_cleared_too_early() -> None:
+def test_adalora_refuses_gradients_that_were_cleared_too_early() -> None:
     model, adapter = perturbed_model("llama"), Adalora(rank=2)
     adapter.attach(model, 5, 1)
     with pytest.raises(ValueError, match="before they are cleared"):
@@ -508,7 +508,7 @@ def run_stage(adapter: Any, entry: Path, progress: Path | None, stop: int | None
     Lora(rank=3, dropout=0.1), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.2),
     Lora(rank=3, adapter_name="earlier"), Lokr(rank=2),
 ], ids=["lora", "adalora", "continued", "lokr"])  # fmt: skip
-def test_pain_3_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: Path) -> None:
+def test_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: Path) -> None:
     """Through the trainer, its optimiser, average and saved states; killed in the middle, and again."""
     trained(perturbed_model("llama"), "llama", Lora(rank=3, adapter_name="earlier")).save(tmp_path / "entry")
     run_stage(adapter, tmp_path / "entry", None).save(tmp_path / "straight")
@@ -559,7 +559,7 @@ def test_a_file_is_linked_only_if_it_holds_the_same(tmp_path: Path) -> None:
     assert not weights.linked(None, target, {"a": a}) and not weights.linked(tmp_path / "none", target, {"a": a})
 
 
-def test_pain_8_a_value_head_is_trained_and_kept(tmp_path: Path) -> None:
+def test_a_value_head_is_trained_and_kept(tmp_path: Path) -> None:
     model = built(LLAMA)
     model.add_value_head(1)
     adapter = Lora(rank=2)
@@ -585,7 +585,7 @@ def test_pain_8_a_value_head_is_trained_and_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(again.forward(batch, None).values, values, atol=1e-5, rtol=1e-5)
 
 
-def test_pain_8_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> None:
+def test_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     fields = {key: value for key, value in LLAMA.items() if key != "model_type"}
@@ -605,7 +605,7 @@ def test_pain_8_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> N
     assert torch.equal(again.score.weight, model.module.score.weight)
 
 
-def test_pain_13_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     model = trained(perturbed_model("llama"), "llama", Lora(rank=2), 2)
     model.save(tmp_path)
     at = tmp_path / "adapters" / "lora"
@@ -764,7 +764,7 @@ def test_the_mlp_is_the_same_function_without_its_fused_sums() -> None:
 LORA_POINTS = POINTS.replace("train: {steps: 20,", "train: {adapter: {name: lora, rank: 4}, steps: 20,")
 
 
-def test_rounds_with_an_adapter_go_on_with_it_and_export_merged(tmp_path: Path) -> None:
+def test_rounds_continue_an_adapter_and_export_it_merged(tmp_path: Path) -> None:
     assert LORA_POINTS != POINTS
     run = loop.run(small(LORA_POINTS), tmp_path)
     folders = [run.model_folder(unit) for unit in ("rounds/000", "rounds/001", "rounds/002")]

@@ -56,7 +56,7 @@ def test_every_file_of_every_unit_is_compared(folder: Path) -> None:
     assert Run.open(folder).verify().intact
 
 
-def test_damage_is_named_with_what_to_do(folder: Path) -> None:
+def test_damage_is_reported_with_a_fix(folder: Path) -> None:
     weights = folder / "rounds" / "001" / "model" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -68,7 +68,7 @@ def test_damage_is_named_with_what_to_do(folder: Path) -> None:
     assert "scores.parquet: missing" in text and f"delete {folder}/rounds/001/stages/score.json" in text
 
 
-def test_what_to_do_repairs_the_run(folder: Path) -> None:
+def test_the_stated_fix_repairs_the_run(folder: Path) -> None:
     scores = folder / "rounds" / "001" / "scores.parquet"
     before = scores.read_bytes()
     scores.write_bytes(b"damaged")

@@ -164,7 +164,7 @@ def test_unscored_is_a_reason_and_never_zero(spec: Any) -> None:
 
 
 @pytest.mark.parametrize("spec", [*BY_REWARD, "deduplicate", {"name": "deduplicate", "distance": 0.1}], ids=str)
-def test_nothing_at_all_and_nothing_scored(spec: Any) -> None:
+def test_no_samples_and_no_scored_samples(spec: Any) -> None:
     assert curate(spec, candidate_samples(0, 4), []).kept.shape == (0,)
     chosen = curate(spec, candidate_samples(2, 4), np.full(8, np.nan))
     assert chosen.kept.all() if "deduplicate" in str(spec) else set(chosen.reasons) == {"unscored"}
@@ -230,7 +230,7 @@ def greedy(points: Array, distance: float) -> Array:
 
 
 @pytest.mark.parametrize(("dims", "distance"), [(2, 0.15), (14, 2.8)])
-def test_near_copies_are_dropped_as_the_definition_says(dims: int, distance: float) -> None:
+def test_near_copies_are_dropped_as_defined(dims: int, distance: float) -> None:
     points = np.random.default_rng(dims).normal(size=(2600, dims)).astype(np.float32)  # three blocks
     samples = candidate_samples(2600, 1, points)
     chosen = curate({"name": "deduplicate", "distance": distance}, samples, np.zeros(2600))

@@ -59,7 +59,7 @@ def test_buckets_are_what_the_papers_algorithm_makes() -> None:
     assert (512, 512) in Buckets().sizes(512) and (640, 384) in Buckets().sizes(512)
 
 
-def test_a_picture_goes_to_the_nearest_ratio_and_is_cut_in_the_middle(tmp_path: Path) -> None:
+def test_an_image_is_cropped_at_the_centre_to_the_nearest_ratio(tmp_path: Path) -> None:
     for i, (wide, high) in enumerate(SHAPES):
         body = np.zeros((high, wide, 3), dtype=np.uint8)
         body[high // 2 - 1 : high // 2 + 1, wide // 2 - 1 : wide // 2 + 1] = 250 - i  # the middle stays in the middle
@@ -98,7 +98,7 @@ def test_buckets_that_cannot_be_are_refused(fields: dict[str, Any], says: str, t
 # Content of several sizes.
 
 
-def test_the_store_gives_pictures_of_several_sizes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_the_store_gives_images_of_several_sizes_back_bit_for_bit(tmp_path: Path) -> None:
     samples = drawn(9)
     assert samples.content.dtype == object
     parquet_tables.write_samples(tmp_path / "samples.parquet", samples)
@@ -311,12 +311,12 @@ def test_a_run_trains_on_buckets_and_samples_the_requested_sizes(data: Path, tmp
      "'dual_encoder' takes images of one size"),
     (["models.policy={name: pixels}", "rounds.sample.settings={}", "evaluate.settings={}"], "'pixels' takes images"),
 ])
-def test_what_takes_pictures_of_one_size_is_refused_by_name(data: Path, settings: list[str], says: str) -> None:
+def test_components_that_need_one_image_size_are_refused_by_name(data: Path, settings: list[str], says: str) -> None:
     assemble(recipe_with(data))
     with pytest.raises(UserError, match=says):
         assemble(recipe_with(data, *settings))
 
 
-def test_settings_that_ask_for_a_size_are_several_sizes_too(data: Path) -> None:
+def test_a_size_in_the_settings_counts_as_another_size(data: Path) -> None:
     with pytest.raises(UserError, match="sets an image size"):
         assemble(recipe_with(data, "data.buckets=null", "rounds.curate=[deduplicate]"))

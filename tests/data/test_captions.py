@@ -79,7 +79,7 @@ def test_several_templates_are_several_captions() -> None:
     assert made.prompts[0].text == "a red fox"
 
 
-def test_a_missing_field_is_named_with_the_first_picture_and_the_nearest_field() -> None:
+def test_a_missing_field_is_named_with_the_first_image_and_the_nearest_field() -> None:
     rows = [*ROWS[:1], {"name": "x", "sort": "y"}]
     with pytest.raises(UserError) as caught:
         run({"name": "template", "template": "${name} ${words}"}, pictures(rows))
@@ -99,7 +99,7 @@ def test_a_template_that_cannot_be_is_refused(template: str, complaint: str) -> 
         run({"name": "template", "template": template})
 
 
-def test_tags_are_the_written_ones_shuffled_by_picture_alone() -> None:
+def test_tags_are_the_written_ones_shuffled_by_image_alone() -> None:
     rows = [{"words": ",".join(f"t{i}" for i in range(9))}] * 1 + [{"words": ", ".join("abcdefgh")}]
     spec = {"name": "tags", "column": "words", "keep_first": 2, "variants": 50}
     made, _ = run(spec, pictures(rows))
@@ -126,7 +126,7 @@ def test_tags_drop_out_at_the_configured_rate_and_never_all() -> None:
     assert all(text for text in lonely)
 
 
-def test_a_picture_without_tags_has_one_empty_caption() -> None:
+def test_a_image_without_tags_has_one_empty_caption() -> None:
     made, _ = run({"name": "tags", "column": "words"})
     assert [len(own) for own in made.fields["captions"]] == [8, 1, 1]
     assert made.prompts[1].text == "" and made.fields["captions"][2] == ("car",)
@@ -300,7 +300,7 @@ def test_stale_captions_are_reported_and_generated_again(writer: Path, tmp_path:
     assert {"model", "weights", "prompt", "max_tokens", "transformers"} == set(head)
 
 
-def test_a_store_that_a_kill_tore_goes_on(writer: Path, tmp_path: Path) -> None:
+def test_a_caption_store_truncated_by_a_kill_is_resumed(writer: Path, tmp_path: Path) -> None:
     spec = {"name": "generated", "folder": str(writer), "max_tokens": 3}
     whole, _ = run(spec, noise(4), folder=tmp_path)
     (path,) = tmp_path.glob("*.jsonl")
@@ -311,7 +311,7 @@ def test_a_store_that_a_kill_tore_goes_on(writer: Path, tmp_path: Path) -> None:
     assert run(spec, noise(4), folder=tmp_path)[1] == ("4 captions of 4 were in the store, 0 are new",)
 
 
-def test_what_is_no_captioning_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_captioning_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     with pytest.raises(UserError, match=r"no config\.json"):
         run({"name": "generated", "folder": str(tmp_path / "m")})
@@ -333,7 +333,7 @@ evaluate: {prompts: 4, metrics: [coverage]}
 """
 
 
-def test_captions_that_nothing_reads_are_refused() -> None:
+def test_captions_that_no_component_reads_are_refused() -> None:
     from upturn.loop.assemble import assemble
 
     with pytest.raises(UserError, match="'pixels' reads no text"):

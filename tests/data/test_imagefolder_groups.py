@@ -43,7 +43,7 @@ VARIANTS = [
 ]
 
 
-def test_no_variant_stands_on_both_sides(emoji: Splits) -> None:
+def test_no_variant_is_in_both_parts(emoji: Splits) -> None:
     side = {s.prompt.fields["name"]: held for held, part in ((0, emoji.train), (1, emoji.held_out)) for s in part}
     for group in VARIANTS:
         assert len({side[name] for name in group}) == 1, group
@@ -53,12 +53,12 @@ def test_no_variant_stands_on_both_sides(emoji: Splits) -> None:
     assert all(len(sides) == 1 for sides in toneless.values()) and len(toneless) < len(side) - 300
 
 
-def test_no_picture_stands_on_both_sides_even_under_another_name(emoji: Splits) -> None:
+def test_no_image_is_in_both_parts_even_under_another_name(emoji: Splits) -> None:
     train = {row.tobytes() for row in emoji.train.content}
     assert not any(row.tobytes() in train for row in emoji.held_out.content)
 
 
-def test_eight_categories_are_known_and_held_out_alike(emoji: Splits) -> None:
+def test_all_eight_categories_are_held_out_at_equal_rates(emoji: Splits) -> None:
     assert emoji.classes == ("activity", "flags", "food", "nature", "objects", "people", "symbols", "travel")
     rows = [json.loads(line) for line in (EMOJI / "metadata.jsonl").open(encoding="utf-8")]
     known = {row["file_name"]: row["category"] for row in rows if row["category"] not in KNOWN["category"]}
@@ -113,7 +113,7 @@ def planted(folder: Path, rows: list[dict[str, Any]]) -> Path:
     return folder
 
 
-def test_own_patterns_take_the_place_of_the_rule(tmp_path: Path) -> None:
+def test_configured_patterns_replace_the_rule(tmp_path: Path) -> None:
     rows = [{"shot": f"scene {i // 5} take {i % 5}", "n": i, "tags": None} for i in range(60)]
     found = load(path=str(planted(tmp_path, rows)), size=8, together="shot", variants=[r"take \d+"], held_out=0.3)
     sides = [{s.prompt.fields["shot"].split(" take")[0] for s in part} for part in (found.train, found.held_out)]
@@ -121,7 +121,7 @@ def test_own_patterns_take_the_place_of_the_rule(tmp_path: Path) -> None:
     assert found.train[0].prompt.fields["tags"] == "" and found.train[0].prompt.fields["n"].isdigit()
 
 
-def test_a_chain_of_equal_pictures_and_names_stays_together(tmp_path: Path) -> None:
+def test_a_chain_of_equal_images_and_names_stays_together(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"name": name} for name in ["a", "b", "b tone 1", "c", *(f"x{i}" for i in range(40))]]
     planted(tmp_path, rows)
     for copy, of in ((1, 0), (3, 2)):  # a = b by image, b ~ b tone 1 by name, b tone 1 = c by image
@@ -142,7 +142,7 @@ def test_a_chain_of_equal_pictures_and_names_stays_together(tmp_path: Path) -> N
     ({"together": "name", "variants": ["("]}, ["no regular expression"]),
     ({"leave_out": {"name": ["fox", "hen"]}}, ["leaves no image"]),
 ])
-def test_what_cannot_be_held_out_is_named(tmp_path: Path, fields: dict[str, Any], parts: list[str]) -> None:
+def test_an_impossible_hold_out_is_an_error(tmp_path: Path, fields: dict[str, Any], parts: list[str]) -> None:
     planted(tmp_path, [{"name": "fox"}, {"name": "hen"}])
     with pytest.raises(UserError) as caught:
         load(path=str(tmp_path), size=8, **fields)

@@ -80,7 +80,7 @@ def test_rankings_and_scores(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples.fields["score"][:4], [1, 3.5, NAN, 3.5])
 
 
-def test_a_signed_strength_says_which_of_two_is_better(tmp_path: Path) -> None:
+def test_the_sign_of_a_strength_is_the_better_of_two(tmp_path: Path) -> None:
     """HelpSteer2: from -3, response_1 much better, to 3, response_2 much better. HelpSteer3 has other names."""
     said = {-3: ([1, 2], 1.0), -1: ([1, 2], 1 / 3), 0: ([1, 1], 1 / 3), 2: ([2, 1], 2 / 3), None: ([0, 0], 1 / 3)}
     expected = list(said.items()) * 6
@@ -128,7 +128,7 @@ def test_conversations_are_flattened_and_a_shared_beginning_is_the_prompt(tmp_pa
     assert set(samples.content) == {"hello", "go"}
 
 
-def test_their_columns_can_have_other_names_and_parquet_reads_alike(tmp_path: Path) -> None:
+def test_columns_can_be_renamed_and_parquet_reads_equally(tmp_path: Path) -> None:
     rows = [{"question": r["prompt"], "better": r["chosen"], "worse": r["rejected"]} for r in many()]
     names = {"prompt": "question", "chosen": "better", "rejected": "worse"}
     lines = load(tmp_path / "a.jsonl", rows, columns=names)
@@ -139,7 +139,7 @@ def test_their_columns_can_have_other_names_and_parquet_reads_alike(tmp_path: Pa
         np.testing.assert_array_equal(a.content, b.content)
 
 
-def test_pairs_of_pictures(tmp_path: Path) -> None:
+def test_pairs_of_images(tmp_path: Path) -> None:
     def png(level: int) -> bytes:
         buffer = io.BytesIO()
         Image.new("L", (8, 8), level).save(buffer, "png")
@@ -167,14 +167,14 @@ def test_held_out_by_prompt_with_groups_whole(tmp_path: Path) -> None:
         assert (np.bincount(side.group)[np.unique(side.group)] == 2).all()
 
 
-def test_without_a_prompt_what_shares_a_completion_stands_on_one_side(tmp_path: Path) -> None:
+def test_without_prompts_rows_that_share_a_completion_are_in_one_part(tmp_path: Path) -> None:
     rows = [{"chosen": f"a{i}-{k}", "rejected": f"A{i}-{k + 1}"} for i in range(40) for k in range(3)]
     found = load(tmp_path / "a.jsonl", rows, held_out=0.4)
     stems = [{str(text).lower().split("-")[0] for text in side.content} for side in (found.train, found.held_out)]
     assert not stems[0] & stems[1] and len(stems[0] | stems[1]) == 40
 
 
-def test_repeated_votes_stay_and_have_ids_of_their_own(tmp_path: Path) -> None:
+def test_repeated_votes_are_kept_with_distinct_ids(tmp_path: Path) -> None:
     rows = many(20) * 3
     found = load(tmp_path / "a.jsonl", rows, held_out=0.3)
     samples = whole(found)
@@ -186,7 +186,7 @@ def test_repeated_votes_stay_and_have_ids_of_their_own(tmp_path: Path) -> None:
     assert set(again.ids) == set(samples.ids)  # whatever the order of the file
 
 
-def test_an_own_test_file(tmp_path: Path) -> None:
+def test_a_separate_test_file(tmp_path: Path) -> None:
     test = tmp_path / "test.jsonl"
     test.write_text("\n".join(json.dumps(r) for r in [*many(10), {"prompt": "new", "chosen": "x", "rejected": "y"}]))
     found = load(tmp_path / "a.jsonl", many(), test=str(test))
@@ -194,7 +194,7 @@ def test_an_own_test_file(tmp_path: Path) -> None:
     assert len(found.train) == 120 and "10 of 11 test examples have a prompt that is in train" in found.notes[0]
 
 
-def test_pain_18_what_says_nothing_is_counted_and_ties_stay(tmp_path: Path) -> None:
+def test_rows_without_a_preference_are_counted_and_ties_are_kept(tmp_path: Path) -> None:
     rows = [*many(40), {"prompt": "same", "chosen": "x", "rejected": "x"}]
     rows += [{"prompt": "e", "chosen": " ", "rejected": "y"}]
     rows += [{"prompt": "t", "chosen": "x", "rejected": "y", "tie": True}]
@@ -218,7 +218,7 @@ def test_pain_18_what_says_nothing_is_counted_and_ties_stay(tmp_path: Path) -> N
         ({"prompt": [{"text": "a"}], "chosen": "y", "rejected": "z"}, "'prompt' must hold text, or a list of"),
     ],
 )  # fmt: skip
-def test_pain_15_a_layout_that_does_not_fit_names_line_found_and_expected(
+def test_a_wrong_layout_is_an_error_with_line_found_and_expected(
     tmp_path: Path, row: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(UserError, match=complaint) as caught:
@@ -332,7 +332,7 @@ def texts(batch: Batch) -> list[list[str]]:
     return [flat[i : i + batch.candidates] for i in range(0, len(flat), batch.candidates)]
 
 
-def test_encoded_groups_pad_by_repeating_and_say_who_is_present() -> None:
+def test_encoded_groups_pad_by_repetition_with_a_mask() -> None:
     groups = from_fields(ranked_samples([[1, 2, 3], [2, 1]], strength=[0.5, 1.0]))[0]
     batch = encode_groups(Letters(), groups, None, np.array([2.0, 3.0]))  # type: ignore[arg-type]
     assert batch.candidates == 3 and len(batch) == 2
@@ -369,7 +369,7 @@ def test_a_row_in_many_groups_is_encoded_once() -> None:
     assert batch["size"].tolist() == [9, 1, 2, 9, 2, 9] * 100
 
 
-def test_votes_of_simulated_people_become_batches() -> None:
+def test_votes_of_simulated_annotators_become_batches() -> None:
     judge = components.make("scorer", {"name": "simulated_people", "taste": "length", "noise": 0.0, "people": 2})
     samples = real_samples("text", ["a", "bbb", "cc", "x", "yy"], [Prompt("p")] * 3 + [Prompt("q")] * 2, "s")
     changed = {"group": np.array([0, 0, 0, 1, 1]), "candidate": np.array([0, 1, 2, 0, 1])}

@@ -32,7 +32,7 @@ def test_the_nearest_are_those_of_brute_force() -> None:
     np.testing.assert_allclose([hit.cosine for hit in hits], np.sort(vectors @ query)[::-1][:12], rtol=1e-5)
 
 
-def test_near_duplicates_stand_behind_the_best_of_them() -> None:
+def test_near_duplicates_rank_after_the_best_of_them() -> None:
     """200 twins of the best three: six different images are found all the same."""
     rng = np.random.default_rng(1)
     base = unit(rng.standard_normal((40, 16)))
@@ -60,7 +60,7 @@ def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
     assert len(exact & found) >= 18
 
 
-def test_the_index_says_when_it_is_stale(tmp_path: Path) -> None:
+def test_a_stale_index_is_reported(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     samples = image_samples(coloured(list(COLOURS) * 3, rng), [Prompt()] * 12)
     encoder = Colours()
@@ -76,7 +76,7 @@ def test_the_index_says_when_it_is_stale(tmp_path: Path) -> None:
     assert "built now" in search.opened(tmp_path, fewer, encoder, "one")[1]
 
 
-def test_the_command_by_words_and_by_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_by_words_and_by_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small encoder is trained once; then words and an image find their colour, and the page escapes text."""
     monkeypatch.chdir(tmp_path)
     folder, run = folder_of_colours(tmp_path / "pictures"), CliRunner().invoke

@@ -40,7 +40,7 @@ def python_value(text: str) -> Fraction:
 # --- the split -------------------------------------------------------------------------------------------------
 
 
-def test_equal_content_stands_on_one_side_whatever_its_case_and_spaces() -> None:
+def test_equal_content_is_in_one_part_whatever_its_case_and_spaces() -> None:
     base = [f"Sentence number {i}" for i in range(300)]
     other = [f"  SENTENCE\tnumber \n{i} " for i in range(300)]
     side = split_by_content(content_keys("text", base + other), 0.3)
@@ -68,7 +68,7 @@ def test_leakage_is_refused_with_count_and_example() -> None:
         check_leakage(["b", "c"], ["a", "b", "c"], where="here", examples=["first", "second", "third"])
 
 
-def test_what_is_trained_on_is_checked_against_the_held_out_part() -> None:
+def test_training_data_is_checked_against_the_held_out_part() -> None:
     prompts = [Prompt(text=f"{i}+1=") for i in range(4)]
     real = real_samples("text", [str(i + 1) for i in range(4)], prompts, "equations")
     train, held_out = real.take([0, 1]), real.take([2, 3])
@@ -222,7 +222,7 @@ def test_mixture_has_the_stated_weights_means_and_spreads_in_any_dimension() -> 
 
 
 @pytest.mark.parametrize("shape", ["two_moons", "rings"])
-def test_curves_without_noise_lie_where_they_should(shape: str) -> None:
+def test_curves_without_noise_satisfy_their_equations(shape: str) -> None:
     train = load("points", shape=shape, n=600, std=0.0, radius=1.0).train
     if shape == "rings":
         lengths = np.linalg.norm(train.content, axis=1)
@@ -294,7 +294,7 @@ def test_one_long_file_is_held_out_by_sections() -> None:
 # --- equations -------------------------------------------------------------------------------------------------
 
 
-def test_worked_steps_are_the_ones_people_write() -> None:
+def test_worked_steps_follow_the_usual_notation() -> None:
     cases = {
         "12+7*3": "12+21=33", "180-(40+40)": "180-80=100", "1+2*3+4*5": "1+6+4*5=1+6+20=7+20=27",
         "2*(3-5)": "2*(-2)=-4", "3-5+2": "-2+2=0", "2*(3-5+1)": "2*(-2+1)=2*(-1)=-2", "8*1/4": "8/4=2",
@@ -307,7 +307,7 @@ def test_worked_steps_are_the_ones_people_write() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2+", "*3", "(2+3", "2+3)", "2 3", "1..2", "2(3)", "()", "a+1", "--2", "5%2"])
-def test_what_is_not_arithmetic_is_refused(text: str) -> None:
+def test_text_that_is_not_arithmetic_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         work_out(text)
 
@@ -515,7 +515,7 @@ def test_a_stated_share_of_broken_images_is_left_out_and_named(tmp_path: Path) -
     assert any("1 of 20 images cannot be read" in note and "cut.png" in note for note in splits.notes)
 
 
-def test_the_own_test_folder_loses_what_train_has(tmp_path: Path) -> None:
+def test_images_of_the_test_folder_that_are_in_train_are_removed(tmp_path: Path) -> None:
     for number in range(10):
         picture(tmp_path / "train" / f"{number}.png", (number, 0, 0))
         picture(tmp_path / "test" / f"x{number}.png", (number + 7, 0, 0))
@@ -537,7 +537,7 @@ def test_jsonl_takes_bom_crlf_empty_and_long_lines(tmp_path: Path) -> None:
     assert found == {row["q"]: (row["a"], str(row["n"])) for row in rows}
 
 
-def test_rows_with_one_prompt_stand_on_one_side_and_split_by_can_say_otherwise(tmp_path: Path) -> None:
+def test_rows_with_one_prompt_are_in_one_part_unless_split_by_differs(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     rows = [{"q": f"ask {i // 3}", "a": f"answer {i}", "who": f"w{i % 5}"} for i in range(150)]
     path.write_text("\n".join(json.dumps(row) for row in rows))
@@ -571,7 +571,7 @@ def test_jsonl_of_points_and_labels(tmp_path: Path) -> None:
 
 
 @needs_data
-def test_a_glob_and_an_own_test_file_of_word_problems() -> None:
+def test_a_glob_and_a_separate_test_file_of_word_problems() -> None:
     folder = DATA / "gsm8k"
     splits = load(
         "jsonl", path=str(folder / "tr*.jsonl"), test=str(folder / "test.jsonl"), prompt="question", completion="answer"

@@ -98,7 +98,7 @@ def test_edm_loss_is_the_squared_error_of_a_target_of_unit_variance():
 
 
 @pytest.mark.parametrize("form", FORMULATIONS, ids=str)
-def test_a_network_that_is_right_gives_the_data_back(form):
+def test_an_exact_network_reconstructs_the_data(form):
     """c_skip x + c_out F = x0 for the F that each formulation calls right: the coefficients are inverse pairs."""
     x0, noise, u, _ = drawn()
     sigma = form.training_sigma(u)[:, None]
@@ -124,7 +124,7 @@ def test_schedules_fall_to_zero_and_stay_where_the_network_was_trained(form):
     assert told.min() >= low - slack and told.max() <= high + slack and (told.diff() <= 0).all()
 
 
-def test_epsilon_tells_the_network_the_exact_time_of_each_level_and_interpolates_between():
+def test_epsilon_passes_the_exact_time_of_each_level_and_interpolates_between():
     form = Epsilon()
     levels = torch.from_numpy(form.table).float()
     torch.testing.assert_close(form.coefficients(levels).noise, torch.arange(1000.0), atol=2e-3, rtol=0)

@@ -58,7 +58,7 @@ def test_fields_of_a_sampler_are_those_of_the_settings_unless_given_with_its_nam
     assert settings.build_sampler() == components.make("sampler", {"name": "churn", "s_churn": 3.0})
 
 
-def test_a_sampler_of_ones_own_is_used_by_its_name_in_a_recipe() -> None:
+def test_a_user_defined_sampler_works_in_a_recipe() -> None:
     at = "rounds.sample.settings.sampler"
     parts = assemble(small(POINTS, f"{at}={{name: '{OWN}', shift: 2.0}}"))
     assert parts.sampling.passes == 1

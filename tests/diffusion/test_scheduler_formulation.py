@@ -30,7 +30,7 @@ def drawn(n=200):
 
 @pytest.mark.parametrize(("schedule", "betas"), SCHEDULES)
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_what_the_network_sees_and_what_it_should_say(schedule, betas, prediction):
+def test_network_inputs_and_targets(schedule, betas, prediction):
     """c_in x is the scheduler's noisy sample; D of the exact target is x0; the weight makes plain squared error."""
     scheduler = diffusers.DDPMScheduler(beta_schedule=schedule, prediction_type=prediction, **betas)
     form = of(scheduler)
@@ -114,7 +114,7 @@ def test_the_velocity_of_a_flow_is_what_the_weight_measures():
     torch.testing.assert_close(mine, torch.full_like(mine, 0.01 * 16), rtol=1e-2, atol=1e-4)
 
 
-def test_what_has_no_formulation_is_named():
+def test_a_scheduler_without_a_formulation_is_named():
     for config, says in (
         ({"_class_name": "LCMScheduler"}, "scheduler LCMScheduler is not supported"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 0.1}, "shift_terminal"),

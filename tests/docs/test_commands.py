@@ -136,7 +136,7 @@ def test_readme_has_the_two_commands() -> None:
     assert ["make", "demo"] in found and ["make", "test"] in found
 
 
-def test_readme_and_docs_say_only_what_is_run() -> None:
+def test_readme_and_docs_contain_only_tested_commands() -> None:
     stale = [
         f"{page.relative_to(ROOT)}: {' '.join(words)}: {complaint}"
         for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))

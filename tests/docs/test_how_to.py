@@ -130,7 +130,7 @@ def workplace(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs" / "how-to")))
-def test_a_page_does_what_it_says(page: Path, workplace: Path) -> None:
+def test_a_page_runs_and_prints_its_output(page: Path, workplace: Path) -> None:
     printed, ran = "", 0
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.title:

@@ -94,7 +94,7 @@ def test_preferences_come_from_votes_and_the_rest_is_counted(run: Run, tmp_path:
     assert "groups that tie" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_what_is_exported_opens_elsewhere_and_trains_here(run: Run, tmp_path: Path) -> None:
+def test_exported_votes_open_elsewhere_and_train_here(run: Run, tmp_path: Path) -> None:
     """Hugging Face reads each file; the source 'preferences' too, and its groups are the votes' outcomes again."""
     from datasets import load_dataset
 
@@ -116,7 +116,7 @@ def test_what_is_exported_opens_elsewhere_and_trains_here(run: Run, tmp_path: Pa
     assert len(alone) == 0 and "one candidate" in notes[-1]
 
 
-def test_votes_go_out_and_come_back_whole(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_votes_survive_export_and_import(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     votes = voted(text_samples(5))
     votes.scores[0] = (1.5, np.nan, 2.0, 3.0)
     votes.strength[1] = 2.0
@@ -157,7 +157,7 @@ def test_argilla_and_label_studio_get_what_was_put_first(
                              "votes on what is no text, from Argilla and Label Studio": 3}
 
 
-def test_pictures_are_pairs_in_parquet(tmp_path: Path) -> None:
+def test_images_are_pairs_in_parquet(tmp_path: Path) -> None:
     from datasets import load_dataset
 
     samples = image_samples(5)
@@ -169,7 +169,7 @@ def test_pictures_are_pairs_in_parquet(tmp_path: Path) -> None:
     assert len(rows) == 3 and (np.asarray(rows[0]["chosen"]) == samples.content[1, :, :, 0]).all()
 
 
-def test_a_run_without_votes_says_so(run: Run, tmp_path: Path) -> None:
+def test_a_run_without_votes_is_reported(run: Run, tmp_path: Path) -> None:
     assert votes_so_far(run) is None
     with pytest.raises(UserError, match="no votes on this run"):
         exports.export(run, "votes", tmp_path / "out")

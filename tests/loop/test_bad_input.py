@@ -479,7 +479,7 @@ def a_class_without_a_name(tmp: Path) -> tuple[dict[str, Any], list[str]]:
 # --- what needs the world to be changed ------------------------------------------------------------------------
 
 
-def test_a_hub_name_without_a_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_without_a_network_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
     import huggingface_hub.constants
 

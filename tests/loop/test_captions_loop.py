@@ -72,7 +72,7 @@ def stored(run: Run, name: str) -> Samples:
     return parquet_tables.read_samples(run.folder / name)
 
 
-def test_pictures_keep_their_ids_under_any_caption(done: tuple[Run, RecordedNotes], data: Path) -> None:
+def test_images_keep_their_ids_under_any_caption(done: tuple[Run, RecordedNotes], data: Path) -> None:
     real = stored(done[0], "data/samples.parquet")
     assert {p.text for p in real.prompts} == {f"a colour {i} thing" for i in range(30)}
     plain = assemble(recipe_with(data)).source.load()
@@ -99,14 +99,14 @@ def test_the_filter_is_stored_with_reasons_and_only_what_it_kept_is_trained_on(d
                for note in observer.notes)
 
 
-def test_an_evaluation_asks_in_its_own_words_and_the_grid_with_the_text_alone(done: tuple[Run, RecordedNotes]) -> None:
+def test_an_evaluation_uses_its_own_captions_and_the_grid_plain_text(done: tuple[Run, RecordedNotes]) -> None:
     made = stored(done[0], "rounds/001/evaluation.parquet")
     assert {p.text for p in made.prompts} == {"a thing"} and all("name" in p.fields for p in made.prompts)
     grid = stored(done[0], "rounds/001/grid.parquet")
     assert all(p.text == "a thing" and not p.fields and p.label is None for p in grid.prompts)
 
 
-def test_a_run_goes_on_after_the_filter(done: tuple[Run, RecordedNotes], data: Path) -> None:
+def test_a_run_resumes_after_the_filter(done: tuple[Run, RecordedNotes], data: Path) -> None:
     run = done[0]
     again = loop.run(recipe_with(data), run.folder.parent)
     assert again.state.state == "done"

@@ -73,7 +73,7 @@ def test_on_the_bound_itself_the_error_rate_is_the_one_stated() -> None:
 
 
 @pytest.mark.parametrize("learn", ["nothing", "backwards"])
-def test_a_learner_that_lost_what_curation_gave_is_found(learn: str) -> None:
+def test_a_learner_that_lost_the_gain_of_curation_is_found(learn: str) -> None:
     rng = np.random.default_rng(3)
     alpha = certificates.error_rate(0.05, 10)
     words = [growth_words(rng, math.inf, alpha, learn) for _ in range(50)]
@@ -227,7 +227,7 @@ def test_without_the_assumptions_there_is_a_reason(tmp_path: Path, settings: tup
     assert page is not None and said in page.why_not and not page.checks
 
 
-def test_a_model_of_surrogate_log_probs_says_that_kl_is_not_measured(tmp_path: Path) -> None:
+def test_surrogate_log_probs_give_a_note_that_kl_is_not_measured(tmp_path: Path) -> None:
     run = loop.run(small(POINTS, "rounds.count=1", "rounds.curate=choice", "rounds.mix.policy=replace",
                          "rounds.mix.lambda=0.25"), tmp_path)
     found = read(run, 1)

@@ -54,7 +54,7 @@ def data(tmp_path_factory):
     ("sd15", "full"), ("sdxl", "{name: lora, rank: 2, modules: [to_q]}"),
     ("sd3", "{name: lora, rank: 2, modules: [to_q]}"), ("flux", "{name: lora, rank: 2, modules: [to_q]}"),
 ])  # fmt: skip
-def test_class_pictures_are_the_bases_own_and_weigh_what_the_recipe_says(kind, adapter, data, tmp_path):
+def test_class_images_come_from_the_base_with_the_configured_weight(kind, adapter, data, tmp_path):
     folder = tiny.saved(kind, tmp_path / kind)
     recipe = parse(RECIPE.format(data=data, folder=folder, adapter=adapter, prior=0.5), "dreambooth.yaml")
     run = loop.run(recipe, tmp_path / "runs")
@@ -108,7 +108,7 @@ def test_rows_in_lambdas_numbers_weigh_the_same_so_that_any_batch_is_fair():
     assert len(mixture.samples) == 8 and np.allclose(mixture.weights, 1.0)
 
 
-def test_the_recipe_that_ships_is_one_and_texts_are_refused_where_nothing_reads_them(data):
+def test_the_shipped_recipe_is_valid_and_unread_texts_are_refused(data):
     recipe = load(Path(__file__).parents[2] / "recipes" / "dreambooth.yaml")
     assert recipe.rounds is not None and recipe.rounds.sample is not None and recipe.rounds.mix.repeat == 50
     with pytest.raises(UserError, match="give one of 'texts' and 'where'"):

@@ -72,7 +72,7 @@ def test_epoch_0_is_the_model_before_training_and_0_steps_leave_it_so(done: Run,
     assert not (bare.unit(UNIT) / "epochs.json").exists()
 
 
-def test_the_end_stands_in_the_table_and_is_not_measured_twice(done: Run, pictures: Run) -> None:
+def test_the_final_checkpoint_is_in_the_table_and_measured_once(done: Run, pictures: Run) -> None:
     found = summary(done)
     assert [row["epoch"] for row in found["epochs"]][:3] == [0, 2, 5]
     assert len(found["epochs"]) == 4 and found["epochs"][3]["epoch"] > 5  # 40 steps end within an epoch
@@ -129,7 +129,7 @@ class Killed(BaseException):
     pass
 
 
-def test_killed_while_a_checkpoint_is_measured_it_goes_on_to_the_same_bytes(
+def test_a_kill_while_a_checkpoint_is_measured_resumes_to_the_same_bytes(
     done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage: Any = importlib.import_module("upturn.loop.stages.epoch_checkpoints")
@@ -173,7 +173,7 @@ def test_epochs_that_the_training_does_not_reach_are_noted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("keep", "left"), [("all", 3), ("plateau", 1), ("none", 0)])
-def test_weights_of_checkpoints_stay_as_the_recipe_says(keep: str, left: int, tmp_path: Path) -> None:
+def test_checkpoint_weights_are_kept_as_configured(keep: str, left: int, tmp_path: Path) -> None:
     run = loop.run(small(POINTS, *FLAT, LISTED, f"keep.checkpoints={keep}"), tmp_path)
     there = sorted(place.name for place in (run.unit(UNIT) / "checkpoints").glob("epoch-*"))
     found = summary(run)
@@ -214,7 +214,7 @@ def test_equal_frames_are_equal_bytes_and_uneven_ones_are_refused() -> None:
         animated([frames[0], frames[1][:1]])
 
 
-def test_the_report_says_plateau_and_price(pictures: Run) -> None:
+def test_the_report_has_plateau_and_cost(pictures: Run) -> None:
     facts = Facts(pictures)
     [progress] = epochs.by_epoch(facts)
     spent = epochs.cost(facts, "rounds/000/train")

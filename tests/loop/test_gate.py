@@ -91,7 +91,7 @@ def rows(shift: float, n: int = 60) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(n) + shift
 
 
-def test_lower_is_better_where_the_metric_says_so():
+def test_lower_is_better_where_the_metric_declares_it():
     old, new = {"loss": Measurement(1, 0.9, 1.1, 60, rows(1.0))}, {"loss": Measurement(0, 0, 0, 60, rows(0.5))}
     found = gate.decide("loss", new, old, old, better=BETTER, alpha=0.05, key=1)
     assert found.decision == "promoted"
@@ -100,7 +100,7 @@ def test_lower_is_better_where_the_metric_says_so():
     assert gate.decide("loss", old, new, old, better=BETTER, alpha=0.05, key=1).decision == "rejected"
 
 
-def test_clusters_of_another_length_mean_that_values_stand_alone():
+def test_clusters_of_another_length_are_ignored():
     old, new = {"loss": Measurement(1, 0.9, 1.1, 60, rows(1.0))}, {"loss": Measurement(0, 0, 0, 60, rows(0.5))}
     assert gate.decide("loss", new, old, old, better=BETTER, alpha=0.05, key=1, clusters=np.arange(9)).p < 0.001
 
@@ -126,7 +126,7 @@ def test_unscored_pairs_are_left_out_and_counted():
     assert "7 of 60 pairs left out, unscored" in found.reason
 
 
-def test_metric_that_cannot_speak_rejects_and_says_why():
+def test_an_undefined_metric_rejects_with_its_reason():
     silent = {"reward": Measurement(math.nan, math.nan, math.nan, 5, note="no sample was scored")}
     found = gate.decide("reward", silent, values(rows(0.0)), {}, better=BETTER, alpha=0.05, key=1)
     assert found.decision == "rejected"
@@ -142,7 +142,7 @@ def test_metric_that_cannot_speak_rejects_and_says_why():
     # incumbent 10 +- 1, new +- 1: disjoint at 95% below 8; at level 0.001 (z = 3.09) the gap must be 2 * 3.09 / 1.96
     [(8.1, 0.05, "rejected"), (7.9, 0.05, "promoted"), (7.9, 0.001, "rejected"), (6.8, 0.001, "promoted")],
 )
-def test_without_values_intervals_must_lie_apart(new, alpha, decision):
+def test_without_values_intervals_must_not_overlap(new, alpha, decision):
     old = interval("frechet", 10.0, 1.0)
     found = gate.decide("frechet", interval("frechet", new, 1.0), old, old, better=BETTER, alpha=alpha, key=1)
     assert found.decision == decision
@@ -202,7 +202,7 @@ def test_a_ratchet_is_caught():
     assert decisions == ["promoted", "promoted", "rejected"]
 
 
-def test_a_guard_that_cannot_speak_rejects():
+def test_an_undefined_guard_rejects():
     found = guarded(math.nan, 0.8, {"at_least": 0.9}, note="3 held-out samples")
     assert found.decision == "rejected"
     assert "coverage is not known: 3 held-out samples" in found.reason

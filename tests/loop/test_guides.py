@@ -94,7 +94,7 @@ def by_hand(model: Any, guide: Any, prompts: list[Prompt], keys: Array, steps: i
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_guided_by_the_same_weights_nothing_changes(kind: str, tmp_path: Path) -> None:
+def test_guidance_by_equal_weights_changes_nothing(kind: str, tmp_path: Path) -> None:
     model, copy = MAKERS[kind](), MAKERS[kind]()
     model.save(tmp_path)
     copy.load(tmp_path)
@@ -135,7 +135,7 @@ def test_evaluation_is_guided_by_the_checkpoint_that_the_recipe_names(done: Run)
         assert set(seen.fields["guide"]) == {f"{trained.info['model']}/epoch-0001"}
 
 
-def test_what_guided_stands_in_the_record_and_in_the_lineage(done: Run) -> None:
+def test_the_guide_is_in_the_record_and_in_the_lineage(done: Run) -> None:
     samples = parquet_tables.read_samples(done.unit("rounds/001") / "samples.parquet")
     record, bad = done.done("rounds/001", "sample"), done.done("models/bad", "fit")
     assert record is not None and bad is not None
@@ -186,7 +186,7 @@ def test_a_sample_of_a_stored_model_may_be_guided_by_any_version(done: Run, tmp_
           "online: {settings: {sampler: ancestral, guide: round 0, guidance: 2.0}}}}"], "replays what this model"),
     ],
 )
-def test_a_guide_that_is_not_there_is_named_when_the_recipe_is_read(settings: list[str], says: str) -> None:
+def test_a_missing_guide_is_an_error_when_the_recipe_is_read(settings: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         assemble(recipe_with(*settings))
 

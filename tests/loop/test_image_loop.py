@@ -65,7 +65,7 @@ def test_a_run_with_a_dual_encoder(tmp_path: Path) -> None:
     assert losses[-1]["held_out"] < losses[0]["held_out"]
 
 
-def test_an_encoder_with_weights_of_its_own_needs_no_fit_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_pretrained_encoder_needs_no_fit_and_is_unchanged(tmp_path: Path) -> None:
     """A CLIP folder by name alone: scored and measured by it, kept in the run, its weights the folder's own."""
     folder = dual.tiny_clip(tmp_path / "clip")
     run = paired(tmp_path, f"folder: {folder}")

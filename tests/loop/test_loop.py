@@ -32,7 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(small(GAUSSIAN), tmp_path_factory.mktemp("runs"))
 
 
-def test_a_run_leaves_what_the_store_promises(done: Run) -> None:
+def test_a_run_writes_the_documented_artifacts(done: Run) -> None:
     assert done.state.state == "done"
     for number in range(1, 4):
         unit = done.unit(f"rounds/{number:03d}")
@@ -116,7 +116,7 @@ def test_another_recipe_under_the_same_name_is_refused(done: Run) -> None:
         loop.run(small(GAUSSIAN, "rounds.mix.lambda=0.5"), done.folder.parent)
 
 
-def test_a_fork_goes_on_from_its_round(done: Run, tmp_path: Path) -> None:
+def test_a_fork_resumes_from_its_round(done: Run, tmp_path: Path) -> None:
     forked = loop.run(small(GAUSSIAN, "name=fork", "rounds.mix.lambda=0.25"), tmp_path, fork=(done.folder, 1))
     mine, theirs = models(forked.folder), models(done.folder)
     assert mine["rounds/001/model"] == theirs["rounds/001/model"]
@@ -147,7 +147,7 @@ def test_python_interface(done: Run, tmp_path: Path) -> None:
     assert upturn.open_run(tmp_path / "runs" / "gaussian").state == "done"
 
 
-def test_pain_21_every_sample_has_its_ancestry(done: Run) -> None:
+def test_every_sample_has_its_ancestry(done: Run) -> None:
     from upturn.store import lineage
 
     samples = parquet_tables.read_samples(done.unit("rounds/003") / "samples.parquet")

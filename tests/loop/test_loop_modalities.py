@@ -92,7 +92,7 @@ def test_keep_promoted_removes_the_weights_of_rejected_rounds_and_nothing_else(t
     assert len(run.deletions()) == 3
 
 
-def test_checkpoints_at_listed_epochs_are_models_with_pictures(tmp_path: Path) -> None:
+def test_checkpoints_at_listed_epochs_are_models_with_images(tmp_path: Path) -> None:
     run = loop.run(small(POINTS, "rounds.count=0"), tmp_path)
     unit = run.unit("rounds/000/pretrain")
     assert sorted(p.name for p in (unit / "checkpoints").iterdir()) == ["epoch-0002", "epoch-0005"]

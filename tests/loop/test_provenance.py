@@ -73,7 +73,7 @@ def covariance(factor: np.ndarray) -> np.ndarray:
     return root @ root.T
 
 
-def test_the_likelihood_is_that_of_the_earlier_runs_own_policy(earlier, tmp_path):
+def test_the_likelihood_is_that_of_the_earlier_runs_policy(earlier, tmp_path):
     """Against scipy's normal density of the run's stored moments; of two runs the likelier speaks; weights that are
     gone say nothing."""
     other = ran(tmp_path, "other", "seed: 9")
@@ -93,6 +93,6 @@ def test_the_likelihood_is_that_of_the_earlier_runs_own_policy(earlier, tmp_path
     ("{runs: [nowhere]}", "no run here"),
     ("{trusted: digits}", "the trusted source gives image"),
 ])
-def test_what_cannot_be_held_against_is_refused(asked, said, tmp_path):
+def test_runs_that_cannot_be_compared_are_refused(asked, said, tmp_path):
     with pytest.raises(UserError, match=said):
         ran(tmp_path, "wrong", more=f"provenance: {asked}")

@@ -89,7 +89,7 @@ def test_words_added_to_a_prompt_can_be_removed() -> None:
     assert words._without("a list, ", "") == "a list, "
 
 
-def test_a_run_tells_each_picture_what_it_earned(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_run_appends_the_score_word_to_each_caption(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Planted brightness: words by its order in the training part, each synthetic picture by its own."""
     heard: list[list[str]] = []
     encoded = type(assemble(recipe_with(data)).model("policy")).encode
@@ -151,7 +151,7 @@ def test_the_plan_counts_the_scoring(data: Path) -> None:
     assert [(row.unit, row.samples) for row in rows if row.step == "score_words"] == [("data", 40), ("rounds/001", 4)]
 
 
-def test_what_cannot_be_is_refused(data: Path, tmp_path: Path) -> None:
+def test_impossible_settings_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exactly one of 'levels'"):
         recipe_with(data, "score_words.levels={0.5: bright}")
     with pytest.raises(UserError, match="reads no text"):
@@ -162,7 +162,7 @@ def test_what_cannot_be_is_refused(data: Path, tmp_path: Path) -> None:
         assemble(recipe_with(data, "score_words.score={name: alignment, model: judge}"))
 
 
-def test_scorers_that_say_nothing_end_the_run(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_scorers_without_any_score_end_the_run(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     from upturn.scorers.ink import Ink
     from upturn.types import Scores
 

@@ -63,7 +63,7 @@ def recipe(data, model=f"config: {CONFIG}", adapter="full", sample=SAMPLE, train
     return parse(RECIPE.format(data=data, model=model, adapter=adapter, sample=sample, train=train), "colours.yaml")
 
 
-def test_a_round_leaves_pipelines_that_diffusers_opens_and_parts_that_are_one_file(data, tmp_path):
+def test_a_round_writes_pipelines_that_diffusers_opens_and_links_shared_parts(data, tmp_path):
     run = loop.run(recipe(data), tmp_path)
     before, after = run.model_folder("rounds/000"), run.model_folder("rounds/001")
     made = tiny.opened(after)("a red thing", num_inference_steps=2, height=16, width=16, output_type="np").images
@@ -186,7 +186,7 @@ def test_it_learns_which_colour_a_caption_names(data):
     assert (means[0, :, 0] - means[0, :, 2] > 80).all() and (means[1, :, 2] - means[1, :, 0] > 80).all()
 
 
-def test_a_pipeline_that_cannot_be_had_ends_before_anything_is_spent(data, tmp_path):
+def test_a_missing_pipeline_is_an_error_before_the_first_step(data, tmp_path):
     folder = tiny.saved("sd15", tmp_path / "sd15")
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "rescale_betas_zero_snr": True}))

@@ -97,7 +97,7 @@ def copied(run: Run, to: Path) -> Run:
     return Run.open(to / run.name)
 
 
-def test_it_waits_and_says_what_is_missing(waiting: Run, tmp_path: Path) -> None:
+def test_a_waiting_run_reports_the_missing_votes(waiting: Run, tmp_path: Path) -> None:
     assert waiting.state.state == "waiting"
     path = tmp_path / "recipe.yaml"
     path.write_text(VOTED)
@@ -138,7 +138,7 @@ def undisturbed(voted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(small(VOTED), run.folder.parent)  # waits again, in round 2
 
 
-def test_what_was_picked_is_kept_and_the_votes_are_frozen(undisturbed: Run) -> None:
+def test_picked_candidates_are_kept_and_the_votes_are_frozen(undisturbed: Run) -> None:
     assert undisturbed.state.state == "waiting" and "rounds/002" in undisturbed.state.message
     found = votes_of(undisturbed, ["rounds/001"])
     assert found is not None and len(found) == 10
@@ -174,7 +174,7 @@ def test_killed_around_the_vote_it_ends_with_the_same_bytes(
     assert ended(run) == ended(undisturbed)
 
 
-def test_simulated_people_take_a_run_to_its_end(tmp_path: Path) -> None:
+def test_simulated_annotators_complete_a_run(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(VOTED)
     done = RUNNER.invoke(cli.app, ["run", str(path), "--runs", str(tmp_path), "--simulate"])
@@ -191,7 +191,7 @@ def test_simulated_people_take_a_run_to_its_end(tmp_path: Path) -> None:
     assert nearness[kept].mean() > nearness.mean()
 
 
-def test_corrected_texts_are_trained_on_and_say_where_they_come_from(tmp_path: Path) -> None:
+def test_corrected_texts_are_trained_on_with_their_parents(tmp_path: Path) -> None:
     run = loop.run(small(EDITED), tmp_path)
     vote_all(run)
     assert loop.run(small(EDITED), tmp_path).state.state == "done"
@@ -250,20 +250,20 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("settings", "said"), MISTAKES, ids=lambda v: v if isinstance(v, str) else "")
-def test_what_does_not_fit_is_refused_before_anything_is_spent(settings: list[str], said: str) -> None:
+def test_invalid_settings_are_refused_before_the_first_step(settings: list[str], said: str) -> None:
     from upturn.loop.assemble import assemble
 
     with pytest.raises(UserError, match=said):
         assemble(small(VOTED, *settings))
 
 
-def test_without_simulated_people_nobody_is_simulated(tmp_path: Path) -> None:
+def test_without_simulated_annotators_no_votes_are_simulated(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nobody is there to vote"):
         run_through(small(VOTED, "rounds.people.simulated=null"), tmp_path)
     assert not (tmp_path / "voted").exists()
 
 
-def test_the_recipe_comes_back_from_its_yaml() -> None:
+def test_the_recipe_survives_a_round_trip_through_yaml() -> None:
     asked = small(VOTED, "rounds.people.repeats=0.1", "rounds.people.least_reliability=0.6")
     assert small(to_yaml(asked)) == asked
 
@@ -276,7 +276,7 @@ def test_the_plan_counts_votes_and_hours() -> None:
     assert "60 answers ('pick', 30 a round): 1.0 person-hours at 60 s each" in votes(rounds)[0]
 
 
-def test_people_who_were_simulated_once_can_be_again(waiting: Run, tmp_path: Path) -> None:
+def test_simulated_annotators_can_be_simulated_again(waiting: Run, tmp_path: Path) -> None:
     """Some answers by a person, the rest by simulated people: the record tells them apart."""
     from upturn.loop.assemble import assemble
 

@@ -274,7 +274,7 @@ def test_flops_are_those_of_the_layers() -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 3), (9, 13, 1), (64, 64, 4), (3, 3, 1)])
-def test_pictures_of_other_shapes(shape: tuple[int, int, int]) -> None:
+def test_images_of_other_shapes(shape: tuple[int, int, int]) -> None:
     content = np.random.default_rng(0).integers(0, 255, size=(6, *shape)).astype(np.uint8)
     content.setflags(write=False)
     samples = real_samples("image", content, [Prompt(label=i % 3) for i in range(6)], "x")

@@ -182,7 +182,7 @@ def test_a_small_one_is_saved_whole(tmp_path: Path) -> None:
     np.testing.assert_allclose(rewards.detach().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exactly one"):
         DualEncoder()
     with pytest.raises(UserError, match="has no field 'widht'"):
@@ -269,7 +269,7 @@ def test_preferences_train_its_rewards() -> None:
 
 
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not here")
-def test_on_real_pictures_it_finds_names_that_it_never_saw() -> None:
+def test_on_real_images_it_finds_names_that_it_never_saw() -> None:
     """Held-out names among held-out pictures, six epochs: recall@10 at least twice, the category twice chance."""
     source = components.make("source", {
         "name": "imagefolder", "path": str(EMOJI), "size": 16, "label": "category", "together": "name",

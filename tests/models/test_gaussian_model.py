@@ -54,7 +54,7 @@ def test_the_fit_is_numpys_weighted_covariance(division: str, ddof: int) -> None
     assert isinstance(Gaussian(), ClosedForm)
 
 
-def test_a_weight_of_nothing_is_a_point_that_is_not_there() -> None:
+def test_a_point_of_weight_zero_is_ignored() -> None:
     samples = points(50)
     weights = np.repeat([1.0, 0.0], [30, 20])
     np.testing.assert_allclose(

@@ -47,7 +47,7 @@ def _decoded(module: Any) -> generate.Decoded:
     ("qwen2", {"num_key_value_heads": 2}), ("mistral", {"sliding_window": None, "num_key_value_heads": 1}),
 ])
 @pytest.mark.parametrize("joined", [0, llama_decode._JOINED], ids=["apart", "joined"])
-def test_the_quick_step_says_what_the_forward_pass_says(
+def test_the_fast_step_equals_the_forward_pass(
     kind: str, more: dict[str, Any], joined: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = _module(kind, **more)
@@ -64,13 +64,13 @@ def test_the_quick_step_says_what_the_forward_pass_says(
     torch.testing.assert_close(quick.model_log_probs, plain.model_log_probs, atol=2e-5, rtol=0)
 
 
-def test_what_the_quick_step_cannot_do_is_left_to_the_model() -> None:
+def test_unsupported_cases_use_the_model_itself() -> None:
     assert not llama_decode.fits(_module("mistral", sliding_window=8))
     assert not llama_decode.fits(_module("gpt2"))
     assert not llama_decode.fits(_module("llama").to(torch.bfloat16))
 
 
-def test_a_set_drawn_for_one_step_is_passed_once_and_learned_from_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_drawn_for_one_step_is_passed_once_with_an_equal_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights after three RLOO steps, with a pass of the policy less each time."""
     def trained(single: bool) -> tuple[list[torch.Tensor], int]:
         model = components.make("model", {"name": "causal_lm", "config": _CONFIG}, "test")

@@ -161,7 +161,7 @@ def test_diffusers_opens_the_mlp(tmp_path):
     assert not any(path.suffix in {".bin", ".pt", ".pkl"} for path in tmp_path.rglob("*"))
 
 
-def test_diffusers_opens_an_unconditional_unet_as_a_pipeline_and_makes_pictures(tmp_path):
+def test_diffusers_opens_an_unconditional_unet_as_a_pipeline_and_makes_images(tmp_path):
     from diffusers import DDPMPipeline, DDPMScheduler
 
     model = built(Pixels(network=UNET, formulation="epsilon"), pictures(n=4, size=16, channels=3))
@@ -342,7 +342,7 @@ def test_a_damaged_folder_is_named(damage, says, tmp_path):
     assert str(tmp_path) in caught.value.where
 
 
-def test_loading_takes_what_was_saved_and_refuses_what_disagrees(tmp_path):
+def test_loading_uses_saved_settings_and_refuses_other_ones(tmp_path):
     built(Points(classes=3, network=SMALL, formulation="edm"), points()).save(tmp_path)
     loaded = Points()
     loaded.load(tmp_path)

@@ -69,7 +69,7 @@ def small(**fields):
 
 
 @pytest.mark.parametrize("kind", tiny.MAKERS)
-def test_what_is_saved_makes_the_same_pictures_in_plain_diffusers(kind, pipelines, tmp_path):
+def test_a_saved_model_draws_the_same_images_in_plain_diffusers(kind, pipelines, tmp_path):
     """Item 2: opened by DiffusionPipeline.from_pretrained, same noise, Euler steps and guidance: the same latents."""
     model = built(pipelines(kind))
     model.save(tmp_path)
@@ -237,7 +237,7 @@ def test_contract(case, pipelines, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
-def test_a_picture_is_the_same_alone_in_a_batch_in_a_grid_and_after_reload(kind, pipelines, tmp_path):
+def test_a_image_is_the_same_alone_in_a_batch_in_a_grid_and_after_reload(kind, pipelines, tmp_path):
     """Item 3, with captions met in another order, and next to others of any length."""
     model = built(pipelines(kind))
     settings = model.Sampling(steps=3, sampler="dpmpp_2m", guidance=2.0)
@@ -282,7 +282,7 @@ def test_captions_that_are_too_long_are_counted():
     assert model.notes == ()
 
 
-def test_the_cache_of_captions_says_when_it_is_stale(pipelines):
+def test_a_stale_cache_of_captions_is_noted(pipelines):
     model, fresh = built(pipelines("sd15")), built(pipelines("sd15"), cache=False)
     settings = model.Sampling(steps=2)
     before = model.generate(PROMPTS[:1], np.arange(1), settings)
@@ -300,7 +300,7 @@ def test_the_cache_of_captions_says_when_it_is_stale(pipelines):
     assert "were encoded again" in model.notes[0]
 
 
-def test_no_caption_is_zeros_in_a_pipeline_that_says_so(pipelines):
+def test_an_absent_caption_is_zeros_in_a_pipeline_configured_so(pipelines):
     model = built(pipelines("sdxl"))
     text, _ = model.captions.rows(model.captions.keys([None, "", "a cat"]))
     assert all(float(value[0].abs().max()) == 0 for value in text.values())
@@ -440,7 +440,7 @@ SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
         (SCHEDULER, {"_class_name": "CMStochasticIterativeScheduler"}, "scheduler CMStochastic"),
     ],
 )
-def test_what_cannot_be_had_is_refused_by_name_when_the_recipe_is_read(path, values, says, pipelines, tmp_path):
+def test_unavailable_models_are_refused_when_the_recipe_is_read(path, values, says, pipelines, tmp_path):
     folder = _changed(pipelines("sd15"), tmp_path / "odd", path, **values)
     with pytest.raises(UserError, match=says):
         components.make("model", {"name": "text_to_image", "folder": str(folder)})
@@ -464,7 +464,7 @@ def test_bad_fields_are_named(fields, says):
         components.make("model", {"name": "text_to_image", **fields})
 
 
-def test_what_does_not_fit_is_named(pipelines, tmp_path):
+def test_settings_that_do_not_fit_are_named(pipelines, tmp_path):
     with pytest.raises(UserError, match="cannot be trained"):
         TextToImage(folder=str(pipelines("pixart")), train_text=True)
     with pytest.raises(UserError, match="takes uint8 images of 16x16x3"):

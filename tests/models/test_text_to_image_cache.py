@@ -358,14 +358,14 @@ def test_rows_are_written_as_they_come_so_that_a_kill_costs_one_file(
     assert len(found.parts) == 4 and found[torch.arange(10)][:, 0].tolist() == list(map(float, range(10)))
 
 
-def test_what_is_read_is_mapped_not_held(tmp_path: Path) -> None:
-    shelf = Shards(tmp_path, "rows", {"by": "x"})
-    shelf.add(["big"], [{"x": torch.ones(1, 1 << 22)}])
+def test_cached_tensors_are_memory_mapped(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, "rows", {"by": "x"})
+    shards.add(["big"], [{"x": torch.ones(1, 1 << 22)}])
     part = Shards(tmp_path, "rows", {"by": "x"}).filled(["big"], never)["x"].parts[0]
     maps = Path("/proc/self/maps").read_text().splitlines() if Path("/proc/self/maps").exists() else None
     if maps is None:
         pytest.skip("this system does not say what is mapped")
-    at = next(line for line in maps if str(shelf.folder) in line)
+    at = next(line for line in maps if str(shards.folder) in line)
     low, high = (int(side, 16) for side in re.match(r"(\w+)-(\w+)", at).groups())
     assert low <= part.data_ptr() < high
 
@@ -392,7 +392,7 @@ def test_stacks_are_their_rows() -> None:
         mixed[torch.tensor([0, 6])]
 
 
-def test_what_a_start_costs_with_a_cache_and_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_start_up_cost_with_and_without_a_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the seconds of processor time (docs/benchmarks.md has them); what is checked is who was asked."""
     folder = tiny.saved("sd15", tmp_path / "sd15")
     examples = pictures(64, 128)

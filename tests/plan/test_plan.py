@@ -160,13 +160,13 @@ def _work(clock: SimpleNamespace, fixed: float, each: float, calls: list[int]) -
     return measure
 
 
-def test_measuring_at_the_size_that_is_wanted_takes_one_call(clock: SimpleNamespace) -> None:
+def test_timing_at_the_requested_size_takes_one_call(clock: SimpleNamespace) -> None:
     calls: list[int] = []
     line = timing.measuring_line(_work(clock, 0.5, 0.01, calls), most=100, wanted=100)
     assert calls == [100] and line(100) == pytest.approx(1.5)
 
 
-def test_measuring_at_another_size_takes_two(clock: SimpleNamespace) -> None:
+def test_timing_at_another_size_takes_two_calls(clock: SimpleNamespace) -> None:
     calls: list[int] = []
     line = timing.measuring_line(_work(clock, 0.5, 0.01, calls), most=100, wanted=1000)
     assert len(calls) == 2 and line(1000) == pytest.approx(10.5)
@@ -224,7 +224,7 @@ def test_the_module_is_light_and_collections_go_on_after_a_plan() -> None:
     assert gc.isenabled()
 
 
-def test_theory_speaks_of_mixtures_only() -> None:
+def test_theory_covers_mixtures_only() -> None:
     assert plan.plan(small(GAUSSIAN)).theory is not None
     assert plan.plan(small(TEXT + ONLINE)).theory is None
 

@@ -102,7 +102,7 @@ def test_passes_are_those_of_the_run(
         assert made[-1][1] == quiet
 
 
-def test_passes_beside_the_steps_are_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forward_passes_outside_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second an example, and steps for nothing: the plan's seconds are the passes that no step is timed with."""
     monkeypatch.setattr(timing, "step_seconds", lambda *given: 0.0)
     monkeypatch.setattr(timing, "quiet_seconds", lambda *given: 1.0)
@@ -140,6 +140,6 @@ def test_data_that_another_process_loads_are_the_same(tmp_path: Path) -> None:
     assert _alone(tmp_path) == " ".join([str(here.rows[0].samples), "True", *here.notes])
 
 
-def test_what_another_process_refuses_is_refused_here(tmp_path: Path) -> None:
+def test_a_refusal_of_the_child_process_is_raised_here(tmp_path: Path) -> None:
     said = _alone(tmp_path, "data={name: jsonl, path: nowhere.jsonl}")
     assert said.startswith("refused") and "nowhere.jsonl" in said

@@ -69,7 +69,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-def test_what_a_plan_counts_is_what_a_run_then_does(
+def test_the_counts_of_a_plan_are_those_of_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_with(data)
@@ -140,7 +140,7 @@ def test_the_filter_costs_what_its_scorers_do(
     ("{name: top_fraction, fraction: 0.07}", 7), ("[deduplicate, {name: top_fraction, fraction: 0.5}]", 50),
     ("{name: threshold, at_least: 3}", 50),
 ])
-def test_what_a_filter_is_expected_to_keep(curate: str, kept: int, data: Path) -> None:
+def test_the_expected_share_kept_by_a_filter(curate: str, kept: int, data: Path) -> None:
     found = recipe_with(data, f"filter.curate={curate}").filter
     assert found is not None and expected_counts.after_filter(found, 100) == kept
 
@@ -151,7 +151,7 @@ COUNTED = [(20, None), (30, None), (34, 4), (38, 4)]  # samples of each training
 @pytest.mark.parametrize(("kept", "expensive", "wanted"), [
     (False, True, [20, 30, 34, 38]), (True, True, [20, 10, 4, 4]), (False, False, []),
 ])
-def test_a_cache_on_the_disk_asks_about_each_real_picture_once(
+def test_a_disk_cache_encodes_each_real_image_once(
     kept: bool, expensive: bool, wanted: Sequence[int], clock: SimpleNamespace
 ) -> None:
     encoding, model = preprocessing.Encoding(kept), SimpleNamespace(id="m", expensive=expensive)

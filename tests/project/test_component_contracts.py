@@ -158,7 +158,7 @@ def test_it_is_described_by_one_line_and_its_fields(kind: str, name: str) -> Non
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, n in SHIPPED if k in BASES and k != "experiment"])
-def test_what_every_component_declares_has_a_valid_value(kind: str, name: str) -> None:
+def test_declarations_of_every_component_are_valid(kind: str, name: str) -> None:
     made = example(kind, name)
     if isinstance(made, protocols.Component):
         assert isinstance(made.several_sizes, bool)
@@ -173,7 +173,7 @@ class WithoutBase:
         raise AssertionError
 
 
-def test_a_component_of_ones_own_without_the_base_class_is_refused_with_what_to_write() -> None:
+def test_a_user_class_without_the_base_class_is_refused_with_a_fix() -> None:
     with pytest.raises(UserError, match=r"class WithoutBase\(Scorer\)"):
         components.find("scorer", f"{__name__}:WithoutBase")
 
@@ -235,7 +235,7 @@ def test_a_model_declares_what_its_log_probs_are(name: str) -> None:
 
 
 @of_kind("adapter")
-def test_an_adapter_says_which_models_it_refuses(name: str) -> None:
+def test_an_adapter_names_the_models_that_it_refuses(name: str) -> None:
     adapter: protocols.Adapter = example("adapter", name)
     assert isinstance(adapter.refuses(example("model", "gaussian")), str)
     assert isinstance(adapter.trains_all, bool)
@@ -349,7 +349,7 @@ def test_a_schedule_never_raises_the_learning_rate_nor_makes_it_negative(name: s
 
 
 @of_kind("optimizer")
-def test_an_optimizer_lowers_a_loss_or_says_what_is_not_installed(name: str) -> None:
+def test_an_optimizer_lowers_a_loss_or_names_the_missing_package(name: str) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     try:
         optimizer = example("optimizer", name).build([weight], 0.1, 0.0)

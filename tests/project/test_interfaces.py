@@ -154,7 +154,7 @@ def _tree(place: str) -> ast.Module:
     return ast.parse((PACKAGE / place).read_text(encoding="utf-8"))
 
 
-def test_what_is_read_of_a_component_is_declared() -> None:
+def test_attributes_read_from_a_component_are_declared() -> None:
     found = [
         f"{place}:{line}: {text}" for place in _modules() if not _listed(place, THIRD_PARTY)
         for line, text in undeclared(_tree(place))
@@ -182,7 +182,7 @@ def test_a_planted_read_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["getattr(scorer, name)", "scorer.bounds", 'setattr(model, "id", "a")'])
-def test_what_is_no_undeclared_read_is_not_found(text: str) -> None:
+def test_declared_reads_are_not_reported(text: str) -> None:
     assert not list(undeclared(ast.parse(text)))
 
 

@@ -40,7 +40,7 @@ def test_the_interval_holds_the_planted_share(share):
     assert abs(np.mean([one.value for one in found]) - share) < 0.07
 
 
-def test_data_that_is_all_real_is_left_in_peace():
+def test_real_data_gives_no_false_alarm():
     found = [
         of_features(rows(400, 10 * seed), rows(400, 10 * seed + 2), rows(400, 10 * seed + 3, made=True), key=seed)
         for seed in range(8)
@@ -107,7 +107,7 @@ def test_a_model_s_likelihood_counts_as_a_feature_and_as_a_sign():
 
 
 @pytest.mark.parametrize("few", ["suspect", "trusted", "own"])
-def test_too_little_says_so_and_never_crashes(few):
+def test_too_little_data_gives_a_reason_and_no_exception(few):
     sizes = {"suspect": 100, "trusted": 100, "own": 100} | {few: 10}
     parts = [rows(n, i, made=name == "own") for i, (name, n) in enumerate(sizes.items())]
     found = of_features(*parts)

@@ -73,7 +73,7 @@ def test_a_copy_is_at_distance_0(case):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("by", ["rows", "columns"])
-def test_what_is_within_is_decided_as_in_float64(case, by, monkeypatch):
+def test_distances_within_a_radius_are_decided_as_in_float64(case, by, monkeypatch):
     monkeypatch.setattr(module, "_CELLS", 20_000)
     a, b = hard(case, 4), hard(case, 5)
     every = true(a, b)

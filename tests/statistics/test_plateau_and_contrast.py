@@ -92,7 +92,7 @@ def test_the_best_is_left_out_as_rarely_as_stated() -> None:
     assert missed / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
 
 
-def test_the_plateau_bounds_what_it_gives_away() -> None:
+def test_the_plateau_bounds_its_loss() -> None:
     rng = np.random.default_rng(8)
     common = rng.normal(size=400)
     every = [of(common + mean + 0.3 * rng.normal(size=400)) for mean in (0.0, 0.99, 1.0)]
@@ -110,7 +110,7 @@ def test_no_plateau_for_descriptions_or_missing_measurements() -> None:
     assert found is not None and found.within == (1, 2) and found.plateau == 1
 
 
-def test_pictures_that_stay_have_ratio_0_and_redrawn_ones_1() -> None:
+def test_images_that_stay_have_ratio_0_and_redrawn_ones_1() -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(100, 1, 12)) * 5
     before = centres + rng.normal(size=(100, 4, 12))
@@ -131,7 +131,7 @@ def test_planted_flips_are_counted() -> None:
     assert found is not None and found.flipped == pytest.approx(flips.mean(), abs=0.02)
 
 
-def test_one_seed_a_prompt_says_nothing_of_how_far_seeds_are_apart() -> None:
+def test_one_seed_per_prompt_gives_no_spread_over_seeds() -> None:
     cells = np.random.default_rng(0).normal(size=(10, 1, 4))
     assert consistency(cells, cells + 1, 0) is None
     assert consistency(np.zeros((10, 2, 4)), np.zeros((10, 2, 4)), 0) is None

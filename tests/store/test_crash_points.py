@@ -83,7 +83,7 @@ CASES = [*crash_points.BOUNDARIES, "commit:file-moved:9", "commit:before-record:
 
 
 @pytest.mark.parametrize("fault", CASES)
-def test_killed_at_a_boundary_a_run_is_whole_and_goes_on(
+def test_a_run_killed_at_a_boundary_is_complete_and_resumes(
     fault: str, child: Child, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -126,7 +126,7 @@ def test_every_boundary_in_the_code_is_listed_and_the_other_way_round() -> None:
     assert set(re.findall(r'reach\("([^"]+)"\)', source)) == set(crash_points.BOUNDARIES)
 
 
-def test_a_fault_that_is_none_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_fault_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(crash_points.VARIABLE, "commit:lunch:2")
     with pytest.raises(UserError, match="'commit:lunch' is no boundary"):
         crash_points.reach("commit:begin")

@@ -123,7 +123,7 @@ def test_equal_prompts_are_one_object_after_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_pictures_are_png_that_others_read_the_same(channels: int) -> None:
+def test_images_are_png_that_others_read_the_same(channels: int) -> None:
     from PIL import Image
 
     images = np.random.default_rng(1).integers(0, 256, (5, 7, 4, channels), dtype=np.uint8)
@@ -133,7 +133,7 @@ def test_pictures_are_png_that_others_read_the_same(channels: int) -> None:
     assert (png.decode(encoded, images.shape[1:]) == images).all()
 
 
-def test_pictures_that_others_wrote_are_read(tmp_path: Path) -> None:
+def test_images_that_others_wrote_are_read(tmp_path: Path) -> None:
     from PIL import Image
 
     image = np.random.default_rng(2).integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -159,7 +159,7 @@ def test_four_thousand_digits_are_written_in_half_a_second(tmp_path: Path) -> No
     assert (read.content == samples.content).all()
 
 
-def test_datasets_shows_the_pictures(tmp_path: Path) -> None:
+def test_datasets_shows_the_images(tmp_path: Path) -> None:
     import datasets
 
     samples = pictures(6, (8, 8, 3)).with_fields(quality=np.linspace(0, 1, 6))
@@ -292,7 +292,7 @@ def test_content_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
 # checkpoints
 
 
-def test_checkpoints_come_back_and_say_when_they_are_damaged(tmp_path: Path) -> None:
+def test_checkpoints_are_read_back_and_damage_is_reported(tmp_path: Path) -> None:
     shared = torch.randn(3, 4)
     tensors = {"w": shared, "tied": shared, "t": shared.t(), "half": torch.ones(2, dtype=torch.bfloat16),
                "n": torch.tensor(3), "none": torch.empty(0, 2)}
@@ -388,7 +388,7 @@ def test_a_body_that_raises_leaves_nothing(run: Run) -> None:
     assert run.verify().intact
 
 
-def test_the_caller_may_say_how_long_it_took(run: Run) -> None:
+def test_the_caller_can_give_the_duration(run: Run) -> None:
     with run.commit("data", "load") as out:
         out.seconds = 12.5
     assert run.records("data")[0].seconds == 12.5
@@ -582,7 +582,7 @@ def test_the_catalog_is_rebuilt_from_the_files(run: Run, damage: str) -> None:
     assert rows(again) == before
 
 
-def test_a_catalog_that_is_away_stops_no_run(tmp_path: Path) -> None:
+def test_an_unreachable_catalog_does_not_stop_a_run(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/not-there/upturn.db"
     with pytest.warns(UserWarning, match="the run continues"):
         run = Run.create(tmp_path / "a", "", {}, catalog=url)
@@ -594,7 +594,7 @@ def test_a_catalog_that_is_away_stops_no_run(tmp_path: Path) -> None:
     assert run.catalog().records(run.id) == run.records()
 
 
-def test_a_url_that_is_none_is_one_message(tmp_path: Path) -> None:
+def test_an_invalid_url_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be opened"):
         Run.create(tmp_path / "a", "", {}, catalog="no url")
 
@@ -616,7 +616,7 @@ def test_two_runs_share_one_catalog(tmp_path: Path) -> None:
     ("last 2", None, ["rounds/001"]), ("all", 10**9, []), ("all", 2900, ["rounds/002"]),
     ("all", 0, ["rounds/002", "rounds/001"]), ("promoted", 0, ["rounds/002", "rounds/001"]),
 ])
-def test_weights_are_removed_as_the_recipe_says_and_written_down(
+def test_weights_are_removed_as_configured_and_recorded(
     run: Run, keep: str, budget: int | None, gone: list[str]
 ) -> None:
     planned(run)

@@ -63,7 +63,7 @@ def load(folder: Path, **keys: Any) -> study_definition.Study:
 # what is varied
 
 
-def test_axes_are_multiplied_and_named_variants_stand_beside_them(tmp_path: Path) -> None:
+def test_axes_are_multiplied_and_named_variants_are_added(tmp_path: Path) -> None:
     found = load(
         tmp_path, set={"rounds.count": 2},
         vary={"data.n": [300, 600], "rounds.curate": {"by reward": "choice", "all": []}},
@@ -78,7 +78,7 @@ def test_axes_are_multiplied_and_named_variants_stand_beside_them(tmp_path: Path
     assert found.variants[1].labels == {"points": "300", "rounds.curate": "all"}
 
 
-def test_the_command_line_stands_above_set_and_below_what_is_varied(tmp_path: Path) -> None:
+def test_the_command_line_overrides_set_and_variants_override_it(tmp_path: Path) -> None:
     path = write(tmp_path, {"name": "toy", "recipe": TOY, "set": {"data.n": 200, "seed": 3}, "vary": {"seed": [1, 2]}})
     found = study_definition.load(path, ["data.n=250", "seed=9"])
     assert [(v.jobs[0].recipe.data["n"], v.jobs[0].seed) for v in found.variants] == [(250, 1), (250, 2)]
@@ -111,7 +111,7 @@ def test_some_variants_alone(tmp_path: Path) -> None:
     ({"words": {"data.n": "points"}}, "'data.n' is not varied"),
     ({"wordings": [["a"]]}, "several prompts, each once"),
 ])
-def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
+def test_errors_name_their_place(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         load(tmp_path, **keys)
 
@@ -132,7 +132,7 @@ def test_shipped_studies_are_read(path: Path) -> None:
     assert found.variants and found.about and all(job.recipe.grid.texts for _, job in found.jobs)
 
 
-def test_a_smaller_subset_lies_within_a_larger_one_whatever_the_captions() -> None:
+def test_a_smaller_subset_is_part_of_a_larger_one_for_any_captions() -> None:
     rng = np.random.default_rng(0)
     content = rng.integers(0, 256, (200, 4, 4, 1)).astype(np.uint8)
     one = real_samples("image", content, [Prompt(f"a {i}") for i in range(200)], "x")
@@ -234,7 +234,7 @@ def test_wordings_of_one_noise_are_compared(digits: Path) -> None:
         assert 0 < other["ratio"] < 1.5
 
 
-def test_the_page_shows_every_variant_and_needs_nothing_beside_itself(digits: Path) -> None:
+def test_the_page_shows_every_variant_and_is_self_contained(digits: Path) -> None:
     page = report.write_study(digits).read_text()
     for name in ("few", "more", "bare", "filter.curate.count", "checkpoint by checkpoint", "Other words for the same"):
         assert name in page
@@ -255,7 +255,7 @@ def test_a_variant_that_fails_stops_no_other(tmp_path: Path) -> None:
     assert "nothing failed" in report.write_study(tmp_path / "toy").read_text()
 
 
-def test_all_recipes_are_checked_before_anything_is_spent(tmp_path: Path) -> None:
+def test_all_recipes_are_checked_before_the_first_run(tmp_path: Path) -> None:
     asked = load(tmp_path, variants={"whole": {}, "wrong": {"rounds.score": {"name": "closenes"}}})
     with pytest.raises(UserError, match=r"variant 'wrong'.*closenes"):
         conduct(asked, tmp_path)
@@ -301,7 +301,7 @@ class Killed(BaseException):
     pass
 
 
-def test_killed_between_variants_it_goes_on(tmp_path: Path, seeded: Path) -> None:
+def test_a_study_killed_between_variants_resumes(tmp_path: Path, seeded: Path) -> None:
     class Impatient(Observer):
         def note(self, text: str) -> None:
             if text.startswith("variant 2"):

@@ -44,7 +44,7 @@ def test_the_contraction_of_a_known_map(lam: float) -> None:
     assert told == REPLICAS and missed <= MISSES
 
 
-def test_twins_that_tell_nothing() -> None:
+def test_twins_without_information() -> None:
     rng = np.random.default_rng(1)
     same = [estimates.contraction(*twins(rng, 1.0, 50, 2, 0.0)).note for _ in range(20)]
     assert sum(note.startswith("unidentified") for note in same) >= 18

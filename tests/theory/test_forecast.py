@@ -131,7 +131,7 @@ def test_kinds_and_words() -> None:
         theory.verdict("replace", synthetic=4, real=0, rounds=2, start=start)
 
 
-def test_people_who_pick_choose_by_odds_and_real_data_hold_what_they_choose() -> None:
+def test_picks_follow_the_odds_and_real_data_stabilise_them() -> None:
     """One law of choice for `picked` and `choice`; with real data in every round nothing is said to collapse."""
     loop = {"synthetic": 200, "real": 1000, "rounds": 3, "candidates": 4}
     picked = theory.verdict("replace", lam=1.0, selection=[PICKED], **loop)

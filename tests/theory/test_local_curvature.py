@@ -82,7 +82,7 @@ def test_a_saddle_and_a_run_without_real_data_have_no_slope(tmp_path: Path, caps
     assert "these weights are no strict optimum" in local_curvature(run, 1.0)["slope"]["note"]
 
 
-def test_models_that_are_too_large_or_have_no_likelihood_say_so(
+def test_models_that_are_too_large_or_without_likelihood_give_a_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from upturn.cli import app

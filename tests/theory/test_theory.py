@@ -56,7 +56,7 @@ def test_one_gaussian_replaced(division: theory.Division) -> None:
         assert theory.mean_sigma(n, rounds, 3.0) == pytest.approx(3 * theory.mean_sigma(n, rounds))
 
 
-def test_heavy_tails_at_n_10_after_100_rounds_are_as_the_page_says() -> None:
+def test_heavy_tails_at_n_10_after_100_rounds_equal_the_documented_ones() -> None:
     assert theory.alpha(10) ** -200 - 1 == pytest.approx(255, abs=1)  # squared coefficient of variation of σ_t
     assert theory.log_variance_spread(10, 100) / 4 > 1 and theory.log_variance_spread(100, 100) / 4 < 1
 
@@ -174,7 +174,7 @@ def test_lost_modes_by_drift() -> None:
         near((q == 0).sum(axis=1).astype(float), theory.expected_lost_modes(shares, n, rounds).value)
 
 
-def test_lost_modes_beyond_the_exact_chain_are_simulated_with_an_honest_error() -> None:
+def test_lost_modes_beyond_the_exact_chain_are_simulated_with_a_stated_error() -> None:
     """One mode of 5/n: lost in one round with (1 - 5/n)^n; never seen lost is not error 0."""
     n = 3000
     found = theory.expected_lost_modes(np.array([5 / n, 1 - 5 / n]), n, 1)

@@ -63,7 +63,7 @@ def test_noise_in_the_score_weakens_selection() -> None:
     assert np.cov(kept.T) == pytest.approx(said.covariance, abs=0.04)
 
 
-def test_what_is_wanted_turns_where_the_formula_says() -> None:
+def test_the_optimum_changes_at_the_formulas_threshold() -> None:
     def lost(t: float) -> float:
         return -theory.gold(theory.tilted_normal(t, np.array([1.0, 0.4])), 0.8)
 

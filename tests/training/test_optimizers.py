@@ -60,7 +60,7 @@ def moments(name: str) -> int:
 
 
 @library
-def test_its_state_takes_about_a_quarter_and_its_way_is_adamws() -> None:
+def test_its_state_takes_about_a_quarter_and_its_trajectory_is_adamws() -> None:
     assert moments("adamw_8bit") < 0.35 * moments("adamw")  # with two tables of 256 levels for 16,384 weights
     start = torch.cat([p.detach().reshape(-1) for p in Wide().module.parameters()])
     whole = trained(SPEC.model_copy(update={"optimizer": "adamw"}))[1]

@@ -67,7 +67,7 @@ def test_schedules_are_those_of_torch(name: str) -> None:
         theirs.step()
 
 
-def test_ones_own_optimizer_and_schedule_are_used_by_name_in_a_recipe(tmp_path: Path) -> None:
+def test_a_user_defined_optimizer_and_schedule_work_in_a_recipe(tmp_path: Path) -> None:
     settings = [
         "rounds=null", "gate=null", f"stages.0.optimizer={{name: '{OWN_OPTIMIZER}', momentum: 0.5}}",
         f"stages.0.schedule={{name: '{OWN_SCHEDULE}', by: 4}}", "stages.0.warmup=0", "stages.0.checkpoint_epochs=[]",
