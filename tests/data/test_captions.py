@@ -12,7 +12,7 @@ import pytest
 
 from upturn.config import components, recipe
 from upturn.data.caption_fields import alike
-from upturn.data.caption_statistics import Reader, all_captions, statistics
+from upturn.data.caption_statistics import CaptionReader, all_captions, statistics
 from upturn.data.captioning import captioned
 from upturn.data.mixer import Mixer
 from upturn.data.mixing.replace import Replace
@@ -206,7 +206,7 @@ def test_several_captions_survive_the_store_and_the_mixture(tmp_path: Path) -> N
 
 def test_statistics_agree_with_a_plain_count() -> None:
     made, _ = run({"name": "template", "template": ["${name}, ${name}", "${sort}"]})
-    reader = Reader("letters", 7, lambda found: [len(text) for text in found])
+    reader = CaptionReader("letters", 7, lambda found: [len(text) for text in found])
     found = statistics(made, [reader])
     every = [text for own in all_captions(made) for text in own]
     assert (found.pictures, found.captions, found.distinct, found.empty) == (3, 6, len(set(every)), 0)

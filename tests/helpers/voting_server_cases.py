@@ -20,11 +20,11 @@ from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, synthetic_samples
 from upturn.web.server_state import ServerState
-from upturn.web.sessions import Limits, Rate, Rates
+from upturn.web.sessions import RateLimits, Rates, RequestRate
 
 RECIPE = "name: voted\n"
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> & more"
-FREE = Rates(Rate(1e6, 1e6), Rate(1e6, 1e6), Rate(1e6, 1e6), Rate(1e6, 1e6))
+FREE = Rates(RequestRate(1e6, 1e6), RequestRate(1e6, 1e6), RequestRate(1e6, 1e6), RequestRate(1e6, 1e6))
 WORDS = (
     "The tide came in while we were still talking.", "Nobody had counted the stairs before.", "A door stood open.",
     "It was colder than the map had promised.", "She kept the letter, and burned the envelope.",
@@ -78,7 +78,7 @@ def voting_state(run: Run, *questions: Question, rates: Rates = FREE, **settings
                 asked.unit, question.mode, asked.tasks, overlap=question.overlap, quota=question.quota,
                 attributes=question.attributes, golds=question.golds, repeats=question.repeats,
             )
-        yield ServerState(run.name, box, contents, limits=Limits(rates), **settings)
+        yield ServerState(run.name, box, contents, limits=RateLimits(rates), **settings)
     contents.close()
 
 

@@ -19,7 +19,7 @@ from upturn.config import components
 from upturn.errors import RunError, UserError
 from upturn.lab import experiment_runner
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Experiment, State, setting, source
-from upturn.lab.rows import Formula, Row, judged, measured
+from upturn.lab.rows import Formula, LabRow, judged, measured
 from upturn.observer import Observer
 from upturn.report import theory_chart
 from upturn.store.columns import read_table
@@ -174,15 +174,15 @@ def test_settings_are_checked(tmp_path: Path) -> None:
 
 
 def test_a_bound_is_left_on_one_side_only() -> None:
-    def at(value: float, error: float = 1.0, tolerance: float = 0.0) -> Row:
-        return Row(0, "x", 1, value, error, 10, 0.0, "f", tolerance)
+    def at(value: float, error: float = 1.0, tolerance: float = 0.0) -> LabRow:
+        return LabRow(0, "x", 1, value, error, 10, 0.0, "f", tolerance)
 
     assert judged(at(3.0), "equal") == (3.0, True) and judged(at(-5.0), "equal") == (-5.0, False)
     assert judged(at(-5.0), "at most") == (-5.0, True) and judged(at(5.0), "at most") == (5.0, False)
     assert judged(at(5.0), "at least") == (-5.0, True) and judged(at(-5.0), "at least") == (5.0, False)
     assert judged(at(5.0, tolerance=2.0), "equal") == (3.0, True)
     assert judged(at(0.1, error=0.0), "equal") == (None, False) and judged(at(0.0, error=0.0), "equal") == (None, True)
-    assert judged(Row(0, "x", 1, 1.0, 1.0), "equal") == (None, None)  # no theory
+    assert judged(LabRow(0, "x", 1, 1.0, 1.0), "equal") == (None, None)  # no theory
 
 
 def test_few_events_are_not_certain() -> None:

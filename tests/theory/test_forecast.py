@@ -11,7 +11,7 @@ import pytest
 from helpers.small_recipes import GAUSSIAN, small
 from upturn import plan, theory
 from upturn.loop import loop
-from upturn.theory import Normal, Selector, Shares
+from upturn.theory import DiscreteLearner, GaussianLearner, Selector
 from upturn.theory.case import Case
 from upturn.theory.diversity import chosen, diversity_left, parts
 
@@ -30,25 +30,25 @@ def case(policy: str = "replace", n: int = 40, real: int = 0, rounds: int = 12, 
 
 def test_pure_chance_is_the_exact_formula() -> None:
     """Replace without real data: Wright's heterozygosity and the typical log det, to rounding."""
-    left = diversity_left(case(), Shares(P), 12)
+    left = diversity_left(case(), DiscreteLearner(P), 12)
     same = float(np.sum(P**2)) / left[-1]
     assert 1 - same == pytest.approx(theory.mean_heterozygosity(40, 12, theory.heterozygosity(P)), rel=1e-12)
     for division in ("n", "n-1"):
-        left = diversity_left(case(), Normal(np.zeros(3), np.diag([1.0, 2.0, 0.5]), division=division), 12)
+        left = diversity_left(case(), GaussianLearner(np.zeros(3), np.diag([1.0, 2.0, 0.5]), division=division), 12)
         assert 6 * math.log(left[-1]) == pytest.approx(theory.mean_log_det(40, 3, 12, 0.0, division), rel=1e-6)
 
 
 def test_accumulating_is_the_exact_formula() -> None:
-    left = diversity_left(case("accumulate", real=0), Shares(P), 12)
+    left = diversity_left(case("accumulate", real=0), DiscreteLearner(P), 12)
     kept = theory.accumulated_heterozygosity(40, 12, 0, theory.heterozygosity(P))
     assert 1 - float(np.sum(P**2)) / left[-1] == pytest.approx(kept, rel=1e-12)
-    grown = diversity_left(case("accumulate", real=40), Normal(np.zeros(1), np.eye(1)), 12)
+    grown = diversity_left(case("accumulate", real=40), GaussianLearner(np.zeros(1), np.eye(1)), 12)
     assert grown[-1] ** 2 == pytest.approx(theory.accumulated_variance(40, 12), rel=0.02)  # mean against typical path
 
 
 def test_real_data_at_a_temperature_settle_at_the_formula() -> None:
     held = case(n=1_000_000, real=1_000_000, lam=2.0, temperature=0.8, rounds=60)
-    left = diversity_left(held, Normal(np.zeros(2), np.eye(2)), 60)
+    left = diversity_left(held, GaussianLearner(np.zeros(2), np.eye(2)), 60)
     assert left[-1] ** 2 == pytest.approx(theory.tempered_variance(2.0, 0.8), rel=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_shares_against_a_simulated_learner(policy: str, real: int, lam: float |
             counts = np.rint(model * (real + 50 * number)).astype(int)
             model = np.array([rng.multivariate_hypergeometric(row, real) / real for row in counts])
     measured = np.sum(model**2, axis=1)
-    expected = float(np.sum(P**2)) / diversity_left(asked, Shares(P), 10)[-1]
+    expected = float(np.sum(P**2)) / diversity_left(asked, DiscreteLearner(P), 10)[-1]
     assert abs(measured.mean() - expected) < 4 * measured.std() / 20 + 0.03 * expected
 
 
@@ -110,7 +110,7 @@ def test_a_curated_gaussian_against_a_simulated_one() -> None:
             cov = (np.eye(2) + np.cov(made.T, bias=True)) / 2 + np.outer(gap, gap) / 4
             mean = gap / 2
         logs.append(np.linalg.slogdet(cov)[1] / 4)
-    found = math.log(diversity_left(asked, Normal(np.zeros(2), np.eye(2), reward), 6)[-1])
+    found = math.log(diversity_left(asked, GaussianLearner(np.zeros(2), np.eye(2), reward), 6)[-1])
     assert abs(np.mean(logs) - found) < 4 * np.std(logs) / math.sqrt(40) + 0.02
 
 
@@ -118,7 +118,7 @@ def test_kinds_and_words() -> None:
     assert [theory.kind_of(kept) for kept in (1.0, 0.9, 0.89, 0.5, 0.49, 0.0, 1.2, 2.5)] == [
         "stable", "stable", "drifts", "drifts", "collapses", "collapses", "drifts", "collapses"
     ]
-    start = Normal(np.zeros(4), np.eye(4))
+    start = GaussianLearner(np.zeros(4), np.eye(4))
     gone = theory.verdict("replace", synthetic=12, real=0, rounds=20, start=start)
     assert gone.kind == "collapses" and gone.word.startswith("collapses in about") and gone.half_life < 20
     held = theory.verdict("replace", synthetic=500, real=500, rounds=20, lam=1.0, start=start)

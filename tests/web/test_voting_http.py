@@ -22,7 +22,7 @@ from upturn.store.run import Run
 from upturn.types import Prompt, synthetic_samples
 from upturn.web.server import running
 from upturn.web.server_state import ServerState
-from upturn.web.sessions import Rate, Rates
+from upturn.web.sessions import Rates, RequestRate
 
 MODES = (
     Question("pick"), Question("compare"), Question("rate", attributes=("clear", "true")), Question("rank"),
@@ -250,7 +250,9 @@ def test_admins_add_pause_and_renew(state: ServerState, address: str) -> None:
 
 
 def test_limits(run: Run) -> None:
-    slow = Rates(requests=Rate(0.001, 12), votes=Rate(0.001, 2), failures=Rate(0.001, 3), studio=FREE.studio)
+    slow = Rates(
+        requests=RequestRate(0.001, 12), votes=RequestRate(0.001, 2), failures=RequestRate(0.001, 3), studio=FREE.studio
+    )
     with voting_state(run, Question("pick"), rates=slow) as state, running(state) as address:
         token = state.box.add_person("limited")[1]
         ada = Caller(address).sign_in(token)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from upturn.annotation.conversations import Turn, turns_of
+from upturn.annotation.conversations import ConversationTurn, turns_of
 from upturn.errors import UserError
 from upturn.store import png
 from upturn.store.parquet_tables import iterate_samples
@@ -33,8 +33,8 @@ class Content:
         return self.body.decode("utf-8", "replace")
 
     @property
-    def turns(self) -> list[Turn]:
-        found: list[Turn] = json.loads(self.body)
+    def turns(self) -> list[ConversationTurn]:
+        found: list[ConversationTurn] = json.loads(self.body)
         return found
 
 

@@ -12,12 +12,12 @@ _LINE = re.compile(rf"^({'|'.join(ROLES)})\s?:[ \t]?", re.IGNORECASE | re.MULTIL
 _SIDES = {"user": "user", "human": "user", "prompter": "user", "system": "system", "tool": "system"}
 
 
-class Turn(TypedDict):
+class ConversationTurn(TypedDict):
     role: str
     content: str
 
 
-def turns_of(text: str, messages: object = None) -> list[Turn] | None:
+def turns_of(text: str, messages: object = None) -> list[ConversationTurn] | None:
     """The turns of a conversation; None where it is a plain text.
 
     ``messages`` (a list of {role, content}, or its JSON) says so exactly. A text is one where it is that JSON, or where
@@ -35,12 +35,12 @@ def turns_of(text: str, messages: object = None) -> list[Turn] | None:
     heads = list(_LINE.finditer(text))
     ends = [head.start() for head in heads[1:]] + [len(text)]
     return [
-        Turn(role=head[1].lower(), content=text[head.end() : end].strip("\n"))
+        ConversationTurn(role=head[1].lower(), content=text[head.end() : end].strip("\n"))
         for head, end in zip(heads, ends, strict=True)
     ]
 
 
-def _messages(value: object) -> list[Turn] | None:
+def _messages(value: object) -> list[ConversationTurn] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -51,10 +51,10 @@ def _messages(value: object) -> list[Turn] | None:
     if not all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
                for m in value):
         return None
-    return [Turn(role=m["role"].lower(), content=m["content"]) for m in value]
+    return [ConversationTurn(role=m["role"].lower(), content=m["content"]) for m in value]
 
 
-def after(prompt: Sequence[Turn], whole: Sequence[Turn]) -> list[Turn]:
+def after(prompt: Sequence[ConversationTurn], whole: Sequence[ConversationTurn]) -> list[ConversationTurn]:
     """What a whole conversation says beyond the prompt that it begins with; all of it where it begins otherwise."""
     shared = len(prompt) if list(whole[: len(prompt)]) == list(prompt) else 0
     return list(whole[shared:]) or list(whole)

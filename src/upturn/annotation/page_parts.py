@@ -48,7 +48,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class RankingControl:
     """An order that is changed by dragging, by keys and by buttons; ``field``0, ``field``1, … get the places."""
 
     macro: ClassVar[str] = "ranking"
@@ -63,7 +63,7 @@ class OneCandidate:
 
 
 @dataclass(frozen=True)
-class Scale:
+class ScaleControl:
     """Numbers from 1 to 10 for each attribute in ``field``0, ``field``1, …; one attribute alone is a row of buttons."""
 
     macro: ClassVar[str] = "scale"
@@ -106,7 +106,7 @@ class Button:
 class VoteForm:
     """The form of one mode: ``parts``, ``buttons`` in order, and ``keys``, the help on keys that the parts have."""
 
-    parts: tuple[Cards | Options | Ranking | OneCandidate | Scale | TextEditor, ...]
+    parts: tuple[Cards | Options | RankingControl | OneCandidate | ScaleControl | TextEditor, ...]
     buttons: tuple[Button, ...] = ()
     keys: tuple[KeyHelp, ...] = ()
 

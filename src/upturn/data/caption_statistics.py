@@ -17,7 +17,7 @@ Lengths = Callable[[Sequence[str]], Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Reader:
+class CaptionReader:
     """One tokenizer of the policy: lengths in tokens, special tokens included, and how many it reads."""
 
     name: str
@@ -64,7 +64,7 @@ def all_captions(samples: Samples) -> list[tuple[str, ...]]:
     return [(p.text,) for p in samples.prompts] if several is None else [tuple(texts) for texts in several]
 
 
-def statistics(samples: Samples, readers: Sequence[Reader] = (), most: int = 15) -> Statistics:
+def statistics(samples: Samples, readers: Sequence[CaptionReader] = (), most: int = 15) -> Statistics:
     """Raises ValueError where there are no samples."""
     each = all_captions(samples)
     counts = Counter(text for texts in each for text in texts)

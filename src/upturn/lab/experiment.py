@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn import seeds
-from upturn.lab.rows import Formula, Row
+from upturn.lab.rows import Formula, LabRow
 from upturn.types import Array
 
 Cell = Mapping[str, Any]  # one point of the grid: a value of each setting that is a list
@@ -44,7 +44,7 @@ class Cloud:
 class Chunk:
     """A part of a run that is stored whole or not at all; an interrupted run resumes from the last ``state``."""
 
-    rows: Sequence[Row]
+    rows: Sequence[LabRow]
     clouds: Sequence[Cloud] = ()
     state: State = field(default_factory=dict)
     note: str = ""  # for the progress display

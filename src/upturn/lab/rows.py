@@ -28,7 +28,7 @@ class Formula:
 
 
 @dataclass(frozen=True)
-class Row:
+class LabRow:
     """One quantity of one cell at one round.
 
     cell       index among the cells that ran together
@@ -56,7 +56,7 @@ class Row:
 def measured(
     cell: int, quantity: str, at: float, values: Array, theory: float = math.nan, formula: str = "", *,
     tolerance: float = 0.0, meaningful: bool = True, variance: float = 0.0,
-) -> Row:
+) -> LabRow:
     """The row of (R,) independent replicas; NaN among them are left out of mean and count.
 
     ``variance``: lower limit of the variance of one replica, because rare events may occur in no replica.
@@ -64,11 +64,11 @@ def measured(
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     if not len(known):
-        return Row(cell, quantity, at, math.nan, math.nan, 0, theory, formula, tolerance, False)
+        return LabRow(cell, quantity, at, math.nan, math.nan, 0, theory, formula, tolerance, False)
     spread = max(float(known.var(ddof=1)), variance) if len(known) > 1 else math.nan
     error = math.sqrt(spread / len(known))
     low, high = np.quantile(known, [0.05, 0.95])
-    return Row(
+    return LabRow(
         cell, quantity, at, float(known.mean()), error, len(known), theory, formula, tolerance,
         meaningful and math.isfinite(error) and math.isfinite(float(known.mean())), float(low), float(high),
     )
@@ -77,12 +77,12 @@ def measured(
 def exact(
     cell: int, quantity: str, at: float, value: float, theory: float = math.nan, formula: str = "", *,
     tolerance: float = 0.0, count: int = 1,
-) -> Row:
+) -> LabRow:
     """The row of a value that is enumerated or integrated, not sampled."""
-    return Row(cell, quantity, at, value, 0.0, count, theory, formula, tolerance)
+    return LabRow(cell, quantity, at, value, 0.0, count, theory, formula, tolerance)
 
 
-def judged(row: Row, kind: Kind) -> tuple[float | None, bool | None]:
+def judged(row: LabRow, kind: Kind) -> tuple[float | None, bool | None]:
     """(z, agrees): standard errors between simulation and theory beyond the tolerance, and whether they are few enough.
 
     Both are None without a test; z is None for an exact row. Of a bound only the wrong side counts: z is below zero
@@ -102,7 +102,7 @@ def judged(row: Row, kind: Kind) -> tuple[float | None, bool | None]:
     return z, (abs(z) if kind == "equal" else z) <= BOUND
 
 
-def record(row: Row, kind: Kind) -> dict[str, Any]:
+def record(row: LabRow, kind: Kind) -> dict[str, Any]:
     """A row of the table, by column."""
     z, agrees = judged(row, kind)
     return {

@@ -12,7 +12,7 @@ import numpy as np
 from upturn import seeds
 from upturn.config.recipe import Recipe
 from upturn.data.caption_fields import place
-from upturn.data.caption_statistics import Reader, Statistics, all_captions, statistics
+from upturn.data.caption_statistics import CaptionReader, Statistics, all_captions, statistics
 from upturn.data.captioning import captioned
 from upturn.errors import UserError
 from upturn.loop.assemble import assemble
@@ -81,7 +81,7 @@ def _preview(name: str, splits: Splits, rows: Array, policy: Policy) -> Preview:
     return Preview(name, pairs, statistics(train, readers), (*splits.notes, *notes))
 
 
-def _readers(policy: Policy, splits: Splits) -> tuple[list[Reader], list[str]]:
+def _readers(policy: Policy, splits: Splits) -> tuple[list[CaptionReader], list[str]]:
     """The policy's tokenizers, where they can be had without its weights; a model from nothing makes its own."""
     place: str | Path | None = None
     if isinstance(policy, FromFiles):
@@ -105,7 +105,7 @@ def _readers(policy: Policy, splits: Splits) -> tuple[list[Reader], list[str]]:
     return readers, []
 
 
-def _built_readers(policy: Any, splits: Splits) -> list[Reader]:
+def _built_readers(policy: Any, splits: Splits) -> list[CaptionReader]:
     policy.build(splits.train, 0)
     return [_reader(str(name).replace("text_encoder", "tokenizer"), tokenizer)
             for name, tokenizer in policy.pipeline.tokenizers.items()]
@@ -118,8 +118,8 @@ def _cached(hub: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _reader(name: str, tokenizer: PreTrainedTokenizerBase) -> Reader:
+def _reader(name: str, tokenizer: PreTrainedTokenizerBase) -> CaptionReader:
     def lengths(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
-    return Reader(name, int(tokenizer.model_max_length), lengths)
+    return CaptionReader(name, int(tokenizer.model_max_length), lengths)

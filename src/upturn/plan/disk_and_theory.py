@@ -10,7 +10,7 @@ from upturn.loop.tools import where
 from upturn.plan import expected_counts
 from upturn.plan.planner import Planner
 from upturn.protocols import Trainable
-from upturn.theory import Division, Normal, Shares, Verdict, verdict
+from upturn.theory import DiscreteLearner, Division, GaussianLearner, Verdict, verdict
 from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
 _ROW_BYTES = 200  # of ids, prompt and key in a table, about
@@ -71,7 +71,7 @@ def forecast(parts: Assembly, splits: Splits, policy: Trainable) -> Verdict | No
     )
 
 
-def _start(parts: Assembly, real: Samples, policy: Trainable) -> Normal | Shares | None:
+def _start(parts: Assembly, real: Samples, policy: Trainable) -> GaussianLearner | DiscreteLearner | None:
     """The model at round 0 where its family is known, and its rewards can be."""
     family = policy.family
     scored = any(curator.law != "independent" for curator in parts.curators.values())
@@ -81,9 +81,10 @@ def _start(parts: Assembly, real: Samples, policy: Trainable) -> Normal | Shares
     if family == "gaussian":
         covariance = np.cov(points.T, bias=True).reshape(points.shape[1], points.shape[1])
         division: Division = policy.division
-        return Normal(points.mean(axis=0), covariance, (lambda at: _rewards(parts, at)) if scored else None, division)
+        reward = (lambda at: _rewards(parts, at)) if scored else None
+        return GaussianLearner(points.mean(axis=0), covariance, reward, division)
     places, counts = np.unique(np.rint(points), axis=0, return_counts=True)
-    return Shares(counts / counts.sum(), _rewards(parts, places) if scored else None)
+    return DiscreteLearner(counts / counts.sum(), _rewards(parts, places) if scored else None)
 
 
 def _rewards(parts: Assembly, points: Array) -> Array:

@@ -24,7 +24,7 @@ from upturn.plan import forward_passes as passes
 from upturn.plan import preprocessing, several_sizes, timing
 from upturn.plan.forward_passes import Passes
 from upturn.plan.result import COMMIT, Row
-from upturn.plan.timing import Line, Sampled
+from upturn.plan.timing import Line, SamplingTime
 from upturn.protocols import ClosedForm, Metric, Trainable
 from upturn.store.units import model_unit, stage_unit
 from upturn.training.feeds import Feed, FixedFeed
@@ -52,7 +52,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Draw:
+class PromptDraw:
     """What an epoch of online training costs before its steps; it goes ``passes`` times through what was drawn."""
 
     passes: int = 1
@@ -141,7 +141,8 @@ class Planner:
         self.train(unit, step, model, spec, Timed(examples, feed, count, more), rows)
 
     def train(
-        self, unit: str, step: str, model: Trainable, spec: Training, timed: Timed, rows: int, draw: Draw = Draw()
+        self, unit: str, step: str, model: Trainable, spec: Training, timed: Timed, rows: int,
+        draw: PromptDraw = PromptDraw(),
     ) -> None:
         """A row of training on ``rows`` samples; ``draw`` is what each epoch costs beside its steps."""
         if isinstance(model, ClosedForm) and self.parts.objective(spec).maximum_likelihood:
@@ -187,7 +188,7 @@ class Planner:
             self._quiet[same_step] = timing.quiet_seconds(model, timed.examples, spec.batch_size, acting)
         return self._quiet[same_step]
 
-    def sampled(self, of: Samples, candidates: int, settings: SamplingSettings, wanted: int) -> Sampled:
+    def sampled(self, of: Samples, candidates: int, settings: SamplingSettings, wanted: int) -> SamplingTime:
         """Sampling as the trained model will do it, timed on prompts of these samples."""
         prompts = [prompt_for(self.policy, p) for p in of.take(np.arange(min(len(of), wanted))).prompts]
         settings = self.as_trained(settings)
@@ -289,13 +290,13 @@ class Planner:
         seconds, self._fits = self._fits, 0.0
         return seconds
 
-    def scoring(self, sampled: Sampled, wanted: int, judge: str = "") -> Line:
+    def scoring(self, sampled: SamplingTime, wanted: int, judge: str = "") -> Line:
         """Seconds to score the candidates of n prompts, as :meth:`rewards` does."""
         if not (self.parts.judges[judge] if judge else self.parts.scorers):
             return Line(0.0, 0.0)
         return self._measuring_line(lambda count: self.rewards(sampled.first(count), judge), sampled, wanted)
 
-    def _measuring_line(self, measure: Callable[[int], object], sampled: Sampled, wanted: int) -> Line:
+    def _measuring_line(self, measure: Callable[[int], object], sampled: SamplingTime, wanted: int) -> Line:
         return timing.measuring_line(measure, sampled.prompts, wanted, loaded=self._loaded)
 
     def _loaded(self) -> object:

@@ -12,9 +12,9 @@ from upturn.data.mixer import expected_real_fraction
 from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.tools import where
 from upturn.plan import expected_counts, timing
-from upturn.plan.planner import Draw, Planner, Timed
+from upturn.plan.planner import Planner, PromptDraw, Timed
 from upturn.plan.result import COMMIT, Row, placeholder_rewards
-from upturn.plan.timing import Sampled
+from upturn.plan.timing import SamplingTime
 from upturn.store.units import round_unit, within
 from upturn.training.feeds import OnlineFeed
 from upturn.types import Batch, Rollout, Samples
@@ -88,7 +88,7 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
     timed = Timed(batch, feed, online.prompts)
     made = online.prompts * online.candidates
     seconds = seen.line(online.prompts) + planner.scoring(seen, online.prompts)(online.prompts)
-    draw = Draw(online.passes, seconds, made * planner.policy.sampling_flops(planner.parts.sampling))
+    draw = PromptDraw(online.passes, seconds, made * planner.policy.sampling_flops(planner.parts.sampling))
     for number in range(1, rounds.count + 1):
         unit = round_unit(number)
         planner.train(unit, "train", planner.policy, turn, timed, made, draw)
@@ -96,7 +96,7 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
     return (1.0, *[0.0] * rounds.count)
 
 
-def _as_groups(seen: Sampled, candidates: int | None) -> Samples:
+def _as_groups(seen: SamplingTime, candidates: int | None) -> Samples:
     """Groups with placeholder ranks: the time of a step does not depend on which candidate is better."""
     width = min(candidates or seen.candidates, seen.candidates)
     made = seen.made.take(seen.made.candidate < width)
@@ -105,7 +105,7 @@ def _as_groups(seen: Sampled, candidates: int | None) -> Samples:
     return made.with_fields(rank=ranks.reshape(-1), score=rewards)
 
 
-def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: Sampled) -> Batch:
+def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: SamplingTime) -> Batch:
     """What the policy learns from online, as it is drawn."""
     objective, policy = planner.parts.objective(turn), planner.policy
     if objective.example != "rollout":

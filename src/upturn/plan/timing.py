@@ -50,7 +50,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SamplingTime:
     """What sampling costs by number of prompts, and the samples drawn to measure it, K of each prompt."""
 
     line: Line
@@ -78,7 +78,7 @@ def guides_of(policy: Policy, settings: SamplingSettings) -> dict[str, Policy]:
 
 def sampled(
     policy: Policy, prompts: Sequence[Prompt], candidates: int, settings: SamplingSettings, wanted: int
-) -> Sampled:
+) -> SamplingTime:
     """Answers some of ``prompts`` with K candidates each, at two sizes; ``wanted`` is how many prompts the run has.
 
     The larger size is a part of a batch of the sampler, less where that would take seconds. Where already the smaller
@@ -94,13 +94,13 @@ def sampled(
     few = max(2, _FEW // candidates)
     short, made = sampled_for(few)
     if short > _SLOW:
-        return Sampled(Line(0.0, short / few), made, candidates)
+        return SamplingTime(Line(0.0, short / few), made, candidates)
     batch = max(few + 1, settings.batch // candidates)
     affordable = max(_TIMES * few, int(_SLOW / short * few))  # if all of it grew with their number: most of it does not
     many = min(batch, affordable, max(few + 1, min(wanted, _MANY // candidates)))
     long, made = sampled_for(many)
     line = _line((few, short), (many, long))
-    return Sampled(Line(line.fixed, line.each, batch), made, candidates)
+    return SamplingTime(Line(line.fixed, line.each, batch), made, candidates)
 
 
 def measuring_line(

@@ -18,7 +18,7 @@ _LISTED = 32
 
 
 @dataclass(frozen=True)
-class Pairs:
+class BallPairs:
     """Real rows and the synthetic rows that lie near them: at most ``_LISTED`` of each real row."""
 
     real: Array  # (P,)
@@ -27,7 +27,7 @@ class Pairs:
 
 
 @remembered
-def balls_around_real(real: Array, synthetic: Array, k: int) -> tuple[Array, Array, Pairs]:
+def balls_around_real(real: Array, synthetic: Array, k: int) -> tuple[Array, Array, BallPairs]:
     """Balls of k neighbours round each of ``real`` (N, D), met with ``synthetic`` (M, D).
 
     (M,) int64 in how many balls each synthetic row lies, (N,) bool which balls hold one, and the pairs.
@@ -51,7 +51,7 @@ def reach(k: int, synthetic: int) -> int:
 
 
 @remembered
-def balls_around_synthetic(real: Array, synthetic: Array, k: int) -> tuple[Array, Pairs]:
+def balls_around_synthetic(real: Array, synthetic: Array, k: int) -> tuple[Array, BallPairs]:
     """Balls of k neighbours round each of ``synthetic`` (M, D): (N,) bool which real rows lie in one.
 
     The pairs are those of the wider balls of :func:`reach` neighbours, as far as a radius can grow in a subset.
@@ -82,6 +82,6 @@ def _listed(block: Block, inside: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor,
     return every[1], (block.start + rows, columns, block.exact(rows, columns))
 
 
-def _pairs(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Pairs:
+def _pairs(parts: list[tuple[Tensor, Tensor, Tensor]]) -> BallPairs:
     real, synthetic, squared = (joined(list(column)) for column in zip(*parts, strict=True))
-    return Pairs(real, synthetic, squared)
+    return BallPairs(real, synthetic, squared)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from upturn.errors import UserError
 from upturn.store.columns import read_table
-from upturn.store.lineage_db import Index, Model
+from upturn.store.lineage_db import LineageIndex, ModelNode
 from upturn.types import REAL
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def trace(run: Run, sample: str, limit: int | None = LIMIT) -> Trace:
 
     Raises UserError where no sample, or more than one, is called so.
     """
-    with Index(run) as index:
+    with LineageIndex(run) as index:
         row = index.find(sample)
         models, foreign = index.ancestors(row)
         roots = dict(index.ask("SELECT source, count(DISTINCT id) FROM root GROUP BY source ORDER BY source"))
@@ -118,7 +118,7 @@ def trace_down(run: Run, sample: str, limit: int | None = LIMIT) -> Takedown:
 
     Raises UserError as ``trace``.
     """
-    with Index(run) as index:
+    with LineageIndex(run) as index:
         row = index.find(sample)
         models, direct = index.descendants(row)
         mixtures = dict(index.ask("SELECT unit, count(*) FROM mixed WHERE id = ? GROUP BY unit ORDER BY unit", row.id))
@@ -164,10 +164,10 @@ def _limited(limit: int | None) -> str:
     return "" if limit is None else f"LIMIT {int(limit)}"
 
 
-def _places(index: Index, sample: str) -> list[Place]:
+def _places(index: LineageIndex, sample: str) -> list[Place]:
     found = index.ask("SELECT DISTINCT unit, file, split FROM sample WHERE id = ? ORDER BY ALL", sample)
     return [Place(*row) for row in found]
 
 
-def _ancestor(name: str, model: Model) -> Ancestor:
+def _ancestor(name: str, model: ModelNode) -> Ancestor:
     return Ancestor(name, model.unit, model.parent, model.real, model.synthetic, model.mixture is None)

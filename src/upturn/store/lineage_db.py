@@ -19,7 +19,7 @@ SHORTEST = 6  # characters of an id that are enough to look for it
 
 
 @dataclass
-class Model:
+class ModelNode:
     """One trained model, and the rows of its mixture; ``mixture`` is None where that is not in the run."""
 
     unit: str
@@ -31,7 +31,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleNode:
     """A sample that was looked up."""
 
     id: str
@@ -40,7 +40,7 @@ class Row:
     parent: str | None
 
 
-class Index:
+class LineageIndex:
     """The tables ``sample`` and ``mixed``, and ``models`` by id; UserError naming a file that cannot be read."""
 
     def __init__(self, run: Run) -> None:
@@ -52,7 +52,7 @@ class Index:
         self._mixtures()
         self.models = self._models()
 
-    def __enter__(self) -> Index:
+    def __enter__(self) -> LineageIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,9 +98,9 @@ class Index:
         except duckdb.Error as error:
             raise UserError(f"this Parquet file cannot be read: {error}", where=str(path)) from error
 
-    def _models(self) -> dict[str, Model]:
+    def _models(self) -> dict[str, ModelNode]:
         """Model id -> where and on what it was trained; of two records with one model, the first is of its training."""
-        found: dict[str, Model] = {}
+        found: dict[str, ModelNode] = {}
         held: dict[str, list[tuple[str, str, int]]] = {}
         for unit, origin, source, rows in self.ask(
             "SELECT unit, origin, source, count(*) FROM mixed GROUP BY ALL ORDER BY ALL"
@@ -111,7 +111,7 @@ class Index:
             if "model" not in record.files or not isinstance(name, str) or name in found:
                 continue
             mixture = record.info.get("mixture")
-            model = Model(record.unit, record.info.get("parent"), mixture if mixture in held else None)
+            model = ModelNode(record.unit, record.info.get("parent"), mixture if mixture in held else None)
             for origin, source, rows in held.get(str(mixture), []):
                 if origin == SYNTHETIC:
                     model.makers[source] = model.makers.get(source, 0) + rows
@@ -123,7 +123,7 @@ class Index:
 
     # looking up
 
-    def find(self, prefix: str) -> Row:
+    def find(self, prefix: str) -> SampleNode:
         where = str(self._run.folder)
         if len(prefix) < SHORTEST:
             raise UserError(f"'{prefix}' is too short to name a sample", where=where,
@@ -137,11 +137,11 @@ class Index:
         if len(rows) > 1 and rows[0][0] != prefix:
             few = ", ".join(row[0] for row in rows[:3]) + (", …" if len(rows) > 3 else "")
             raise UserError(f"'{prefix}' is the beginning of several ids: {few}", where=where, fix="Give more of it.")
-        return Row(*rows[0])
+        return SampleNode(*rows[0])
 
     # walking
 
-    def ancestors(self, row: Row) -> tuple[list[str], dict[str, int]]:
+    def ancestors(self, row: SampleNode) -> tuple[list[str], dict[str, int]]:
         """Models above a sample, nearest first, and foreign ones; fills the table ``root`` (id, source)."""
         self._db.execute("CREATE TEMP TABLE above (id VARCHAR, origin VARCHAR, source VARCHAR)")
         self._db.execute("INSERT INTO above VALUES (?, ?, ?)", [row.id, row.origin, row.source])
@@ -196,7 +196,7 @@ class Index:
             waiting = following
         return mixtures
 
-    def descendants(self, row: Row) -> tuple[list[str], set[str]]:
+    def descendants(self, row: SampleNode) -> tuple[list[str], set[str]]:
         """Models below a sample, and those whose mixture holds it; fills the table ``touched`` (id, unit)."""
         self._db.execute("CREATE TEMP TABLE below (id VARCHAR)")
         self._db.execute("INSERT INTO below VALUES (?)", [row.id])

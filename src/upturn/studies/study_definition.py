@@ -40,7 +40,7 @@ def label_of(value: object) -> str:
 Axis = Annotated[dict[str, Any], BeforeValidator(_labelled)]
 
 
-class File(BaseModel):
+class StudyFile(BaseModel):
     """The keys of a study's YAML."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -125,12 +125,12 @@ def load(path: Path, settings: Sequence[str] = ()) -> Study:
     if "recipe" not in tree:
         return _of_captions(path, text, settings)
     try:
-        spec = File.model_validate(tree)
+        spec = StudyFile.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
         line = recipes.line_of(text, key) if key else None
-        known = f"Known: {', '.join(File.model_fields)}." if first["type"] == "extra_forbidden" else ""
+        known = f"Known: {', '.join(StudyFile.model_fields)}." if first["type"] == "extra_forbidden" else ""
         problem_text = "unknown key" if known else first["msg"].removeprefix("Value error, ")
         raise UserError(f"'{key}': {problem_text}", where=f"{path}:{line}" if line else str(path), fix=known) from None
     base, where = _base(spec.recipe, path)
@@ -165,11 +165,12 @@ def _of_captions(path: Path, text: str, settings: Sequence[str]) -> Study:
             fix="A study has 'recipe:' and 'vary:' (see recipes/studies); a recipe is one by itself where 'captions:' "
             "lists several strategies.",
         )
-    spec = File.model_validate({"name": recipe.name, "recipe": str(path), "vary": {"captions": list(recipe.captions)}})
+    varied = {"captions": list(recipe.captions)}
+    spec = StudyFile.model_validate({"name": recipe.name, "recipe": str(path), "vary": varied})
     return _built(spec, text, str(path), str(path), text, settings)
 
 
-def _built(spec: File, base: str, where: str, path: str, text: str, given: Sequence[str]) -> Study:
+def _built(spec: StudyFile, base: str, where: str, path: str, text: str, given: Sequence[str]) -> Study:
     shared: dict[str, Any] = dict(spec.set)
     if spec.prompts:
         shared["grid.texts"] = list(spec.prompts)
@@ -206,7 +207,7 @@ def _built(spec: File, base: str, where: str, path: str, text: str, given: Seque
 
 
 def _jobs(
-    spec: File, name: str, base: str, where: str, settings: Sequence[str], path: str
+    spec: StudyFile, name: str, base: str, where: str, settings: Sequence[str], path: str
 ) -> tuple[Job, ...]:
     out = []
     wanted: list[int | None] = [*spec.seeds] or [None]

@@ -36,7 +36,7 @@ from upturn.theory.discrete import (
     mean_heterozygosity,
     mixed_heterozygosity,
 )
-from upturn.theory.diversity import Normal, Shares
+from upturn.theory.diversity import DiscreteLearner, GaussianLearner
 from upturn.theory.downstream import added_mean_error, attacked_error, best_synthetic_count, plain_error
 from upturn.theory.gaussian import (
     Division,
@@ -95,15 +95,15 @@ from upturn.theory.settling import (
 from upturn.theory.statements import Kind, Statement, Verdict, kind_of
 
 __all__ = [
+    "DiscreteLearner",
     "Division",
     "Estimate",
     "FixedPoint",
+    "GaussianLearner",
     "Kind",
     "Moments",
-    "Normal",
     "Selected",
     "Selector",
-    "Shares",
     "Statement",
     "Verdict",
     "accumulated_drift",

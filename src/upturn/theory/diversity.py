@@ -23,7 +23,7 @@ _NODES = 2000  # points that represent a Gaussian where its samples are selected
 
 
 @dataclass(frozen=True)
-class Normal:
+class GaussianLearner:
     """A Gaussian learner at round 0, and the data's moments: ``mean`` (d,), ``covariance`` (d, d).
 
     reward    (m, d) points -> (m,) rewards; None where nothing is selected by a reward
@@ -37,21 +37,21 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Shares:
+class DiscreteLearner:
     """A learner of shares ``p`` (m,) on a finite support, its ``rewards`` (m,) or None; temperature: p^(1/τ)."""
 
     p: Array
     rewards: Array | None = None
 
 
-class Parts(NamedTuple):
+class MixtureParts(NamedTuple):
     """Of one round's mixture: the part of all that is ``synthetic``, and of the synthetic part what is ``newest``."""
 
     synthetic: float
     newest: float
 
 
-def diversity_left(case: Case, start: Normal | Shares | None, rounds: int) -> Array:
+def diversity_left(case: Case, start: GaussianLearner | DiscreteLearner | None, rounds: int) -> Array:
     """(rounds + 1,) diversity left, 1 at round 0, of a learner that errs only through its finite sample.
 
     Of a Gaussian the geometric mean of the standard deviations, det(Σ_t/Σ_0)^{1/2d}, on the typical path; of shares
@@ -59,29 +59,29 @@ def diversity_left(case: Case, start: Normal | Shares | None, rounds: int) -> Ar
     Gaussian, times what curation leaves of the effective number of samples with the case's rewards.
     Raises ValueError where n samples cannot give a covariance in d dimensions.
     """
-    if isinstance(start, Normal):
+    if isinstance(start, GaussianLearner):
         return _normal(case, start, rounds)
-    if isinstance(start, Shares):
+    if isinstance(start, DiscreteLearner):
         return _shares(case, start, rounds)
-    left = _normal(case, Normal(np.zeros(1), np.eye(1)), rounds)
+    left = _normal(case, GaussianLearner(np.zeros(1), np.eye(1)), rounds)
     if not case.by_reward:
         return left
     rewards = case.supposed_rewards
-    samples = Shares(np.full(len(rewards), 1 / len(rewards)), rewards)
+    samples = DiscreteLearner(np.full(len(rewards), 1 / len(rewards)), rewards)
     endless = replace(case, temperature=1.0)
     return np.asarray(left * _shares(endless, samples, rounds, chance=False))
 
 
-def parts(case: Case, number: int) -> Parts:
+def parts(case: Case, number: int) -> MixtureParts:
     """The mixture of round ``number`` (from 1), by weight."""
     growing = case.accumulates
     newest = 1 / number if growing else 1.0
     if case.synthetic_only:
-        return Parts(1.0, newest)
+        return MixtureParts(1.0, newest)
     if case.lam is not None:
-        return Parts(case.lam / (1 + case.lam), newest)
+        return MixtureParts(case.lam / (1 + case.lam), newest)
     synthetic = case.n * (number if growing else 1)
-    return Parts(synthetic / (synthetic + case.real), newest)
+    return MixtureParts(synthetic / (synthetic + case.real), newest)
 
 
 def chosen(weights: Array, rewards: Array, case: Case) -> Array:
@@ -111,7 +111,7 @@ def _left_out(drawn: float, pool: float) -> float:
     return 1 / drawn - 1 / pool if 0 < drawn < pool else 0.0
 
 
-def _normal(case: Case, start: Normal, rounds: int) -> Array:
+def _normal(case: Case, start: GaussianLearner, rounds: int) -> Array:
     data = np.asarray(start.mean, dtype=np.float64), np.asarray(start.covariance, dtype=np.float64)
     dim = len(data[0])
     if case.n <= dim:
@@ -174,7 +174,7 @@ def _whitened(dim: int) -> Array:
     return np.asarray(np.linalg.solve(factor, drawn.T).T)
 
 
-def _shares(case: Case, start: Shares, rounds: int, chance: bool = True) -> Array:
+def _shares(case: Case, start: DiscreteLearner, rounds: int, chance: bool = True) -> Array:
     """The mean path, and the excess of Σp² that chance has added: exact without selection and bias."""
     data = np.asarray(start.p, dtype=np.float64)
     n = case.n if chance else math.inf

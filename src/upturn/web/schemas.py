@@ -49,7 +49,7 @@ class VoteIn(Strict):
     seconds: Number | None = None
 
 
-class VoteForm(BaseModel):
+class VoteBody(BaseModel):
     """The page's form: buttons, radio buttons and selects, so that it works without a script.
 
     Fields that are not named here belong to the vote mode, which reads them from ``fields``.
@@ -86,7 +86,7 @@ def from_json(vote: VoteIn, person: str, client: str) -> Answer:
     )
 
 
-def from_form(form: VoteForm, person: str, client: str, showing: Assignment) -> Answer:
+def from_form(form: VoteBody, person: str, client: str, showing: Assignment) -> Answer:
     """Refused where the fields do not answer what the mode asks."""
     choice = Choice()
     if form.action == "said":

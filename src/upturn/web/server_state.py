@@ -20,7 +20,7 @@ from upturn.annotation.statistics.agreement import Agreement, agreement
 from upturn.errors import UserError
 from upturn.web.continue_run import RunContinuation
 from upturn.web.markup import Style
-from upturn.web.sessions import Limits, Session, Signing
+from upturn.web.sessions import RateLimits, Session, Signing
 from upturn.web.studio_worker import Studio
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class ServerState:
     style: Style = "plain"
     secure: bool = False  # whether cookies go over https alone
     hosts: frozenset[str] | None = None  # the names that the server answers to; None: any
-    limits: Limits = field(default_factory=Limits)
+    limits: RateLimits = field(default_factory=RateLimits)
     continuation: RunContinuation | None = None  # what goes on with the run once the quota is met
     _kept: dict[str, _Kept] = field(default_factory=dict)
     _answered: float = float("-inf")  # when somebody last answered by the page

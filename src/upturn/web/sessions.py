@@ -56,7 +56,7 @@ def same(given: str | None, expected: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Rate:
+class RequestRate:
     """``burst`` at once, then ``per_second``."""
 
     per_second: float
@@ -67,14 +67,14 @@ class Rate:
 class Rates:
     """What one person, or one address, may do; a person who votes as quickly as they can stays far below."""
 
-    requests: Rate = Rate(25, 250)  # a vote on four images is six requests
-    votes: Rate = Rate(5, 40)  # answers and undos
-    failures: Rate = Rate(10 / 60, 10)  # of signing in, an address
-    studio: Rate = Rate(0.5, 10)
+    requests: RequestRate = RequestRate(25, 250)  # a vote on four images is six requests
+    votes: RequestRate = RequestRate(5, 40)  # answers and undos
+    failures: RequestRate = RequestRate(10 / 60, 10)  # of signing in, an address
+    studio: RequestRate = RequestRate(0.5, 10)
 
 
 @dataclass
-class Limits:
+class RateLimits:
     """Token buckets, in memory: a server that restarts forgets them."""
 
     rates: Rates = field(default_factory=Rates)
@@ -83,7 +83,7 @@ class Limits:
 
     def wait(self, what: str, who: str, cost: float = 1.0) -> float:
         """Take from a bucket; returns 0, or the seconds to wait where it is empty."""
-        rate: Rate = getattr(self.rates, what)
+        rate: RequestRate = getattr(self.rates, what)
         now = self.clock()
         level, then = self._buckets.get((what, who), (rate.burst, now))
         level = min(rate.burst, level + (now - then) * rate.per_second)

@@ -24,10 +24,10 @@ from upturn.errors import RunError
 from upturn.types import Array, content_id
 from upturn.web.server import running
 from upturn.web.server_state import ServerState
-from upturn.web.sessions import Limits, Rate, Rates
+from upturn.web.sessions import RateLimits, Rates, RequestRate
 
 Reward = Callable[[str], float]
-UNLIMITED = Rates(*(Rate(1e9, 1e9),) * 4)
+UNLIMITED = Rates(*(RequestRate(1e9, 1e9),) * 4)
 _TRIES = 50  # while other annotators hold all open tasks
 _SENDS = 5  # of one request: a busy machine may take longer to answer than the line waits
 _WAIT = 0.05  # seconds between them
@@ -90,7 +90,7 @@ def crowd(state: ServerState, voters: Sequence[SimulatedAnnotator]) -> Iterator[
         name = f"simulated {place}"
         known = there.get(name)
         tokens.append(state.box.new_token(known) if known else state.box.add_person(name, team="simulated")[1])
-    state.limits = Limits(UNLIMITED)  # they answer as quickly as they can
+    state.limits = RateLimits(UNLIMITED)  # they answer as quickly as they can
     with running(state) as address:
         yield address, tokens
 

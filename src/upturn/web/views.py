@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from upturn.annotation.content import Content
-from upturn.annotation.conversations import Turn, after, side
+from upturn.annotation.conversations import ConversationTurn, after, side
 from upturn.annotation.db.validation import Assignment
 from upturn.web.markup import Style, rendered
 from upturn.web.page_images import crisp, size
@@ -55,14 +55,14 @@ class View:
         return any(one.picture for one in self.candidates)
 
 
-def bubbles(turns: list[Turn], style: Style) -> tuple[Bubble, ...]:
+def bubbles(turns: list[ConversationTurn], style: Style) -> tuple[Bubble, ...]:
     return tuple(Bubble(turn["role"], side(turn["role"]), rendered(turn["content"], style)) for turn in turns)
 
 
 async def view(state: ServerState, showing: Assignment) -> View:
     """UserError where the run has lost what was to be shown."""
     prompt = showing.prompt
-    turns: list[Turn] = list(prompt.get("turns") or [])
+    turns: list[ConversationTurn] = list(prompt.get("turns") or [])
     found = []
     for place, sample in enumerate(showing.shown):
         content = await state.content(showing, place)
@@ -75,7 +75,7 @@ async def view(state: ServerState, showing: Assignment) -> View:
 
 
 def candidate(
-    content: Content, place: int, sample: str, address: str, prompt: list[Turn], style: Style
+    content: Content, place: int, sample: str, address: str, prompt: list[ConversationTurn], style: Style
 ) -> Candidate:
     """One of those shown; ``prompt`` turns that a whole conversation repeats are not shown twice."""
     position = place + 1
@@ -90,14 +90,14 @@ def candidate(
             position, sample, content.kind, bubbles=bubbles(turns, style), text=words(content, prompt)
         )
     if prompt:  # a reply in a conversation
-        reply = bubbles([Turn(role="assistant", content=content.text)], style)
+        reply = bubbles([ConversationTurn(role="assistant", content=content.text)], style)
         return Candidate(position, sample, content.kind, bubbles=reply, text=content.text)
     return Candidate(position, sample, content.kind, html=rendered(content.text, style), text=content.text)
 
 
 async def plain(state: ServerState, showing: Assignment) -> dict[str, Any]:
     """The same for a program: no HTML, texts as they are."""
-    turns: list[Turn] = list(showing.prompt.get("turns") or [])
+    turns: list[ConversationTurn] = list(showing.prompt.get("turns") or [])
     found = []
     for place, sample in enumerate(showing.shown):
         content = await state.content(showing, place)
@@ -112,7 +112,7 @@ async def plain(state: ServerState, showing: Assignment) -> dict[str, Any]:
     }
 
 
-def words(content: Content, prompt: list[Turn]) -> str:
+def words(content: Content, prompt: list[ConversationTurn]) -> str:
     """A candidate's text; of a conversation, the turns as lines "role: content"; "" of an image."""
     if content.kind == "image":
         return ""

@@ -15,7 +15,7 @@ from upturn.export.vote_files import plain_rows
 from upturn.web.dependencies import State, Voter, Writer, checked, slow_down
 from upturn.web.page_images import drawn
 from upturn.web.rendering import page
-from upturn.web.schemas import ModeName, Name, OwnId, Strict, VoteForm, VoteIn, client_of, from_form, from_json
+from upturn.web.schemas import ModeName, Name, OwnId, Strict, VoteBody, VoteIn, client_of, from_form, from_json
 from upturn.web.server_state import ServerState
 from upturn.web.sessions import Session
 from upturn.web.views import plain, view
@@ -52,7 +52,7 @@ async def voting(state: State, session: Voter, mode: ModeName = "", note: Note =
 
 
 @router.post("/vote")
-async def vote(request: Request, state: State, session: Voter, form: Annotated[VoteForm, Form()]) -> Response:
+async def vote(request: Request, state: State, session: Voter, form: Annotated[VoteBody, Form()]) -> Response:
     """A vote by the page's form; then the next task."""
     checked(session, form.csrf)
     slow_down(state, "votes", session.person.id)

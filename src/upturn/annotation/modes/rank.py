@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn.annotation.page_parts import Button, Ranking, VoteForm
+from upturn.annotation.page_parts import Button, RankingControl, VoteForm
 from upturn.annotation.simulated_annotator import SimulatedAnnotator
 from upturn.annotation.vote_mode import Choice, VoteMode, whole_number
 from upturn.types import Array
@@ -23,7 +23,7 @@ class Rank(VoteMode):
 
     def form(self, count: int, attributes: tuple[str, ...]) -> VoteForm:
         save = Button("Save this order", "enter", "save the order", shown_key="↵", main=True, check=True)
-        return VoteForm((Ranking("rank"),), (save,), (
+        return VoteForm((RankingControl("rank"),), (save,), (
             (("1", "–", str(count)), "the best, then the next best, …"), (("Tab",), "to one of them, then"),
             (("↑", "↓"), "move it"),
         ))

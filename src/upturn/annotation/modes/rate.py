@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from upturn.annotation.db.validation import Answer, Refused
-from upturn.annotation.page_parts import Button, OneCandidate, Scale, VoteForm
+from upturn.annotation.page_parts import Button, OneCandidate, ScaleControl, VoteForm
 from upturn.annotation.simulated_annotator import SimulatedAnnotator
 from upturn.annotation.vote_mode import AgreementBy, Choice, Feedback, VoteMode
 from upturn.types import BEST, WORST, Array
@@ -28,7 +28,7 @@ class Rate(VoteMode):
     tie: ClassVar[Button] = Button("Cannot tell", "t", "you cannot tell", "tie")
 
     def form(self, count: int, attributes: tuple[str, ...]) -> VoteForm:
-        parts = (OneCandidate(), Scale("score", "1 bad", "10 could not be better"))
+        parts = (OneCandidate(), ScaleControl("score", "1 bad", "10 could not be better"))
         if len(attributes) == 1:
             return VoteForm(parts, keys=((("1", "–", "9", "0"), "rate, 0 is 10"),))
         save = Button("Save", "enter", "save", shown_key="↵", main=True, check=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from upturn import theory
-from upturn.lab.rows import Row, exact
+from upturn.lab.rows import LabRow, exact
 from upturn.types import Array
 
 BROKEN, MARGIN, ENUMERATED = "broken bounds", "least margin", "quadrature against enumeration"
@@ -37,7 +37,7 @@ def cases(rng: np.random.Generator, count: int, size: int) -> Cases:
     return Cases(p / p.sum(axis=1, keepdims=True), r, np.exp(rng.uniform(math.log(0.02), math.log(10), count)))
 
 
-def bounds(rng: np.random.Generator, place: int, candidates: int, count: int, rounds: int) -> Iterator[Row]:
+def bounds(rng: np.random.Generator, place: int, candidates: int, count: int, rounds: int) -> Iterator[LabRow]:
     """Every bound in every round of ``count`` cases: how many are broken, and how near the nearest comes."""
     margins: dict[str, list[Array]] = {name: [] for name in ("growth", "growth_real", "kl", "mode_loss")}
     for start in range(0, count, _BLOCK):
@@ -98,7 +98,7 @@ def enumerated(p: Array, r: Array, candidates: int) -> Array:
     return np.asarray([candidates * f * (chance / (f + total)).sum() for f in fitness])
 
 
-def limit(rng: np.random.Generator, place: int, candidates: int, rounds: int) -> Iterator[Row]:
+def limit(rng: np.random.Generator, place: int, candidates: int, rounds: int) -> Iterator[LabRow]:
     """How far K candidates are from the exponential tilt, and t rounds of them from RLHF at β = 1/t."""
     own = cases(rng, 200, 6)
     r = own.r / own.r.std(axis=1, keepdims=True)  # one spread for all: the distance is of the order of 1/K
@@ -136,7 +136,7 @@ def optimum(p: Array, r: Array, beta: float) -> Array:
     return np.asarray(np.exp(logit - logsumexp(logit)))
 
 
-def rlhf(rng: np.random.Generator, place: int, rounds: int) -> Iterator[Row]:
+def rlhf(rng: np.random.Generator, place: int, rounds: int) -> Iterator[LabRow]:
     """The optimum found numerically against p_0 e^{tr}, the model after t rounds of K → ∞."""
     own = cases(rng, 20, 6)
     r = own.r / own.r.std(axis=1, keepdims=True)

@@ -14,7 +14,7 @@ from upturn.config import components
 from upturn.lab.experiments import _gaussian_mixtures
 from upturn.lab.experiments._gaussian_mixtures import Mixtures
 from upturn.lab.experiments._policies import real_weight
-from upturn.lab.rows import Row, measured
+from upturn.lab.rows import LabRow, measured
 from upturn.types import Array
 
 FAVOURED, REWARD, GROWTH, VARIANCE = "share of the favoured class", "mean reward", "E[e^r]", "Var[e^r]"
@@ -28,7 +28,7 @@ _SEEN = 0.1  # of its real share: a mode with a smaller share of the samples nea
 
 def favoured(
     rng: np.random.Generator, place: int, candidates: int, lam: float, gap: float, n: int, replicas: int, rounds: int
-) -> Iterator[Row]:
+) -> Iterator[LabRow]:
     """Two equal classes, rewards ±gap/2, n choices a round learned perfectly: only the number of good ones matters."""
     from scipy.stats import binom
 
@@ -119,7 +119,7 @@ def rounds_of(
 
 def quantities(
     rng: np.random.Generator, place: int, t: int, model: Mixtures, reward: ClosenessReward, ideal: Array
-) -> Iterator[Row]:
+) -> Iterator[LabRow]:
     """Reward, E and Var of e^r of the samples of a round's models, beside those of an ideal learner."""
     x = model.sample(rng, 2000)[0]
     r = reward(x)

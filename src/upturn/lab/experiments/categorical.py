@@ -26,7 +26,7 @@ from upturn.lab.experiments._policies import (
     real_weight,
     resolved,
 )
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 DIVERSITY, LOST, ENTROPY = "diversity", "modes lost", "entropy kept"
@@ -63,7 +63,7 @@ class Categorical(AtOnce):
     def run(self, cells: Sequence[Cell]) -> Chunk:
         return Chunk([row for place, cell in enumerate(cells) for row in self._rows(place, cell)])
 
-    def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _rows(self, place: int, cell: Cell) -> Iterator[LabRow]:
         start = shares(cell["shape"], cell["modes"])
         n, policy, lam = int(cell["n"]), str(cell["policy"]), float(cell["lam"])
         path = learned(source("categorical", cell, self.seed), start, n, policy, lam, self.replicas)

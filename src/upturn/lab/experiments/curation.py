@@ -12,7 +12,7 @@ from upturn.lab.experiments import _curated_exact as exact
 from upturn.lab.experiments import _curated_samples as samples
 from upturn.lab.experiments._curated_samples import ClosenessReward
 from upturn.lab.experiments._gaussian_mixtures import Mixtures
-from upturn.lab.rows import Formula, Row
+from upturn.lab.rows import Formula, LabRow
 
 Part = Literal["bounds", "limit", "classes", "sampled"]
 
@@ -101,7 +101,7 @@ class Curation(AtOnce):
         return [{"part": part, **nothing, **cell} for part in self.part for cell in found[part]]
 
     def run(self, cells: Sequence[Cell]) -> Chunk:
-        rows: list[Row] = []
+        rows: list[LabRow] = []
         clouds: list[Cloud] = []
         for place, cell in enumerate(cells):
             if cell["part"] == "sampled":
@@ -112,7 +112,7 @@ class Curation(AtOnce):
                 rows += self._rows(place, cell)
         return Chunk(rows, clouds)
 
-    def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _rows(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, k = source("curation", cell, self.seed), int(cell["candidates"])
         if cell["part"] == "bounds":
             each = -(-self.cases // len(self.candidates))
@@ -123,7 +123,7 @@ class Curation(AtOnce):
             rng, place, k, cell["lam"], self.gap, 20 * self.n, 20 * self.replicas, 2 * self.rounds
         )
 
-    def _sampled(self, place: int, cell: Cell) -> Iterator[tuple[int, Mixtures, list[Row]]]:
+    def _sampled(self, place: int, cell: Cell) -> Iterator[tuple[int, Mixtures, list[LabRow]]]:
         rng, reward = source("curation", cell, self.seed), ClosenessReward(cell["reward"], cell["data"])
         k, lam = int(cell["candidates"]), float(cell["lam"])
         ideal = samples.ideal_path(reward, k, lam, self.rounds)

@@ -13,7 +13,7 @@ from upturn import theory
 from upturn.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
 from upturn.lab.experiments import _digit_classifiers as digits
 from upturn.lab.experiments._digit_claims import BEYOND, claim_sentences, claims
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 REWARD, ENTROPY, LARGEST = "reward", "entropy of the classes", "largest share"
@@ -96,7 +96,7 @@ class Digits(Experiment):
             )
             yield Chunk(list(self._rows(cells, loop.found, t)), (), loop.state(), f"retraining {t}, reward {reached}")
 
-    def _rows(self, cells: Sequence[Cell], found: Mapping[str, Array], t: int) -> Iterator[Row]:
+    def _rows(self, cells: Sequence[Cell], found: Mapping[str, Array], t: int) -> Iterator[LabRow]:
         real = digits.gallery(self.seed, self.temperature).shares
         arms = [
             {name: values[:, place * self.seeds : (place + 1) * self.seeds] for name, values in found.items()}
@@ -113,7 +113,7 @@ class Digits(Experiment):
                 if cell["scale"] and not math.isinf(cell["lam"]):
                     yield from self._settled(place, cell, mine, real, t)
 
-    def _round(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
+    def _round(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[LabRow]:
         for name in (REWARD, PRECISION, RECALL, COVERAGE):
             yield measured(place, name, t, mine[name][t])
         shares = mine["before"][t]
@@ -131,7 +131,7 @@ class Digits(Experiment):
             for c in range(digits.CLASSES):
                 yield measured(place, f"share of {c}", t, shares[:, c])
 
-    def _changes(self, place: int, mine: Mapping[str, Array], t: int) -> Iterator[Row]:
+    def _changes(self, place: int, mine: Mapping[str, Array], t: int) -> Iterator[LabRow]:
         """Changes over the rounds, paired by repetition."""
         paths = {name: mine[name] for name in (REWARD, PRECISION, RECALL, COVERAGE)}
         paths[ENTROPY], paths[LARGEST] = digits.entropy(mine["before"]), mine["before"].max(axis=2)
@@ -140,13 +140,13 @@ class Digits(Experiment):
         yield measured(place, f"{REWARD}, {EARLY}", t, paths[REWARD][t // 2] - paths[REWARD][0])
         yield measured(place, f"{REWARD}, {LATE}", t, paths[REWARD][t] - paths[REWARD][t - t // 2])
 
-    def _beyond(self, place: int, mine: Mapping[str, Array], other: Mapping[str, Array], t: int) -> Iterator[Row]:
+    def _beyond(self, place: int, mine: Mapping[str, Array], other: Mapping[str, Array], t: int) -> Iterator[LabRow]:
         """Gain over the same rounds with random selection, over the last half of the rounds."""
         last = _later(t)
         for name in (REWARD, PRECISION):
             yield measured(place, f"{name}, {BEYOND}", t, (mine[name][last] - other[name][last]).mean(axis=0))
 
-    def _settled(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[Row]:
+    def _settled(self, place: int, cell: Cell, mine: Mapping[str, Array], real: Array, t: int) -> Iterator[LabRow]:
         """The mean shares of the last half of the rounds, and the fixed point that their own advantage predicts.
 
         Each repetition has its own learner bias, so that its noise enters the standard error.
@@ -167,7 +167,7 @@ class Digits(Experiment):
         for c in range(digits.CLASSES):
             error = math.sqrt(max(float(gap[:, c].var(ddof=1)), spread[c]) / len(gap))
             settled = before[:, c]
-            yield Row(
+            yield LabRow(
                 place, f"settled share of {c}", t, float(settled.mean()), error, len(gap), float(point[:, c].mean()),
                 "fixed_point", low=float(settled.min()), high=float(settled.max()),
             )

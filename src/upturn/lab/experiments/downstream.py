@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from upturn import theory
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 MEAN, ACCURACY, WON = "squared error of a class's mean", "accuracy", "accuracy won by made data"
@@ -98,7 +98,7 @@ class Downstream(AtOnce):
         """(R, d) means of ``count`` samples around ``at`` (d,) or (R, d): that is all this classifier asks of them."""
         return np.asarray(at + rng.standard_normal((self.replicas, self.dim)) / math.sqrt(count))
 
-    def _more(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _more(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, n, made = source("downstream", cell, self.seed), self.n, round(float(cell["made"]) * self.n)
         other, shift = cell["generator"] != "own", self.shift if cell["generator"] == "shifted" else 0.0
         alone, means = [], []
@@ -118,7 +118,7 @@ class Downstream(AtOnce):
         yield measured(place, ACCURACY, 0, now, float(ndtr(self.distance)), "no_better_than_bayes")
         yield measured(place, WON, 0, now - before)
 
-    def _rare(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _rare(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, how = source("downstream", cell, self.seed), cell["filled"]
         few = round(float(cell["share"]) * self.all)
         many = self.all - few
@@ -137,7 +137,7 @@ class Downstream(AtOnce):
         yield measured(place, FOUND, 0, found)
         yield measured(place, FILLED, 0, now - plain)
 
-    def _attacked(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _attacked(self, place: int, cell: Cell) -> Iterator[LabRow]:
         """Samples without a label get that of the first classifier (self-training, as in Carmon et al. 2019)."""
         rng, more = source("downstream", cell, self.seed), round(float(cell["unlabelled"]) * self.n)
         first = self._drawn_mean(rng, self.theta, self.n)  # labels are known, so y x has mean θ in both classes

@@ -24,7 +24,7 @@ from upturn.lab.experiments._policies import (
     policy_title,
     resolved,
 )
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 Divide = Literal["n", "n-1", ""]
@@ -88,7 +88,7 @@ class Gaussian(AtOnce):
     def run(self, cells: Sequence[Cell]) -> Chunk:
         return Chunk([row for place, cell in enumerate(cells) for row in self._rows(place, cell)])
 
-    def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _rows(self, place: int, cell: Cell) -> Iterator[LabRow]:
         n, dim, policy = int(cell["n"]), int(cell["dim"]), str(cell["policy"])
         at = reported_rounds(self.rounds)
         width = n * self.rounds * dim if policy == "accumulate_subsample" else dim * dim

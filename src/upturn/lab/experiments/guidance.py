@@ -10,7 +10,7 @@ import numpy as np
 
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, Cloud, setting
 from upturn.lab.experiments import _point_shapes as shapes
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 Bad = Literal["spoiled", "early", "twin"]
@@ -69,7 +69,7 @@ class Guidance(AtOnce):
         torch.set_num_threads(1)  # stacks run in processes that share the cores
         pair = _Models(self, str(cells[0]["shape"]))
         plain = pair.values(pair.samples("twin", 1.0))
-        rows: list[Row] = []
+        rows: list[LabRow] = []
         clouds: list[Cloud] = []
         for place, cell in enumerate(cells):
             generated = pair.samples(cell["bad"], cell["scale"])
@@ -80,7 +80,7 @@ class Guidance(AtOnce):
             clouds.append(Cloud(place, title, cell["bad"], f"scale {cell['scale']:g}", generated[0, :_DRAWN]))
         return Chunk(rows, clouds)
 
-    def _rows(self, place: int, cell: Cell, found: Mapping[str, Array], plain: Mapping[str, Array]) -> Iterator[Row]:
+    def _rows(self, place: int, cell: Cell, found: Mapping[str, Array], plain: Mapping[str, Array]) -> Iterator[LabRow]:
         for name, values in found.items():
             yield measured(place, name, 0, values)
         won = plain[SLICED] - found[SLICED]

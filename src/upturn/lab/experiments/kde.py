@@ -24,7 +24,7 @@ from upturn.lab.experiments._policies import (
     resolved,
     rounds,
 )
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.theory import Moments
 from upturn.types import Array
 
@@ -70,7 +70,7 @@ class Kde(AtOnce):
     def run(self, cells: Sequence[Cell]) -> Chunk:
         return Chunk([row for place, cell in enumerate(cells) for row in self._rows(place, cell)])
 
-    def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _rows(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, n, at = source("kde", cell, self.seed), int(cell["n"]), reported_rounds(self.rounds)
         path = rounds(
             cell["policy"], cell["lam"], rng, lambda: drawn(rng, cell["data"], self.replicas, n),

@@ -29,7 +29,7 @@ from upturn.lab.experiments._policies import (
     resolved,
     rounds,
 )
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 
 VARIANCE, DRIFT, WITHIN = "variance, all modes together", "drift of the mean, squared", "variance within modes"
 DIVERSITY, LOST = "diversity of the weights", "modes lost"
@@ -68,7 +68,7 @@ class Mixture(AtOnce):
         return resolved(super().cells())
 
     def run(self, cells: Sequence[Cell]) -> Chunk:
-        rows: list[Row] = []
+        rows: list[LabRow] = []
         clouds: list[Cloud] = []
         for place, cell in enumerate(cells):
             for t, model in enumerate(islice(self._path(cell), self.rounds), start=1):
@@ -93,7 +93,7 @@ class Mixture(AtOnce):
             lambda model: model.sample(rng, n)[0],
         )
 
-    def _rows(self, place: int, cell: Cell, t: int, model: Mixtures) -> Iterator[Row]:
+    def _rows(self, place: int, cell: Cell, t: int, model: Mixtures) -> Iterator[LabRow]:
         n, policy, lam = int(cell["n"]), str(cell["policy"]), float(cell["lam"])
         unit = _RADIUS**2 / 2 + cell["std"] ** 2  # the data's variance in each direction
         weights = model.weights[:, :, None]

@@ -12,7 +12,7 @@ import numpy as np
 from upturn import theory
 from upturn.lab.experiment import Cell, Chart, Chunk, Cloud, Experiment, State, setting
 from upturn.lab.experiments import _point_shapes as shapes
-from upturn.lab.rows import Formula, Row, exact, measured
+from upturn.lab.rows import Formula, LabRow, exact, measured
 from upturn.types import Array
 
 LOST, LOST_AT_ALL, OFF = "modes lost", "modes lost, all seeds together", "samples off the data"
@@ -189,7 +189,7 @@ class _PointRounds:
         self.each, self.near = shapes.shares(self.shape, self.generated)
         return float(1 - self.near.mean())
 
-    def rows(self, t: int) -> Iterator[Row]:
+    def rows(self, t: int) -> Iterator[LabRow]:
         of, due = self.of, self.shape.due
         lost = (self.each < _LEAST * due).sum(axis=1)
         even = 1 - np.square(self.each / np.maximum(self.each.sum(axis=1, keepdims=True), 1e-12)).sum(axis=1)

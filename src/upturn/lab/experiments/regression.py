@@ -24,7 +24,7 @@ from upturn.lab.experiments._policies import (
     real_weight,
     resolved,
 )
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 RISK = "excess risk"
@@ -79,7 +79,7 @@ class Regression(AtOnce):
     def run(self, cells: Sequence[Cell]) -> Chunk:
         return Chunk([row for place, cell in enumerate(cells) for row in self._rows(place, cell)])
 
-    def _rows(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _rows(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, at = source("regression", cell, self.seed), reported_rounds(self.rounds)
         setup = _Setup(cell["n"], cell["features"], math.sqrt(self.noise), self.replicas, cell["inputs"] == "fresh")
         if cell["policy"] == "accumulate_subsample":

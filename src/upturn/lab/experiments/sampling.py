@@ -14,7 +14,7 @@ from upturn import theory
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
 from upturn.lab.experiments import _gaussian_rounds as gaussians
 from upturn.lab.experiments import _guided_gaussians as guided
-from upturn.lab.rows import Formula, Row, exact, measured
+from upturn.lab.rows import Formula, LabRow, exact, measured
 from upturn.types import Array
 
 VARIANCE, DIVERSITY, WITHIN, APART = "variance", "diversity", "variance within classes", "distance of the classes"
@@ -89,7 +89,7 @@ class Sampling(AtOnce):
         ways = {"gaussian": self._gaussian, "vocabulary": self._vocabulary, "two classes": self._classes}
         return Chunk([row for place, cell in enumerate(cells) for row in ways[cell["family"]](place, cell)])
 
-    def _gaussian(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _gaussian(self, place: int, cell: Cell) -> Iterator[LabRow]:
         n, lam, temperature = self.n, float(cell["lam"]), float(cell["temperature"])
         setup = gaussians.Setup(n, self.replicas, 1, "n", lam, temperature)
         states = gaussians.blend(source("sampling", cell, self.seed), setup, False)
@@ -104,7 +104,7 @@ class Sampling(AtOnce):
         if math.isinf(lam):
             yield self._half_of(place, path[0], [row for row in path if row.meaningful][-1], temperature)
 
-    def _half_of(self, place: int, first: Row, last: Row, temperature: float) -> Row:
+    def _half_of(self, place: int, first: LabRow, last: LabRow, temperature: float) -> LabRow:
         """The half-life from the decrease between two rounds, with its standard error (delta method)."""
         fall, gap = math.log(first.simulation / last.simulation), last.round - first.round
         half = gap * math.log(2) / fall
@@ -113,9 +113,11 @@ class Sampling(AtOnce):
         )
         predicted = theory.gaussian_half_life(self.n, temperature)
         sure = error < half / 4  # otherwise the decrease is within its error
-        return Row(place, HALF, self.rounds, half, error, first.count, predicted, "gaussian_half_life", meaningful=sure)
+        return LabRow(
+            place, HALF, self.rounds, half, error, first.count, predicted, "gaussian_half_life", meaningful=sure
+        )
 
-    def _vocabulary(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _vocabulary(self, place: int, cell: Cell) -> Iterator[LabRow]:
         n, temperature, top_p = int(cell["n"]), float(cell["temperature"]), float(cell["top_p"])
         big = n == self.large
         rng = source("sampling", cell, self.seed)
@@ -140,7 +142,7 @@ class Sampling(AtOnce):
         if big:
             yield exact(place, HALF, self.rounds, theory.diversity_half_life(start, temperature, top_p))
 
-    def _classes(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _classes(self, place: int, cell: Cell) -> Iterator[LabRow]:
         n, scale = int(cell["n"]), float(cell["guidance"])
         rng, count = source("sampling", cell, self.seed), max(self.replicas // 100, 8)
         start = guided.Classes(np.array([[-_MEAN, _MEAN]]), np.full((1, 2), _SPREAD**2))

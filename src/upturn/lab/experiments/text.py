@@ -13,7 +13,7 @@ from upturn import seeds, theory
 from upturn.lab.experiment import Cell, Chart, Chunk, Experiment, State, setting
 from upturn.lab.experiments import _token_rows as passages
 from upturn.lab.experiments._policies import ABOUT_LAMBDA, policy_title, resolved, rounds
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 Policy = Literal["replace", "accumulate", "accumulate_subsample", "fixed_real"]
@@ -169,7 +169,7 @@ class _TextRounds:
         self.generated.append(models.write(self.cell["n"], self._keys("writing", t)).astype(np.int16))
         return f"{policy_title(self.cell['policy'], self.cell['lam'])}, perplexity {np.exp(self.losses[-1]).mean():.1f}"
 
-    def rows(self, t: int) -> Iterator[Row]:
+    def rows(self, t: int) -> Iterator[LabRow]:
         loss, generated = self.losses[t - 1], self.generated[t - 1]
         yield measured(0, PERPLEXITY, t, np.exp(loss))
         yield measured(0, EXCESS, t, loss - self.losses[0])

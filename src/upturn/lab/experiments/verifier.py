@@ -12,7 +12,7 @@ import numpy as np
 from upturn import theory
 from upturn.lab.experiment import AtOnce, Cell, Chart, Chunk, setting, source
 from upturn.lab.experiments._policies import real_weight
-from upturn.lab.rows import Formula, Row, measured
+from upturn.lab.rows import Formula, LabRow, measured
 from upturn.types import Array
 
 GOOD, SETTLED = "share of good samples", "settled share of good samples"
@@ -90,7 +90,7 @@ class Verifier(AtOnce):
         ways = {"rates": self._rates, "noisy": self._noisy, "biased": self._biased}
         return Chunk([row for place, cell in enumerate(cells) for row in ways[cell["judge"]](place, cell)])
 
-    def _rates(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _rates(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, lam, n = source("verifier", cell, self.seed), float(cell["lam"]), self.n
         a, b, w = float(cell["false_positive"]), self.false_negative, real_weight(lam)
         share = np.full(self.replicas, self.share)
@@ -105,7 +105,7 @@ class Verifier(AtOnce):
         predicted = theory.verified_limit(self.share, a, b, lam, self.slip)
         yield measured(place, SETTLED, t, share, predicted, "verified_limit", tolerance=_REFIT * self.rounds / n)
 
-    def _noisy(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _noisy(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, noise, w = source("verifier", cell, self.seed), float(cell["noise"]), real_weight(float(cell["lam"]))
         kept = round(self.fraction * self.n)
         mean, variance = np.zeros(self.replicas), np.ones(self.replicas)
@@ -123,7 +123,7 @@ class Verifier(AtOnce):
                 place, SPREAD, t, variance, float(predicted.covariance[0, 0]), "selected_rounds", tolerance=allowed
             )
 
-    def _biased(self, place: int, cell: Cell) -> Iterator[Row]:
+    def _biased(self, place: int, cell: Cell) -> Iterator[LabRow]:
         rng, k = source("verifier", cell, self.seed), float(cell["candidates"])
         likes = np.array([1.0, float(cell["bias"])])
         count = self.n if math.isinf(k) else max(self.n // int(k), 200)
