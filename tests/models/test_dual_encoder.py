@@ -174,7 +174,7 @@ def test_a_small_one_is_saved_whole(tmp_path: Path) -> None:
         again.images(samples.content), atol=1e-5,
     )
     np.testing.assert_allclose(np.linalg.norm(again.texts(["red", "", "no such word"]), axis=1), 1, atol=1e-5)
-    with pytest.raises(UserError, match="was built for pictures of"):
+    with pytest.raises(UserError, match="was built for images of"):
         again.images(np.zeros((1, 16, 16, 3), np.uint8))
     rewards = model.forward(model.encode(samples), None).rewards
     assert rewards is not None

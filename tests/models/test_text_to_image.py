@@ -107,10 +107,10 @@ def test_the_small_models_autoencoder_changes_nothing():
     x = torch.from_numpy(examples.content.transpose(0, 3, 1, 2)).float() / 127.5 - 1
     latents = model.encode(examples)["x"]
     torch.testing.assert_close(latents, x, rtol=0, atol=1e-6)
-    torch.testing.assert_close(model.latents.pictures(latents), x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.latents.images(latents), x, rtol=0, atol=1e-5)
     assert (model.content(latents) == examples.content).all()
     far = torch.full((1, 3, SIZE, SIZE), -4.0)
-    torch.testing.assert_close(model.latents.pictures(far), far, rtol=1e-4, atol=0)
+    torch.testing.assert_close(model.latents.images(far), far, rtol=1e-4, atol=0)
 
 
 # The same training loss.

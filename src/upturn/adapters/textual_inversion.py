@@ -33,7 +33,7 @@ class TextualInversion(Adapter):
     """
 
     tokens: dict[str, str]  # each new token and the word that it begins as: {<my-cat>: cat}
-    vectors: int = 1  # of each token (Gal et al., section 5.3: more fit the pictures better, and are edited worse)
+    vectors: int = 1  # of each token (Gal et al., section 5.3: more fit the images better, and are edited worse)
 
     def __post_init__(self) -> None:
         if not self.tokens or self.vectors < 1:

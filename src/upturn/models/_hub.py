@@ -1,4 +1,4 @@
-"""Reading what `transformers` wrote, from a folder or the hub: safetensors, no remote code, nothing left random."""
+"""Reads models of `transformers` from a folder or the hub: safetensors only, no remote code, no random weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upturn.errors import UserError
 
 @dataclass(frozen=True)
 class Form:
-    """What a folder is read as, and how a person is told that it cannot be.
+    """How a folder is read, and the messages for a folder that cannot be read.
 
     auto    the class of `transformers`, "AutoModelForCausalLM"
     config  keys set on the config before the weights are read
@@ -53,10 +53,10 @@ def read(form: Form, name: str, where: str, *, local: bool, dropout: bool) -> tu
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 name, local_files_only=local, trust_remote_code=False
             )
-    except Exception as error:  # the readers of weights, JSON and tokenizers raise whatever they like
-        said = str(error).strip().splitlines()
+    except Exception as error:  # the readers of weights, JSON and tokenizers raise exceptions of any class
+        lines = str(error).strip().splitlines()
         raise UserError(
-            f"the model '{name}' cannot be read{form.unfit}: {said[0] if said else repr(error)}", where=where,
+            f"the model '{name}' cannot be read{form.unfit}: {lines[0] if lines else repr(error)}", where=where,
             fix=form.needs,
         ) from error
     missing = sorted(key for key in report["missing_keys"] if not form.random or not key.startswith(f"{form.random}."))

@@ -41,9 +41,9 @@ VALUE_HEAD = "value_head"
 class TextSampling(SamplingSettings):
     """How texts are drawn: ``temperature`` 0 is greedy, ``top_k`` 0 and ``top_p`` 1 leave every token in.
 
-    ``max_tokens`` counts the end token; None is whatever the model's ``max_length`` leaves after the longest prompt.
-    ``sampler`` vllm draws with vLLM, which needs a GPU and does not reproduce a text from its key: for the samples of a
-    round alone.
+    ``max_tokens`` counts the end token; None: what ``max_length`` leaves after the longest prompt.
+    ``sampler`` vllm samples with vLLM, which needs a GPU and does not reproduce a text from its key: only for the
+    samples of a round.
     """
 
     temperature: float = 1.0
@@ -55,9 +55,9 @@ class TextSampling(SamplingSettings):
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError("temperature and top_k cannot be negative, and top_p lies above 0 and at most at 1")
+            raise ValueError("temperature and top_k cannot be negative, and top_p must be above 0 and at most 1")
         if self.batch < 1 or (self.max_tokens is not None and self.max_tokens < 1):
-            raise ValueError("batch and max_tokens are at least 1")
+            raise ValueError("batch and max_tokens must be at least 1")
 
     @property
     def keyed(self) -> bool:
@@ -78,7 +78,7 @@ class CausalLm(TextModel, Policy):
     """A causal language model of `transformers`: [BOS] prompt completion [EOS], learned after the prompt.
 
     Exactly one of ``config`` (keys of ``AutoConfig.for_model``, with model_type; random weights), ``folder`` (local)
-    and ``hub`` (a name; the local cache first) says which. safetensors only, never remote code. Dropout is 0 unless
+    and ``hub`` (a name; the local cache first) is given. safetensors only, never remote code. Dropout is 0 unless
     the config states it, so that log-probs are a function of weights and text alone.
 
     ``tokenizer`` ({kind: characters | bpe, size: N}) is trained on the training part where a config is given.
@@ -106,33 +106,33 @@ class CausalLm(TextModel, Policy):
 
     @property
     def conditional(self) -> bool:
-        """What it writes depends on the prompt, be it empty."""
+        """Completions depend on the prompt, even an empty one."""
         return True
 
     def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
-        """log p of token t + 1 given tokens 0 … t: (N, T) nats, T = row length - 1; the mask is shifted alike.
+        """log p of token t + 1 given tokens 0 … t: (N, T) nats, T = row length - 1; the mask is shifted equally.
 
-        Where whole logits would be large, they are never made, and log-probs are 0 wherever the mask is.
+        Where whole logits would be large, they are never computed, and log-probs are 0 wherever the mask is.
         """
         tokens, mask = batch["tokens"][:, 1:], batch["mask"][:, 1:]
         head, values = self._chunked(tokens), self._values
-        asked = {"input_ids": batch["tokens"][:, :-1], "use_cache": False}
+        inputs = {"input_ids": batch["tokens"][:, :-1], "use_cache": False}
         if head is None:
-            out = self.module(**asked, output_hidden_states=values is not None)
-            said = Outputs(token_log_probs(out.logits, tokens), mask)
-            return said if values is None else replace(said, values=_valued(values, out.hidden_states[-1]))
+            out = self.module(**inputs, output_hidden_states=values is not None)
+            outputs = Outputs(token_log_probs(out.logits, tokens), mask)
+            return outputs if values is None else replace(outputs, values=_valued(values, out.hidden_states[-1]))
         with aside(self._bare, head):
-            hidden = self.module(**asked).logits
-        said = Outputs(head_log_probs(hidden, head.weight, head.bias, tokens, mask), mask)
-        return said if values is None else replace(said, values=_valued(values, hidden))
+            hidden = self.module(**inputs).logits
+        outputs = Outputs(head_log_probs(hidden, head.weight, head.bias, tokens, mask), mask)
+        return outputs if values is None else replace(outputs, values=_valued(values, hidden))
 
     def _chunked(self, tokens: torch.Tensor) -> torch.nn.Linear | None:
-        """The head, where it pays to go through it a chunk at a time and it is plain enough for that."""
+        """The head, where computing it in chunks pays and it is a plain linear map."""
         config = self._bare.config.get_text_config()
         return plain_head(self._bare) if pays(tokens.numel(), config.vocab_size) else None
 
     def act(self, batch: Batch) -> Outputs:
-        """The same: what a text does is its tokens."""
+        """The same as ``forward``: the actions of a text are its tokens."""
         return self.forward(batch, None)
 
     @property
@@ -141,7 +141,7 @@ class CausalLm(TextModel, Policy):
         return getattr(self._bare, VALUE_HEAD, None)
 
     def add_value_head(self, key: int) -> None:
-        """A line from the last hidden state to nats of reward, ``Outputs.values``; zero at first, kept where it is.
+        """A linear map from the last hidden state to reward, ``Outputs.values``: zero at first, kept if present.
 
         It is a submodule ``value_head`` of the module, so that it is trained, saved and resumed with it.
         """
@@ -159,11 +159,11 @@ class CausalLm(TextModel, Policy):
         texts, which = prompt_template.distinct([prompt.text for prompt in prompts])
         read = prompt_template.prompt_tokens(self.codec, texts)
         limit, longest = self._positions(), max(map(len, read))
-        room = limit - longest
-        wanted = room if settings.max_tokens is None else settings.max_tokens
-        if room < 1 or wanted > room:
+        free = limit - longest
+        wanted = free if settings.max_tokens is None else settings.max_tokens
+        if free < 1 or wanted > free:
             raise UserError(
-                f"the longest prompt has {longest} tokens and {max(wanted, 1)} more are asked for, but a text has "
+                f"the longest prompt has {longest} tokens and {max(wanted, 1)} more are requested, but a text has "
                 f"{limit} tokens at most",
                 where="sampling.max_tokens", fix="Lower max_tokens, shorten the prompts, or raise max_length.",
             )
@@ -214,7 +214,7 @@ class CausalLm(TextModel, Policy):
         """Tokens as actions (N, T), 0 after the end, with behaviour log-probs.
 
         state: "prompt_tokens" (N, P) int64 padded with 0 on the right, "prompt_lengths" (N,), BOS counted, and
-        "model_log_probs" (N, T): what ``forward`` says of the same tokens (``replay`` makes its batch).
+        "model_log_probs" (N, T): the log-probs by ``forward`` of the same tokens (``replay`` makes its batch).
         """
         if not settings.keyed:
             raise UserError(f"rollouts are drawn by our own sampler, not by '{settings.sampler}'",
@@ -247,19 +247,19 @@ class CausalLm(TextModel, Policy):
             "mask": torch.cat([none, rollout.mask], dim=1),
         }
         columns = {name: Ragged(values[keep], offsets) for name, values in rows.items()}
-        # token t + 1 is foretold at token t: one place less than tokens, BOS being the one that nothing foretells
-        said, keep = torch.cat([none, rollout.log_probs], dim=1)[:, 1:], keep[:, 1:]
+        # token t + 1 is predicted at token t: one entry less than tokens, since nothing predicts BOS
+        behaviour, keep = torch.cat([none, rollout.log_probs], dim=1)[:, 1:], keep[:, 1:]
         fewer = torch.nn.functional.pad((before + taken - 1).cumsum(0), (1, 0))
-        return Batch({**columns, "behaviour": Ragged(said[keep], fewer)})
+        return Batch({**columns, "behaviour": Ragged(behaviour[keep], fewer)})
 
     def sampling_flops(self, settings: TextSampling) -> float:
-        """For one text of ``max_tokens``; it ends earlier where the model says so."""
+        """For one text of ``max_tokens``; a text ends earlier at an end token."""
         tokens = settings.max_tokens or self._positions()
         token, pair = self._work()
-        return token * tokens + pair * tokens * (tokens + 1) / 2  # with a cache a token meets those before it
+        return token * tokens + pair * tokens * (tokens + 1) / 2  # with a cache a token attends to those before it
 
 
 def _valued(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """(N, T) what the value head says of hidden states (N, T, D)."""
+    """(N, T) values by the value head for hidden states (N, T, D)."""
     values: torch.Tensor = head(hidden.float())[..., 0]
     return values

@@ -1,4 +1,4 @@
-"""The probability of a label: a judge trained like any other model."""
+"""The probability of a label: an evaluation model trained like any other model."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _WHERE = "model 'classifier'"
 
 @dataclass
 class Classifier(Trainable):
-    """log p(label | content) of images, points or text: a judge, its features, and what makes both.
+    """log p(label | content) of images, points or text, and the features that metrics use.
 
     The objective ``likelihood`` trains it to the usual cross-entropy. Images go through small convolutions, points
     through a perceptron, texts through the mean of hashed pieces of up to four bytes (fastText, Joulin et al. 2016).
     There is no batch statistic, so a score is the same in any batch. Figures: docs/decisions/.
 
-    hidden     width of the penultimate layer, which ``features`` hands out
+    hidden     width of the penultimate layer, which is returned as ``features``
     channels   of the first convolution (images); doubled at each halving
     depth      hidden layers; for images convolutions a resolution
     dropout    before the last layer, in training
     smoothing  share of the label spread over all classes, in training only (Szegedy et al. 2016)
-    classes    how many; None: the largest label of the training data and one
+    classes    number of classes; None: the largest label of the training data plus one
     """
 
     likelihood: ClassVar[Likelihood] = "exact"

@@ -1,4 +1,4 @@
-"""Pictures and texts in one space: any dual encoder of ``transformers``, or a small one from nothing."""
+"""Images and texts in one space: any dual encoder of ``transformers``, or a small one from nothing."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from upturn.store import files
 from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Ragged, Samples, by_size, content_id
 
 _NAME = "dual_encoder"
-_CHUNK = 256  # pictures or texts in one pass
+_CHUNK = 256  # images or texts in one pass
 _SILENT = -1  # the number of an empty caption: it takes no part in contrastive training
 
 
 @dataclass(eq=False)
 class DualEncoder(Trainable):
-    """Pictures and texts in one space, near where they belong together: CLIP, SigLIP, AltCLIP, or a small one.
+    """Images and texts in one space, near where they belong together: CLIP, SigLIP, AltCLIP, or a small one.
 
     Exactly one of ``config`` (a small one from nothing: convolutions, and a bag of words and their pieces; see
     ``_dual_small.Small``), ``folder`` and ``hub`` (any dual encoder of `transformers`, multilingual ones too; the
-    local cache is asked first) says which. The objective ``contrastive`` trains it on pictures and their captions.
+    local cache is asked first) says which. The objective ``contrastive`` trains it on images and their captions.
 
-    Its ``rewards`` are scale times cosine of a picture and its prompt's text, as PickScore's and HPS's are (Kirstain et
+    Its ``rewards`` are scale times cosine of an image and its prompt's text, as PickScore's and HPS's are (Kirstain et
     al. 2023, equation 1): the scorer ``reward_model`` reads them, and bradley_terry or plackett_luce train them on
-    preferences. ``features`` are the pictures' vectors.
+    preferences. ``features`` are the images' vectors.
 
     captions  a caption strategy of its own for what it is trained on (as the recipe's ``captions:``); None: the
               prompts' texts as they are
@@ -72,14 +72,14 @@ class DualEncoder(Trainable):
             self._strategy = components.make("caption", self.captions, "captions")
 
     def build(self, examples: Samples, key: int) -> None:
-        """Weights for pictures of this shape, or from the files."""
-        _need_pictures(examples)
+        """Weights for images of this shape, or from the files."""
+        _need_images(examples)
         if self._small is None:
             self.open()
             return
         self._shape = [int(side) for side in examples.content.shape[1:]]
         if self._shape[2] not in (1, 3):
-            raise UserError(f"pictures have {self._shape[2]} channels", where=f"model '{_NAME}'",
+            raise UserError(f"images have {self._shape[2]} channels", where=f"model '{_NAME}'",
                             fix="Use 1 (grey) or 3 (RGB): 'channels:' of the source.")
         seeds.seed_torch(key)
         self.module = Towers(self._small, self._shape)
@@ -106,14 +106,14 @@ class DualEncoder(Trainable):
 
         Raises UserError for other kinds and shapes than it was built for.
         """
-        _need_pictures(samples)
+        _need_images(samples)
         if self._strategy is not None:
             samples, _ = self._strategy.caption(samples, (), None, seeds.key(_NAME, "captions"))
         texts = [prompt.text for prompt in samples.prompts]
         numbers = [int(content_id(text.strip()), 16) >> 1 if text.strip() else _SILENT for text in texts]
         columns: dict[str, Tensor | Ragged] = {"caption": torch.tensor(numbers, dtype=torch.int64)}
         empty = numbers.count(_SILENT)
-        notes = [f"{empty:,} of {len(texts):,} pictures have no caption: they teach nothing"] if empty else []
+        notes = [f"{empty:,} of {len(texts):,} images have no caption: they teach nothing"] if empty else []
         columns["pixels"] = torch.from_numpy(self._checked(samples.content).transpose(0, 3, 1, 2).copy(order="C"))
         if self._reader is None:
             columns["ids"] = _dual_small.read(texts)
@@ -124,7 +124,7 @@ class DualEncoder(Trainable):
         return Batch(columns)
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
-        """How pictures are moved and words left out, of rows that a small model learns from; None elsewhere.
+        """How images are moved and words left out, of rows that a small model learns from; None elsewhere.
 
         Rows that are learned from have something ``given``, their weight. ``noise`` (N, 1, 41), one for all candidates.
         """
@@ -135,21 +135,21 @@ class DualEncoder(Trainable):
         return Draw(torch.ones_like(chance[..., 0]), chance)
 
     def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
-        """rewards (N,) scale * cosine, features (N, D) of pictures, values (N, 2 D): scaled pictures, then texts.
+        """rewards (N,) scale * cosine, features (N, D) of images, values (N, 2 D): scaled images, then texts.
 
         log_probs and mask are (N, 0): it gives no likelihood.
         """
         if self._reader is None:
             chance = None if draw is None else draw.noise[:, 0]
-            pictures, texts, scale = self.module(batch["pixels"], batch["ids"], chance)
+            images, texts, scale = self.module(batch["pixels"], batch["ids"], chance)
         else:
             pixels = self._reader.pixels(batch["pixels"].permute(0, 2, 3, 1).numpy(force=True))
             mask = None if self._reader.fixed else batch["mask"]
-            pictures, texts, scale = self.module(pixels.to(batch["ids"].device), batch["ids"], mask)
-        none = pictures[:, :0]
-        rewards = scale * (pictures * texts).sum(dim=1)
-        values = torch.cat([scale * pictures, texts], dim=1)
-        return Outputs(none, none, rewards=rewards, features=pictures, values=values)
+            images, texts, scale = self.module(pixels.to(batch["ids"].device), batch["ids"], mask)
+        none = images[:, :0]
+        rewards = scale * (images * texts).sum(dim=1)
+        values = torch.cat([scale * images, texts], dim=1)
+        return Outputs(none, none, rewards=rewards, features=images, values=values)
 
     @property
     def scale(self) -> float:
@@ -202,8 +202,8 @@ class DualEncoder(Trainable):
 
     def _checked(self, content: Array) -> Array:
         if self._reader is None and list(content.shape[1:]) != self._shape:
-            raise UserError(f"was built for pictures of {self._shape}, not {list(content.shape[1:])}",
-                            where=f"model '{_NAME}'", fix="Train it on pictures of this size.")
+            raise UserError(f"was built for images of {self._shape}, not {list(content.shape[1:])}",
+                            where=f"model '{_NAME}'", fix="Train it on images of this size.")
         return content
 
     def _settings(self) -> dict[str, Any]:
@@ -241,10 +241,10 @@ class DualEncoder(Trainable):
         return float(counter.get_total_flops()) * batch.rows
 
 
-def _need_pictures(samples: Samples) -> None:
+def _need_images(samples: Samples) -> None:
     if samples.kind != "image":
-        raise UserError(f"a dual_encoder reads pictures and texts, and these samples are {samples.kind}",
-                        where=f"model '{_NAME}'", fix="Use a source of pictures.")
+        raise UserError(f"a dual_encoder reads images and texts, and these samples are {samples.kind}",
+                        where=f"model '{_NAME}'", fix="Use a source of images.")
 
 
 def _ours(folder: Path) -> bool:

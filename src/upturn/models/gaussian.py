@@ -1,4 +1,4 @@
-"""One Gaussian in d dimensions: the model whose every property is known."""
+"""One Gaussian in d dimensions: a model with known properties."""
 
 from __future__ import annotations
 
@@ -65,22 +65,22 @@ class Normal(torch.nn.Module):
 
 @dataclass(frozen=True)
 class GaussianSampling(SamplingSettings):
-    """``temperature`` multiplies the standard deviations; ``batch`` rows are made at once."""
+    """``temperature`` multiplies the standard deviations; ``batch`` rows are sampled at once."""
 
     temperature: float = 1.0
     batch: int = 65_536
 
     def __post_init__(self) -> None:
         if not self.temperature > 0 or self.batch < 1:
-            raise ValueError("temperature is above 0 (at 0 there is no density), and batch is at least 1")
+            raise ValueError("temperature must be above 0 (at 0 there is no density), and batch at least 1")
 
 
 @dataclass(eq=False)
 class Gaussian(Policy):
     """A Gaussian in d dimensions (d is the data's), fitted in closed form, or by gradient steps.
 
-    ``division`` by n is maximum likelihood, by n-1 unbiased: of retraining on own samples the two have known and
-    different fates (Bertrand et al., ICLR 2024). Log-probs are exact, (N, 1) nats over d dimensions.
+    ``division`` by n is maximum likelihood, by n-1 unbiased: under retraining on own samples the two have known,
+    different limits (Bertrand et al., ICLR 2024). Log-probs are exact, (N, 1) nats over d dimensions.
     """
 
     division: Literal["n", "n-1"] = "n"
@@ -89,7 +89,7 @@ class Gaussian(Policy):
 
     kind: ClassVar[Kind] = "points"
     likelihood: ClassVar[Likelihood] = "exact"
-    family: ClassVar[str] = "gaussian"  # what theory can follow it as, round by round
+    family: ClassVar[str] = "gaussian"  # the name under which theory predicts it, round by round
     Sampling: ClassVar[type] = GaussianSampling
 
     @property
@@ -103,7 +103,7 @@ class Gaussian(Policy):
         return inner
 
     def build(self, examples: Samples, key: int) -> None:
-        """Mean and standard deviations of the data, no correlation: nothing is left to chance, so ``key`` is unused."""
+        """Mean and standard deviations of the data, no correlation: nothing is random, so ``key`` is unused."""
         points = _points(examples)
         deviation = points.std(axis=0)
         self._set(points.mean(axis=0), np.diag(np.where(deviation > 0, deviation, 1.0)))
@@ -112,7 +112,7 @@ class Gaussian(Policy):
     def fit(self, samples: Samples, weights: Array) -> None:
         """Weighted mean and covariance. Weights are relative: their scale changes nothing, nor does a weight of 0.
 
-        With division n-1 the sum of weights W is lessened by (sum of squares) / W, which is n - 1 for equal ones.
+        With division n-1 the sum of weights W is reduced by (sum of squares) / W, which is n - 1 for equal ones.
         Raises UserError where the points do not span the space.
         """
         points, weights = _points(samples), np.asarray(weights, dtype=np.float64)
@@ -160,7 +160,7 @@ class Gaussian(Policy):
 
     @torch.no_grad()
     def standardised(self, samples: Samples) -> Array:
-        """(N, d) float64: what is left of each coordinate after those before it (Rosenblatt 1952), in its deviations.
+        """(N, d) float64: the Rosenblatt (1952) transform: each coordinate given those before it, standardised.
 
         Independent standard normals where the points are this Gaussian's.
         """
@@ -203,7 +203,7 @@ class Gaussian(Policy):
         return Batch({"points": rollout.actions[:, 0], "behaviour": rollout.log_probs})
 
     def act(self, batch: Batch) -> Outputs:
-        """A point is one action: what ``forward`` says of it."""
+        """A point is one action: its log-density by ``forward``."""
         return self.forward(batch, None)
 
     def save(self, folder: Path) -> None:
@@ -213,8 +213,8 @@ class Gaussian(Policy):
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in self._normal.state_dict().items()}
         save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
-        said = {"model": "gaussian", "dimensions": len(self._normal.mean)}
-        (folder / _SETTINGS).write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        settings = {"model": "gaussian", "dimensions": len(self._normal.mean)}
+        (folder / _SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """What ``save`` wrote; UserError where it cannot be read."""

@@ -1,4 +1,4 @@
-"""Diffusion of pictures, pixel by pixel."""
+"""Diffusion of images, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as diffusers has them
 
 @dataclass(eq=False)
 class Pixels(ClassDiffusion):
-    """Diffusion of square pictures (N, H, H, C) uint8, of a class or unconditional, pixel by pixel.
+    """Diffusion of square images (N, H, H, C) uint8, of a class or unconditional, pixel by pixel.
 
     The network sees -1 to 1, (N, C, H, H); take ``mlp`` at 8x8, ``unet`` from 16x16 up.
     """
@@ -37,7 +37,7 @@ class Pixels(ClassDiffusion):
             wanted = f"{self.size or 'H'}x{self.size or 'H'}x{self.channels or 'C'}"
             raise UserError(
                 f"the examples are {content.dtype} of shape {'x'.join(map(str, shape))}, the model takes square uint8 "
-                f"pictures of {wanted}", where="model.size", fix="Leave out 'size:' and 'channels:', or resize them.",
+                f"images of {wanted}", where="model.size", fix="Leave out 'size:' and 'channels:', or resize them.",
             )
         self.size, self.channels = shape[0], shape[2]
         rms = float(np.sqrt(np.square(content / _HALF - 1.0).mean()))
@@ -49,6 +49,6 @@ class Pixels(ClassDiffusion):
     def into(self, column: Tensor) -> Tensor:
         return column.float() / _HALF - 1.0
 
-    def content(self, made: Tensor) -> Array:
-        pictures = ((made.clamp(-1, 1) + 1) * _HALF).round().to(torch.uint8)
-        return np.ascontiguousarray(pictures.permute(0, 2, 3, 1).cpu().numpy())
+    def content(self, generated: Tensor) -> Array:
+        images = ((generated.clamp(-1, 1) + 1) * _HALF).round().to(torch.uint8)
+        return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())

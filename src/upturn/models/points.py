@@ -45,6 +45,6 @@ class Points(ClassDiffusion):
     def into(self, column: Tensor) -> Tensor:
         return self.frame.into(column)
 
-    def content(self, made: Tensor) -> Array:
-        points: Array = made.cpu().numpy()
+    def content(self, generated: Tensor) -> Array:
+        points: Array = generated.cpu().numpy()
         return points

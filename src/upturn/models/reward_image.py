@@ -27,7 +27,7 @@ _WHERE = "model 'reward_image'"
 
 
 class ClassScaledNetwork(nn.Module):
-    """A network whose features are scaled by what the prompt asked for, before its last layer.
+    """A network whose features are scaled by the class of the prompt, before its last layer.
 
     Class c scales them by 1 + a vector that begins at 0; no class (-1) leaves them as they are.
     """
@@ -45,13 +45,13 @@ class ClassScaledNetwork(nn.Module):
 
 @dataclass
 class RewardImage(Trainable):
-    """A reward of an image (or a point in the plane) and the class that was asked for: a head on small convolutions.
+    """A reward of an image (or a point in the plane) and the requested class: a head on small convolutions.
 
     Images of any size, halved until 4 pixels are left, as in the classifier; there is no batch statistic, so a score
-    is the same in any batch. Where prompts have classes, the features are scaled by the class first: a picture is worth
-    what it is for its prompt. ``attributes`` {name: weight} makes a head of A whose weighted sum is the reward.
+    is the same in any batch. Where prompts have classes, the features are scaled by the class first: the score of an
+    image depends on its prompt. ``attributes`` {name: weight} makes a head of A whose weighted sum is the reward.
 
-    hidden    width of the penultimate layer, which ``features`` hands out
+    hidden    width of the penultimate layer, which is returned as ``features``
     channels  of the first convolution (images); doubled at each halving
     depth     hidden layers; for images convolutions a resolution
     dropout   before the last layer, in training
@@ -98,16 +98,16 @@ class RewardImage(Trainable):
     def encode(self, samples: Samples) -> Batch:
         """"x" (N, C, H, W) uint8 or (N, d) float32, "label" (N,) int64, -1 where none, and "attributes" (N, A).
 
-        Raises UserError where kind, shape or classes are not those it was built for.
+        Raises UserError where kind, shape or classes differ from those the model was built for.
         """
         if samples.kind != self._settings["kind"]:
-            raise UserError(f"was built for {self._settings['kind']}, and these samples are {samples.kind}",
+            raise UserError(f"the model was built for {self._settings['kind']}, and these samples are {samples.kind}",
                             where=_WHERE, fix="Train it on data of this kind.")
-        asked = self._settings["asked"]
-        labels = samples.labels if asked else np.full(len(samples), -1)  # built without: reads none
-        if labels.max(initial=-1) >= asked > 0:
+        class_count = self._settings["asked"]
+        labels = samples.labels if class_count else np.full(len(samples), -1)  # a model without classes ignores labels
+        if labels.max(initial=-1) >= class_count > 0:
             raise UserError(
-                f"a prompt asks for class {labels.max()}, and its training data had {asked}",
+                f"a prompt requests class {labels.max()}, and its training data had {class_count}",
                 where=_WHERE, fix="Train it on preferences about every class.",
             )
         columns = {"x": inputs.columns(samples, self._settings["shape"]), "label": torch.from_numpy(labels)}
@@ -117,13 +117,13 @@ class RewardImage(Trainable):
         return None
 
     def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
-        """rewards (N,), logits (N, A), features (N, hidden); log_probs and mask are (N, 0): it gives no likelihood."""
-        said, features = self.module(batch["x"], batch["label"])
-        if said.dtype in (torch.bfloat16, torch.float16):
-            said = said.float()
-        none = said[:, :0]
-        reward = _reward_attributes.reward(said, self.attributes)
-        return Outputs(none, none, rewards=reward, logits=said, features=features.float())
+        """rewards (N,), logits (N, A), features (N, hidden); log_probs and mask are (N, 0): no likelihood."""
+        logits, features = self.module(batch["x"], batch["label"])
+        if logits.dtype in (torch.bfloat16, torch.float16):
+            logits = logits.float()
+        none = logits[:, :0]
+        reward = _reward_attributes.reward(logits, self.attributes)
+        return Outputs(none, none, rewards=reward, logits=logits, features=features.float())
 
     def save(self, folder: Path) -> None:
         """``model.safetensors`` and ``config.json``: equal weights give equal bytes."""

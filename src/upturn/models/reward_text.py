@@ -14,9 +14,9 @@ from upturn.types import Batch, Draw, Likelihood, Outputs, Samples
 class RewardText(HeadedText):
     """A reward of prompt and completion: a linear head on a causal language model, read at EOS (Ouyang et al. 2022).
 
-    ``config``, ``folder`` or ``hub`` name the language model, as in causal_lm: best one that was trained on such texts.
+    ``config``, ``folder`` or ``hub`` name the language model, as in causal_lm; one trained on such texts works best.
     ``attributes`` {name: weight} makes a head of A, each with its own meaning (Wang et al. 2023, HelpSteer), whose
-    weighted sum is the reward; ``encode`` then takes their values from the samples' fields of these names, NaN where
+    weighted sum is the reward; ``encode`` takes their values from the samples' fields of these names, NaN where
     there are none. Saved as ``AutoModelForSequenceClassification`` opens it: its logits are the head's outputs.
     """
 
@@ -44,7 +44,7 @@ class RewardText(HeadedText):
         return super().encode(samples).with_columns(**_reward_attributes.column(samples, self.attributes))
 
     def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
-        """rewards (N,) and logits (N, A); log_probs and mask are (N, 0): it gives no likelihood."""
-        said = self._read(batch)
-        none = said[:, :0]
-        return Outputs(none, none, rewards=_reward_attributes.reward(said, self.attributes), logits=said)
+        """rewards (N,) and logits (N, A); log_probs and mask are (N, 0): the model gives no likelihood."""
+        logits = self._read(batch)
+        none = logits[:, :0]
+        return Outputs(none, none, rewards=_reward_attributes.reward(logits, self.attributes), logits=logits)

@@ -18,10 +18,10 @@ class TextClassifier(HeadedText):
     """log p(label | text): a linear head on a causal language model, read at EOS.
 
     Pre-train a causal_lm, fine-tune it on the texts, then classify from its ``folder``, as ULMFiT does (Howard & Ruder
-    2018). The objective ``likelihood`` trains it to the usual cross-entropy. It reads the text of a sample, and never
-    the prompt, where the name of the class may stand.
+    2018). The objective ``likelihood`` trains it to the usual cross-entropy. It reads the text of a sample, never the
+    prompt, which may contain the name of the class.
 
-    classes  how many; None: the largest label of the training data and one
+    classes  number of classes; None: the largest label of the training data plus one
     """
 
     classes: int | None = None
@@ -57,11 +57,11 @@ class TextClassifier(HeadedText):
     def encode(self, samples: Samples) -> Batch:
         """Ragged "tokens" and "mask" of the texts alone, "label" (N,) int64, -1 where unknown.
 
-        Raises UserError for a label that it does not know.
+        Raises UserError for an unknown label.
         """
         labels = samples.labels
         if labels.max(initial=-1) >= self._count:
-            raise UserError(f"label {labels.max()} does not fit: it knows 0 to {self._count - 1}", where="model",
+            raise UserError(f"label {labels.max()} does not fit: the model knows 0 to {self._count - 1}", where="model",
                             fix=f"State 'classes: {labels.max() + 1}', or train on every class.")
         return super().encode(_bare(samples)).with_columns(label=torch.from_numpy(labels))
 

@@ -1,4 +1,4 @@
-"""Text to image: any pipeline of ``diffusers``, or a small one from nothing."""
+"""Text to image: any pipeline of ``diffusers``, or a small one trained from scratch."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
     from upturn.models._diffusion.sampling import DiffusionSampling
 
 _LATENT, _VARIANT, _OFFSET = 3, 4, 5  # streams of a training key; the base has 0 to 2
-_CAPTIONS = "captions"  # the samples' field with several captions a picture, and a batch's column of their keys
+_CAPTIONS = "captions"  # the samples' field with several captions per image, and a batch's column of their keys
 
 
 @dataclass(eq=False)
 class TextToImage(Diffusion):
-    """Text to image: a U-Net or transformer pipeline of `diffusers`, or a small one from nothing.
+    """Text to image: a U-Net or transformer pipeline of `diffusers`, or a small one trained from scratch.
 
     Exactly one of ``config`` (a small Stable Diffusion XL of pixels, its own words; see ``_t2i_small.Small``),
-    ``folder`` (a pipeline of diffusers) and ``hub`` (a name; the local cache first) says which: StableDiffusion (1.x,
+    ``folder`` (a pipeline of diffusers) and ``hub`` (a name; the local cache first) is given: StableDiffusion (1.x,
     2.x, XL, 3), Flux, PixArt. safetensors only, never remote code. What the network predicts is read from the
     pipeline's scheduler.
 
-    The autoencoder is frozen; where ``cache`` is on, a picture's latents are computed once (a draw then says where in
-    their distribution it stands), and what frozen text encoders say of a caption, once: in a process, or in all that
-    use the folder that it names. Several captions a picture: the samples' field "captions", tuples of texts, one of
+    The autoencoder is frozen; where ``cache`` is on, the moments of an image's latents are computed once (a draw then
+    samples from them), and the outputs of frozen text encoders for a caption, once: in a process, or in all processes
+    that use the named folder. Several captions per image: the samples' field "captions", tuples of texts, one of
     which a draw reads. Log-probs are surrogates: see ``Diffusion``.
 
-    Pictures are squares of ``size`` pixels, or of several sizes of about that area (the source's ``buckets``): a batch
-    has one, and ``width`` and ``height`` of the sampling's settings ask for one.
+    Images are squares of ``size`` pixels, or of several sizes of about that area (the source's ``buckets``): a batch
+    has one size, and ``width`` and ``height`` of the sampling settings request one.
 
     Saved as a pipeline that plain diffusers opens. A safety checker is not read and not kept.
     """
@@ -133,7 +133,7 @@ class TextToImage(Diffusion):
 
     @property
     def pixels(self) -> int:
-        """Of a picture, a side."""
+        """Pixels per side of an image."""
         return self.frame.shape[1] * self.latents.factor
 
     def without_store(self) -> None:
@@ -145,7 +145,7 @@ class TextToImage(Diffusion):
     def build(self, examples: Samples, key: int) -> None:
         """The pipeline's weights, or random ones from ``key`` and a tokenizer for these examples' captions.
 
-        Raises UserError where pictures or pipeline do not fit.
+        Raises UserError where images or pipeline do not fit.
         """
         self._check_kind(examples)
         if not len(examples):
@@ -214,7 +214,7 @@ class TextToImage(Diffusion):
         return token_embeddings.rows(self.token_encoders, self.words.index(word))
 
     def merge_tokens(self) -> None:
-        """New tokens into tokenizers and encoders, so that what is saved needs no file beside it."""
+        """New tokens into tokenizers and encoders, so that the saved model needs no further file."""
         if not self.words:
             return
         token_embeddings.merge(self.token_encoders, self.module)
@@ -227,7 +227,7 @@ class TextToImage(Diffusion):
     def encode(self, samples: Samples) -> Batch:
         """Columns "x" (latents' moments, or pixels where nothing is cached) and "captions" (N, V) keys, -1 for none.
 
-        See ``notes`` for captions that are longer than a text encoder reads, and for what the cache had and had not.
+        See ``notes`` for captions that are longer than a text encoder reads, and for what the cache contained.
         """
         self._check_kind(samples)
         self.sizes.check(samples.content)
@@ -304,7 +304,7 @@ class TextToImage(Diffusion):
 
     def unguidable(self) -> str:
         if self.config is not None and not self.caption_dropout:
-            return "with caption_dropout 0 a model from nothing never learns to go without its caption"
+            return "with caption_dropout 0 a model trained from scratch never learns to generate without its caption"
         return ""
 
     def weight(self, sigma: Tensor) -> Tensor:
@@ -316,8 +316,8 @@ class TextToImage(Diffusion):
             return self.form.weight(sigma)
         return sigma.square().reciprocal().clamp(max=self.min_snr)
 
-    def content(self, made: Tensor) -> Array:
-        return self.latents.content(made)
+    def content(self, generated: Tensor) -> Array:
+        return self.latents.content(generated)
 
     def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: DiffusionSampling) -> Rollout:
         if settings.negative:
@@ -329,7 +329,7 @@ class TextToImage(Diffusion):
         return once if self.cache else once + self._coding() * batch.rows
 
     def _coding(self) -> float:
-        """Of one picture through the autoencoder, which a forward pass without a cache does."""
+        """FLOPs of encoding one image, which a forward pass without a cache includes."""
         from torch.utils.flop_counter import FlopCounterMode
 
         if "coding" not in self._operations:
@@ -340,7 +340,7 @@ class TextToImage(Diffusion):
 
 
 def _texts(samples: Samples) -> list[tuple[str, ...]]:
-    """The captions of each picture, at least one."""
+    """The captions of each image, at least one."""
     several = samples.fields.get(_CAPTIONS)
     if several is None:
         return [(prompt.text,) for prompt in samples.prompts]

@@ -1,4 +1,4 @@
-"""Diffusion models of a class or unconditional: a network of ours, a formulation by name, labels that are dropped."""
+"""Diffusion models of a class or unconditional: network and formulation by name, label dropout."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class ClassDiffusion(Diffusion):
-    """Diffusion conditioned on the label of a prompt, or on nothing; a subclass says what its content is."""
+    """Diffusion conditioned on the label of a prompt, or unconditional; a subclass defines its content."""
 
-    classes: int = 0  # 0: unconditional, labels are not looked at
+    classes: int = 0  # 0: unconditional, labels are ignored
     network: str | dict[str, Any] = "mlp"
     formulation: str | dict[str, Any] = "flow"  # measured on 8x8 digits: docs/decisions/
     label_dropout: float = 0.1  # Ho & Salimans 2022, section 4.1: 0.1 or 0.2
@@ -91,9 +91,9 @@ class ClassDiffusion(Diffusion):
         model_files.save(self, folder)
 
     def load(self, folder: Path) -> None:
-        """What was saved: network, formulation, classes and shape are the folder's.
+        """What was saved: network, formulation, classes and shape come from the folder.
 
-        Raises UserError where this instance was given others, and where a file is missing or damaged.
+        Raises UserError where this instance was configured otherwise, and where a file is missing or damaged.
         """
         model_files.load(self, folder)
 
@@ -135,4 +135,4 @@ class ClassDiffusion(Diffusion):
     def unguidable(self) -> str:
         if not self.conditional:
             return "an unconditional model has no condition to guide by"
-        return "" if self.label_dropout else "with label_dropout 0 a model never learns to go without its class"
+        return "" if self.label_dropout else "with label_dropout 0 a model never learns to generate without its class"

@@ -1,4 +1,4 @@
-"""What every diffusion model shares: :class:`Diffusion` is a Policy but for what its content and its condition are."""
+"""The base class of diffusion models: :class:`Diffusion` is a Policy; subclasses define content and condition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIGMA, _NOISE, _DROP = 0, 1, 2  # streams of a training key
 
 @dataclass(eq=False)
 class Diffusion(Policy, ABC):
-    """The part of a diffusion model that depends neither on its content nor on what it is asked for.
+    """The part of a diffusion model that depends neither on its content nor on its condition.
 
     Log-probs are surrogates: ``-(1/2) w(sigma) |D(x0 + sigma noise; sigma) - x0|^2``, (N, draws), summed over the d
     dimensions of a row; up to the factor d/2 their gradient is that of the formulation's textbook loss.
@@ -61,14 +61,14 @@ class Diffusion(Policy, ABC):
 
     @abstractmethod
     def condition(self, prompts: Sequence[Prompt]) -> Condition:
-        """What is asked for, N rows. Raises UserError for what the model does not have."""
+        """The requested condition, N rows. Raises UserError for values that the model does not have."""
 
     @abstractmethod
     def without(self, condition: Condition, settings: sampling.DiffusionSampling) -> Condition:
-        """As many rows that ask for nothing, or for what the settings want to get away from."""
+        """As many unconditional rows, or rows of the negative condition of the settings."""
 
     def prepared(self, condition: Condition) -> Condition:
-        """The same with whatever need be found out only once, when many calls of the network follow."""
+        """The condition with values that many calls of the network share, computed once."""
         return condition
 
     @abstractmethod
@@ -76,8 +76,8 @@ class Diffusion(Policy, ABC):
         """Why this model cannot be guided by itself without its condition; empty where it can."""
 
     @abstractmethod
-    def content(self, made: Tensor) -> Array:
-        """The content of what :meth:`generate` gives."""
+    def content(self, generated: Tensor) -> Array:
+        """The content of the rows of :meth:`generate`."""
 
     @abstractmethod
     def clean(self, batch: Batch, draw: Draw) -> Tensor:
@@ -85,14 +85,14 @@ class Diffusion(Policy, ABC):
 
     @abstractmethod
     def training_condition(self, batch: Batch, draw: Draw) -> Condition:
-        """The condition of each row of a training batch, dropped where ``draw.drop`` says so."""
+        """The condition of each row of a training batch, dropped where ``draw.drop`` is true."""
 
     def row_shape(self, batch: Batch) -> tuple[int, ...]:
-        """Of the rows of a taken batch, as the network sees them."""
+        """The shape of a batch's rows, as the network sees them."""
         return self.frame.shape
 
     def drawn_shape(self, settings: sampling.DiffusionSampling) -> tuple[int, ...]:
-        """Of what these settings ask for."""
+        """The shape of the samples that these settings request."""
         return self.frame.shape
 
     def form_of(self, shape: tuple[int, ...]) -> Formulation:
@@ -106,7 +106,7 @@ class Diffusion(Policy, ABC):
             raise UserError(f"the model '{self.name}' takes {self.kind}, got {samples.kind}", where="model")
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """Of the squared error of D at these noise levels: the formulation's textbook loss."""
+        """The weight of the squared error of D at these noise levels, by the formulation's textbook loss."""
         return self.form.weight(sigma)
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw:
@@ -159,8 +159,8 @@ class Diffusion(Policy, ABC):
     ) -> Samples:
         """P * K rows, prompt-major, for ``keys`` (P, K); the noise of row i depends on key i alone."""
         flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]
-        made = self.generate(flat, keys.reshape(-1), settings, guides)
-        return synthetic_samples(self.kind, self.content(made), prompts, keys, self.id)
+        generated = self.generate(flat, keys.reshape(-1), settings, guides)
+        return synthetic_samples(self.kind, self.content(generated), prompts, keys, self.id)
 
     def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: sampling.DiffusionSampling) -> Rollout:
         """Ancestral sampling with all that is needed to replay it; T = steps - 1, the last step has no noise.
@@ -182,8 +182,8 @@ class Diffusion(Policy, ABC):
             for _, condition, start, noise in sampling.chunks(self, flat, keys.reshape(-1), settings):
                 denoise = sampling.denoiser(self, condition, settings, {})
                 parts.append(sampling.trajectory(denoise, start * sigmas[0], sigmas, noise))
-        latents, log_probs, made = (torch.cat(column) for column in zip(*parts, strict=True))
-        samples = synthetic_samples(self.kind, self.content(self.frame.back(made)), prompts, keys, self.id)
+        latents, log_probs, generated = (torch.cat(column) for column in zip(*parts, strict=True))
+        samples = synthetic_samples(self.kind, self.content(self.frame.back(generated)), prompts, keys, self.id)
         guidance = torch.tensor([settings.guidance, settings.guidance_low, settings.high], device=self.device)
         state = {
             "sigmas": sigmas[:-1].repeat(len(samples), 1), "guidance": guidance.repeat(len(samples), 1),
@@ -194,15 +194,15 @@ class Diffusion(Policy, ABC):
     def replay(self, rollout: Rollout) -> Batch:
         """Columns "actions" and the state of the rollout, and "behaviour" (N, T), its log-probs."""
         columns = {"actions": rollout.actions, **rollout.state, "behaviour": rollout.log_probs}
-        return Batch({name: column.clone() for name, column in columns.items()})  # gradients cannot pass what was made
+        return Batch({name: column.clone() for name, column in columns.items()})  # no gradient through sampled latents
 
     def act(self, batch: Batch) -> Outputs:
         """(N, T) log-probs of the denoising steps of a replayed rollout: exact Gaussian transitions (DDPO)."""
-        said = self.transition_log_probs(batch["actions"], {name: batch[name] for name in batch.columns})
-        return Outputs(said, torch.ones_like(said), dims=batch["actions"][0, 0].numel())
+        log_probs = self.transition_log_probs(batch["actions"], {name: batch[name] for name in batch.columns})
+        return Outputs(log_probs, torch.ones_like(log_probs), dims=batch["actions"][0, 0].numel())
 
     def transition_log_probs(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        """(N, S) nats with gradient: how likely this model makes the S transitions between S + 1 latents.
+        """(N, S) nats with gradient: the log-probs of the S transitions between S + 1 latents.
 
         ``actions`` (N, S + 1, *shape) and ``state["sigmas"]`` (N, S + 1) may be any slice of rows and of steps of a
         rollout; the condition and "guidance" are of the rows. All rows have one guidance.
@@ -219,7 +219,7 @@ class Diffusion(Policy, ABC):
     # Cost.
 
     def flops(self, batch: Batch) -> float:
-        """Matrix products and convolutions of one forward pass; what works element by element is left out."""
+        """Matrix products and convolutions of one forward pass; elementwise operations are left out."""
         return self._counted("each", self.row_shape(batch)) * batch.rows * self.draws
 
     def sampling_flops(self, settings: sampling.DiffusionSampling) -> float:
@@ -227,7 +227,7 @@ class Diffusion(Policy, ABC):
         return self._counted("one", self.drawn_shape(settings)) * float(settings.passes)
 
     def _counted(self, what: str, shape: tuple[int, ...]) -> float:
-        """Of one row of a shape, where ``each`` row has a noise level, or ``one`` is for all."""
+        """For one row of a shape; ``each``: a noise level a row, ``one``: one level for all rows."""
         from torch.utils.flop_counter import FlopCounterMode
 
         name = f"{what} {shape}"

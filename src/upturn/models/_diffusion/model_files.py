@@ -22,7 +22,7 @@ _OF_TRAINING = {"label_dropout", "draws"}  # may differ from what the saved mode
 
 
 class StoredModel(Protocol):
-    """What is saved of a diffusion model whose fields name its network and formulation."""
+    """The saved parts of a diffusion model whose fields name its network and formulation."""
 
     name: ClassVar[str]
     network: str | dict[str, Any]
@@ -79,7 +79,7 @@ def load(model: StoredModel, folder: Path) -> None:
         given, stored = getattr(model, entry.name), saved["fields"][entry.name]
         if given != entry.default and not _agrees(given, stored):
             raise UserError(
-                f"{entry.name} is {stored!r} in the saved model, but {given!r} was asked for", where=str(path),
+                f"{entry.name} is {stored!r} in the saved model, but {given!r} was requested", where=str(path),
                 fix=f"Change '{entry.name}:' of the model, or train it from scratch.",
             )
         setattr(model, entry.name, stored)
@@ -95,7 +95,7 @@ def _name(spec: str | Mapping[str, Any]) -> str:
 
 
 def _agrees(given: object, stored: object) -> bool:
-    """Whether every field that was asked for is the saved one (a component's other fields are its defaults)."""
+    """Whether every requested field equals the saved one (a component's other fields are its defaults)."""
     if isinstance(stored, Mapping):
         fields = {"name": given} if isinstance(given, str) else given
         return isinstance(fields, Mapping) and all(stored.get(name) == value for name, value in fields.items())

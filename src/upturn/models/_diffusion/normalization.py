@@ -1,4 +1,4 @@
-"""Between the data's units and the coordinates that a diffusion network sees."""
+"""Conversion between the data's units and the coordinates of a diffusion network."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Frame:
         """(N, *shape) of the data in the network's coordinates."""
         return (data - self.offset(data)) / self.scale
 
-    def back(self, made: Tensor) -> Tensor:
+    def back(self, rows: Tensor) -> Tensor:
         """(N, *shape) of the network's coordinates in the data's units."""
-        return made * self.scale + self.offset(made)
+        return rows * self.scale + self.offset(rows)
 
 
 def carried(denoise: Denoise, of: Frame, into: Frame) -> Denoise:
     """A denoiser of one frame in another: two models of the same data may have been standardised differently."""
     if of.shape != into.shape:
         raise UserError(
-            f"the guide makes {of.shape}, the model {into.shape}", where="settings.guide",
+            f"the guide generates {of.shape}, the model {into.shape}", where="settings.guide",
             fix="Guide with a model of the same data.",
         )
     ratio = into.scale / of.scale

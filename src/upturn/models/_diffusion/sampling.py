@@ -1,4 +1,4 @@
-"""How a diffusion model makes samples, and the Gaussian transitions of its stochastic sampler."""
+"""Sampling of diffusion models, and the Gaussian transitions of its stochastic sampler."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Sampled(Protocol):
 
 @dataclass(frozen=True)
 class DiffusionSampling(SamplingSettings):
-    """``guidance`` 1 is none; ``batch`` rows are made at once, which changes nothing but speed and memory."""
+    """``guidance`` 1 is none; ``batch`` rows are sampled at once, which changes only speed and memory."""
 
     steps: int = 20  # measured on 8x8 digits and 8 Gaussians: docs/decisions/
     sampler: PlugIn = "dpmpp_2m"  # a component of upturn/diffusion/samplers, by name or with its fields
@@ -70,7 +70,7 @@ class DiffusionSampling(SamplingSettings):
             raise ValueError("s_churn must not be below 0, s_noise must be above it")
         try:
             self.build_sampler()
-        except UserError as error:  # checked() says where the settings are
+        except UserError as error:  # checked() adds the place of the settings
             raise ValueError(str(error)) from error
 
     @property
@@ -87,8 +87,8 @@ class DiffusionSampling(SamplingSettings):
         spec = named(self.sampler)
         own = {item.name for item in fields(components.find("sampler", spec["name"]))}
         shared = {name: value for name, value in vars(self).items() if name in own}
-        made: BaseSampler = components.make("sampler", shared | spec, "sampler")
-        return made
+        built: BaseSampler = components.make("sampler", shared | spec, "sampler")
+        return built
 
 
 def samplers_that(declare: Callable[[type[BaseSampler]], bool]) -> str:
@@ -102,11 +102,11 @@ def denoiser(
 ) -> Denoise:
     """D for N rows of condition, with the guidance of the settings, in the model's coordinates.
 
-    ``prompts`` are those of the rows: a guide makes its own condition of them.
+    ``prompts`` are those of the rows: a guide builds its own condition from them.
     """
 
-    def plain(of: Sampled, asked: Condition) -> Denoise:
-        rows = of.prepared(asked)
+    def plain(of: Sampled, rows_condition: Condition) -> Denoise:
+        rows = of.prepared(rows_condition)
         return lambda x, sigma: denoised(of.caller, of.module, of.form_of(tuple(x.shape[1:])), x, sigma, rows)
 
     _check_guidance(model, settings, guides)
@@ -172,7 +172,7 @@ def chunks(
 
 @contextmanager
 def evaluating(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Without gradients and dropout; afterwards each module is as it was."""
+    """Without gradients and dropout; restores each module's mode afterwards."""
     every = list(modules)
     before = [module.training for module in every]
     for module in every:
@@ -189,13 +189,13 @@ def trajectory(
     denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ancestral sampling that keeps its path: latents (N, T + 1, ...), log-probs (N, T), the finished rows (N, ...)."""
-    path, said = [x], []
+    path, log_probs = [x], []
     for i in range(len(sigmas) - 2):
         mean, std = posterior(x, denoise(x, sigmas[i]), sigmas[i], sigmas[i + 1])
         x = mean + std * noise(i)
         path.append(x)
-        said.append(normal_log_density(x, mean, std))
-    return torch.stack(path, dim=1), torch.stack(said, dim=1), denoise(x, sigmas[-2])
+        log_probs.append(normal_log_density(x, mean, std))
+    return torch.stack(path, dim=1), torch.stack(log_probs, dim=1), denoise(x, sigmas[-2])
 
 
 def replay(denoise: Denoise, x: Tensor, after: Tensor, now: Tensor, later: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small dual encoder from nothing: convolutions for pictures, a bag of words and their hashed pieces for texts."""
+"""A small dual encoder from nothing: convolutions for images, a bag of words and their hashed pieces for texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from upturn.models._heads.networks import BUCKETS, Standardise, convolutions
 
 _WORDS = 32  # words of a text that a draw can leave out one by one; the 33rd goes with the first
-CHANCES = 9 + _WORDS  # numbers of a draw: 8 move a picture, one says how many words are read, the others which
+CHANCES = 9 + _WORDS  # numbers of a draw: 8 move an image, one says how many words are read, the others which
 _PIECES = range(3, 6)  # characters: short ones tell little apart, whole words and these carry inflections
 _SPREAD = 0.1  # of a piece's first vector: rare ones are noise beside what was learned. Search for words of emoji finds
 # them in 27% of the first five (20 epochs), in 22% at 0.02, in 20% at torch's 1; without leaving words out in 17%
@@ -25,16 +25,16 @@ _START, _MOST = math.log(1 / 0.07), math.log(100.0)  # of the log scale: Radford
 
 @dataclass(frozen=True)
 class Small:
-    """``config:`` of dual_encoder: its sizes, and how far pictures are moved in training.
+    """``config:`` of dual_encoder: its sizes, and how far images are moved in training.
 
     width     of the space that both sides share
     channels  of the first convolution; doubled at each halving
     depth     convolutions a resolution
     hidden    of each side's layer before the shared space
-    shift     standard deviation of the shift in training, a share of the side;  0: pictures stay as they are
+    shift     standard deviation of the shift in training, a share of the side;  0: images stay as they are
     zoom      the same of the log of the zoom
     colour    the same of the log of each channel's gain
-    flip      share of pictures that are mirrored
+    flip      share of images that are mirrored
     words     least share of a text's words that are read in training; each time a share from there to 1, so that single
               words are learned, too. 1: all are
     """
@@ -134,7 +134,7 @@ def chosen(ids: Tensor, words: Tensor, chance: Tensor, least: float) -> Tensor:
 
 
 def moved(pixels: Tensor, chance: Tensor, small: Small) -> Tensor:
-    """Pictures (N, C, H, W) shifted, zoomed, mirrored and tinted by the first 8 of ``chance`` (N, CHANCES).
+    """Images (N, C, H, W) shifted, zoomed, mirrored and tinted by the first 8 of ``chance`` (N, CHANCES).
 
     These are standard normal. What comes in from outside repeats the edge.
     """

@@ -1,4 +1,4 @@
-"""Dual encoders of ``transformers``: any that AutoModel opens and that gives features of pictures and of texts."""
+"""Dual encoders of ``transformers``: any that AutoModel opens and that gives features of images and of texts."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _read(name: str, where: str, local: bool) -> tuple[Pretrained, Reader]:
         raise UserError(f"'{name}' cannot be read as a dual encoder: {said[0] if said else repr(error)}", where=where,
                         fix=_FIX) from error
     if not (hasattr(inner, "get_image_features") and hasattr(inner, "get_text_features")):
-        raise UserError(f"a '{config.model_type}' gives no features of pictures and of texts", where=where, fix=_FIX)
+        raise UserError(f"a '{config.model_type}' gives no features of images and of texts", where=where, fix=_FIX)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",

@@ -1,7 +1,7 @@
-"""What the frozen parts of a text-to-image model have said, on the disk: latents of pictures, readings of captions.
+"""The disk cache of a text-to-image model's frozen parts: latents of images and encoder outputs of captions.
 
-A picture is known by its pixels, a caption by its tokens; where they are kept is named by all that an answer depends on
-beside them: the weights, how they are asked, the size, the versions and the machine. So nothing that anything else said
+An image is keyed by its pixels, a caption by its tokens; the folder is keyed by everything else that the output depends
+on: the weights, how they are called, the size, the versions and the machine. So nothing that anything else said
 is ever read, and what is there and is not read is counted, with the reason.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "1"  # of what is kept: how pixels become the autoencoder's input, and what of its answer is held
 _SIZE = "size"
-_TOLD = frozenset({_SIZE, "torch", "transformers", "machine"})  # of what a note says what it was; the rest are digests
+_READABLE = frozenset({_SIZE, "torch", "transformers", "machine"})  # values that a note gives; others: digests
 _TRANSIENT = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version"})  # of how a config was saved
 
 
@@ -45,10 +45,10 @@ class Cache:
         self._shards: dict[Path, Shards] = {}
         self._digests: dict[int, tuple[int, str]] = {}  # of a module's weights, while they are as they were
         self._outdated: dict[tuple[str, str], int] = {}  # what is there and is not read, and why
-        self._said: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def latents(self, of: Latents, content: Array, sizes: frozenset[str]) -> Stacks:
-        """Moments of N pictures (N, H, W, 3) uint8 of one size; ``sizes`` are all that the data has ("16x16")."""
+        """Moments of N images (N, H, W, 3) uint8 of one size; ``sizes`` are all that the data has ("16x16")."""
         shards = self._of("latents", {
             "autoencoder": self._weights(of.vae), "scaling": f"{of.scale:g}, {of.shift:g}",
             _SIZE: size_of(content), **_circumstances(of.vae),
@@ -62,7 +62,7 @@ class Cache:
         return self._filled(shards, names, make, "latents", sizes)["moments"]
 
     def readings(self, family: Family, name: str, encoder: nn.Module, tokens: Read) -> dict[str, Stacks]:
-        """What a text encoder says of N captions' tokens (N, …), by name."""
+        """The outputs of a text encoder for N captions' tokens (N, …), by name."""
         import transformers
 
         shards = self._of(name, {
@@ -82,8 +82,8 @@ class Cache:
         return self._filled(shards, names, make, f"readings of the {name}", frozenset())
 
     def _of(self, kind: str, made_by: Mapping[str, str]) -> Shards:
-        made = Shards(self.root, kind, made_by)
-        return self._shards.setdefault(made.folder, made)
+        shards = Shards(self.root, kind, made_by)
+        return self._shards.setdefault(shards.folder, shards)
 
     def _filled(
         self, shards: Shards, names: Sequence[str], make: Callable[[Sequence[int]], Iterator[Row]], what: str,
@@ -114,17 +114,17 @@ class Cache:
         return notes
 
     def _compare(self, shards: Shards, names: Sequence[str], what: str, sizes: frozenset[str]) -> None:
-        """Counts what lies there for these pictures or captions and is not theirs any more, by its reason."""
+        """Counts the outdated entries of these images or captions, by reason."""
         for made_by, of_these, in_all in shards.elsewhere(names):
             changed = sorted(key for key in shards.made_by if made_by.get(key) != shards.made_by[key])
-            was = {key: f" ({made_by[key]})" if key in _TOLD and key in made_by else "" for key in changed}
-            told = what, " and ".join(f"{key}{said}" for key, said in was.items())
+            was = {key: f" ({made_by[key]})" if key in _READABLE and key in made_by else "" for key in changed}
+            reason = what, " and ".join(f"{key}{value}" for key, value in was.items())
             if _SIZE not in changed:
-                self._outdated[told] = self._outdated.get(told, 0) + of_these
-            elif made_by.get(_SIZE) not in sizes and told not in self._said:
-                self._outdated[told] = in_all  # another size has other pixels: none of its names are ours
-                self._said.add(told)
-        self._outdated = {told: count for told, count in self._outdated.items() if count}
+                self._outdated[reason] = self._outdated.get(reason, 0) + of_these
+            elif made_by.get(_SIZE) not in sizes and reason not in self._reported:
+                self._outdated[reason] = in_all  # another size has other pixels: none of its names are ours
+                self._reported.add(reason)
+        self._outdated = {reason: count for reason, count in self._outdated.items() if count}
 
     def _weights(self, module: nn.Module) -> str:
         """Class, configuration and every number of it; without the rows of new tokens, whose captions are not kept."""
@@ -135,14 +135,14 @@ class Cache:
             with without([module]):
                 config = {key: value for key, value in _config(inner).items()
                           if not key.startswith("_") and key not in _TRANSIENT}
-                said = json.dumps(config, sort_keys=True, default=str)
-                known = stamp, content_id(type(module).__name__, said, digest(module.state_dict()))
+                stated = json.dumps(config, sort_keys=True, default=str)
+                known = stamp, content_id(type(module).__name__, stated, digest(module.state_dict()))
             self._digests[id(module)] = known
         return known[1]
 
 
 def size_of(content: Array) -> str:
-    """Of pictures (N, H, W, C): "16x24", the height first."""
+    """Of images (N, H, W, C): "16x24", the height first."""
     return f"{content.shape[1]}x{content.shape[2]}"
 
 
@@ -152,7 +152,7 @@ def _config(module: PreTrainedModel) -> dict[str, Any]:
 
 
 def _circumstances(module: nn.Module) -> dict[str, str]:
-    """What the last bits of an answer depend on beside the weights."""
+    """What the last bits of an output depend on besides the weights."""
     at = next(module.parameters()).device
     where = torch.cuda.get_device_name(at) if at.type == "cuda" else f"{at.type} with {torch.get_num_threads()} threads"
     return {"format": _FORMAT, "torch": str(torch.__version__), "machine": where}

@@ -1,4 +1,4 @@
-"""The captions a model has met, by key: their tokens, and what frozen text encoders make of them, once."""
+"""The captions of a model, by key: their tokens and the outputs of frozen text encoders, computed once."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from upturn.types import Stacks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NONE = 0  # the key of no caption at all, which is what guidance leads away from
+NONE = 0  # the key of no caption, the unconditional side of guidance
 
 
 @dataclass(eq=False)
 class Captions:
-    """Rows of text for the denoiser. A batch holds keys of captions, never their embeddings: those stand here once.
+    """Rows of text for the denoiser. A batch holds keys of captions; their embeddings are stored here once.
 
-    A key is the same in every model, so a batch that meets a model which has never read its captions is an error.
+    A key is the same in every model, so a batch with captions that a model has not read is an error.
 
-    Encoders in ``frozen`` are read once a caption where ``cache`` says so, each caption alone, so that what it is read
-    as never depends on its neighbours; else at every call. ``trained`` names encoders that the denoiser's module holds:
+    Encoders in ``frozen`` are called once per caption where ``cache`` is on, each caption alone, so that its outputs
+    never depend on its batch; else at every call. ``trained`` names encoders that the denoiser's module holds:
     of them only tokens are kept. When an encoder's weights change, outputs are computed again, and noted in ``notes``.
     Captions with a token that a frozen encoder is learning are read at every call, with the gradient of its rows. With
     a ``disk_cache`` the outputs are kept on the disk, and read from there; those of captions with new tokens never are.
@@ -57,11 +57,11 @@ class Captions:
         self.keys([None])
 
     def keys(self, texts: Sequence[str | None]) -> Tensor:
-        """(N,) int64; None is no caption. Captions that were never met are read."""
+        """(N,) int64; None is no caption. New captions are read."""
         every = {text: NONE if text is None else seeds.key("caption", text) for text in dict.fromkeys(texts)}
         fresh = {key: text or "" for text, key in every.items() if key not in self._row}
         if fresh:
-            with torch.inference_mode(False), torch.no_grad():  # sampling may ask first, and training reads them later
+            with torch.inference_mode(False), torch.no_grad():  # sampling may come first, and training reads them later
                 self._add(list(fresh.values()))
                 self._row |= {key: len(self._row) + i for i, key in enumerate(fresh)}
                 known = torch.tensor(list(self._row), dtype=torch.int64)
@@ -103,15 +103,15 @@ class Captions:
         if self.cache:
             _append(self._read, self._reads(torch.arange(start, start + len(texts))))
 
-    def _mark(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], room: int) -> None:
+    def _mark(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length_limit: int) -> None:
         raw = tokenizer.backend_tokenizer
         raw.no_truncation()
         raw.no_padding()
         lengths = [len(found.ids) for found in raw.encode_batch(list(texts))]
-        self.cut |= {text for text, length in zip(texts, lengths, strict=True) if length > room}
+        self.cut |= {text for text, length in zip(texts, lengths, strict=True) if length > length_limit}
 
     def _reads(self, rows: Tensor) -> dict[str, Stacks]:
-        """What the frozen encoders say of these rows, one at a time."""
+        """The outputs of the frozen encoders for these rows, one at a time."""
         new = self._learned[rows]
         if self.disk_cache is None or bool(new.all()):
             return self._read_here(rows)
@@ -126,20 +126,20 @@ class Captions:
 
     def _read_here(self, rows: Tensor) -> dict[str, Stacks]:
         each = [self._read_rows(rows[i : i + 1], torch.device("cpu")) for i in range(len(rows))]
-        return {key: Stacks.of(torch.cat([said[key] for said in each])) for key in (each[0] if each else ())}
+        return {key: Stacks.of(torch.cat([outputs[key] for outputs in each])) for key in (each[0] if each else ())}
 
     def _read_rows(
         self, rows: Tensor, device: torch.device, names: Collection[str] | None = None
     ) -> dict[str, Tensor]:
-        """By the frozen encoders (of these ``names``), wherever they are; what they say is moved to ``device``."""
-        said: dict[str, Tensor] = {}
+        """By the frozen encoders (of these ``names``), on any device; the outputs are moved to ``device``."""
+        outputs: dict[str, Tensor] = {}
         for name, encoder in self.frozen.items():
             if names is not None and name not in names:
                 continue
             at = next(encoder.parameters()).device
             out = self.family.read(name, encoder, {k: v[rows].to(at) for k, v in self._tokens[name].items()})
-            said |= {key: value.to(device) for key, value in out.items()}
-        return said
+            outputs |= {key: value.to(device) for key, value in out.items()}
+        return outputs
 
     def _weights(self) -> tuple[int, int]:
         """Changes with every change of a frozen encoder's weights, those that are being learned left out."""
@@ -151,21 +151,23 @@ class Captions:
         """The rows of new tokens that are being learned in frozen encoders."""
         return [row for row in rows_of(self.frozen.values()) if row.requires_grad]
 
-    def _now(self, said: dict[str, Tensor], at: Tensor, rows: list[Tensor], device: torch.device) -> dict[str, Tensor]:
+    def _now(
+        self, outputs: dict[str, Tensor], at: Tensor, rows: list[Tensor], device: torch.device
+    ) -> dict[str, Tensor]:
         """What was cached, but captions with new tokens as they are read at this moment, with a gradient."""
-        nothing = torch.stack([row.sum() for row in rows]).sum().to(device) * 0.0  # where none asks: a gradient of zero
+        nothing = torch.stack([row.sum() for row in rows]).sum().to(device) * 0.0  # a zero gradient without new tokens
         some = self._learned[at].nonzero()[:, 0]
         if not len(some):
-            return {key: value + nothing for key, value in said.items()}
+            return {key: value + nothing for key, value in outputs.items()}
         which, back = torch.unique(at[some], return_inverse=True)
         now, place = self._read_rows(which, device, self._first), some.to(device)
         return {
             key: value.index_copy(0, place, now[key][back.to(device)]) if key in now else value
-            for key, value in said.items()
+            for key, value in outputs.items()
         }
 
     def rows(self, keys: Tensor) -> tuple[Read, Mapping[str, Read]]:
-        """N rows of what frozen encoders say, and of the tokens for each trained one, on the device of ``keys``."""
+        """N rows of the frozen encoders' outputs, and of the tokens for each trained one, on the device of ``keys``."""
         device, at = keys.device, self._rows(keys.cpu())
         if self.cache and self._stamp != self._weights():
             self._stamp = self._weights()
@@ -174,27 +176,27 @@ class Captions:
             self.notes.append(f"{len(self._row)} captions were encoded again: the text encoder's weights had changed")
         learning = self.learning
         if self.cache:
-            said = {key: value[at].to(device) for key, value in self._read.items()}
-            said = self._now(said, at, learning, device) if learning else said
+            outputs = {key: value[at].to(device) for key, value in self._read.items()}
+            outputs = self._now(outputs, at, learning, device) if learning else outputs
         elif learning:
-            said = self._read_rows(at, device)
+            outputs = self._read_rows(at, device)
         else:
             with torch.no_grad():
-                said = self._read_rows(at, device)
+                outputs = self._read_rows(at, device)
         for value_name, value in self.absent.items():
-            said[value_name] = value.to(device).expand(len(at), *value.shape[1:])
+            outputs[value_name] = value.to(device).expand(len(at), *value.shape[1:])
         tokens = {
             name: {key: value[at].to(device) for key, value in self._tokens[name].items()}
             for name in sorted(self.trained)
         }
-        return self.quiet(said, keys), tokens
+        return self.quiet(outputs, keys), tokens
 
-    def quiet(self, said: Read, keys: Tensor) -> dict[str, Tensor]:
-        """Zeros where there is no caption, in a pipeline that wants it so."""
+    def quiet(self, outputs: Read, keys: Tensor) -> dict[str, Tensor]:
+        """Zeros where there is no caption, in a pipeline that requires it."""
         if not self.family.zeroed:
-            return dict(said)
+            return dict(outputs)
         spoken = (keys != NONE).to(torch.float32)
-        return {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in said.items()}
+        return {key: value * spoken.reshape(-1, *[1] * (value.ndim - 1)) for key, value in outputs.items()}
 
 
 def _spelled(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:

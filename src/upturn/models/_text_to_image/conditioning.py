@@ -12,7 +12,7 @@ from upturn.models._text_to_image.architectures.architecture import Family
 from upturn.models._text_to_image.caption_cache import NONE, Captions
 
 CAPTION = "caption"
-_READ = "read:"  # begins the name of a condition's column that holds what a trained encoder has said already
+_READ = "read:"  # begins the name of a condition's column that holds outputs of a trained encoder
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class TextCaller:
         return out
 
     def read(self, module: nn.Module, condition: Condition) -> Condition:
-        """The condition with what encoders that learn say of it, where many calls follow without a gradient."""
+        """The condition with the outputs of trained encoders, for many calls without a gradient."""
         if not self.joint and not self.captions.learning:
             return condition
         some, back = torch.unique(condition[CAPTION], return_inverse=True)
         if not self.joint:
             text, _ = self.captions.rows(some)
             return {**condition, **{_READ + name: value[back] for name, value in text.items()}}
-        said = module({}, self.captions.rows(some)[1], spoken=self._spoken(some))
-        return {**condition, **{_READ + name: value[back] for name, value in said.items()}}
+        outputs = module({}, self.captions.rows(some)[1], spoken=self._spoken(some))
+        return {**condition, **{_READ + name: value[back] for name, value in outputs.items()}}
 
     def _spoken(self, keys: Tensor) -> Tensor | None:
         return (keys != NONE).float() if self.family.zeroed else None

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, by a frozen autoencoder."""
+"""Conversion between images and latents, by a frozen autoencoder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from diffusers.configuration_utils import FrozenDict
 
 _HALF = 127.5  # 8-bit values 0 to 255 are -1 to 1, as diffusers has them
-_CHUNK = 8  # pictures at once through the autoencoder: 512 x 512 of Stable Diffusion's take about 2 GB
+_CHUNK = 8  # images at once through the autoencoder: 512 x 512 of Stable Diffusion's take about 2 GB
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """latent = (code - shift) * scale. A code is drawn from the autoencoder's Gaussian, or is the only one it has."""
+    """latent = (code - shift) * scale. A code is drawn from the autoencoder's Gaussian, or is deterministic."""
 
     vae: nn.Module
     shifts: bool
@@ -31,7 +31,7 @@ class Latents:
 
     @property
     def sampled(self) -> bool:
-        """Whether a picture has a distribution of latents."""
+        """Whether an image has a distribution of latents."""
         return type(self.vae).__name__ == "AutoencoderKL"
 
     @property
@@ -59,7 +59,7 @@ class Latents:
     def moments(self, pixels: Tensor, at_once: int = _CHUNK) -> Tensor:
         """(N, 2 C, h, w) mean and standard deviation of the latents, or (N, C, h, w) of an autoencoder without any.
 
-        ``at_once`` 1: what is said of a picture does not depend on its neighbours, to the last bit.
+        ``at_once`` 1: the result for an image does not depend on its batch, to the last bit.
         """
         at = next(self.vae.parameters()).device
         parts = [self._moments(part.to(at).float() / _HALF - 1.0) for part in torch.split(pixels, at_once)]
@@ -67,11 +67,11 @@ class Latents:
 
     def _moments(self, x: Tensor) -> Tensor:
         coder: Any = self.vae
-        scale, said = self.scale, coder.encode(x)
+        scale, encoded = self.scale, coder.encode(x)
         if not self.sampled:
-            code: Tensor = said.latents
+            code: Tensor = encoded.latents
             return (code - self.shift) * scale
-        spread = said.latent_dist
+        spread = encoded.latent_dist
         return torch.cat([(spread.mean - self.shift) * scale, spread.std * scale], dim=1)
 
     def drawn(self, moments: Tensor, noise: Tensor | None) -> Tensor:
@@ -82,7 +82,7 @@ class Latents:
         return mean if noise is None else torch.addcmul(mean, std, noise.to(mean.device))
 
     @torch.no_grad()
-    def pictures(self, latents: Tensor) -> Tensor:
+    def images(self, latents: Tensor) -> Tensor:
         """(N, 3, H, W) float32 of about -1 to 1."""
         coder: Any = self.vae
         at = next(self.vae.parameters()).device
@@ -92,5 +92,5 @@ class Latents:
 
     def content(self, latents: Tensor) -> Array:
         """(N, H, W, 3) uint8."""
-        made = ((self.pictures(latents).clamp(-1, 1) + 1) * _HALF).round().to(torch.uint8)
-        return np.ascontiguousarray(made.permute(0, 2, 3, 1).cpu().numpy())
+        values = ((self.images(latents).clamp(-1, 1) + 1) * _HALF).round().to(torch.uint8)
+        return np.ascontiguousarray(values.permute(0, 2, 3, 1).cpu().numpy())

@@ -1,4 +1,4 @@
-"""A folder of ``diffusers`` with a text-to-image pipeline: what it is, whether it can be had, and its parts."""
+"""A folder of ``diffusers`` with a text-to-image pipeline: its family, its files and its parts."""
 
 from __future__ import annotations
 
@@ -138,18 +138,18 @@ def _part(folder: Path, name: str, index: Mapping[str, Any], where: str) -> PreT
     at = folder / name
     if not at.is_dir():
         raise UserError(f"the pipeline has no folder '{name}'", where=where, fix="Give a whole pipeline of diffusers.")
-    made = getattr(importlib.import_module(str(library)), str(cls))
+    cls_object = getattr(importlib.import_module(str(library)), str(cls))
     options: dict[str, Any] = {"local_files_only": True}
     if not name.startswith("tokenizer"):
         precision = {"torch_dtype" if library == "diffusers" else "dtype": torch.float32}
         options |= {"use_safetensors": True, "output_loading_info": True, **precision}
     try:
         with quiet():
-            found = made.from_pretrained(str(at), **options)
-    except Exception as error:  # the readers of weights, JSON and tokenizers raise whatever they like
-        said = str(error).strip().splitlines()
+            found = cls_object.from_pretrained(str(at), **options)
+    except Exception as error:  # the readers of weights, JSON and tokenizers raise exceptions of any class
+        lines = str(error).strip().splitlines()
         raise UserError(
-            f"its {name} cannot be read: {said[0] if said else repr(error)}", where=str(at),
+            f"its {name} cannot be read: {lines[0] if lines else repr(error)}", where=str(at),
             fix="It needs config.json and whole weights as safetensors, not pickles nor 'fp16' files alone.",
         ) from error
     if name.startswith("tokenizer"):
@@ -166,7 +166,7 @@ def _part(folder: Path, name: str, index: Mapping[str, Any], where: str) -> PreT
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and advice; their errors are raised, and ours to word."""
+    """Without the libraries' progress bars and warnings; their errors are still raised."""
     import diffusers.utils.logging as ours
     import transformers.utils.logging as theirs
 
@@ -180,8 +180,8 @@ def quiet() -> Iterator[None]:
     finally:
         for library, level in levels:
             library.set_verbosity(level)
-        for library, shown in zip((theirs, ours), bars, strict=True):
-            if shown:
+        for library, enabled in zip((theirs, ours), bars, strict=True):
+            if enabled:
                 library.enable_progress_bar()
 
 

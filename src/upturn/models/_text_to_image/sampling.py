@@ -9,9 +9,9 @@ from upturn.models._diffusion.sampling import DiffusionSampling
 
 @dataclass(frozen=True)
 class TextToImageSampling(DiffusionSampling):
-    """``guidance`` leads away from the picture without a caption, or from the caption ``negative``.
+    """``guidance`` is relative to no caption, or to the caption ``negative``.
 
-    ``width`` and ``height`` are pixels: best one of the sizes that the model was trained on.
+    ``width`` and ``height`` are pixels; preferably a size that the model was trained on.
     """
 
     negative: str = ""

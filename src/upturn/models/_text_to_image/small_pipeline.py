@@ -1,4 +1,4 @@
-"""A small text-to-image pipeline from nothing: a Stable Diffusion XL of pixels, with words of its own."""
+"""A small text-to-image pipeline trained from scratch: a Stable Diffusion XL of pixels with its own tokenizer."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _BOS, _EOS, _END = "<|startoftext|>", "<|endoftext|>", "</w>"  # CLIP's own
 _GROUPS = 8  # of group norm
 _TINY = 2.0**-7  # of the autoencoder's codes: its decoder bends what is large, here by 2e-6 of the pixel
 _COLOURS = 3
-_READER = "text_encoder_2"  # the one of XL's text encoders whose embedding of the whole text stands beside the time
-_SIZE_WIDTH, _SIZES = 8, 6  # the numbers that XL tells of a picture, and the sines of each: here they say nothing new
+_READER = "text_encoder_2"  # the one of XL's text encoders whose embedding of the whole text is added to the time
+_SIZE_WIDTH, _SIZES = 8, 6  # width of each size embedding, and the number of XL's size inputs; constant here
 
 
 @dataclass(frozen=True)
 class Small:
     """``config:`` of text_to_image: sizes of a U-Net and a CLIP text encoder, trained together from random weights.
 
-    The embedding of the whole caption is added to the time's and scales every residual layer (XL's way of saying it,
-    and the adaptive norms of Dhariwal & Nichol 2021): so it is heard within minutes, where attention to its words alone
-    is not (docs/decisions/).
+    The embedding of the whole caption is added to the time's and scales every residual layer (as in XL,
+    and the adaptive norms of Dhariwal & Nichol 2021): the model learns to use it within minutes, but not attention to
+    the words alone (docs/decisions/).
     """
 
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # a level each; half the size at each next one
@@ -67,7 +67,7 @@ def build(small: Small, size: int, captions: Sequence[str]) -> Pipeline:
     step = max(8, 2 ** (len(small.channels) - 1))
     if size % step:
         raise UserError(
-            f"pictures of {size} pixels do not fit: the size must be a multiple of {step}", where="model.size",
+            f"images of {size} pixels do not fit: the size must be a multiple of {step}", where="model.size",
             fix="16, 32 and 64 are quick; resize the data ('size:' of the source).",
         )
     tokenizer = _tokenizer(small, sorted(set(captions)))
@@ -114,7 +114,7 @@ def _scheduler(small: Small) -> dict[str, Any]:
 
 
 def _tokenizer(small: Small, captions: Sequence[str]) -> PreTrainedTokenizerBase:
-    """CLIP's kind of tokenizer: small letters, byte pairs within words, trained on the captions; no text is unknown."""
+    """CLIP's kind of tokenizer: lowercase, byte pairs within words, trained on the captions; no text is unknown."""
     from tokenizers import pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -137,7 +137,7 @@ def _tokenizer(small: Small, captions: Sequence[str]) -> PreTrainedTokenizerBase
 
 
 def _pixels() -> nn.Module:
-    """An autoencoder that changes nothing: codes are pixels times a small number, made large again by scaling_factor.
+    """An autoencoder without loss: codes are pixels times a small number, rescaled by scaling_factor.
 
     Its decoder rectifies, so that a pixel goes through it as its positive and its negative part.
     """
@@ -163,5 +163,5 @@ def _pixels() -> nn.Module:
         closed.weight[:, :, 1, 1] = torch.cat([eye, -eye], dim=1) / (2 * _TINY)
         closed.bias.fill_(0.5)  # 2 y - 1 follows
     vae.eval().requires_grad_(False)
-    made: nn.Module = vae
-    return made
+    module: nn.Module = vae
+    return module

@@ -40,7 +40,7 @@ class Family(ABC):
         return tuple(name for name in self.components if name.startswith("text_encoder"))
 
     def check(self, configs: Mapping[str, Mapping[str, Any]]) -> str:
-        """What of these components' config.json cannot be; empty where all can."""
+        """What is unsupported in these components' config.json; empty where nothing is."""
         return ""
 
     def most(self, config: FrozenDict) -> int:
@@ -53,10 +53,10 @@ class Family(ABC):
 
     @abstractmethod
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
-        """What one encoder says, under names that no other encoder uses."""
+        """The outputs of one encoder, under names that no other encoder uses."""
 
     def absent(self, name: str, denoiser: nn.Module, rows: int) -> Read:
-        """What stands for an encoder that the pipeline leaves out."""
+        """The substitute for the outputs of an encoder that the pipeline leaves out."""
         raise ValueError(f"{name} cannot be left out")
 
     @abstractmethod

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _T5_TOKENS = 512  # the pipeline's own max_sequence_length
 _TIMES = 1000.0  # its transformer counts time from 0 to 1
-_GUIDANCE = 3.5  # what a model of distilled guidance is told: diffusers' default in training and sampling
+_GUIDANCE = 3.5  # the guidance input of a guidance-distilled model: diffusers' default in training and sampling
 
 
 class Flux(Family):
-    """Black Forest Labs 2024. Distilled guidance ("guidance_embeds") is told 3.5; the sampler's comes on top of it."""
+    """Black Forest Labs 2024. Distilled guidance ("guidance_embeds") is 3.5; the sampler's guidance is added."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
     denoiser: ClassVar[str] = "transformer"

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}  # the pipelines' own max_sequence_length
-_LARGE = 128  # latents a side from which the transformer is told resolution and aspect ratio
+_LARGE = 128  # latents a side from which the transformer takes resolution and aspect ratio as inputs
 
 
 class PixArt(Family):
-    """Chen et al. 2023 (alpha) and 2024 (sigma). The half of the output that is a learned variance is not looked at, in
-    sampling as in the pipeline; nothing trains it. Captions are written in small letters, as the pipeline does."""
+    """Chen et al. 2023 (alpha) and 2024 (sigma). The half of the output that is a learned variance is ignored, in
+    sampling as in the pipeline; nothing trains it. Captions are lowercased, as the pipeline does."""
 
     pipelines: ClassVar[tuple[str, ...]] = tuple(_TOKENS)
     denoiser: ClassVar[str] = "transformer"

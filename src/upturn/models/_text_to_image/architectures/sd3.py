@@ -21,7 +21,7 @@ _CLIPS = ("text_encoder", "text_encoder_2")
 
 
 class StableDiffusion3(Family):
-    """Esser et al. 2024. T5 may be left out: then zeros stand for its words, as in the pipeline."""
+    """Esser et al. 2024. T5 may be left out: then zeros replace its words, as in the pipeline."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
     denoiser: ClassVar[str] = "transformer"

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VAES = ("AutoencoderKL", "AutoencoderTiny")
-_SAID = ("hidden:text_encoder", "hidden:text_encoder_2")  # what XL's encoders say, in the order of its U-Net
-_SIZES = 6  # numbers that XL's U-Net is told of a picture: original size, crop and target
+_HIDDEN = ("hidden:text_encoder", "hidden:text_encoder_2")  # the outputs of XL's encoders, in the order of its U-Net
+_SIZES = 6  # numbers of an image that XL's U-Net takes: original size, crop and target
 
 
 def _odd_unet(unet: Mapping[str, Any], added: str | None) -> str:
@@ -64,11 +64,10 @@ class StableDiffusion(Family):
 
 
 class StableDiffusionXl(Family):
-    """Podell et al. 2023: two encoders side by side, the second's embedding and the picture's size beside the time.
+    """Podell et al. 2023: two encoders side by side; the second's embedding and the image's size are added to the time.
 
-    The first encoder may be left out, as in the pipeline. A picture is told to be whole and of the size it has:
-    original size, crop and target are (height, width), (0, 0) and (height, width), as the pipeline's own unless asked
-    otherwise.
+    The first encoder may be left out, as in the pipeline. An image is described as uncropped and in its own size:
+    original size, crop and target are (height, width), (0, 0) and (height, width), the pipeline's defaults.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionXLPipeline",)
@@ -88,10 +87,10 @@ class StableDiffusionXl(Family):
 
     def check(self, configs: Mapping[str, Mapping[str, Any]]) -> str:
         unet, pooled = configs["unet"], configs["text_encoder_2"].get("projection_dim", 0)
-        told = (unet.get("projection_class_embeddings_input_dim") or 0) - pooled
+        inputs = (unet.get("projection_class_embeddings_input_dim") or 0) - pooled
         each = unet.get("addition_time_embed_dim")
-        if each and told != _SIZES * each:
-            return f"a U-Net that is told {told / each:g} numbers of a picture, not its {_SIZES} sizes (a refiner)"
+        if each and inputs != _SIZES * each:
+            return f"a U-Net that takes {inputs / each:g} numbers of an image, not its {_SIZES} sizes (a refiner)"
         return _odd_unet(unet, "text_time")
 
     def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
@@ -105,7 +104,7 @@ class StableDiffusionXl(Family):
         return {f"hidden:{name}": words} if whole.ndim == 3 else {f"hidden:{name}": words, "pooled": whole}
 
     def denoise(self, denoiser: nn.Module, x: Tensor, time: Tensor, text: Read, factor: int) -> Tensor:
-        words = torch.cat([text[said] for said in _SAID if said in text], dim=-1)
+        words = torch.cat([text[key] for key in _HIDDEN if key in text], dim=-1)
         high, wide = (factor * side for side in x.shape[-2:])
         sizes = words.new_tensor([high, wide, 0, 0, high, wide]).expand(len(x), -1)
         out: Tensor = denoiser(
