@@ -304,7 +304,7 @@ def _sampled(model, examples, label=None, **settings):
         (lambda: Pixels(network=SMALL, size=16).build(pictures(), 1), "8x8x1.* 16x16xC"),
         (lambda: Pixels(classes=2, network=SMALL).build(pictures(), 1), "a label is 2.* classes 0 to 1"),
         (lambda: Pixels(network=UNET).build(pictures(n=2, size=9), 1), "multiple of 2"),
-        (lambda: Points(network=UNET).build(points(), 1), "square pictures"),
+        (lambda: Points(network=UNET).build(points(), 1), "square images"),
         (lambda: _sampled(Points(network=SMALL), points(), guidance=2.0), "unconditional model has no condition"),
         (lambda: _sampled(Points(classes=3, network=SMALL, label_dropout=0.0), points(), guidance=2.0), "dropout 0"),
         (lambda: _sampled(Points(network=SMALL), points(), guidance=2.0, guide="bad"), "no model 'bad'"),
