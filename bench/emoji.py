@@ -37,7 +37,7 @@ def cores() -> int:
 
 
 def real_accuracy(done: Run) -> float:
-    """Balanced accuracy of the run's referee on the real held-out pictures."""
+    """Balanced accuracy of the run's referee on the real held-out images."""
     context = RunContext(done, assemble(recipe.parse(done.recipe_text, "recipe.yaml")), Observer())
     held_out = context.tools.held_out
     right = classes_of(held_out, context.tools, "referee")[0] == held_out.labels

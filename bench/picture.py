@@ -17,7 +17,7 @@ from upturn.store.run import Run
 
 
 def strip(run: Run, unit: str) -> np.ndarray:
-    """The unit's grid as one picture: a row a class, its candidates side by side, a dark line between."""
+    """The unit's grid as one image: a row a class, its candidates side by side, a dark line between."""
     samples = parquet_tables.read_samples(run.unit(unit) / "grid.parquet")
     rows = []
     for group in range(int(samples.group.max()) + 1):

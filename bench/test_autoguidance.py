@@ -68,7 +68,7 @@ class Drawn:
 def differences(before: Array, after: Array, real: Array) -> tuple[float, Callable[[Array], Array]]:
     """KID of ``before`` less that of ``after``, (N, D) of one noise each; and the same of subsets, (R, N) bool -> (R,).
 
-    The real pictures' own term is the same in both, so it falls out.
+    The real images' own term is the same in both, so it falls out.
     """
     own = [_kernel(made, made) for made in (before, after)]
     across = [_kernel(made, real).mean(axis=1) for made in (before, after)]

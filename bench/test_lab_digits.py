@@ -44,6 +44,6 @@ def test_the_claims_of_the_slides() -> None:
     for sentence in _digit_claims.claim_sentences(claims):
         say("lab digits", sentence)
     assert len(claims) == 22
-    # the slides' own picture is of the confidence; where one class is wanted, others are meant to get rarer
+    # the slides' own image is of the confidence; where one class is wanted, others are meant to get rarer
     asked = [c for c in claims if "'confidence'" in c.of or not c.claim.startswith(("precision", "recall"))]
     assert all(claim.agrees for claim in asked), [claim.claim for claim in asked if not claim.agrees]

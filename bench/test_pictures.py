@@ -20,7 +20,7 @@ _BARE = (
 
 @pytest.mark.timeout(7200)
 def test_captions_are_heard_in_twenty_minutes() -> None:
-    """Item 1: names held out with their variants; a classifier of real pictures says which category is shown."""
+    """Item 1: names held out with their variants; a classifier of real images says which category is shown."""
     results = found(*_CAPTIONS)
     for variant in results["variants"]:
         name = variant["name"]
@@ -42,7 +42,7 @@ def test_captions_are_heard_in_twenty_minutes() -> None:
 
 @pytest.mark.timeout(7200)
 def test_a_model_that_copies_is_flagged() -> None:
-    """Item 5: the same steps on 20 pictures and on all."""
+    """Item 5: the same steps on 20 images and on all."""
     results = found("emoji-size.yaml", "pictures-20", "pictures-100000")
     for variant in results["variants"]:
         say(f"emoji, {variant['name']}: share of copies", interval(value(results, variant["name"], "memorisation")))

@@ -20,7 +20,7 @@ def test_with_cached_latents_it_is_quicker_and_takes_no_more_memory() -> None:
 
 @pytest.mark.timeout(900)
 def test_without_a_cache_its_losses_are_those_of_diffusers() -> None:
-    """Step by step, the weights of both moving: the same pictures, posterior noise, noise and times."""
+    """Step by step, the weights of both moving: the same images, posterior noise, noise and times."""
     ours, theirs = (np.array(once("diffusion_step.py", side)["losses"]) for side in ("uncached", "given"))
     say(f"text to image, largest difference of {len(ours)} losses of about {theirs.mean():.2f}",
         f"{np.abs(ours - theirs).max():.1e}")

@@ -59,7 +59,7 @@ def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: 
     again.save(tmp_path / "again")
     assert tree_hash(tmp_path / "saved") == tree_hash(tmp_path / "again")
 
-    again.merge_tokens()  # built into the pipeline, which then needs no file beside it
+    again.merge_tokens()  # built into the pipeline, which then needs no other file
     again.save(tmp_path / "merged")
     assert not (tmp_path / "merged" / "tokens").exists()
     same(drawn(model, TEXTS), drawn(again, TEXTS))
@@ -102,7 +102,7 @@ def test_the_reference_reads_captions_as_they_were_read(tmp_path: Path) -> None:
 
 
 def test_the_stages_after_it_keep_the_tokens(tmp_path: Path) -> None:
-    """A LoRA, then full training: both leave the rows as they are, and go on drawing with them."""
+    """A LoRA, then full training: both keep the rows unchanged and sample with them."""
     folder = tiny.saved("sd15", tmp_path / "sd15")
     model = trained(built(folder), ADAPTER)
     rows = {name: row.detach().clone() for name, row in model.token_rows(model.words[0]).items()}

@@ -114,7 +114,7 @@ def test_the_store_gives_images_of_several_sizes_back_bit_for_bit(tmp_path: Path
     mixed = concatenate([samples, alike])
     assert mixed.content.dtype == object and mixed.content[9].shape == (16, 16, 3)
     assert sorted(row for rows, _ in by_size(mixed.content) for row in rows) == list(range(13))
-    # an object column whose images happen to be alike, and images of one height
+    # an object column whose images happen to have equal sizes, and images of one height
     again = concatenate([mixed.take(range(9, 13)), alike])
     assert len(again.content) == 8 and all(row.shape == (16, 16, 3) for row in again.content)
     assert concatenate([alike, drawn(2, [(8, 16)])]).content[5].shape == (16, 8, 3)

@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def read(path: Path) -> Samples:
-    """The source's data; it wants enough prompts to hold some out, so some more stand in the file."""
+    """The source's data; it needs enough prompts to hold some out, so the file has some more."""
     row = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     more = [json.dumps(row | {"prompt": f"further {i}"}) for i in range(30)]
     path.write_text(path.read_text(encoding="utf-8") + "\n".join(more), encoding="utf-8")

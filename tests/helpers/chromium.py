@@ -40,7 +40,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def page_of(browser: Any, **settings: Any) -> Iterator[Any]:
-    """A page of a fresh profile; whatever the browser complains about fails the test."""
+    """A page of a fresh profile; every error of the browser fails the test."""
     context = browser.new_context(**(DESK | settings))
     context.set_default_timeout(PATIENCE)
     page = context.new_page()

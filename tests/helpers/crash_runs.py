@@ -12,7 +12,7 @@ STEPS = [("data", "load"), *((f"rounds/{n:03d}", s) for n in range(2) for s in (
 
 
 def small_run(folder: Path) -> None:
-    """A small run to its end, from wherever it stands: each step with files, a folder, checkpoints on the way, then a
+    """A small run to its end, from any state: each step with files, a folder, checkpoints on the way, then a
     removal, a fork and a state. Content is a function of the step alone, as in a real run, so that the whole tree has
     one hash however often it is killed."""
     run = Run.open(folder) if folder.exists() else Run.create(folder, "seed: 1\n", {"v": 1})
@@ -51,7 +51,7 @@ def small_training(progress: Path) -> str:
 
 
 def small_cache(folder: Path) -> None:
-    """Three rows, and whatever a kill left: they are there, and are what they were."""
+    """Three rows, after any kill: present and unchanged."""
     import torch
 
     def make(places: Sequence[int]) -> Iterator[shards.Row]:

@@ -1,4 +1,4 @@
-"""What every model must keep, whatever it is: called by the tests of each model, never collected by itself.
+"""The contract of every model: called by the tests of each model, never collected by itself.
 
 ``check_policy(make, examples, prompts, tmp_path)`` runs all of it; ``make()`` returns a fresh model without weights.
 """
@@ -17,7 +17,7 @@ from upturn import seeds
 from upturn.types import Batch, Draw, Outputs, Prompt, Samples
 
 Make = Callable[[], Any]
-EQUAL = 1e-4  # points and pictures across batch sizes (kernels differ, noise does not)
+EQUAL = 1e-4  # points and images across batch sizes (kernels differ, noise does not)
 GREEDY = 0.999  # share of greedy texts (their characters) that must agree across batch sizes
 
 
@@ -170,7 +170,7 @@ def check_batch_size_invariance(model: Any, prompts: Sequence[Prompt], settings:
 
 
 def _content(model: Any, prompts: Sequence[Prompt], keys: np.ndarray, settings: Any) -> list[Any]:
-    """What was made, in floats where the model has them (``generate``): rounding hides a difference or doubles it."""
+    """Generated content, as floats where the model has them (`generate`): rounding may hide or double a difference."""
     if hasattr(model, "generate"):
         flat = [prompt for prompt in prompts for _ in range(keys.shape[1])]
         return list(model.generate(flat, keys.reshape(-1), settings).cpu().numpy())

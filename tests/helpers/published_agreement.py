@@ -19,7 +19,7 @@ PUBLISHED = np.array([
 
 
 def unit_values(values: Array, tasks: Array | None = None) -> UnitValues:
-    """(people, units) values."""
+    """Unit values of an (annotators, units) array."""
     _, unit = np.indices(values.shape)
     return UnitValues(unit.ravel(), values.ravel(), unit.ravel() if tasks is None else tasks[unit.ravel()])
 

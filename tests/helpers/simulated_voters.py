@@ -32,7 +32,7 @@ class Person:
 def simulated_votes(
     people: list[Person], tasks: int, overlap: int, seed: int, k: int = 4, spread: float = 1.0
 ) -> tuple[Votes, Array]:
-    """Picks of ``k``: each task by ``overlap`` people, in an order of their own; and the taste (tasks, k) of all."""
+    """Picks of ``k``: each task by ``overlap`` annotators, in separate orders; and the preference (tasks, k) of all."""
     rng = np.random.default_rng(seed)
     taste = rng.normal(size=(tasks, k)) * spread
     rows: list[dict[str, Any]] = []

@@ -189,7 +189,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 def saved(kind: str, folder: Path) -> Path:
-    """The pipeline as a folder; random weights that answer to what they are asked (many begin as zero)."""
+    """The pipeline as a folder; random weights whose outputs depend on the inputs (many begin as zero)."""
     torch.manual_seed(7)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -210,7 +210,7 @@ def opened(folder: Path) -> Any:
     library.set_verbosity(logging.ERROR)
     library.disable_progress_bar()
     index = json.loads((folder / "model_index.json").read_text())
-    # a part that is left out must be said to be None, whoever has saved the folder
+    # a part that is left out must be stored as None in every saved folder
     none = {name: None for name in ("text_encoder_3", "tokenizer_3") if index.get(name) == [None, None]}
     pipeline = DiffusionPipeline.from_pretrained(str(folder), **none)
     pipeline.set_progress_bar_config(disable=True)
@@ -221,7 +221,7 @@ def same_noise(kind: str, folder: Path, texts: list[str], latents: Any, steps: i
                negative: str = "", size: tuple[int, int] = (16, 16)) -> Any:
     """Latents that plain diffusers makes of this noise, by Euler's steps at the noise levels of the folder's own.
 
-    ``size`` is the pictures' height and width.
+    ``size`` is the images' height and width.
     """
     pipeline = opened(folder)
     asked: dict[str, Any] = {"num_inference_steps": steps, "output_type": "latent", "height": size[0], "width": size[1]}

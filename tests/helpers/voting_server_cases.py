@@ -55,7 +55,7 @@ def keys(prompts: int, candidates: int) -> Array:
 
 
 def sampled_run(folder: Path, samples: Samples, unit: str = "rounds/001", table: str = parquet_tables.SAMPLES) -> Run:
-    """A run whose unit holds these samples; made where there is none."""
+    """A run whose unit holds these samples; created where there is none."""
     new = not (folder / "run.json").exists()
     run = Run.create(folder, RECIPE, {}) if new else Run.open(folder)
     if new:

@@ -160,7 +160,7 @@ def read(run: Run, number: int) -> dict[str, object]:
 
 
 def test_a_run_is_certified_by_exact_log_probs(done: Run) -> None:
-    """KL between two Gaussians is known: the interval holds it. Every check stands, and no class is measured."""
+    """KL between two Gaussians is known: the interval covers it. Every check passes, and no class is measured."""
     from safetensors.numpy import load_file
 
     found = read(done, 1)

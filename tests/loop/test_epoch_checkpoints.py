@@ -104,7 +104,7 @@ def test_the_noise_of_a_cell_depends_on_its_text_and_seed_alone(tmp_path: Path) 
     for text in ("3", "8"):
         mine, theirs = (np.array([p.text == text for p in grid.prompts]) for grid in (a, b))
         assert (a.fields["key"][mine] == b.fields["key"][theirs][:2]).all()
-        # the same picture in a batch of another size, to the grey level that rounding may turn
+        # the same image in a batch of another size, to the grey level that rounding may turn
         assert np.abs(a.content[mine].astype(int) - b.content[theirs][:2].astype(int)).max() <= 1
     assert len(set(b.fields["key"].tolist())) == 12
 
@@ -201,7 +201,7 @@ def test_an_animation_holds_every_moment_pixel_by_pixel(pictures: Run) -> None:
     for number, frame in zip((0, 1, 3), frames, strict=True):
         grid = parquet_tables.read_samples(unit / f"epoch-000{number}" / "grid.parquet")
         first, second = grid.content[grid.group == 1]
-        assert np.array_equal(frame[8::16, 8:128:16, 0], first[:, :, 0])  # 8 pixels shown 16 times as large
+        assert np.array_equal(frame[8::16, 8:128:16, 0], first[:, :, 0])  # 8 pixels drawn 16 times as large
         assert np.array_equal(frame[8::16, 168::16, 0], second[:, :, 0])  # beyond a gap of 2 times 16
 
 

@@ -211,7 +211,7 @@ def test_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
 
 
 def test_groups_without_spread_are_counted_and_reported(tmp_path: Path) -> None:
-    """A reward that nearly nothing gets: most groups are alike."""
+    """A reward that is nearly always zero: most groups have no spread."""
     notes = Notes()
     recipe = small(ONLINE, "rounds.count=1", "rounds.train.steps=4",
                    "rounds.score={name: closeness, to: [400.0, 0.0], width: 0.1}")

@@ -43,7 +43,7 @@ grid: {{prompts: 2, per_prompt: 1}}
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """40 plain pictures, each brighter than the one before."""
+    """40 plain images, each brighter than the one before."""
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)
     lines = []
@@ -90,7 +90,7 @@ def test_words_added_to_a_prompt_can_be_removed() -> None:
 
 
 def test_a_run_appends_the_score_word_to_each_caption(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """Planted brightness: words by its order in the training part, each synthetic picture by its own."""
+    """Planted brightness: words by its order in the training part, each synthetic image by its own."""
     heard: list[list[str]] = []
     encoded = type(assemble(recipe_with(data)).model("policy")).encode
 
@@ -126,7 +126,7 @@ def test_a_run_appends_the_score_word_to_each_caption(data: Path, tmp_path: Path
         other = [text.replace("a ", "the ", 1)] if origin == REAL else []
         want += [", ".join(part for part in (one, word(content)) if part) for one in (text, *other)]
     assert want in heard
-    held_out = [texts for texts in heard if len(texts) == 20]  # ten pictures, two captions each
+    held_out = [texts for texts in heard if len(texts) == 20]  # ten images, two captions each
     assert held_out and any(text.endswith("bright") for text in held_out[0])
 
 

@@ -79,7 +79,7 @@ def test_a_round_writes_pipelines_that_diffusers_opens_and_links_shared_parts(da
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
 def test_a_round_of_choices_then_preferences_on_a_checkpoint(kind, data, tmp_path):
     """Every weight tuned, then a round: of two candidates one is chosen and mixed with real ones, then Diffusion-DPO
-    (Wallace et al. 2024) trains a LoRA; what comes of it makes the same pictures in plain diffusers."""
+    (Wallace et al. 2024) trains a LoRA; what comes of it makes the same images in plain diffusers."""
     folder = tiny.saved(kind, tmp_path / kind)
     lora = "{name: lora, rank: 2, modules: [to_q, to_v]}"
     train = "[{steps: 2, batch_size: 4}, " \
@@ -164,7 +164,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(adapter, tmp_path):
 
 
 def test_it_learns_which_colour_a_caption_names(data):
-    """Two captions, two colours: after 200 steps the channel of each is the brighter by far in what is made."""
+    """Two captions, two colours: after 200 steps the channel of each is much brighter in its samples."""
     from upturn.data.sources.imagefolder import Imagefolder
 
     examples = Imagefolder(path=str(data), caption="text", size=8).load().train

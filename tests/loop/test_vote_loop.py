@@ -119,7 +119,7 @@ def test_status_counts_what_came_since(waiting: Run, tmp_path: Path) -> None:
 
 
 def ended(run: Run) -> dict[str, str]:
-    """All that round 1 made, by the hash of its bytes."""
+    """The artifacts of round 1, by the hash of their bytes."""
     unit = run.unit("rounds/001")
     names = ("votes.parquet", "selections.parquet", "mixture.parquet", "model")
     return {name: tree_hash(unit / name) if name == "model" else (unit / name).read_bytes().hex() for name in names}
@@ -276,8 +276,8 @@ def test_the_plan_counts_votes_and_hours() -> None:
     assert "60 answers ('pick', 30 a round): 1.0 person-hours at 60 s each" in votes(rounds)[0]
 
 
-def test_simulated_annotators_can_be_simulated_again(waiting: Run, tmp_path: Path) -> None:
-    """Some answers by a person, the rest by simulated people: the record tells them apart."""
+def test_the_record_counts_simulated_votes(waiting: Run, tmp_path: Path) -> None:
+    """Some answers by a person, the rest by simulated annotators: the record counts both."""
     from upturn.loop.assemble import assemble
 
     run = copied(waiting, tmp_path)

@@ -122,7 +122,7 @@ def test_digits_are_learned_in_seconds_and_their_probability_is_one() -> None:
     assert took < 20, f"{took:.1f} s"
     scored = components.make("scorer", "classifier").score(held, FakeTools(model))
     right = np.array([int(told.split()[1]) for told in scored.explanations]) == held.labels
-    # were it calibrated perfectly, 449 pictures would give 0.010 on average, 0.021 once in a thousand
+    # were it calibrated perfectly, 449 images would give 0.010 on average, 0.021 once in a thousand
     assert calibration_error(scored.values, right) < 0.022
 
 
@@ -213,7 +213,7 @@ def test_build_is_a_function_of_its_key(small: Any) -> None:
 def test_save_and_load(small: Any, tmp_path: Path) -> None:
     model, samples = small
     model.save(tmp_path / "a")
-    loaded = Classifier(hidden=7, channels=3)  # what stands in the folder counts, not the fields
+    loaded = Classifier(hidden=7, channels=3)  # the settings in the folder count, not the fields
     loaded.load(tmp_path / "a")
     loaded.save(tmp_path / "b")
     for name in ("model.safetensors", "config.json"):

@@ -131,7 +131,7 @@ def test_a_small_one_learns_what_words_mean() -> None:
 
 
 def test_training_is_the_same_in_micro_batches() -> None:
-    """To float32's rounding, with the same pictures moved and the same words left out."""
+    """To float32's rounding, with the same images moved and the same words left out."""
     states = []
     for micro in (None, 17):
         model = DualEncoder(config=SIZES)
@@ -198,7 +198,7 @@ def test_files_that_are_not_weights_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [tiny_clip, tiny_siglip])
 def test_the_librarys_are_read_as_the_library_does(make: Any, tmp_path: Path) -> None:
-    """Vectors of pictures and texts against its own processor and model, on pictures that must be resized."""
+    """Vectors of images and texts against its own processor and model, on images that must be resized."""
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -245,7 +245,7 @@ def test_the_librarys_are_trained_too(tmp_path: Path) -> None:
 
 
 def test_preferences_train_its_rewards() -> None:
-    """As PickScore was: two pictures of one prompt, the better is the one of the colour that is asked for."""
+    """As PickScore was: two images of one prompt, the better is the one of the requested colour."""
     rng = np.random.default_rng(4)
     names = rng.choice(list(COLOURS), 96)
     others = np.array([rng.choice([c for c in COLOURS if c != name]) for name in names])
@@ -270,7 +270,7 @@ def test_preferences_train_its_rewards() -> None:
 
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not here")
 def test_on_real_images_it_finds_names_that_it_never_saw() -> None:
-    """Held-out names among held-out pictures, six epochs: recall@10 at least twice, the category twice chance."""
+    """Held-out names among held-out images, six epochs: recall@10 at least twice, the category twice chance."""
     source = components.make("source", {
         "name": "imagefolder", "path": str(EMOJI), "size": 16, "label": "category", "together": "name",
     })

@@ -70,7 +70,7 @@ def test_unsupported_cases_use_the_model_itself() -> None:
     assert not llama_decode.fits(_module("llama").to(torch.bfloat16))
 
 
-def test_a_set_drawn_for_one_step_is_passed_once_with_an_equal_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_drawn_for_one_step_is_passed_once_with_equal_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights after three RLOO steps, with a pass of the policy less each time."""
     def trained(single: bool) -> tuple[list[torch.Tensor], int]:
         model = components.make("model", {"name": "causal_lm", "config": _CONFIG}, "test")

@@ -27,7 +27,7 @@ SMALL = {"channels": [16, 32], "head_dim": 8, "text_width": 16, "text_layers": 1
 
 @pytest.fixture(scope="session")
 def pipelines(tmp_path_factory):
-    """Folders of tiny pipelines by name, each made once."""
+    """Folders of tiny pipelines by name, each built once."""
     made = {}
 
     def folder(kind):
@@ -65,7 +65,7 @@ def small(**fields):
     return nudged(model)
 
 
-# The same pictures in plain diffusers.
+# The same images in plain diffusers.
 
 
 @pytest.mark.parametrize("kind", tiny.MAKERS)
@@ -153,7 +153,7 @@ def _textbook(pipeline, kind, latents, noise, draw, texts):
 @pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "sd3"])
 @pytest.mark.parametrize("cache", [False, True])
 def test_the_loss_is_that_of_the_training_step_of_diffusers(kind, cache, pipelines):
-    """Item 4: the same model, pictures, captions, noise and times, to 1e-4 (of a loss of about 2)."""
+    """Item 4: the same model, images, captions, noise and times, to 1e-4 (of a loss of about 2)."""
     model, examples = built(pipelines(kind), caption_dropout=0.0, cache=cache), pictures()
     batch = model.encode(examples)
     draw = model.draw(batch, 4, 0)

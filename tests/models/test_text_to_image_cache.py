@@ -46,7 +46,7 @@ def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoded_counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many pictures went through the autoencoder, and how many captions through text encoders."""
+    """How many images went through the autoencoder, and how many captions through text encoders."""
     counts = {"pictures": 0, "captions": 0}
     moments = Latents._moments
 
@@ -115,7 +115,7 @@ def test_a_cached_output_is_read_bit_for_bit(kind: str, tmp_path: Path, encoded_
     assert any(note == f"6 of 6 latents were in {cache}" for note in again.notes)
     assert sum("of the text_encoder" in note for note in again.notes) == encoders
     assert isinstance(again.encode(pictures()).columns["x"], Stacks)
-    # six new pictures and a caption beside those: these alone are asked about, one at a time
+    # six new images and a caption are added: only these are encoded, one at a time
     more = read(again, pictures(12, texts=[*TEXTS, "a cat of blue"]))
     assert torch.equal(more["x"][:6], plain["x"])
     assert encoded_counts == {"pictures": before["pictures"] + 6, "captions": before["captions"] + encoders}
@@ -393,7 +393,7 @@ def test_stacks_are_their_rows() -> None:
 
 
 def test_start_up_cost_with_and_without_a_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Prints the seconds of processor time (docs/benchmarks.md has them); what is checked is who was asked."""
+    """Prints the seconds of processor time (docs/benchmarks.md has them); the test checks what was encoded."""
     folder = tiny.saved("sd15", tmp_path / "sd15")
     examples = pictures(64, 128)
     spent = {}

@@ -29,7 +29,7 @@ from upturn.types import Batch, Prompt, Ragged
 
 @dataclass
 class Params:
-    """The fields of SamplingParams that are asked for, with its own defaults."""
+    """The fields of SamplingParams that are used, with its own defaults."""
 
     n: int = 1
     temperature: float = 1.0
@@ -102,7 +102,7 @@ KEYS = seeds.fold(7, range(12)).reshape(4, 3)
 
 
 def own_log_probs(model: CausalLm, prompts: list[Prompt], engine: Engine) -> torch.Tensor:
-    """(N,) what ``forward`` says of the tokens that the engine drew: drawn again, they are the same."""
+    """(N,) log-probs of ``forward`` for the tokens that the engine drew: drawn again, they are equal."""
     asked, params = engine.asked[-1]
     rows, masks = [], []
     for prompt, one in zip(asked, params, strict=True):

@@ -1,4 +1,4 @@
-"""One objective file trains a toy in the plane, a picture diffusion model and a language model: each reward rises."""
+"""One objective file trains a toy in the plane, an image diffusion model and a language model: each reward rises."""
 
 from __future__ import annotations
 

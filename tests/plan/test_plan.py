@@ -101,7 +101,7 @@ def _points(count: int, place: int) -> Samples:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands still but where work moves it on."""
+    """A clock that advances only with simulated work."""
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now.seconds)
     return now
@@ -114,7 +114,7 @@ class Batched(SamplingSettings):
 
 @dataclass
 class Slow:
-    """A sampler of known cost: ``fixed`` for every batch, ``each`` for every sample; it remembers how many it made."""
+    """A sampler of known cost: ``fixed`` for every batch, ``each`` for every sample; it records how many it drew."""
 
     clock: SimpleNamespace
     fixed: float
@@ -205,7 +205,7 @@ def test_timing_steps_leaves_the_model_as_it_was() -> None:
 
 
 def test_texts_are_taken_to_be_as_long_as_the_data() -> None:
-    """Completions of this data have up to 9 tokens with their end; nobody waits for 40."""
+    """Completions of this data have up to 9 tokens with their end; no step waits for 40."""
     parts = assemble(small(TEXT, "evaluate.settings.max_tokens=40"))
     splits = parts.source.load()
     planner = Planner(parts, splits, 0.0)

@@ -78,8 +78,8 @@ def counted(found: list[list[int]]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("text", "settings", "quiet"), [
-    (FIXED, [f"{DPO}.steps=5"], 20),  # 25 examples are asked for, there are 20: the reference once
-    (FIXED, [f"{DPO}.steps=2"], 10),  # 10 are asked for: not all of the set, and the reference in each step
+    (FIXED, [f"{DPO}.steps=5"], 20),  # 25 examples are requested, there are 20: the reference once
+    (FIXED, [f"{DPO}.steps=2"], 10),  # 10 are requested: not all of the set, and the reference in each step
     (FIXED, [f"{DPO}.steps=null", f"{DPO}.epochs=2", f"{DPO}.objective=kto"], None),
     (ONLINE, ["rounds.train.online.passes=2"], 2 * 12 * 2),  # two draws, of the policy and the reference
     (ONLINE, ["rounds.train.batch_size=12"], 2 * 12),  # the policy's is the one that is trained

@@ -63,7 +63,7 @@ def recipe_with(data: Path, *settings: str) -> Recipe:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands still but where work moves it on."""
+    """A clock that advances only with simulated work."""
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now.seconds)
     return now
@@ -145,7 +145,7 @@ def test_the_expected_share_kept_by_a_filter(curate: str, kept: int, data: Path)
     assert found is not None and expected_counts.after_filter(found, 100) == kept
 
 
-COUNTED = [(20, None), (30, None), (34, 4), (38, 4)]  # samples of each training, and how many of them a round made
+COUNTED = [(20, None), (30, None), (34, 4), (38, 4)]  # samples of each training, and how many of them a round sampled
 
 
 @pytest.mark.parametrize(("kept", "expensive", "wanted"), [

@@ -1,7 +1,7 @@
-"""The contract of each kind of component, over every component that ships; one example for each stands in ``EXAMPLES``.
+"""The contract of each kind of component, over every component that ships; one example for each is in ``EXAMPLES``.
 
-A component without an example fails, with what to add. The laws are those that every component of its kind keeps;
-the numbers of a single component are tested beside it.
+A component without an example fails, with what to add. The properties are those of every component of its kind; the
+numbers of a single component are tested in its own file.
 """
 
 from __future__ import annotations

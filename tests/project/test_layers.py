@@ -56,7 +56,7 @@ class Import(NamedTuple):
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Every module of the package by its name within it; a package's name stands for its ``__init__``."""
+    """Every module of the package by its name within it; a package's name is its ``__init__``."""
     found = {}
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -111,7 +111,7 @@ def _targets(node: ast.Import | ast.ImportFrom, package: str, known: dict[str, P
 
 
 def folder_of(name: str) -> str | None:
-    """The plug-in folder that a module stands in, the innermost where one holds another."""
+    """The plug-in folder of a module, the innermost where one contains another."""
     return max((folder for folder in PLUG_INS if name.startswith(f"{folder}.")), key=len, default=None)
 
 

@@ -75,7 +75,7 @@ def test_without_own_samples_it_is_a_bound():
     far = np.concatenate([rows(200, 1), rows(200, 2) + np.float32(8)])
     found = of_features(far, rows(400, 3), None)
     assert found.how == "two samples" and math.isnan(found.value)
-    assert 0.3 < found.low <= share and found.high == 1.0  # told apart with certainty, 200 rows to test on
+    assert 0.3 < found.low <= share and found.high == 1.0  # certainly different, 200 rows to test on
 
 
 def test_synthetic_data_of_another_model_is_no_mixture_of_ours():

@@ -85,7 +85,7 @@ def test_the_best_is_left_out_as_rarely_as_stated() -> None:
     trials, missed = 200, 0
     for trial in range(trials):
         rng = np.random.default_rng(1000 + trial)
-        every = [of(rng.normal(size=30)) for _ in range(5)]  # all alike: the first is as good as any
+        every = [of(rng.normal(size=30)) for _ in range(5)]  # all equal: the first is as good as any
         found = plateau(every, "lower", trial)
         assert found is not None
         missed += 0 not in found.within

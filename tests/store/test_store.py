@@ -206,7 +206,7 @@ def test_a_sample_without_a_score_is_unscored(tmp_path: Path) -> None:
 
 
 def test_equal_samples_keep_their_own_selection(tmp_path: Path) -> None:
-    # two equal pictures of a source have one id: the second is dropped as a duplicate, the first is not
+    # two equal images of a source have one id: the second is dropped as a duplicate, the first is not
     body = np.zeros((3, 2), dtype=np.float32)
     body[1] = 1
     samples = real_samples("points", body, [Prompt()] * 3, "x")

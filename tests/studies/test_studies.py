@@ -222,7 +222,7 @@ def test_judges_that_differ_give_a_warning(tmp_path: Path) -> None:
 def test_a_variant_without_training_is_the_model_before_it(digits: Path) -> None:
     bare = Run.open(digits / "bare").unit("rounds/000/train")
     start = Run.open(digits / "few").unit("rounds/000/train") / "epoch-0000"
-    # weights come from the recipe's seed, the scale of pixels from the data: both variants start alike
+    # weights come from the recipe's seed, the scale of pixels from the data: both variants start equal
     mine, theirs = (read_measured(place)["label_agreement"].value for place in (bare, start))
     assert mine == theirs
 

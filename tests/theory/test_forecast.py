@@ -132,7 +132,7 @@ def test_kinds_and_words() -> None:
 
 
 def test_picks_follow_the_odds_and_real_data_stabilise_them() -> None:
-    """One law of choice for `picked` and `choice`; with real data in every round nothing is said to collapse."""
+    """One selection law for `picked` and `choice`; with real data in every round no collapse is predicted."""
     loop = {"synthetic": 200, "real": 1000, "rounds": 3, "candidates": 4}
     picked = theory.verdict("replace", lam=1.0, selection=[PICKED], **loop)
     assert picked.kept == theory.verdict("replace", lam=1.0, selection=[ODDS], **loop).kept

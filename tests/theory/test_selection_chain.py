@@ -84,7 +84,7 @@ def test_a_chain_against_its_curators(specs: list[Any]) -> None:
     rng = np.random.default_rng(0)
     prompts, candidates = 5_000, 4
     row = rng.choice(len(P), prompts * candidates, p=P)
-    content = np.stack([row, np.arange(len(row))], axis=1).astype(np.float64)  # no two alike: a subset draws by content
+    content = np.stack([row, np.arange(len(row))], axis=1).astype(np.float64)  # all distinct: a subset draws by content
     samples = Samples(
         "points", objects([f"s{i}" for i in range(len(row))]), (Prompt(""),) * len(row), content,
         objects(["synthetic"] * len(row)), objects(["m"] * len(row)), np.repeat(np.arange(prompts), candidates),

@@ -532,7 +532,7 @@ def test_verdict_refuses_what_makes_no_loop(changes: dict[str, object], message:
         theory.verdict(**settings)  # type: ignore[arg-type]
 
 
-# --- made data for a classifier ----------------------------------------------------------------------------------
+# --- synthetic data for a classifier --------------------------------------------------------------------------------
 
 
 def test_the_best_number_of_synthetic_samples_minimises_the_error() -> None:

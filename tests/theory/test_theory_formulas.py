@@ -63,7 +63,7 @@ def test_noise_in_the_score_weakens_selection() -> None:
     assert np.cov(kept.T) == pytest.approx(said.covariance, abs=0.04)
 
 
-def test_the_optimum_changes_at_the_formulas_threshold() -> None:
+def test_the_best_round_is_that_of_the_formula() -> None:
     def lost(t: float) -> float:
         return -theory.gold(theory.tilted_normal(t, np.array([1.0, 0.4])), 0.8)
 
