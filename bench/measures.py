@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 
 def features(rows: int, key: int, scale: float = 1.0) -> Array:
-    """(rows, 2048) float32, a strip at a time, so that nothing wider ever stands."""
+    """(rows, 2048) float32, a strip at a time, so that no larger array is ever in memory."""
     mixing = generator(99).standard_normal((HIDDEN, DIMS), dtype=np.float32)
     found = np.empty((rows, DIMS), dtype=np.float32)
     for start in range(0, rows, STRIP):
@@ -70,7 +70,7 @@ def main(what: str, whose: str, rows: int) -> None:
     samples, held_out = features(rows, 10**6, 0.9), features(rows, 2 * 10**6)
     train = features(2 * rows if what == "fld" else 2, 3 * 10**6)
     small = [features(300, key) for key in (4 * 10**6, 5 * 10**6, 6 * 10**6)]
-    if what == "prdc" or (whose == "ours" and what == "fld"):  # imports and first calls are nobody's speed
+    if what == "prdc" or (whose == "ours" and what == "fld"):  # imports and first calls are not timed
         ours(what, *small) if whose == "ours" else theirs(what, *small[:2])
     memory, start = Memory(), clock()
     found = ours(what, samples, held_out, train) if whose == "ours" else theirs(what, samples, held_out)

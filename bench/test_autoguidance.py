@@ -44,7 +44,7 @@ class Case:
 
 
 class Drawn:
-    """Samples of a stage's model, with one noise whatever leads it."""
+    """Samples of a stage's model, with equal noise for every guide."""
 
     def __init__(self, done: Run, case: Case) -> None:
         parts = assemble(recipe.parse(done.recipe_text, "recipe.yaml"))
@@ -53,7 +53,7 @@ class Drawn:
         self.seen = components.make("feature", {"name": "classifier", "model": case.features}, "bench")
 
     def samples(self, of: Samples, count: int, key: str, guide: str = "", weight: float = 1.0) -> Samples:
-        spread = max(1, len(of) // count)  # data often stands in the order of its classes
+        spread = max(1, len(of) // count)  # data is often sorted by class
         prompts = [of.prompts[i * spread % len(of)] for i in range(count)]
         settings = components.checked(
             self.policy.Sampling, {"steps": self.case.steps, "guide": guide, "guidance": weight}, "bench", "sampling")
@@ -99,7 +99,7 @@ def improvement(name: str, drawn: Drawn, choosing: Samples, judging: Samples) ->
         guided = drawn.features(drawn.samples(choosing, case.tried, "chosen", f"{case.stage}@{epoch}", weight))
         gain, _ = differences(plain, guided, real)
         found[f"{case.stage}@{epoch}", weight] = gain
-        say(f"{name}: KID falls on pictures to choose by, guide after epoch {epoch}, weight {weight}", f"{gain:+.5g}")
+        say(f"{name}: KID falls on the choosing images, guide after epoch {epoch}, weight {weight}", f"{gain:+.5g}")
     guide, weight = max(found, key=lambda tried: found[tried])
     say(f"{name}: chosen", (guide, weight))
     before, after = (
@@ -107,7 +107,7 @@ def improvement(name: str, drawn: Drawn, choosing: Samples, judging: Samples) ->
     )
     gain, at = differences(before, after, drawn.features(judging))
     low, high = subsample_masks(at, case.judged, seeds.key("autoguidance", name))
-    say(f"{name}: KID on {len(judging)} other pictures falls by (of {case.judged} samples, one noise)",
+    say(f"{name}: KID on {len(judging)} other images falls by (of {case.judged} samples, one noise)",
         f"{gain:.5g} ({low:.5g} to {high:.5g})")
     return gain, low, high
 
@@ -134,7 +134,7 @@ def test_an_earlier_checkpoint_makes_digits_better() -> None:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not beside the project")
+@pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji images are not installed")
 def test_an_earlier_checkpoint_makes_emoji_better() -> None:
     case = Case("train", (10, 20), (1.5, 2.0, 3.0), 20, 186, 356, features="reader")
     drawn = Drawn(run_of("emoji-captions.yaml", "template", "empty"), case)

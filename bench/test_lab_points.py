@@ -29,7 +29,7 @@ from upturn.types import Batch, Prompt, real_samples
 
 WHOLE = os.environ.get("BENCH_POINTS") == "whole"
 SEEDS = 30  # models of a stack here, as many as the lab takes, at λ = 1
-ALONE = 6 if WHOLE else 3  # of them trained one after another
+ALONE = 6 if WHOLE else 3  # of them trained in sequence
 STEPS = 600
 
 
@@ -80,7 +80,7 @@ def test_stacked_models_are_faster_and_no_different() -> None:
     singles = [alone(of, loop.real[i], i) for i in range(ALONE)]
     one = float(np.median([single.seconds for single in singles]))
     say("points: seconds of a training and its samples, stacked", f"{each:.3f}")
-    say("points: the same, one after another", f"{one:.3f}")
+    say("points: the same, in sequence", f"{one:.3f}")
     say("points: speed on one core", f"{one / each:.2f}")
     made = np.stack([single.generated for single in singles])
     for name, ours, theirs in (

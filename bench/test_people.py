@@ -28,7 +28,7 @@ SMALL = (
     "models.referee.fit.epochs=5", "grid.per_prompt=1",
     f"evaluate={{prompts: 1000, metrics: [{{name: gold_reward, scorer: {SCORE}}}]}}",
 )
-# long enough that the model becomes what it is shown: after a few epochs most of a gain is still to come, and noise
+# long enough that the model fits its data: after a few epochs most of a gain is still to come, and noise
 ROUND = (
     "rounds.count=1", "rounds.sample.prompts=1000", "rounds.mix.lambda=.inf", "rounds.train.epochs=60",
     "rounds.train.learning_rate=1.0e-3",

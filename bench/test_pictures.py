@@ -6,7 +6,7 @@ import pytest
 from common import PAIRS, run, say
 from emoji import EMOJI, cores, found, interval, real_accuracy, run_of, value
 
-pytestmark = pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not beside the project")
+pytestmark = pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji images are not installed")
 _CAPTIONS = ("emoji-captions.yaml", "template", "empty")
 _CLASSES, _CHANCES = 8, 2.5  # issue 4, item 1
 _MINUTES = 20
@@ -20,14 +20,14 @@ _BARE = (
 
 @pytest.mark.timeout(7200)
 def test_captions_are_heard_in_twenty_minutes() -> None:
-    """Item 1: names held out with their variants; a classifier of real images says which category is shown."""
+    """Item 1: names held out with their variants; a classifier of real images predicts the category."""
     results = found(*_CAPTIONS)
     for variant in results["variants"]:
         name = variant["name"]
         for metric in ("balanced_accuracy", "caption_alignment", "memorisation"):
             say(f"emoji, captions '{name}', {metric}", interval(value(results, name, metric)))
         say(f"emoji, captions '{name}', minutes of training", f"{variant['cost']['training_seconds'] / 60:.1f}")
-        say(f"emoji, captions '{name}', pictures a second", f"{variant['cost']['samples_per_second']:.0f}")
+        say(f"emoji, captions '{name}', images per second", f"{variant['cost']['samples_per_second']:.0f}")
     for metric in ("balanced_accuracy", "caption_alignment"):
         one = next(d for d in results["differences"][metric] if {d["a"], d["b"]} == {"template", "empty"})
         sign = 1 if one["a"] == "template" else -1
@@ -35,7 +35,7 @@ def test_captions_are_heard_in_twenty_minutes() -> None:
         say(f"emoji, template less empty captions, {metric}",
             f"{sign * one['value']:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})")
         assert ends[0] > 0
-    say("emoji, balanced accuracy of the real held-out pictures themselves", f"{real_accuracy(run_of(*_CAPTIONS)):.3f}")
+    say("emoji, balanced accuracy of the real held-out images themselves", f"{real_accuracy(run_of(*_CAPTIONS)):.3f}")
     assert value(results, "template", "balanced_accuracy")["value"] >= _CHANCES / _CLASSES
     assert all(v["cost"]["training_seconds"] <= _MINUTES * 60 for v in results["variants"])
 

@@ -44,9 +44,9 @@ def test_synthetic_images_for_a_rare_class(seed: int) -> None:
                 f"difference {_between(rare['difference'])}")
             say(f"{at}: balanced accuracy without, with", f"{details['without']['value']:.4f}, {found['value']:.4f}, "
                 f"difference {_between(details['difference'])}")
-            say(f"{at}: rare pictures that show what was asked", f"{r.metrics['rare/label_agreement']['value']:.3f}")
+            say(f"{at}: rare images of the requested class", f"{r.metrics['rare/label_agreement']['value']:.3f}")
         last = seen.rounds[-1].metrics["rare/downstream_accuracy"]["details"]["recall"]["1"]["difference"]
-        assert last["low"] > 0, "made pictures no longer help the rare class"
+        assert last["low"] > 0, "sampled images no longer help the rare class"
 
 
 def test_the_gated_recipe() -> None:
@@ -77,7 +77,7 @@ def test_the_chosen_pictures_themselves(seed: int) -> None:
             found[name].append(_student(concatenate([train, made.take(some)]), held_out, repeat))
     for what, place in (("recall of the rare class", 0), ("balanced accuracy", 1)):
         each = {name: np.array(rows)[:, place] for name, rows in found.items()}
-        say(f"seed {seed}, {room} pictures: {what}", ", ".join(f"{name} {a.mean():.4f}" for name, a in each.items()))
+        say(f"seed {seed}, {room} images: {what}", ", ".join(f"{name} {a.mean():.4f}" for name, a in each.items()))
         for one, other in (("by chance", "without"), ("by feedback", "by chance")):
             say(f"seed {seed}: {what}, {one} less {other}", _paired(each[one] - each[other]))
 

@@ -22,7 +22,7 @@ SHARES = f"score_words={{score: ink, shares: {{0: {WORDS[0]}, 0.333: {WORDS[1]},
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not beside the project")
+@pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji images are not installed")
 def test_a_model_draws_what_the_words_ask_for() -> None:
     done, _ = run("score-words", "emoji.yaml", f"data.path={EMOJI}", SHARES, "stages.0.epochs=12",
                   "stages.0.checkpoint_epochs=[]", "evaluate.metrics=[prompt_responsiveness]", "evaluate.captions=null")
@@ -40,7 +40,7 @@ def test_a_model_draws_what_the_words_ask_for() -> None:
         for word in WORDS
     }
     for word in WORDS:
-        say(f"emoji: ink of {keys.size} pictures asked to be {word}", f"{ink[word].mean():.4f}")
+        say(f"emoji: ink of {keys.size} images requested as {word}", f"{ink[word].mean():.4f}")
     for low, high in pairwise(WORDS):
         gap = ink[high] - ink[low]
         half = 1.96 * float(np.std(gap, ddof=1)) / math.sqrt(len(gap))

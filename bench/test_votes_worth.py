@@ -51,7 +51,7 @@ def test_intervals_of_rankings_cover(name: str, k: int, nu: float) -> None:
 @pytest.mark.parametrize("tasks", [20, 50, 200])
 @pytest.mark.parametrize("agree", [0.3, 0.8])
 def test_intervals_of_alpha_cover(agree: float, tasks: int) -> None:
-    """Three people, four answers: with probability ``agree`` an answer is the task's, else one at random.
+    """Three annotators, four answers: with probability ``agree`` an answer is the task's, else one at random.
 
     Two then agree beyond chance with probability agree^2, which is alpha where all answers are as frequent.
     """
@@ -77,7 +77,7 @@ def test_alpha_of_the_published_example() -> None:
 
 @pytest.mark.parametrize(("tasks", "least"), [(300, 0.8), (600, 0.95)])
 def test_planted_people_are_found(tasks: int, least: float) -> None:
-    """Eight honest people who pick by softmax, a guesser, and one who takes the first place 4 times in 10."""
+    """Eight careful annotators who pick by softmax, a guesser, and one who takes the first place 4 times in 10."""
     crowds = 50 // LESS
     found = {"guessing": 0, "position": 0}
     wrong = 0
