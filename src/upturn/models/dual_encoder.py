@@ -1,4 +1,4 @@
-"""Images and texts in one space: any dual encoder of ``transformers``, or a small one from nothing."""
+"""Images and texts in one space: any dual encoder of ``transformers``, or a small one trained from scratch."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Ragged, 
 
 _NAME = "dual_encoder"
 _CHUNK = 256  # images or texts in one pass
-_SILENT = -1  # the number of an empty caption: it takes no part in contrastive training
+_EMPTY = -1  # the number of an empty caption: it takes no part in contrastive training
 
 
 @dataclass(eq=False)
 class DualEncoder(Trainable):
-    """Images and texts in one space, near where they belong together: CLIP, SigLIP, AltCLIP, or a small one.
+    """Images and texts in one embedding space, close where they match: CLIP, SigLIP, AltCLIP, or a small one.
 
-    Exactly one of ``config`` (a small one from nothing: convolutions, and a bag of words and their pieces; see
+    Exactly one of ``config`` (a small one trained from scratch: convolutions, and a bag of words and their pieces; see
     ``_dual_small.Small``), ``folder`` and ``hub`` (any dual encoder of `transformers`, multilingual ones too; the
-    local cache is asked first) says which. The objective ``contrastive`` trains it on images and their captions.
+    local cache first) is given. The objective ``contrastive`` trains it on images and their captions.
 
     Its ``rewards`` are scale times cosine of an image and its prompt's text, as PickScore's and HPS's are (Kirstain et
     al. 2023, equation 1): the scorer ``reward_model`` reads them, and bradley_terry or plackett_luce train them on
     preferences. ``features`` are the images' vectors.
 
-    captions  a caption strategy of its own for what it is trained on (as the recipe's ``captions:``); None: the
+    captions  a caption strategy of its own for its training data (as the recipe's ``captions:``); None: the
               prompts' texts as they are
     """
 
@@ -65,7 +65,7 @@ class DualEncoder(Trainable):
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
-            raise ValueError("give exactly one of 'config' (a small one from nothing: {}), 'folder' and 'hub'")
+            raise ValueError("give exactly one of 'config' (a small one trained from scratch: {}), 'folder' and 'hub'")
         if self.config is not None:
             self._small = components.checked(Small, self.config, "config", "config of a dual_encoder")
         if self.captions is not None:
@@ -86,14 +86,14 @@ class DualEncoder(Trainable):
         self.id = content_id(_NAME, key, files.to_json(self._settings()))
 
     def open(self) -> None:
-        """From ``folder`` or ``hub``, for use; a folder may also be that of weights that were trained here."""
+        """From ``folder`` or ``hub``, for use; a folder may also be one that this class saved."""
         if self.folder is not None and _ours(Path(self.folder)):
             self.load(Path(self.folder))
         elif self._small is None:
             self._take(*transformers_encoder.read(self.folder, self.hub))
             self.id = content_id(_NAME, *_fingerprint(self.module))
         else:
-            raise UserError("has no weights before it is trained", where=f"model '{_NAME}' with 'config'",
+            raise UserError("the model has no weights before it is trained", where=f"model '{_NAME}' with 'config'",
                             fix="Give it 'fit:', or name a 'folder' or 'hub'.")
 
     def _take(self, module: Pretrained, reader: Reader) -> None:
@@ -110,10 +110,10 @@ class DualEncoder(Trainable):
         if self._strategy is not None:
             samples, _ = self._strategy.caption(samples, (), None, seeds.key(_NAME, "captions"))
         texts = [prompt.text for prompt in samples.prompts]
-        numbers = [int(content_id(text.strip()), 16) >> 1 if text.strip() else _SILENT for text in texts]
+        numbers = [int(content_id(text.strip()), 16) >> 1 if text.strip() else _EMPTY for text in texts]
         columns: dict[str, Tensor | Ragged] = {"caption": torch.tensor(numbers, dtype=torch.int64)}
-        empty = numbers.count(_SILENT)
-        notes = [f"{empty:,} of {len(texts):,} images have no caption: they teach nothing"] if empty else []
+        empty = numbers.count(_EMPTY)
+        notes = [f"{empty:,} of {len(texts):,} images have no caption: they have no effect"] if empty else []
         columns["pixels"] = torch.from_numpy(self._checked(samples.content).transpose(0, 3, 1, 2).copy(order="C"))
         if self._reader is None:
             columns["ids"] = _dual_small.read(texts)
@@ -124,9 +124,9 @@ class DualEncoder(Trainable):
         return Batch(columns)
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
-        """How images are moved and words left out, of rows that a small model learns from; None elsewhere.
+        """The augmentation of training rows of a small model (image shifts, words left out); None elsewhere.
 
-        Rows that are learned from have something ``given``, their weight. ``noise`` (N, 1, 41), one for all candidates.
+        Training rows have something ``given``, their weight. ``noise`` (N, 1, 41), one for all candidates.
         """
         if self._reader is not None or not batch.given:
             return None
@@ -153,7 +153,7 @@ class DualEncoder(Trainable):
 
     @property
     def scale(self) -> float:
-        """What a cosine is multiplied with to be a logit."""
+        """The factor between a cosine and a logit."""
         return float(self._bare.scale.detach())
 
     def images(self, content: Array) -> Array:
@@ -161,7 +161,7 @@ class DualEncoder(Trainable):
         if content.dtype == object:
             each = list(by_size(content))
             back = np.argsort(np.concatenate([rows for rows, _ in each]), kind="stable")
-            return np.asarray(np.concatenate([self.images(alike) for _, alike in each])[back])
+            return np.asarray(np.concatenate([self.images(same) for _, same in each])[back])
         content = self._checked(content)
 
         def one(rows: slice) -> Tensor:
@@ -169,7 +169,7 @@ class DualEncoder(Trainable):
                 pixels = self._reader.pixels(content[rows])
             else:
                 pixels = torch.from_numpy(content[rows].transpose(0, 3, 1, 2).copy(order="C"))
-            found: Tensor = self._bare.picture(pixels.to(self._device))
+            found: Tensor = self._bare.image(pixels.to(self._device))
             return found
 
         return self._chunked(len(content), one)
@@ -202,7 +202,7 @@ class DualEncoder(Trainable):
 
     def _checked(self, content: Array) -> Array:
         if self._reader is None and list(content.shape[1:]) != self._shape:
-            raise UserError(f"was built for images of {self._shape}, not {list(content.shape[1:])}",
+            raise UserError(f"the model was built for images of {self._shape}, not {list(content.shape[1:])}",
                             where=f"model '{_NAME}'", fix="Train it on images of this size.")
         return content
 

@@ -1,4 +1,4 @@
-"""A small dual encoder from nothing: convolutions for images, a bag of words and their hashed pieces for texts."""
+"""A small dual encoder trained from scratch: convolutions for images, a bag of hashed word pieces for texts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from upturn.models._heads.networks import BUCKETS, Standardise, convolutions
 
 _WORDS = 32  # words of a text that a draw can leave out one by one; the 33rd goes with the first
-CHANCES = 9 + _WORDS  # numbers of a draw: 8 move an image, one says how many words are read, the others which
-_PIECES = range(3, 6)  # characters: short ones tell little apart, whole words and these carry inflections
+CHANCES = 9 + _WORDS  # of a draw: 8 for the image, one for the number of words, the others for which
+_PIECES = range(3, 6)  # characters: shorter ones distinguish little, these carry inflections
 _SPREAD = 0.1  # of a piece's first vector: rare ones are noise beside what was learned. Search for words of emoji finds
 # them in 27% of the first five (20 epochs), in 22% at 0.02, in 20% at torch's 1; without leaving words out in 17%
 _START, _MOST = math.log(1 / 0.07), math.log(100.0)  # of the log scale: Radford et al. 2021, section 2.5
@@ -25,7 +25,7 @@ _START, _MOST = math.log(1 / 0.07), math.log(100.0)  # of the log scale: Radford
 
 @dataclass(frozen=True)
 class Small:
-    """``config:`` of dual_encoder: its sizes, and how far images are moved in training.
+    """``config:`` of dual_encoder: its sizes, and how strongly images are augmented in training.
 
     width     of the space that both sides share
     channels  of the first convolution; doubled at each halving
@@ -82,8 +82,8 @@ class Towers(nn.Module):
     def scale(self) -> Tensor:
         return self.log_scale.clamp(max=_MOST).exp()
 
-    def picture(self, pixels: Tensor, chance: Tensor | None = None) -> Tensor:
-        seen = pixels.float() if chance is None else moved(pixels.float(), chance, self.small)
+    def image(self, pixels: Tensor, chance: Tensor | None = None) -> Tensor:
+        seen = pixels.float() if chance is None else augmented(pixels.float(), chance, self.small)
         return nn.functional.normalize(self.eye(seen).float(), dim=1)
 
     def text(self, pieces: Tensor, chance: Tensor | None = None) -> Tensor:
@@ -95,7 +95,7 @@ class Towers(nn.Module):
         return nn.functional.normalize(self.reader(ids[:, :longest]).float(), dim=1)
 
     def forward(self, pixels: Tensor, pieces: Tensor, chance: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        return self.picture(pixels, chance), self.text(pieces, chance), self.scale
+        return self.image(pixels, chance), self.text(pieces, chance), self.scale
 
 
 @lru_cache(maxsize=100_000)
@@ -109,7 +109,7 @@ def _of_word(word: str) -> tuple[int, ...]:
 def read(texts: Sequence[str]) -> Tensor:
     """(N, L, 2) int32: ids of the pieces of each text, and the number of each one's word; 0 and -1 behind them.
 
-    Without capitals. Not ragged: batches of texts of like length would contrast like with like.
+    Lowercased. Not ragged: batches of texts of equal length would contrast similar texts.
     """
     rows = []
     for text in texts:
@@ -124,8 +124,8 @@ def read(texts: Sequence[str]) -> Tensor:
 
 def chosen(ids: Tensor, words: Tensor, chance: Tensor, least: float) -> Tensor:
     """(N, L) bool: pieces of the words that are read, at least one word of each text."""
-    told = torch.special.ndtr(chance[:, 8:])
-    share, drawn = least + (1 - least) * told[:, :1], told[:, 1:]
+    shares = torch.special.ndtr(chance[:, 8:])
+    share, drawn = least + (1 - least) * shares[:, :1], shares[:, 1:]
     count = words.amax(dim=1, keepdim=True).clamp(max=_WORDS - 1)
     drawn = torch.where(torch.arange(_WORDS, device=ids.device) <= count, drawn, 2.0)
     kept = (drawn <= share) | (drawn == drawn.amin(dim=1, keepdim=True))
@@ -133,10 +133,10 @@ def chosen(ids: Tensor, words: Tensor, chance: Tensor, least: float) -> Tensor:
     return found
 
 
-def moved(pixels: Tensor, chance: Tensor, small: Small) -> Tensor:
+def augmented(pixels: Tensor, chance: Tensor, small: Small) -> Tensor:
     """Images (N, C, H, W) shifted, zoomed, mirrored and tinted by the first 8 of ``chance`` (N, CHANCES).
 
-    These are standard normal. What comes in from outside repeats the edge.
+    These are standard normal. Pixels from outside repeat the edge.
     """
     mirrored = chance[:, 7] < math.sqrt(2) * torch.special.erfinv(torch.tensor(2 * small.flip - 1)).item()
     zoom = (small.zoom * chance[:, 2]).exp()

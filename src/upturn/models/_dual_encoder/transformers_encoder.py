@@ -1,4 +1,4 @@
-"""Dual encoders of ``transformers``: any that AutoModel opens and that gives features of images and of texts."""
+"""Dual encoders of ``transformers``: any that AutoModel opens and that computes features of images and texts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from transformers.utils import ModelOutput
 
 _FIXED = frozenset({"siglip", "siglip2"})  # trained on texts padded to their full length: the library's docs ask for it
-_LONGEST = 77  # tokens, where nothing says how many it reads (CLIP's)
+_LONGEST = 77  # tokens, where the config gives no limit (CLIP's)
 _EVERYTHING = "100TB"  # one file of weights whatever its size
 _FIX = "It needs config.json, model.safetensors, a tokenizer and an image processor's config: CLIP, SigLIP, AltCLIP, …"
 
 
 class Pretrained(nn.Module):
-    """The library's model, asked as ours is: unit vectors of both sides and the scale of their cosines."""
+    """The library's model with the interface of the small one: unit vectors and the scale of their cosines."""
 
     def __init__(self, inner: PreTrainedModel) -> None:
         super().__init__()
@@ -34,14 +34,14 @@ class Pretrained(nn.Module):
         found = getattr(self.inner, "logit_scale", None)
         return torch.ones(()) if found is None else found.reshape(()).exp()
 
-    def picture(self, pixels: Tensor) -> Tensor:
+    def image(self, pixels: Tensor) -> Tensor:
         return _unit(self.inner.get_image_features(pixel_values=pixels))
 
     def text(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         return _unit(self.inner.get_text_features(input_ids=ids, attention_mask=mask))
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        return self.picture(pixels), self.text(ids, mask), self.scale
+        return self.image(pixels), self.text(ids, mask), self.scale
 
 
 def _unit(out: ModelOutput) -> Tensor:
@@ -70,12 +70,12 @@ def _read(name: str, where: str, local: bool) -> tuple[Pretrained, Reader]:
             )
             tokenizer = AutoTokenizer.from_pretrained(name, **plain)
             processor = AutoImageProcessor.from_pretrained(name, **plain)
-    except Exception as error:  # the readers of weights, JSON and tokenizers raise whatever they like
-        said = str(error).strip().splitlines()
-        raise UserError(f"'{name}' cannot be read as a dual encoder: {said[0] if said else repr(error)}", where=where,
+    except Exception as error:  # the readers of weights, JSON and tokenizers raise exceptions of any class
+        lines = str(error).strip().splitlines()
+        raise UserError(f"'{name}' cannot be read as a dual encoder: {lines[0] if lines else repr(error)}", where=where,
                         fix=_FIX) from error
     if not (hasattr(inner, "get_image_features") and hasattr(inner, "get_text_features")):
-        raise UserError(f"a '{config.model_type}' gives no features of images and of texts", where=where, fix=_FIX)
+        raise UserError(f"a '{config.model_type}' computes no features of images and texts", where=where, fix=_FIX)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",

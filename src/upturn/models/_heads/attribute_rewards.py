@@ -1,4 +1,4 @@
-"""Attributes of a reward model: stated weights make one reward of them, and samples bring their values."""
+"""Attributes of a reward model: their weighted sum is the reward, and samples provide their values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upturn.types import Samples
 def check(attributes: Mapping[str, float]) -> None:
     """ValueError where no weight counts."""
     if attributes and not any(attributes.values()):
-        raise ValueError("attributes: at least one weight must not be 0, or the reward is nothing")
+        raise ValueError("attributes: at least one weight must not be 0, or the reward is always 0")
     wrong = [name for name, weight in attributes.items() if not math.isfinite(weight)]
     if wrong:
         raise ValueError(f"attributes: the weight of '{wrong[0]}' is not finite")
@@ -31,12 +31,12 @@ def column(samples: Samples, attributes: Mapping[str, float]) -> dict[str, Tenso
     return {"attributes": torch.from_numpy(np.stack(found, axis=1))}
 
 
-def reward(said: Tensor, attributes: Mapping[str, float]) -> Tensor:
+def reward(outputs: Tensor, attributes: Mapping[str, float]) -> Tensor:
     """(N,) the head's one output, or the weighted sum of its (N, A)."""
     if not attributes:
-        return said[:, 0]
-    weights = torch.tensor(list(attributes.values()), dtype=said.dtype, device=said.device)
-    return said @ weights
+        return outputs[:, 0]
+    weights = torch.tensor(list(attributes.values()), dtype=outputs.dtype, device=outputs.device)
+    return outputs @ weights
 
 
 def same(saved: object, attributes: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Small networks of our own on disk: ``model.safetensors`` beside the settings that make the network again."""
+"""Files of the small networks: ``model.safetensors`` and the settings that rebuild the network."""
 
 from __future__ import annotations
 

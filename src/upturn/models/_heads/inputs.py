@@ -114,7 +114,7 @@ def label_array(samples: Samples) -> Array:
     labels = samples.labels
     if len(labels) and not (labels >= 0).any():
         raise UserError(
-            f"not one of {len(labels)} samples has a label, so there is nothing to tell apart",
+            f"not one of {len(labels)} samples has a label, so there is nothing to classify",
             where="model 'classifier'", fix="Use a source whose prompts carry a label (class folders, a label column).",
         )
     return labels

@@ -1,6 +1,6 @@
-"""The bodies of the classifier, one a kind of content: x -> (logits (N, C), features (N, hidden)).
+"""The bodies of the classifier, one for each kind of content: x -> (logits (N, C), features (N, hidden)).
 
-None has a batch statistic: a row's score does not depend on the rows beside it. What normalises the input is taken
+None has a batch statistic: a row's score does not depend on the rows beside it. The normalisation of the input is taken
 from the training data when the model is built, and kept in buffers.
 """
 

@@ -1,4 +1,4 @@
-"""log p(token) straight from hidden states, a chunk of rows at a time: the table of logits never stands whole.
+"""log p(token) directly from hidden states, a chunk of rows at a time: the whole table of logits is never allocated.
 
 For a row h, head W, bias b, temperature τ and token y: z = (W h + b) / τ and log p = z_y - logsumexp(z). The backward
 pass recomputes z from h, or, where the head is frozen, needs none of it: the gradient to h is then kept instead.
@@ -17,13 +17,14 @@ from torch.autograd.function import once_differentiable
 # tokens, time over that with whole logits, medians of 3 pairs on a shared machine, within 0.2 of each other: 1.33 by
 # 2^20, 1.02 by 2^21, 0.79 by 2^22, 0.78 by 2^23, 0.73 by 2^24. More takes more memory.
 _CHUNK = 1 << 23
-# Bytes of float32 logits. The same step at fewer tokens, alike: 1.11 to 1.19 at 8 to 31 MiB, where the second product
-# with the head is dearer than the table; 1.03 at 62 MiB; below 1 at 125 and at 250 (0.88 of the processor's time).
+# Bytes of float32 logits. The same ratio of the same step at fewer tokens: 1.11 to 1.19 at 8 to 31 MiB, where the
+# second product with the head costs more than the table; 1.03 at 62 MiB; below 1 at 125 and at 250 (0.88 of the
+# processor's time).
 _PAYS_FROM = 1 << 26
 
 
 def pays(rows: int, vocabulary: int) -> bool:
-    """Whether float32 logits of so many rows are a table worth not making."""
+    """Whether float32 logits of so many rows are large enough for chunks to pay."""
     return 4 * rows * vocabulary >= _PAYS_FROM
 
 
@@ -102,10 +103,10 @@ class _HeadLogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        said = grads[0]
+        upstream = grads[0]
         if ctx.frozen:
             (slopes,) = ctx.saved_tensors
-            return (slopes * said[:, None]).to(slopes.dtype), None, None, None, None
+            return (slopes * upstream[:, None]).to(slopes.dtype), None, None, None, None
         flat, weight, bias, index, total = ctx.saved_tensors
         to_flat, to_weight, to_bias = ctx.needs_input_grad[:3]
         chunks = _Logits(flat, weight, bias, ctx.temperature)
@@ -114,7 +115,7 @@ class _HeadLogProbs(torch.autograd.Function):
         d_weight = torch.zeros_like(weight, dtype=chunks.wide) if to_weight else None
         d_bias = torch.zeros_like(bias, dtype=chunks.wide) if to_bias else None
         for part, logits in chunks:
-            scale = said[part, None] / ctx.temperature
+            scale = upstream[part, None] / ctx.temperature
             slope = logits.sub_(total[part, None]).exp_().mul_(-scale)
             slope.scatter_add_(1, index[part, None], scale)
             narrow = slope.to(flat.dtype)

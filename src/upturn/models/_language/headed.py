@@ -1,4 +1,4 @@
-"""What text models with a head share: [BOS] prompt completion [EOS] in, A numbers out, read at the last token."""
+"""The base of text models with a head: [BOS] prompt completion [EOS] in, A numbers out, read at the last token."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from upturn.types import Batch
 class HeadedText(TextModel):
     """A causal language model of `transformers` with a linear head on the state of the last token, EOS.
 
-    Exactly one of ``config`` (random weights), ``folder`` and ``hub`` says which, as in causal_lm; a folder may be that
+    Exactly one of ``config`` (random weights), ``folder`` and ``hub`` is given, as in causal_lm; a folder may be that
     of a causal_lm of an earlier stage or run (the head is then new) or of a model with such a head (it is kept).
-    Padding stands on the right and nothing attends to it: a score is the same in any batch.
+    Padding is on the right and nothing attends to it: a score is the same in any batch.
     ``AutoModelForSequenceClassification`` opens what is saved.
     """
 
@@ -43,15 +43,15 @@ class HeadedText(TextModel):
         return headed_checkpoints.load(folder, self._outputs)
 
     def _read(self, batch: Batch) -> Tensor:
-        """(N, A) what the head says, at least float32.
+        """(N, A) outputs of the head, at least float32.
 
         The library reads it at the last token that is not padding: so whatever a batch was padded with becomes that.
         (Where the padding token is the tokenizer's unknown one and a *cut* completion ends in it, it is read earlier,
-        in any batch alike, as the library does with the saved model.)
+        the same in any batch, as the library does with the saved model.)
         """
         tokens, mask = batch["tokens"], batch["mask"] > 0
         places = torch.arange(tokens.shape[1], device=tokens.device)
         last = torch.where(mask, places, 0).amax(dim=1, keepdim=True)
         tokens = torch.where(places > last, self.codec.pad, tokens)
-        said: Tensor = self.module(input_ids=tokens, use_cache=False).logits
-        return said.float() if said.dtype in (torch.bfloat16, torch.float16) else said
+        logits: Tensor = self.module(input_ids=tokens, use_cache=False).logits
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

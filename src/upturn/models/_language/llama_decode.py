@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
-_SHAPED_ALIKE = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
+_LLAMA_SHAPED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 _JOINED = 1 << 22  # weights (16 MB) up to which maps are joined: beyond, a call costs nothing beside its arithmetic
 
 
 def fits(module: PreTrainedModel) -> bool:
-    """Whether :class:`LlamaStep` does what this model's own forward pass does: float32, attention to all that went.
+    """Whether :class:`LlamaStep` does what this model's own forward pass does: float32, full causal attention.
 
-    Layers an adapter stands in are called as they are; sliding windows and other kinds of attention are not done here.
+    Layers with an adapter are called as they are; sliding windows and other kinds of attention are not supported.
     """
-    if type(module).__name__ not in _SHAPED_ALIKE or not type(module).__module__.startswith("transformers."):
+    if type(module).__name__ not in _LLAMA_SHAPED or not type(module).__module__.startswith("transformers."):
         return False
     config = module.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -39,21 +39,21 @@ class LlamaStep:
     """``next(tokens)`` (rows,) -> logits (rows, V) of the token after; ``keep(rows)`` leaves the others out.
 
     cache  of `transformers`, after the prompts were read: a layer's keys and values are (rows, heads, L, width)
-    mask   (rows, L) 1 where a row's prompt stands, None where none was padded
+    mask   (rows, L) 1 on a row's prompt, None where none was padded
     at     (rows,) position of each row's next token
-    room   tokens that may come
+    free   tokens that may follow
     """
 
     def __init__(
-        self, module: PreTrainedModel, cache: DynamicCache, mask: Tensor | None, at: Tensor, room: int
+        self, module: PreTrainedModel, cache: DynamicCache, mask: Tensor | None, at: Tensor, free: int
     ) -> None:
         self.head, self.inner, self.at = module.lm_head, module.model, at
         self.used = cache.get_seq_length()
         self.blocks = [_Block(layer) for layer in self.inner.layers]
         self.kept = [
-            tuple(F.pad(part, (0, 0, 0, room)) for part in (layer.keys, layer.values)) for layer in cache.layers
+            tuple(F.pad(part, (0, 0, 0, free)) for part in (layer.keys, layer.values)) for layer in cache.layers
         ]
-        self.mask = None if mask is None else F.pad(mask.bool(), (0, room), value=True)
+        self.mask = None if mask is None else F.pad(mask.bool(), (0, free), value=True)
 
     def next(self, tokens: Tensor) -> Tensor:
         x = self.inner.embed_tokens(tokens)
@@ -105,11 +105,11 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Block:
-    """A layer's maps, made ready once."""
+    """A layer's maps, prepared once."""
 
     def __init__(self, layer: LlamaDecoderLayer) -> None:
         attends, feeds = layer.self_attn, layer.mlp
-        self.asked = _Joined(layer.input_layernorm, attends.q_proj, attends.k_proj, attends.v_proj)
+        self.projections = _Joined(layer.input_layernorm, attends.q_proj, attends.k_proj, attends.v_proj)
         self.fed = _Joined(layer.post_attention_layernorm, feeds.gate_proj, feeds.up_proj)
         self.out, self.down, self.bend = attends.o_proj, feeds.down_proj, feeds.act_fn
         self.width, self.scale = attends.head_dim, attends.scaling
@@ -119,10 +119,10 @@ class _Block:
     ) -> Tensor:
         """(rows, D); writes column ``at`` of the cache, and attends to all up to it that ``seen`` allows."""
         rows, shared = keys.shape[:2]
-        heads = self.asked(x).view(rows, -1, self.width)
+        heads = self.projections(x).view(rows, -1, self.width)
         turned = _turned(heads[:, :-shared], cos, sin)
         keys[:, :, at], values[:, :, at] = turned[:, -shared:], heads[:, -shared:]
-        # the heads that share keys stand where other queries would: one token asks, so nothing has to be hidden
+        # heads that share keys take the place of query positions: one query token needs no causal mask
         grouped = turned[:, :-shared].reshape(rows, shared, -1, self.width)
         met = F.scaled_dot_product_attention(
             grouped, keys[:, :, : at + 1], values[:, :, : at + 1], attn_mask=seen, scale=self.scale)

@@ -1,7 +1,7 @@
-"""Which models have a head that is one linear map and nothing after it, and their hidden states without it.
+"""Finds models whose head is one linear map with nothing after it, and gives their hidden states.
 
-Not plain, so that log-probs come from whole logits as the model gives them:
-  logits bent or scaled after the head   gemma2, gemma3, gemma4 (soft caps), nanochat, granite, cohere, hyperclovax, …
+Not plain, so that log-probs come from the model's own whole logits:
+  logits capped or scaled after the head  gemma2, gemma3, gemma4 (soft caps), nanochat, granite, cohere, hyperclovax, …
   a head that is not an ``nn.Linear``     one with an adapter on it, a quantised one, several codebooks (musicgen)
   a head that is split among processes   fully sharded weights
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_REACH = 1e4  # logits as large as any: a cap or a float type that holds less shows
+_REACH = 1e4  # larger than any logit: reveals a cap or a narrower float type
 _known: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -38,7 +38,7 @@ def plain_head(inner: PreTrainedModel) -> torch.nn.Linear | None:
 
 @contextmanager
 def aside(inner: PreTrainedModel, head: torch.nn.Linear) -> Iterator[None]:
-    """Inside, the head lets its input through: what the model calls logits (N, T, V) are hidden states (N, T, D)."""
+    """Inside, the head is the identity: what the model returns as logits (N, T, V) are hidden states (N, T, D)."""
     with _replaced(inner, head, _through(inner)):
         yield
 
@@ -48,35 +48,35 @@ class _Ramp(torch.nn.Module):
 
     def __init__(self, width: int, like: Tensor) -> None:
         super().__init__()
-        self.said = torch.linspace(-_REACH, _REACH, width, device=like.device, dtype=like.dtype)
-        self.asked = 0
+        self.values = torch.linspace(-_REACH, _REACH, width, device=like.device, dtype=like.dtype)
+        self.calls = 0
 
     def forward(self, hidden: Tensor) -> Tensor:
-        self.asked += 1
-        return self.said.expand(*hidden.shape[:-1], -1)
+        self.calls += 1
+        return self.values.expand(*hidden.shape[:-1], -1)
 
 
 @torch.no_grad()
 def _nothing_follows(inner: PreTrainedModel, head: torch.nn.Linear) -> bool:
-    """Whether what the head says comes out untouched: tried once, on two tokens, with known numbers as its output.
+    """Whether the logits are the head's output unchanged: tested once, on two tokens, with known numbers as its output.
 
-    By what comes out, not by the model's name or config: a cap has other names in other models, and one that is far
-    away does nothing to a new model's small logits.
+    Tested by the logits, not by the model's name or config: the key of a cap differs between models, and a high cap
+    does not change a new model's small logits.
     """
     ramp = _Ramp(head.out_features, head.weight)
     tokens = torch.zeros(1, 2, dtype=torch.int64, device=head.weight.device)
     with torch.random.fork_rng(), _replaced(inner, head, ramp):  # dropout may draw: not from the training's stream
         out = inner(input_ids=tokens, use_cache=False).logits
-    expected = ramp.said.expand(1, 2, -1)
-    return ramp.asked == 1 and out.shape == expected.shape and bool(torch.equal(out.to(expected.dtype), expected))
+    expected = ramp.values.expand(1, 2, -1)
+    return ramp.calls == 1 and out.shape == expected.shape and bool(torch.equal(out.to(expected.dtype), expected))
 
 
 def _through(inner: PreTrainedModel) -> torch.nn.Module:
-    """One stand-in a model for all its life: a compiled model knows modules by identity."""
-    return _stand_ins.setdefault(inner, torch.nn.Identity())
+    """One substitute per model for its lifetime: a compiled model knows modules by identity."""
+    return _identities.setdefault(inner, torch.nn.Identity())
 
 
-_stand_ins: WeakKeyDictionary[torch.nn.Module, torch.nn.Module] = WeakKeyDictionary()
+_identities: WeakKeyDictionary[torch.nn.Module, torch.nn.Module] = WeakKeyDictionary()
 
 
 @contextmanager

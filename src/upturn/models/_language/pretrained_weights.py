@@ -65,16 +65,16 @@ def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:
             without_dropout(config, given)
             module: torch.nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except Exception as error:  # each architecture checks its config in its own way
-        said = str(error.__cause__ or error).strip().splitlines()
+        lines = str(error.__cause__ or error).strip().splitlines()
         raise UserError(
-            f"no {name} can be made from this: {said[0] if said else error!r}", where="model.config",
-            fix="Mend the values.",
+            f"no {name} can be built from this: {lines[0] if lines else error!r}", where="model.config",
+            fix="Fix the values.",
         ) from error
     return module
 
 
 def from_files(folder: str | None, hub: str | None) -> tuple[torch.nn.Module, Codec]:
-    """A pre-trained model and its tokenizer, in float32; the hub's local cache is asked before the network."""
+    """A pre-trained model and its tokenizer, in float32; the hub's local cache is tried before the network."""
     try:
         return located(folder, hub, lambda name, where, local: read(_FORM, name, where, local=local, dropout=False)[:2])
     except UserError as error:

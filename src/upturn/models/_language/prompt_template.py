@@ -16,7 +16,7 @@ NAME = "[BOS] prompt completion [EOS]"
 
 
 def prompt_tokens(codec: Codec, texts: Sequence[str]) -> list[list[int]]:
-    """What the model reads before it writes: one BOS and the prompt."""
+    """The tokens before the completion: one BOS and the prompt."""
     return [[codec.bos, *tokens] for tokens in codec.encode(texts)]
 
 
@@ -76,12 +76,12 @@ def _truncation(
             f"completion is left to learn (the first is {samples.prompts[row].text[:60]!r}, {before[row]} tokens)",
             where="model.max_length", fix="Raise max_length, or drop the samples with such long prompts.",
         )
-    said = f"{count} of {len(full)} completions are longer than {max_length} tokens with their prompt"
+    message = f"{count} of {len(full)} completions are longer than {max_length} tokens with their prompt"
     if count > truncated_at_most * len(full):
         raise UserError(
-            f"{said} and would be cut (the first is {str(samples.content[first])[:60]!r}; the longest has "
+            f"{message} and would be cut (the first is {str(samples.content[first])[:60]!r}; the longest has "
             f"{int(full.max())} tokens)",
             where="model.max_length",
             fix=f"Raise max_length, or allow it with truncated_at_most (now {truncated_at_most:g}).",
         )
-    return (f"{said}: they were cut, without an end token",)
+    return (f"{message}: they were cut, without an end token",)

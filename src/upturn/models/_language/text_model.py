@@ -1,4 +1,4 @@
-"""What all models of text have in common: the fields, the template, the limit, the tokenizer, the files, the cost."""
+"""The base of all text models: fields, template, length limit, tokenizer, files and cost."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SETTINGS = "upturn.json"
 
 @dataclass(eq=False)
 class TextModel(Trainable, ABC):
-    """A causal language model of `transformers`, whatever is read from it. Subclasses say which in the ``_`` methods.
+    """A causal language model of `transformers`, with any output. Subclasses define it in the ``_`` methods.
 
     Exactly one of ``config`` (keys of ``AutoConfig.for_model``, with model_type; random weights), ``folder`` (local)
-    and ``hub`` (a name; the local cache first) says where it comes from.
+    and ``hub`` (a name; the local cache first) is given.
     """
 
     config: dict[str, Any] | None = None
@@ -55,9 +55,9 @@ class TextModel(Trainable, ABC):
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs a model_type, such as llama or gpt2")
         if self.max_length is not None and self.max_length < 2:
-            raise ValueError("max_length is at least 2: BOS, and one token after it")
+            raise ValueError("max_length must be at least 2: BOS, and one token after it")
         if not 0 <= self.truncated_at_most <= 1:
-            raise ValueError("truncated_at_most is a share between 0 and 1")
+            raise ValueError("truncated_at_most must be a share between 0 and 1")
         _tokenizer.check(self.tokenizer)
 
     @abstractmethod
@@ -81,7 +81,7 @@ class TextModel(Trainable, ABC):
         return {}
 
     def build(self, examples: Samples, key: int) -> None:
-        """Weights (and tokenizer) for these training samples; UserError where the model cannot be had."""
+        """Weights (and tokenizer) for these training samples; UserError where the model cannot be read or built."""
         self._need_text(examples)
         seeds.seed_torch(key)
         if self.config is not None:
@@ -129,8 +129,8 @@ class TextModel(Trainable, ABC):
         pretrained_weights.save(self.module, folder)
         self.codec.save(folder)
         settings = {"model": self.name, "template": prompt_template.NAME, **self._settings()}
-        said = json.dumps(settings, indent=self.indent, sort_keys=True, ensure_ascii=False)
-        (folder / _SETTINGS).write_text(said + "\n", encoding="utf-8")
+        text = json.dumps(settings, indent=self.indent, sort_keys=True, ensure_ascii=False)
+        (folder / _SETTINGS).write_text(text + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """The weights, adapters, heads and tokenizer of ``save``; UserError where they cannot be read."""
@@ -153,7 +153,7 @@ class TextModel(Trainable, ABC):
         read, written = module.get_input_embeddings(), module.get_output_embeddings()
         matrices = sum(p.numel() for p in module.parameters() if p.dim() > 1)
         if written is None or written.weight is not read.weight:
-            matrices -= read.weight.numel()  # looked up, not multiplied; where it is tied it stands for the head
+            matrices -= read.weight.numel()  # looked up, not multiplied; a tied embedding counts as the head
         return 2.0 * matrices, 4.0 * config.num_hidden_layers * config.hidden_size
 
     def flops(self, batch: Batch) -> float:

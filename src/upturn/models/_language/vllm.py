@@ -1,10 +1,10 @@
-"""Completions by vLLM on a GPU: the model's weights of this moment, adapters merged, and what was drawn as ours is.
+"""Completions by vLLM on a GPU, with the model's current weights and merged adapters, in the format of our sampler.
 
 Written against the documented interface of vLLM 0.10.1 and later (``LLM``, ``SamplingParams``, ``CompletionOutput``;
-docs.vllm.ai), and tested with a stand-in for it. It has NOT been run with vLLM itself, nor on a GPU.
+docs.vllm.ai), and tested with a fake of it. It has NOT been run with vLLM itself, nor on a GPU.
 
-vLLM draws with generators of its own, and its kernels depend on what else is in a batch: each prompt is given its first
-key as a seed, but a key does not reproduce a text. The samples say so (``key_reproducible`` is False).
+vLLM draws with generators of its own, and its kernels depend on what else is in a batch: each prompt gets its first
+key as a seed, but a key does not reproduce a text. The samples record this (``key_reproducible`` is False).
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def _gpu() -> bool:
 
 @dataclass(frozen=True)
 class _Held:
-    """An engine and the weights that it was made of."""
+    """An engine and the weights that it was built from."""
 
     module: weakref.ref[torch.nn.Module]
     state: tuple[Any, ...]
     engine: Any
 
 
-_held: list[_Held] = []  # one at the most: a GPU has no room for two
+_held: list[_Held] = []  # at most one: a GPU does not have memory for two
 
 
 def decode(
@@ -73,7 +73,7 @@ def decode(
     require("sampling.sampler")
     vllm: Any = importlib.import_module("vllm")  # it may be absent, and need not be known
     engine = _engine(unwrapped(module), positions)
-    asked = [
+    params = [
         vllm.SamplingParams(
             n=keys.shape[1], temperature=choice.temperature, top_p=choice.top_p, top_k=choice.top_k or -1,
             seed=int(first) % _SEEDS, max_tokens=max_tokens, stop_token_ids=[stop], logprobs=0, detokenize=False,
@@ -81,7 +81,7 @@ def decode(
         for first in keys[:, 0]
     ]
     given = [{"prompt_token_ids": list(prompts[p])} for p in of]
-    answers = engine.generate(given, asked, use_tqdm=False)
+    answers = engine.generate(given, params, use_tqdm=False)
     found = [one for answer in answers for one in sorted(answer.outputs, key=lambda one: int(one.index))]
     if len(found) != keys.size:
         raise RunError(f"vLLM gave {len(found)} completions for {keys.size} keys", where="sampling.sampler", fix=_OTHER)
@@ -97,8 +97,8 @@ def _decoded(found: Sequence[Any], stop: int, choice: Choice) -> Decoded:
     tokens = np.full(inside.shape, -1, dtype=np.int64)
     own = np.zeros(inside.shape, dtype=np.float32)
     tokens[inside] = [token for one in found for token in one.token_ids]
-    said = [one.logprobs for one in found]
-    if any(steps is None or len(steps) != count for steps, count in zip(said, lengths, strict=True)):
+    log_probs = [one.logprobs for one in found]
+    if any(steps is None or len(steps) != count for steps, count in zip(log_probs, lengths, strict=True)):
         raise RunError("vLLM gave no log-probs of what it drew", where="sampling.sampler", fix=_OTHER)
     own[inside] = [
         step[token].logprob for one in found for token, step in zip(one.token_ids, one.logprobs, strict=True)
@@ -119,7 +119,7 @@ def _engine(inner: PreTrainedModel, positions: int) -> Any:
     state = (positions, *injection.names(inner), *((p.data_ptr(), p._version) for p in inner.parameters()))
     if _held and _held[0].module() is inner and _held[0].state == state:
         return _held[0].engine
-    _held.clear()  # before the next is made: its memory is needed
+    _held.clear()  # before the next is built: its memory is needed
     _held.append(_Held(weakref.ref(inner), state, _new_engine(inner, positions)))
     return _held[0].engine
 
