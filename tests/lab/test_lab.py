@@ -212,8 +212,9 @@ def test_a_grid_is_given_with_commas(tmp_path: Path) -> None:
 
 def test_a_bound_far_from_what_was_measured_is_said_and_not_drawn_at_the_edge() -> None:
     dots = tuple(theory_chart.Dot(t, 0.9 + 0.001 * t) for t in range(5))
-    far = theory_chart.figure("lost", [theory_chart.Series("replace", 0, dots, ((0, 0.123), (4, 0.574)), bound=True)])
-    near = theory_chart.figure("lost", [theory_chart.Series("replace", 0, dots, ((0, 0.89), (4, 0.9)), bound=True)])
+    far_bound, near_bound = ((0, 0.123), (4, 0.574)), ((0, 0.89), (4, 0.9))
+    far = theory_chart.figure("lost", [theory_chart.TheorySeries("replace", 0, dots, far_bound, bound=True)])
+    near = theory_chart.figure("lost", [theory_chart.TheorySeries("replace", 0, dots, near_bound, bound=True)])
     assert far is not None and near is not None
     assert "replace, bound below: 0.123 to 0.574" in far and "line bound" not in far
     assert "line bound" in near and "bound below" not in near

@@ -28,7 +28,8 @@ def verdict(
     policy: MixingCase, *, synthetic: int, real: int, rounds: int, lam: float | None = None,
     selection: Sequence[Selector] = (), candidates: int = 1, temperature: float = 1.0, guidance: float = 1.0,
     modes: int = 10, size: int | None = None, rewards: Array | None = None,
-    bounds: tuple[float, float] | None = None, start: diversity.Normal | diversity.Shares | None = None,
+    bounds: tuple[float, float] | None = None,
+    start: diversity.GaussianLearner | diversity.DiscreteLearner | None = None,
 ) -> Verdict:
     """What to expect of ``rounds`` rounds that each add ``synthetic`` samples (after curation) to ``real`` real ones.
 
@@ -59,10 +60,10 @@ def verdict(
 
 
 _LEARNERS = {
-    diversity.Normal: "A Gaussian that errs only through its finite sample, followed round by round; the reward's form "
-    "is known.",
-    diversity.Shares: "Shares on a finite support, relearned perfectly but for the finite sample, followed round by "
-    "round.",
+    diversity.GaussianLearner:
+        "A Gaussian that errs only through its finite sample, followed round by round; the reward's form is known.",
+    diversity.DiscreteLearner:
+        "Shares on a finite support, relearned perfectly but for the finite sample, followed round by round.",
     type(None): "An ideal learner of unknown kind: chance and temperature as of one Gaussian, curation as on a finite "
     "support; a real model adds its own errors.",
 }
@@ -83,7 +84,7 @@ def _foreseen(case: Case, start: object, kept: float) -> Statement:
 
 
 def _sharper(
-    case: Case, start: diversity.Normal | diversity.Shares, word: str, half_life: float, left: Array
+    case: Case, start: diversity.GaussianLearner | diversity.DiscreteLearner, word: str, half_life: float, left: Array
 ) -> tuple[str, float]:
     """The word for a known model, from its forecast; followed beyond the configured rounds where needed.
 
