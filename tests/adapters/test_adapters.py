@@ -337,11 +337,11 @@ def test_a_stage_resumes_with_an_adapter(name: str, tmp_path: Path) -> None:
 
 def test_an_adapter_of_the_same_name_must_be_the_same() -> None:
     model = trained(perturbed_model("llama"), "llama", Lora(rank=3), 1)
-    with pytest.raises(UserError, match=r"'lora' whose r is 3, and this stage asks for 4"):
+    with pytest.raises(UserError, match=r"'lora' whose r is 3, and this stage requests 4"):
         Lora(rank=4).attach(model, 1, 1)
     with pytest.raises(UserError, match="use_dora"):
         Dora(rank=3, adapter_name="lora").attach(model, 1, 1)
-    with pytest.raises(UserError, match=r"asks otherwise"):
+    with pytest.raises(UserError, match=r"requests otherwise"):
         Lora(rank=3, modules=["q_proj"]).attach(model, 1, 1)
     Lora(rank=4, adapter_name="second").attach(model, 1, 1)
     assert injection.names(model.module) == ["lora", "second"]
@@ -714,7 +714,7 @@ def test_dora_refuses_what_it_cannot_do() -> None:
     ("lora", {"rank": 0}, "at least 1"), ("dora", {"dropout": 1.0}, "below 1"), ("lora", {"modules": []}, "no layer"),
     ("lora", {"adapter_name": "a.b"}, "cannot be called"), ("lora", {"adapter_name": "train"}, "cannot be called"),
     ("adalora", {"initial_rank": 4}, "at least rank"), ("adalora", {"warmup": 0.8, "settle": 0.3}, "below 1"),
-    ("adalora", {"orthogonality": -1.0}, "not below 0"), ("loha", {"dropout": 0.1}, "no dropout"),
+    ("adalora", {"orthogonality": -1.0}, "not be below 0"), ("loha", {"dropout": 0.1}, "no dropout"),
     ("lokr", {"factor": 0}, "at least 1"), ("lora", {"ranks": 3}, "Did you mean 'rank'"),
 ])  # fmt: skip
 def test_fields_are_checked_when_a_recipe_is_read(kind: str, fields: dict[str, Any], complaint: str) -> None:
@@ -732,7 +732,7 @@ def test_a_model_without_files_for_adapters_is_refused() -> None:
 
     model = Classifier()
     model.build(pictures(), 1)
-    with pytest.raises(UserError, match="cannot carry adapters"):
+    with pytest.raises(UserError, match="does not support adapters"):
         Lora().attach(model, 1, 1)
 
 

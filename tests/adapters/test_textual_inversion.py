@@ -114,7 +114,7 @@ def test_the_stages_after_it_keep_the_tokens(tmp_path: Path) -> None:
     again = fresh(folder)
     again.load(tmp_path / "saved")
     same(ours, drawn(again, TEXTS))
-    with pytest.raises(UserError, match="has 2 vectors, and this stage asks for 3"):
+    with pytest.raises(UserError, match="has 2 vectors, and this stage requests 3"):
         TextualInversion(tokens={"<cat>": "c"}, vectors=3).attach(again, 1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Adapters beside their base: ``adapters/<name>/`` as `peft` writes it, and the order in which they act."""
+"""Files of adapters: ``adapters/<name>/`` in the format of `peft`, and the order in which they act."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ def _load_one(module: PreTrainedModel, name: str, at: Path) -> None:
     except FileNotFoundError as error:
         raise UserError("there is no such file", where=str(at / _WEIGHTS), fix=_DAMAGED) from error
     except (SafetensorError, KeyError, RuntimeError) as error:
-        said = str(error.args[0] if error.args else error).splitlines()[0]
-        raise UserError(f"these weights do not fit: {said}", where=str(at / _WEIGHTS), fix=_DAMAGED) from error
+        reason = str(error.args[0] if error.args else error).splitlines()[0]
+        raise UserError(f"these weights do not fit: {reason}", where=str(at / _WEIGHTS), fix=_DAMAGED) from error

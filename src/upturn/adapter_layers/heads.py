@@ -1,4 +1,4 @@
-"""Linear heads on a language model that are not its own: values of a critic, rewards, classes. Kept beside the base."""
+"""Additional linear heads on a language model (critic values, rewards, classes), saved beside the base."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FILE = "heads.safetensors"
 
 
 def heads(module: PreTrainedModel) -> dict[str, torch.nn.Linear]:
-    """Those that this model has, by name."""
+    """The additional heads of this model, by name."""
     return {name: getattr(module, name) for name in HEADS if hasattr(module, name)}
 
 
 def trained_whole(module: PreTrainedModel) -> dict[str, torch.nn.Module]:
-    """Heads that are trained beside an adapter, none on them: a new task begins there."""
+    """Heads that are trained in full beside an adapter, as a new task needs."""
     return {name: getattr(module, name) for name in (*HEADS, *OWN) if hasattr(module, name)}
 
 

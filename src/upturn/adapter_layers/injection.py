@@ -1,7 +1,7 @@
-"""Adapters of `peft` inside a model, which keeps its own type: who is there, who is on, and the model without them.
+"""Adapters of `peft` inside a model, which keeps its own type: listing, activating, merging and removing them.
 
-Injected layers stand in the place of the layers they adapt and hold those as ``base_layer``. Adapters of one kind share
-an injected layer, those of another kind are wrapped around it; either way they act in the order in which they came.
+Injected layers replace the layers that they adapt and hold them as ``base_layer``. Adapters of one kind share
+an injected layer, those of another kind are wrapped around it; either way they act in the order of injection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import PreTrainedModel
 
-ENTRY = "@entry"  # ends the name of a frozen copy of an adapter; no adapter of a person's is called so
+ENTRY = "@entry"  # suffix of a frozen copy of an adapter; no configured adapter has such a name
 _PARTS = (
     "lora_A", "lora_E", "lora_B", "lora_magnitude_vector",
     "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
@@ -39,7 +39,7 @@ def inner(module: PreTrainedModel) -> PreTrainedModel:
 
 
 def names(module: PreTrainedModel) -> list[str]:
-    """The adapters of a model, in the order in which they came; entry copies are none."""
+    """The adapters of a model, in the order of injection, without entry copies."""
     return [name for name in getattr(module, "peft_config", {}) if not name.endswith(ENTRY)]
 
 
@@ -89,8 +89,8 @@ def tensors(module: PreTrainedModel, name: str) -> dict[str, torch.nn.Parameter]
 
 
 def weights(module: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """All that can be trained: not what `peft` keeps as parameters that never change, nor copies of an entry, nor the
-    tokens of encoders that are frozen."""
+    """All trainable weights: without constant parameters of `peft`, entry copies and the tokens of frozen
+    encoders."""
     still = (".ranknum.", ENTRY)
     return [
         parameter for name, parameter in module.named_parameters()
@@ -115,7 +115,7 @@ def plain(module: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def merged(module: PreTrainedModel) -> Iterator[None]:
-    """Inside, the base holds what it amounts to with every adapter, for those who look at it alone (``plain``)."""
+    """Inside, the base holds the merged weights of all adapters, for use with ``plain``."""
     with torch.no_grad():
         whole = [(layer.get_base_layer().weight, _effective(layer, names(module))) for _, _, layer in outermost(module)]
     kept = [weight.data for weight, _ in whole]
@@ -132,13 +132,13 @@ def inject(module: PreTrainedModel, name: str, config: PeftConfig) -> None:
     """Put an adapter into the model, frozen and on, its first weights from torch's stream."""
     from peft import inject_adapter_in_model
 
-    config.inference_mode = True  # who is trained is the stage's choice; AdaLoRA refuses two that are not frozen
+    config.inference_mode = True  # the stage chooses what is trained; AdaLoRA refuses two that are not frozen
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is an adapter already, which is what is wanted
+        warnings.simplefilter("ignore")  # the warning that there is an adapter already, which is intended
         inject_adapter_in_model(config, module, name)
     for _, layer in layers(module):
         if hasattr(layer.get_base_layer(), "groups") and not hasattr(layer, "groups"):
-            layer.groups = layer.get_base_layer().groups  # a convolution of another kind around it asks for them
+            layer.groups = layer.get_base_layer().groups  # an outer adapter of another kind reads them
     dropout(module, name, 0.0)
     activate([layer for _, layer in layers(module)], names(module))
 
@@ -164,7 +164,7 @@ def copy_entry(module: PreTrainedModel, name: str) -> None:
         parameter.copy_(values[key])
     dropout(module, twin, 0.0)
     activate([layer for _, layer in layers(module)], names(module))
-    module.requires_grad_(False)  # peft has its own idea of who is trained
+    module.requires_grad_(False)  # peft changes requires_grad
     for parameter in trained:
         parameter.requires_grad_(True)
 
@@ -177,7 +177,7 @@ def activate(injected: Iterable[Any], active: Iterable[str]) -> None:
 
 
 def dropout(module: PreTrainedModel, name: str, share: float) -> None:
-    """Of an adapter's input, in training: only the adapter that a stage trains has any."""
+    """Sets the dropout of an adapter's input in training: only the adapter that a stage trains has any."""
     for _, layer in layers(module):
         if name in getattr(layer, "lora_dropout", ()):
             layer.lora_dropout[name] = torch.nn.Dropout(share) if share else torch.nn.Identity()
@@ -207,7 +207,7 @@ def write(module: PreTrainedModel, name: str, values: Mapping[str, Tensor]) -> N
 
 @torch.no_grad()
 def merge(module: PreTrainedModel) -> None:
-    """Fold every adapter into the base, which is all that is left: the same function within rounding."""
+    """Merge every adapter into the base and remove it: the same function within rounding."""
     for parent, name, layer in outermost(module):
         base = layer.get_base_layer()
         base.weight.copy_(_effective(layer, names(module)))
@@ -217,10 +217,10 @@ def merge(module: PreTrainedModel) -> None:
 
 
 def _effective(outer: BaseTunerLayer, active: list[str]) -> Tensor:
-    """The weight that a layer with all its adapters amounts to.
+    """The merged weight of a layer with all its adapters.
 
-    ``peft`` merges a layer's own adapters right, but not DoRA wrapped around AdaLoRA: it takes the norm of what is
-    merged already, where the forward pass takes that of the base.
+    ``peft`` merges a layer's own adapters correctly, but not DoRA wrapped around AdaLoRA: its merge takes the norm of
+    the merged weight, while the forward pass takes that of the base.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -1,4 +1,4 @@
-"""New tokens of a text encoder: rows beside its embedding, whose own table is never touched."""
+"""New tokens of a text encoder: rows beside its embedding, whose own table is unchanged."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Words(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base's table, for libraries that ask an embedding for its dtype."""
+        """The base's table, for libraries that read the dtype of an embedding."""
         return self.base.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(..., L) ids -> (..., L, width). The rows have a gradient of zero where none of theirs is asked for."""
+        """(..., L) ids -> (..., L, width). The rows have a gradient of zero where no id is a new token."""
         if not len(self.rows):
             found: Tensor = self.base(ids)
             return found

@@ -85,7 +85,7 @@ def first_ids(encoders: Encoders) -> dict[str, int]:
 
 
 def _of(encoder: PreTrainedModel, first: int) -> Words:
-    """The encoder's embedding with rows of its own, wrapped now where it was not."""
+    """The encoder's embedding with additional rows; wraps it if necessary."""
     embedding = encoder.get_input_embeddings()
     if isinstance(embedding, Words):
         return embedding
@@ -192,12 +192,12 @@ def merge(encoders: Encoders, module: nn.Module) -> None:
 
 
 def clashes(tokens: Sequence[str]) -> str:
-    """Two tokens that would be taken for each other, as a message; empty where all are apart."""
+    """A message naming two ambiguous tokens; empty where all are distinct."""
     folders: dict[str, str] = {}
     for token in tokens:
         other = folders.setdefault(Word(token, 1).folder, token)
         if other != token:
-            return f"'{token}' and '{other}' differ in no letter"
+            return f"'{token}' and '{other}' do not differ in any letter"
         inside = next((o for o in tokens if o != token and token in o), None)
         if inside is not None:
             return f"'{token}' is a part of '{inside}'"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AtEntry(nn.Module):
-    """``module`` as it was: other adapters on, everything at rest (no dropout). It never changes ``module``'s mode."""
+    """``module`` at entry: other adapters on, evaluation mode (no dropout). It never changes ``module``'s mode."""
 
     def __init__(self, module: PreTrainedModel, now: Sequence[str], before: Sequence[str]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What adapters of low rank share: where they go, who is frozen, and the model at the entry of a stage."""
+"""The base of low-rank adapters: target layers, frozen weights, and the model at the entry of a stage."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-# what an adapter that a stage goes on with must have been made with
+# fields that must be equal where a stage continues an adapter
 _SAME = ("peft_type", "use_dora", "r", "init_r", "target_r", "lora_alpha", "alpha", "decompose_factor")
 
 
 @dataclass(frozen=True)
 class LowRank(Adapter, ABC):
-    """The fields of every adapter of low rank.
+    """The fields of every low-rank adapter.
 
     A stage trains the adapter ``adapter_name`` of the base, and heads; a new one begins as the identity. Where the
-    model has an adapter of this name, the stage goes on with it. All other weights are frozen; earlier adapters are on.
+    model has an adapter of this name, the stage continues it. All other weights are frozen; earlier adapters are on.
     """
 
     rank: int = 16
@@ -45,31 +45,31 @@ class LowRank(Adapter, ABC):
 
     def __post_init__(self) -> None:
         if self.rank < 1 or (self.alpha is not None and self.alpha < 1):
-            raise ValueError("rank and alpha are at least 1")
+            raise ValueError("rank and alpha must be at least 1")
         if not 0 <= self.dropout < 1:
-            raise ValueError("dropout is at least 0 and below 1")
+            raise ValueError("dropout must be at least 0 and below 1")
         if not self.modules:
             raise ValueError(f"modules names no layer; leave it out for '{_targets.ALL}'")
         taken = hasattr(nn.ModuleDict, self.adapter_name) or hasattr(nn.ParameterDict, self.adapter_name)
         if not _NAME.fullmatch(self.adapter_name) or taken:
             raise ValueError(
-                f"an adapter cannot be called '{self.adapter_name}': take letters, digits, '-' and '_', and no word "
-                "that torch's modules have for themselves"
+                f"an adapter cannot be called '{self.adapter_name}': use letters, digits, '-' and '_', and no "
+                "attribute name of torch's modules"
             )
 
     # What a kind of adapter adds.
 
     @abstractmethod
     def kinds(self) -> tuple[type[nn.Module], ...]:
-        """The layers that it fits."""
+        """The layer classes that it fits."""
 
     @abstractmethod
     def config(self, common: dict[str, Any], total_steps: int) -> PeftConfig:
-        """``peft``'s own of a new adapter; ``common`` is what all have: target modules, …"""
+        """The ``peft`` config of a new adapter; ``common`` holds the shared fields: target modules, …"""
 
     @property
     def least(self) -> int:
-        """The width that a layer must have on each side."""
+        """The least width of a layer on each side."""
         return 0
 
     def check(self, module: PreTrainedModel, paths: list[str]) -> None:
@@ -85,12 +85,12 @@ class LowRank(Adapter, ABC):
     def attach(self, model: Trainable, total_steps: int, key: int) -> None:
         """The adapter onto the model, new ones random from ``key``; all but it and the heads frozen.
 
-        Raises UserError where no layer fits, or an adapter of this name is there and is another.
+        Raises UserError where no layer fits, or the model has a different adapter of this name.
         """
         module: Any = model.module
         if not (hasattr(module, "config") or hasattr(module, "settings")):
             raise UserError(
-                "this model cannot carry adapters", where="adapter", fix="Train it with 'full'. Adapters go on "
+                "this model does not support adapters", where="adapter", fix="Train it with 'full'. Adapters go on "
                 "causal_lm and diffusion models.",
             )
         paths = _targets.targets(module, self.modules, self.kinds(), self.least)
@@ -101,13 +101,13 @@ class LowRank(Adapter, ABC):
             "base_model_name_or_path": "../..",  # from the adapter's folder
             "task_type": "CAUSAL_LM" if hasattr(module, "generate") else None,
         }
-        made = self.config(common, total_steps)
+        new_config = self.config(common, total_steps)
         if self.adapter_name in earlier:
-            self._same(module, made, paths)
+            self._check_same(module, new_config, paths)
         else:
             self.check(module, paths)
-            adapters.inject(module, self.adapter_name, made)
-            self._on(module, paths)
+            adapters.inject(module, self.adapter_name, new_config)
+            self._check_layers(module, paths)
         for name in adapters.names(module):
             adapters.dropout(module, name, self.dropout if name == self.adapter_name else 0.0)
         module.requires_grad_(False)
@@ -119,34 +119,34 @@ class LowRank(Adapter, ABC):
         module.entry_adapters = [own if n == self.adapter_name else n for n in earlier]
         self.begin(module)
 
-    def _same(self, module: PreTrainedModel, made: PeftConfig, paths: list[str]) -> None:
+    def _check_same(self, module: PreTrainedModel, new_config: PeftConfig, paths: list[str]) -> None:
         there = module.peft_config[self.adapter_name]
         for field in _SAME:
-            old, new = getattr(there, field, None), getattr(made, field, None)
+            old, new = getattr(there, field, None), getattr(new_config, field, None)
             if old != new:
                 raise UserError(
-                    f"the model has an adapter '{self.adapter_name}' whose {field} is {old}, and this stage asks for "
-                    f"{new}", where="adapter", fix="Ask for the same, or give this one another 'adapter_name:'.",
+                    f"the model has an adapter '{self.adapter_name}' whose {field} is {old}, and this stage requests "
+                    f"{new}", where="adapter", fix="Request the same, or give this one another 'adapter_name:'.",
                 )
-        self._on(module, paths)
+        self._check_layers(module, paths)
         for field in ("tinit", "tfinal", "total_step"):  # of this stage
             if hasattr(there, field):
-                setattr(there, field, getattr(made, field))
+                setattr(there, field, getattr(new_config, field))
 
-    def _on(self, module: PreTrainedModel, paths: list[str]) -> None:
-        """Raises UserError where the adapter is on other layers than asked for."""
+    def _check_layers(self, module: PreTrainedModel, paths: list[str]) -> None:
+        """Raises UserError where the adapter is on other layers than requested."""
         on = {path for path, layer in adapters.layers(module) if adapters.has(layer, self.adapter_name)}
         odd = sorted(on ^ set(paths))
         if odd:
             raise UserError(
                 f"the model's adapter '{self.adapter_name}' is {'' if odd[0] in on else 'not '}on '{odd[0]}', and this "
-                "stage asks otherwise", where=_targets.WHERE,
-                fix="Ask for the same modules, or give this one another 'adapter_name:'.",
+                "stage requests otherwise", where=_targets.WHERE,
+                fix="Request the same modules, or give this one another 'adapter_name:'.",
             )
 
     def reference(self, model: Trainable) -> Trainable:
-        """The model at the entry: a view that runs with this stage's adapter off, or, of a stage that goes on with
-        one, with a copy of what it was; everything else is shared."""
+        """The model at the entry: a view that runs with this stage's adapter off, or, of a stage that
+        continues one, with a copy of its entry state; everything else is shared."""
         module = adapters.inner(model.module)
         if self.adapter_name + adapters.ENTRY in module.entry_adapters:
             adapters.copy_entry(module, self.adapter_name)

@@ -1,7 +1,7 @@
-"""AdaLoRA's importance of each rank of each layer, and who keeps its place within the budget.
+"""AdaLoRA's importance of each rank of each layer, and the ranks that are kept within the budget.
 
-Zhang et al. 2023, "AdaLoRA: Adaptive budget allocation for parameter-efficient fine-tuning". Everything that steers is
-a buffer of the layer, so that it lies in the module's state and a resumed stage goes on exactly.
+Zhang et al. 2023, "AdaLoRA: Adaptive budget allocation for parameter-efficient fine-tuning". All state is in
+buffers of the layer, so that it is part of the module's state and a resumed stage continues exactly.
 """
 
 from __future__ import annotations

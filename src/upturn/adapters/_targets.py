@@ -1,4 +1,4 @@
-"""Which layers of a model an adapter goes on, and how that is said to `peft`."""
+"""Which layers of a model an adapter goes on, and how `peft` selects them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def targets(
     ends of paths ("q_proj", "mlp.up_proj"); another string is a regular expression that a whole path must match. Layers
     that are less than ``rank`` wide on a side are left out of "all-linear", and refused where they are named.
 
-    Raises UserError naming what matches nothing, or matches what no adapter fits.
+    Raises UserError naming an entry that matches nothing, or a layer that the adapter does not fit.
     """
     with adapters.plain(module):
         heads = trained_whole(module)
@@ -62,7 +62,7 @@ def targets(
 
 
 def _whole(layer: nn.Module) -> bool:
-    """Whether `peft`'s layer does what this one does; attention of torch itself never calls its output layer."""
+    """Whether `peft`'s layer computes the same; torch's own attention never calls its output layer."""
     if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return False
     dilation = getattr(layer, "dilation", 1)
@@ -114,7 +114,7 @@ def _deepest(every: Collection[str]) -> str:
 
 
 def spelled(module: PreTrainedModel, paths: Sequence[str]) -> list[str] | str:
-    """``target_modules`` of `peft` for exactly these paths: short names where they do, else paths, else a pattern.
+    """``target_modules`` of `peft` for exactly these paths: short names where exact, else paths, else a pattern.
 
     In a list `peft` matches ends of paths, so that a path may catch a deeper layer of another part as well.
     """
@@ -128,7 +128,7 @@ def spelled(module: PreTrainedModel, paths: Sequence[str]) -> list[str] | str:
 
 
 def linear_kinds() -> tuple[type[nn.Module], ...]:
-    """Matrices: torch's, and those that GPT-2 keeps the other way round."""
+    """Linear layers: torch's, and GPT-2's with transposed weights."""
     from transformers.pytorch_utils import Conv1D
 
     return torch.nn.Linear, Conv1D

@@ -1,4 +1,4 @@
-"""Low rank where it counts: layers share a budget of ranks, and the least important ones lose theirs."""
+"""AdaLoRA: layers share a budget of ranks, and the least important ranks are pruned."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class Adalora(LowRank):
     Zhang et al. 2023, "AdaLoRA: Adaptive budget allocation for parameter-efficient fine-tuning". Every layer begins
     with ``initial_rank``; after the warm-up the budget falls as a cubic of the step, and for the last part of a stage
     the ranks stay as they are. Layers narrower than ``initial_rank`` have no such decomposition and are left out. A
-    stage that goes on with a pruned adapter keeps its ranks. For linear layers and convolutions in two dimensions.
+    stage that continues a pruned adapter keeps its ranks. For linear layers and convolutions in two dimensions.
     """
 
     rank: int = 8  # on average, in the end
     initial_rank: int | None = None  # None: 1.5 times the rank, as in the paper (section 4.1)
-    warmup: float = 0.1  # share of the steps before the first rank goes
-    settle: float = 0.3  # share of the steps after the last has gone; the paper sets both by the task
+    warmup: float = 0.1  # share of the steps before the first rank is pruned
+    settle: float = 0.3  # share of the steps after the last is pruned; the paper sets both by the task
     orthogonality: float = 0.1  # weight of the penalty, the paper's gamma (there 0.1 for most tasks)
     adapter_name: str = "adalora"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.least < self.rank:
-            raise ValueError("initial_rank is at least rank")
+            raise ValueError("initial_rank must be at least rank")
         if min(self.warmup, self.settle) < 0 or self.warmup + self.settle >= 1:
-            raise ValueError("warmup and settle are shares of the steps, together below 1")
+            raise ValueError("warmup and settle must be shares of the steps, together below 1")
         if self.orthogonality < 0:
-            raise ValueError("orthogonality is not below 0")
+            raise ValueError("orthogonality must not be below 0")
 
     @property
     def least(self) -> int:

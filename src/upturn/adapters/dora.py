@@ -1,4 +1,4 @@
-"""LoRA for the direction of each row of a weight, and a magnitude of its own for each."""
+"""DoRA: LoRA for the direction of each row of a weight, and a trained magnitude per row."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Dora(LowRank):
     """m (W + (alpha / rank) B A) / |W + (alpha / rank) B A|, a norm and a trained magnitude m a row of the output.
 
     Liu et al. 2024, "DoRA: Weight-decomposed low-rank adaptation", equation 5; the norm is a constant to the gradient
-    (section 4.3). On a model with earlier adapters the norm is that of the base with this adapter, and what is scaled
-    is all that came before: this is what `peft` computes.
+    (section 4.3). On a model with earlier adapters the norm is that of the base with this adapter, and the
+    scaled weight includes all earlier adapters, as in `peft`.
     """
 
     adapter_name: str = "dora"
@@ -43,7 +43,7 @@ class Dora(LowRank):
         if self.dropout and taken & set(paths):
             raise UserError(
                 f"'{sorted(taken & set(paths))[0]}' has an adapter already, and in training with dropout DoRA would "
-                "not see it", where="adapter.dropout", fix="Set dropout to 0.",
+                "ignore it", where="adapter.dropout", fix="Set dropout to 0.",
             )
         with adapters.plain(module):
             for path in paths:

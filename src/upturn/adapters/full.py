@@ -1,4 +1,4 @@
-"""Every weight of the model is trained."""
+"""Full fine-tuning: every weight of the model is trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upturn.protocols import Adapter, Trainable
 
 @dataclass(frozen=True)
 class Full(Adapter):
-    """All weights are trained, those of adapters from earlier stages too; the reference is a frozen copy."""
+    """All weights are trained, including adapters of earlier stages; the reference is a frozen copy."""
 
     trains_all: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Each layer's update is the elementwise product of two of low rank, which together reach the square of the rank."""
+"""LoHa: each layer's update is the elementwise product of two low-rank matrices, of up to the squared rank."""
 
 from __future__ import annotations
 

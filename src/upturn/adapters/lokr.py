@@ -1,4 +1,4 @@
-"""Each layer's update is the Kronecker product of a small matrix and one of low rank."""
+"""LoKr: each layer's update is the Kronecker product of a small matrix and one of low rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Lokr(LowRank):
     """W + (alpha / rank) C (x) (A B), with C zero at first: linear and convolution layers.
 
     Yeh et al. 2024, "Navigating text-to-image customization: From LyCORIS fine-tuning to model evaluation", section
-    3.2. The sides of a layer are cut into two factors each; where the second is no wider than twice the rank it is a
+    3.2. Each side of a layer is factored into two; where the second is no wider than twice the rank it is a
     whole matrix. No dropout of the input in this format.
     """
 
@@ -32,7 +32,7 @@ class Lokr(LowRank):
         if self.dropout:
             raise ValueError("this adapter has no dropout: leave it out")
         if self.factor != -1 and self.factor < 1:
-            raise ValueError("factor is at least 1, or -1 for the square root")
+            raise ValueError("factor must be at least 1, or -1 for the square root")
 
     def kinds(self) -> tuple[type[nn.Module], ...]:
         return nn.Linear, nn.Conv1d, nn.Conv2d

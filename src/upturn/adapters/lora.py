@@ -1,4 +1,4 @@
-"""Two thin matrices beside each layer are trained, and nothing else."""
+"""LoRA: two low-rank matrices beside each layer are trained, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Lora(LowRank):
     """W + (alpha / rank) B A, with A (rank, in) random and B (out, rank) zero at first: linear and convolution layers.
 
     Hu et al. 2021, "LoRA: Low-rank adaptation of large language models", section 4.1. On all linear layers, as Biderman
-    et al. 2024 ("LoRA learns less and forgets less") find best; the paper has the attention's alone.
+    et al. 2024 ("LoRA learns less and forgets less") find best; the paper adapts attention only.
     """
 
     adapter_name: str = "lora"

@@ -1,4 +1,4 @@
-"""New tokens of a text-to-image model's text encoders are learned, and nothing else is trained."""
+"""Textual inversion: trains only new tokens of a text-to-image model's text encoders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TextualInversion(Adapter):
     Gal et al. 2022, "An image is worth one word: Personalizing text-to-image generation using textual inversion",
     section 3. Saved in the model's folder as ``tokens/<token>/learned_embeds.safetensors``, which
     ``load_textual_inversion`` of diffusers opens. For Stable Diffusion 1, 2, XL and Flux (its CLIP alone). A stage
-    that names tokens of an earlier one goes on with them.
+    that names tokens of an earlier one continues them.
     """
 
     tokens: dict[str, str]  # each new token and the word that it begins as: {<my-cat>: cat}
@@ -40,7 +40,7 @@ class TextualInversion(Adapter):
             raise ValueError("needs at least one token and one vector")
         for token, word in self.tokens.items():
             if not token or token.split() != [token] or not word.strip():
-                raise ValueError(f"'{token}: {word}': a token has no space in it, and begins as some word")
+                raise ValueError(f"'{token}: {word}': a token has no space in it, and needs an initial word")
         odd = token_embeddings.clashes(list(self.tokens))
         if odd:
             raise ValueError(f"tokens: {odd}; they would be taken for each other")
@@ -53,9 +53,9 @@ class TextualInversion(Adapter):
         return f"{what} has no text encoder that learns new tokens"
 
     def attach(self, model: Trainable, total_steps: int, key: int) -> None:
-        """New tokens begin as their words; all but the rows of these tokens is frozen.
+        """New tokens are initialized from their words; all but the rows of these tokens is frozen.
 
-        Raises UserError where the model cannot learn tokens, or no caption that it has read has one of them.
+        Raises UserError where the model cannot learn tokens, or none of its captions contains one of them.
         """
         odd = self.refuses(model)
         if odd:
@@ -69,13 +69,13 @@ class TextualInversion(Adapter):
                 of.add_token(Word(token, self.vectors), of.initial_rows(begin, self.vectors))
             elif there.vectors != self.vectors:
                 raise UserError(
-                    f"the model's {token} has {there.vectors} vectors, and this stage asks for {self.vectors}",
-                    where="adapter.vectors", fix="Ask for the same, or name another token.",
+                    f"the model's {token} has {there.vectors} vectors, and this stage requests {self.vectors}",
+                    where="adapter.vectors", fix="Request the same, or name another token.",
                 )
         absent = [word.token for word in self._words(of) if of.captions.none_contains(word.token)]
         if absent:
             raise UserError(
-                f"no caption has {absent[0]} in it, so that nothing could be learned of it", where="adapter.tokens",
+                f"no caption contains {absent[0]}, so it cannot be learned", where="adapter.tokens",
                 fix="Write it into the captions, e.g. captions: {name: fixed, text: 'a photo of " + absent[0] + "'}.",
             )
         module: Any = model.module
