@@ -46,7 +46,7 @@ def test_alignment_reads_an_encoder_from_a_folder(tmp_path: Path) -> None:
     np.testing.assert_allclose(Alignment(folder=str(folder)).score(samples, tools()).values, expected, atol=1e-6)
     with pytest.raises(ValueError, match="exactly one"):
         Alignment(model="a", folder="b")
-    with pytest.raises(UserError, match="no vectors of pictures and texts"):
+    with pytest.raises(UserError, match="no vectors of images and texts"):
         Alignment(model="judge").score(samples, tools(models={"judge": object()}))
 
 

@@ -45,7 +45,7 @@ def test_right(completion: str) -> None:
     [
         ("", "nothing is written"), ("Ada", "no JSON"), ('{"name": 1', "no JSON"), ('{"name": "Ada"} ok', "no JSON"),
         ("{'name': 'Ada'}", "no JSON"), ('{"age": NaN, "name": "Ada"}', "NaN is no number"),
-        ('{"name": "Ada", "name": "Bob"}', "stands twice"), ("{}", "'name' is a required property, at $"),
+        ('{"name": "Ada", "name": "Bob"}', "occurs twice"), ("{}", "'name' is a required property, at $"),
         ('{"name": 1}', "1 is not of type 'string', at $.name"), ('{"name": ""}', "at $.name"),
         ('{"name": "Ada", "age": -1}', "-1 is less than the minimum of 0, at $.age"),
         ('{"name": "Ada", "born": 1815}', "the property 'born' is not allowed"), ("[" * 100_000, "nested too deeply"),

@@ -1,4 +1,4 @@
-"""Pictures as image networks want them: three channels, their size, their scale."""
+"""Images as tensors for networks: three channels, resized, scaled."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def prepared(content: Array, size: tuple[int, int], mean: list[float], std: list
 
     if content.dtype == object:
         out = torch.zeros((len(content), len(mean), *size))
-        for rows, alike in by_size(content):
-            out[torch.from_numpy(rows)] = prepared(alike, size, mean, std)
+        for rows, batch in by_size(content):
+            out[torch.from_numpy(rows)] = prepared(batch, size, mean, std)
         return out
     pixels = coloured(content).float() / 255
     if tuple(pixels.shape[2:]) != size:

@@ -1,4 +1,4 @@
-"""Which dual encoder a plug-in asks, and what one is asked: vectors of pictures and of texts in one space."""
+"""The dual encoder of a component: vectors of images and of texts in one space."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class DualEncoder(Protocol):
 
 @dataclass
 class Encoded(Component):
-    """Exactly one of these says which dual encoder.
+    """Base of components with a dual encoder; exactly one of the fields names it.
 
     model   one of the recipe's models
     folder  of any dual encoder of ``transformers``: CLIP, SigLIP, AltCLIP, …
-    hub     its name on the hub; the local cache is asked first
+    hub     its name on the hub; the local cache is used first
     """
 
     model: str | None = None
@@ -67,23 +67,23 @@ class Encoded(Component):
 
 
 def as_dual(model: Any, name: str) -> DualEncoder:
-    """The model, if it has vectors of pictures and of texts."""
+    """The model, if it has vectors of images and of texts."""
     if not isinstance(model, DualEncoder):
-        raise UserError(f"the model '{name}' has no vectors of pictures and texts", where=f"model: {name}",
+        raise UserError(f"the model '{name}' has no vectors of images and texts", where=f"model: {name}",
                         fix="Name a 'dual_encoder'.")
     return model
 
 
 def require_images(samples: Samples, what: str) -> None:
     if samples.kind != "image":
-        raise UserError(f"'{what}' looks at pictures, and these samples are {samples.kind}", where=what)
+        raise UserError(f"'{what}' reads images, and these samples are {samples.kind}", where=what)
 
 
 def own_cosines(encoder: DualEncoder, samples: Samples) -> Array:
-    """(N,) float64 cosine of each picture and its prompt's text, NaN where that is empty."""
+    """(N,) float64 cosine of each image and its prompt's text, NaN where that is empty."""
     texts = [prompt.text for prompt in samples.prompts]
     distinct, rows = np.unique(np.array(texts, dtype=object).astype(str), return_inverse=True)
-    said = encoder.texts([str(text) for text in distinct])
-    found = np.einsum("nd,nd->n", encoder.images(samples.content), said[rows.reshape(-1)]).astype(np.float64)
-    spoken = np.array([bool(text.strip()) for text in texts])
-    return np.where(spoken & np.isfinite(found), found, np.nan)
+    vectors = encoder.texts([str(text) for text in distinct])
+    found = np.einsum("nd,nd->n", encoder.images(samples.content), vectors[rows.reshape(-1)]).astype(np.float64)
+    has_text = np.array([bool(text.strip()) for text in texts])
+    return np.where(has_text & np.isfinite(found), found, np.nan)

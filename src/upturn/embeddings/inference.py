@@ -1,4 +1,4 @@
-"""What a model says of samples, in chunks that bound memory."""
+"""Outputs of a model for samples, in chunks that bound memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening what `transformers` saved: a folder first, then the cache of the hub, then the hub."""
+"""Opens models that `transformers` saved: a folder first, then the cache of the hub, then the hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Found = TypeVar("Found")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the library's progress bars and advice; its errors are raised, and ours to word."""
+    """Without the library's progress bars and advice; its errors are raised."""
     from transformers.utils import logging as library
 
     level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
@@ -40,7 +40,7 @@ def without_dropout(config: PretrainedConfig, stated: Mapping[str, Any]) -> None
 
 
 def located(folder: str | None, hub: str | None, read: Callable[[str, str, bool], Found]) -> Found:
-    """``read(name, where, local)`` of a local folder, or of a name: the hub's cache is asked before the network."""
+    """``read(name, where, local)`` of a local folder, or of a name: the hub's cache is used before the network."""
     if folder is not None:
         if not Path(folder).is_dir():
             raise UserError(f"there is no folder '{folder}'", where="model.folder", fix="Give the folder of a model.")

@@ -21,9 +21,9 @@ _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 @dataclass(frozen=True)
 class Reader:
-    """How pictures and texts are made ready: by what the model's own processors say.
+    """Prepares images and texts as the model's own processors do.
 
-    Pictures are resized with antialiasing as tensors, many at once; the library's own processor rounds to whole
+    Images are resized with antialiasing as tensors, many at once; the library's own processor rounds to whole
     levels in between, so that values differ by about 1/255.
     """
 
@@ -59,8 +59,8 @@ class Reader:
 
 
 def _size(processor: BaseImageProcessor) -> tuple[int, int]:
-    """What a square picture becomes: the crop where there is one."""
+    """The size that a square image gets: the crop where there is one."""
     crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
-    asked: dict[str, Any] = dict(crop or processor.size)
-    edge: Any = asked.get("shortest_edge", asked.get("longest_edge"))
-    return int(asked.get("height", edge)), int(asked.get("width", edge))
+    wanted: dict[str, Any] = dict(crop or processor.size)
+    edge: Any = wanted.get("shortest_edge", wanted.get("longest_edge"))
+    return int(wanted.get("height", edge)), int(wanted.get("width", edge))

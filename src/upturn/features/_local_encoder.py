@@ -1,4 +1,4 @@
-"""A ``transformers`` encoder from a folder, or one message that says what the folder lacks."""
+"""A ``transformers`` encoder from a folder, or an error that names what the folder lacks."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def load(folder: Path, kind: Kind) -> tuple[Any, Any]:
 
 
 def preparation(folder: Path, config: PretrainedConfig) -> tuple[tuple[int, int], list[float], list[float]]:
-    """((height, width), mean, std): how the encoder wants pictures; mean and std one number a channel."""
+    """((height, width), mean, std): the encoder's preparation of images; mean and std one number a channel."""
     path = folder / "preprocessor_config.json"
     given: dict[str, Any] = {}
     if path.is_file():
         try:
             given = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UserError(f"is not JSON: {error}", where=str(path), fix="Mend or remove it.") from error
+            raise UserError(f"is not JSON: {error}", where=str(path), fix="Fix or remove it.") from error
     size: Any = getattr(config, "image_size", None) or given.get("crop_size") or given.get("size") or _SIZE
     if isinstance(size, dict):
         edge = size.get("shortest_edge", _SIZE)

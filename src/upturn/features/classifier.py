@@ -11,7 +11,7 @@ from upturn.types import Array, Samples
 
 @dataclass
 class Classifier(Features):
-    """The penultimate layer of a classifier of the recipe: what it needs to tell the classes apart.
+    """The penultimate layer of a classifier of the recipe: what it needs to separate the classes.
 
     Learned from the data itself, so there is one for digits, points and text, too; distances in it compare only with
     those of the same weights. Any model whose ``Outputs`` has features.

@@ -26,7 +26,7 @@ class Encoder(Features):
     """Any local ``transformers`` encoder of text or images, its last hidden states averaged.
 
     Texts: the mean over the tokens of the completion (Sentence-BERT's pooling, Reimers and Gurevych 2019). Images: the
-    mean over patches or positions, of pictures resized to the encoder's own size with the mean and deviation of its
+    mean over patches or positions, of images resized to the encoder's own size with the mean and deviation of its
     ``preprocessor_config.json``. Nothing is fetched, weights are safetensors only, no code from the folder runs.
 
     folder  with config.json, model.safetensors and, for text, the tokenizer

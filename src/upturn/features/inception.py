@@ -1,4 +1,4 @@
-"""Inception, where its weights are at hand."""
+"""Inception v3's pooled features, from local weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _WHERE = "features.weights"
 
 @dataclass
 class Inception(Features):
-    """Inception v3's pooled features, where its weights are at hand: the space of published Fréchet distances.
+    """Inception v3's pooled features, from local weights: the space of published Fréchet distances.
 
     weights  ``*.pt``, a TorchScript file that takes (N, 3, H, W) uint8 and ``return_features=True`` (the form in which
              the original Fréchet network of Heusel et al. 2017 is passed on), or ``*.safetensors`` of torchvision's
              ``inception_v3``, for which torchvision must be installed. Distances in torchvision's features are of
-             another scale than published ones. A TorchScript file holds a program: take it only from whom you trust
-    batch    pictures in one pass
+             another scale than published ones. A TorchScript file holds a program: use one only from a source that you
+             trust
+    batch    images in one pass
     """
 
     weights: str
@@ -40,7 +41,7 @@ class Inception(Features):
             raise ValueError(f"batch must be at least 1, not {self.batch}")
 
     def embed(self, samples: Samples, tools: object) -> Array:
-        """(N, 2048) float32. UserError where the samples are no images, or weights or torchvision are missing."""
+        """(N, 2048) float32. UserError where the samples are not images, or weights or torchvision are missing."""
         import torch
 
         if samples.kind != "image":

@@ -1,4 +1,4 @@
-"""The pixels themselves."""
+"""Pixels of small images as features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upturn.types import Array, Samples
 
 @dataclass
 class Pixels(Features):
-    """The pixels themselves, in [0, 1]: for small pictures, where a distance between pixels still means something."""
+    """The pixels themselves, in [0, 1]: for small images, where a distance between pixels is meaningful."""
 
     def embed(self, samples: Samples, tools: object) -> Array:
         """(N, H * W * C) float32 of (N, H, W, C) uint8. UserError where the samples are not images."""

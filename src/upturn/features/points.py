@@ -1,4 +1,4 @@
-"""Points as they are."""
+"""Points as features, unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upturn.types import Array, Samples
 
 @dataclass
 class Points(Features):
-    """Points as they are: distances are those of the data."""
+    """Points, unchanged: distances are those of the data."""
 
     def embed(self, samples: Samples, tools: object) -> Array:
         """(N, d) float32. UserError where the samples are not points."""

@@ -1,4 +1,4 @@
-"""What the metrics that compare with nearest real neighbours have in common."""
+"""Base class of the metrics that use the nearest real neighbours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from upturn.protocols import Better, Metric
 
 @dataclass(frozen=True)
 class ByNeighbours(Metric):
-    """``k`` neighbours make a ball; ``against`` says which real samples are meant."""
+    """``k`` neighbours define a ball; ``against`` names the part of the real data."""
 
     k: int
     against: Real = "held_out"

@@ -1,4 +1,4 @@
-"""What a classifier of the recipe says of the samples."""
+"""Classes that a classifier of the recipe predicts for samples."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _ROWS = 512  # samples in one forward pass
 
 
 def classified(evidence: Evidence, name: str) -> tuple[Array, tuple[str, ...]]:
-    """(N,) int64 class of each sample by the model ``name``, and what the C classes are called."""
+    """(N,) int64 class of each sample by the model ``name``, and the names of the C classes."""
     return classes_of(evidence.samples, evidence.tools, name)
 
 
 def classes_of(samples: Samples, tools: Tools, name: str) -> tuple[Array, tuple[str, ...]]:
-    """The same of any samples."""
+    """Like :func:`classified`, for any samples."""
     import torch
 
     model = tools.model(name)

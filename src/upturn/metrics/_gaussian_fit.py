@@ -1,4 +1,4 @@
-"""Gaussians fitted to features, a strip of rows at a time, and the Fréchet distance between them."""
+"""Gaussians fitted to features, in chunks of rows, and the Fréchet distance between them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Fit:
 
 @remembered
 def fitted(features: Array) -> Fit:
-    """:meth:`Fit.of`, once for real data that is the same in every round."""
+    """:meth:`Fit.of`, computed once for real data, which is the same in every round."""
     return Fit.of(features)
 
 
@@ -57,8 +57,8 @@ def distance_and_influence(generated: Array, real: Fit) -> tuple[float, Array]:
     """The distance of ``made`` (N, D) to a fit, and (N,) the derivative of it in the weight of each row (mean 0).
 
     The derivative in the covariance is I - T, T = L (L^T S L)^(-1/2) L^T with L L^T the real covariance: T is the
-    optimal transport map from the samples' Gaussian to the real one. Directions without variance carry nothing. The
-    derivative, which only the interval needs, is computed in the features' own precision.
+    optimal transport map from the samples' Gaussian to the real one. Directions without variance contribute nothing.
+    The derivative, which only the interval needs, is computed in the features' own precision.
     """
     mean, covariance = moments(generated)
     values, vectors = np.linalg.eigh(real.factor.T @ covariance @ real.factor)
@@ -78,7 +78,7 @@ def distance_and_influence(generated: Array, real: Fit) -> tuple[float, Array]:
 
 
 def _factor(covariance: Array) -> Array:
-    """L with L L^T: Cholesky's; by eigenvectors, which take longer, where the covariance is singular."""
+    """L with L L^T: by Cholesky; by eigenvectors, which take longer, where the covariance is singular."""
     try:
         found: Array = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:

@@ -1,4 +1,4 @@
-"""What the metrics that ask a gold judge have in common: a scorer that no training sees."""
+"""Base class of the metrics that use a gold judge: a scorer that no training uses."""
 
 from __future__ import annotations
 

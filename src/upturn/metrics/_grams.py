@@ -37,6 +37,6 @@ def grams(texts: Sequence[Sequence[str]], n: int) -> tuple[Array, Array]:
 
 
 def _within(lengths: Array) -> Array:
-    """0, 1, … within each row, rows one after the other."""
+    """0, 1, … within each row, rows in sequence."""
     place: Array = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return place

@@ -1,4 +1,4 @@
-"""The spectrum of a kernel matrix of n samples, from whichever side is smaller, and entropies of it."""
+"""The spectrum of a kernel matrix of n samples, computed on the smaller side, and its entropies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Strips = Callable[[], Iterator[Array]]  # features (rows, D) float64 of unit len
 
 @dataclass(frozen=True)
 class Spectrum:
-    """``values`` (L,) eigenvalues above 0 of K/n, which sum to 1, and how much of each sample lies in each of them.
+    """``values`` (L,) eigenvalues above 0 of K/n, which sum to 1, and the share of each sample in each of them.
 
     v_l are the eigenvectors of rho = sum_i phi_i phi_i^T / n, whose eigenvalues are the same; phi_i has length 1.
     """
@@ -73,6 +73,6 @@ class Spectrum:
 
 
 def _positive(values: Array, n: int) -> Array:
-    """What is not 0 but for rounding: n machine epsilons of the largest."""
+    """Values above rounding error: n machine epsilons of the largest."""
     used: Array = values > values.max(initial=0.0) * n * np.finfo(np.float64).eps
     return used

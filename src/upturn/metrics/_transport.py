@@ -1,4 +1,4 @@
-"""Optimal transport on a line, with the potential that says what each sample costs."""
+"""Optimal transport on a line, with the potential that gives each sample's cost."""
 
 from __future__ import annotations
 

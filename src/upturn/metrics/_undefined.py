@@ -1,4 +1,4 @@
-"""How a metric says that it cannot speak: NaN with a note, never an exception and never a number that means nothing."""
+"""An undefined metric becomes a NaN measurement with a note instead of an exception."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ M = TypeVar("M", bound=Any)
 
 
 class UndefinedMetric(Exception):
-    """Raised inside a metric; the text becomes the measurement's note."""
+    """Raised inside a metric that is undefined on these samples; the text becomes the measurement's note."""
 
 
 def defined_or_note(measure: Callable[[M, Evidence], Measurement]) -> Callable[[M, Evidence], Measurement]:
-    """``measure`` with :class:`UndefinedMetric` turned into a NaN measurement, and kinds that do not fit likewise."""
+    """``measure`` with :class:`UndefinedMetric`, empty or wrong samples turned into a NaN measurement with a note."""
 
     @functools.wraps(measure)
     def guarded(self: M, evidence: Evidence) -> Measurement:
@@ -36,7 +36,7 @@ def defined_or_note(measure: Callable[[M, Evidence], Measurement]) -> Callable[[
 
 
 def number(value: float) -> float | None:
-    """For details, which become JSON: None where there is no number."""
+    """The value for details, which become JSON; None where it is not finite."""
     return float(value) if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""Share of samples that are not merely a training sample's noisy copy."""
+"""Share of samples that are not noisy copies of training samples."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Authenticity(Metric):
 
     Alaa et al., ICML 2022 ("How faithful is your synthetic data?"): a sample that lies nearer is called
     unauthentic. New real data is not at 1 but near 1/2 (which side is nearer is a toss, where data is dense), so
-    ``held_out`` in the details is what it gives, and a share well below it means copying. Samples far from everything
-    are authentic, too: it says nothing of quality. ``memorisation`` asks the same against a threshold that does not
-    depend on the place.
+    ``held_out`` in the details is its share, and a share well below it means copying. Samples far from everything
+    are authentic, too: the metric does not measure quality. ``memorisation`` uses a threshold that does not depend on
+    the position.
     """
 
     title: ClassVar[str] = "Authenticity"

@@ -1,4 +1,4 @@
-"""How often samples are what their prompt asked for, every class counted alike."""
+"""Share of samples in the class that their prompt requests, all classes weighted equally."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from upturn.types import Array, Measurement
 
 @dataclass(frozen=True)
 class BalancedAccuracy(Metric):
-    """Mean over the classes asked for of the share that the classifier ``model`` puts into that class.
+    """Mean over the requested classes of the share that the classifier ``model`` puts into that class.
 
     Chance is 1 / classes, whatever their sizes. Each sample's value is right (0 or 1) times N / (classes * its class's
     size), so that the mean of values is the balanced accuracy, and the gate's pairs test it.
@@ -27,7 +27,7 @@ class BalancedAccuracy(Metric):
     no width where a class is all right or all wrong. Samples whose prompt has no class are left out and counted.
     """
 
-    model: str = "classifier"  # a name under the recipe's models:; another than the one that gives the reward
+    model: str = "classifier"  # a name under the recipe's models:, not the one that gives the reward
 
     title: ClassVar[str] = "Balanced accuracy"
     meaning: ClassVar[str] = (
@@ -67,7 +67,7 @@ class BalancedAccuracy(Metric):
         }
         notes = [f"{len(labels) - n} of {len(labels)} samples have a prompt without a class"] if n < len(labels) else []
         if len(asked) < len(classes):
-            notes.append(f"{len(classes) - len(asked)} of {len(classes)} classes are never asked for")
+            notes.append(f"{len(classes) - len(asked)} of {len(classes)} classes are never requested")
         return Measurement(value, low, high, n, values, "; ".join(notes), details)
 
 
@@ -79,7 +79,7 @@ def balanced(found: Array, labels: Array, groups: Array) -> tuple[float, float, 
         right = (found[rows] == c).astype(np.float64)
         low, high = share(right, clusters=groups[rows])
         p = float(right.mean())
-        parts.append((p, low, high) if math.isfinite(low) else (p, 0.0, 1.0))  # one prompt says nothing of others
+        parts.append((p, low, high) if math.isfinite(low) else (p, 0.0, 1.0))  # one prompt: no variance known
     shares, lows, highs = (np.array(column) for column in zip(*parts, strict=True))
     value, count = float(shares.mean()), len(shares)
     below, above = math.sqrt(float(((shares - lows) ** 2).sum())), math.sqrt(float(((highs - shares) ** 2).sum()))

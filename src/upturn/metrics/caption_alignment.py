@@ -1,4 +1,4 @@
-"""How well pictures fit the texts they were made for, by a dual encoder."""
+"""Similarity of images to the captions that they were generated for, by a dual encoder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from upturn.protocols import Better, Evidence, Metric
 from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement, Samples
 
-_NEAR = 10  # among so many nearest texts the right one is looked for: recall@10
+_NEAR = 10  # number of nearest texts that are searched for the right one: recall@10
 
 
 @dataclass
 class CaptionAlignment(Encoded, Metric):
-    """Mean cosine of a picture and its prompt's text (CLIPScore of Hessel et al. 2021 without its factor 2.5).
+    """Mean cosine of an image and its prompt's text (CLIPScore of Hessel et al. 2021 without its factor 2.5).
 
-    ``model``, ``folder`` or ``hub`` names the dual encoder. A cosine has no unit that two encoders share; what it is
-    worth stands in the details: ``placed`` is the share of the evaluation's other texts that fit a picture worse than
-    its own (0.5 by chance, ties half; with its interval, candidates of a prompt together), ``recall_at_10`` how often
-    its own is among the 10 nearest, with ``chance``; and ``real``, both for held-out pictures and their own texts.
+    ``model``, ``folder`` or ``hub`` names the dual encoder. Cosines of two encoders cannot be compared; the details
+    calibrate them: ``placed`` is the share of the evaluation's other texts that fit an image worse than its own (0.5 by
+    chance, ties half; with its interval, candidates of a prompt together), ``recall_at_10`` how often its own is among
+    the 10 nearest, with ``chance``; and ``real``, both for held-out images and their own texts.
 
     Samples whose prompt has no text are left out (NaN) and counted in the note.
     """
@@ -55,8 +55,8 @@ class CaptionAlignment(Encoded, Metric):
             if np.isfinite(own).any():
                 details["real"] = {"value": float(np.nanmean(own)), "texts": count,
                                    **_calibrated(their, their_near, count, key, real.group)}
-        silent = len(values) - known
-        note = f"{silent} of {len(values)} samples have a prompt without text" if silent else ""
+        missing = len(values) - known
+        note = f"{missing} of {len(values)} samples have a prompt without text" if missing else ""
         return Measurement(float(np.nanmean(values)), low, high, known, values, note, details)
 
 
@@ -65,9 +65,9 @@ def fitted(encoder: DualEncoder, samples: Samples) -> tuple[Array, Array, Array,
 
     NaN where the prompt has no text; the last two where there is no other.
     """
-    spoken = np.array([bool(prompt.text.strip()) for prompt in samples.prompts])
+    has_text = np.array([bool(prompt.text.strip()) for prompt in samples.prompts])
     cosine, placed, near = (np.full(len(samples), np.nan) for _ in range(3))
-    rows = np.flatnonzero(spoken)
+    rows = np.flatnonzero(has_text)
     if not len(rows):
         return cosine, placed, near, 0
     names, own = np.unique([samples.prompts[row].text for row in rows], return_inverse=True)

@@ -16,7 +16,7 @@ from upturn.types import Measurement
 
 @dataclass(frozen=True)
 class ClassShares(Metric):
-    """Share of each class by the classifier ``model``; the value is the largest share, all stand in the details.
+    """Share of each class by the classifier ``model``; the value is the largest share, the details hold all.
 
     The interval of each share is Wilson's. That of the largest is for the class that is the largest here, and does not
     allow for having been chosen as such.

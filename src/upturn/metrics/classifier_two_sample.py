@@ -1,4 +1,4 @@
-"""How well a classifier tells samples from real data."""
+"""Accuracy of a classifier that separates samples from real data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LEAST = 40  # of either: 20 to learn from, 20 to test on
 
 @dataclass(frozen=True)
 class ClassifierTwoSample(Metric):
-    """Accuracy on rows it has not seen of a classifier fitted to tell samples from real ones: 1/2 is indistinguishable.
+    """Accuracy on rows it has not seen of a classifier fitted to separate samples from real ones: 1/2 is chance.
 
     Lopez-Paz & Oquab, ICLR 2017 ("Revisiting classifier two-sample tests"), section 3; as many of both, half of them to
     learn from. ``p`` in the details is the probability of so high an accuracy if there were no difference. The
-    classifier is logistic on features and radial features (``statistics/two_samples.py``), not their network: what it
-    cannot tell apart, another might. The interval is Wilson's, candidates of one prompt taken together.
+    classifier is logistic on features and radial features (``statistics/two_samples.py``), not their network: another
+    classifier may separate what this one cannot. The interval is Wilson's, candidates of one prompt taken together.
     """
 
     against: Real = "held_out"

@@ -1,4 +1,4 @@
-"""What made samples are worth to a classifier."""
+"""Held-out accuracy of a classifier that is trained on real data and samples."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class DownstreamAccuracy(Metric):
 
     The classifier is one of the recipe's, trained from scratch as its ``fit:`` says, ``repeats`` times with other
     weights and orders (let ``fit:`` count steps, not epochs: then added samples bring no added training). Samples have
-    the class of their prompt, right or wrong; of each class the first ones are taken, until it has as many as the
-    largest class of the real data: what is rare is filled up. The value is the mean over repeats and classes.
+    the class of their prompt, whether it fits or not; of each class the first ones are taken, until it has as many as
+    the largest class of the real data: rare classes are filled up. The value is the mean over repeats and classes.
 
     In the details: the same ``without`` samples, the ``difference`` with its paired interval, the ``recall`` of each
     class likewise, how many were ``added``. Intervals are over held-out samples (bootstrap within classes) at these
-    trainings. There is no value a sample: a gate compares by intervals. Where several processes train together it
-    cannot speak.
+    trainings. There is no value a sample: a gate compares by intervals. It is undefined where
+    several processes train together.
     """
 
     model: str = "classifier"  # a name under the recipe's models:, one with 'fit:'
@@ -82,11 +82,11 @@ class DownstreamAccuracy(Metric):
             },
             "repeats": self.repeats,
         }
-        note = "" if len(rows) else "no class asked for is smaller than the largest: nothing was added"
+        note = "" if len(rows) else "no requested class is smaller than the largest: nothing was added"
         return Measurement(value, low, high, len(rows), None, note, details)
 
     def _without(self, train: Samples, held_out: Samples, tools: Tools, base: int) -> Array:
-        """The same in every round: found once."""
+        """The same in every round, so computed once."""
         known = content_id(base, *train.ids, "held out", *held_out.ids)
         if known not in self._alone:
             self._alone[known] = self._right(train, held_out, tools, base)
@@ -105,7 +105,7 @@ class DownstreamAccuracy(Metric):
 
 
 def filling(real: Array, generated: Array) -> Array:
-    """Rows of the made labels (M,), -1 for none, that fill each class of the real ones (N,) up to the largest."""
+    """Rows of the generated labels (M,), -1 for none, that fill each class of the real ones (N,) up to the largest."""
     count = int(max(real.max(), generated.max())) + 1
     have = np.bincount(real, minlength=count)
     chosen = [np.flatnonzero(generated == c)[: have.max() - have[c]] for c in range(count)]

@@ -1,4 +1,4 @@
-"""Feature Likelihood Divergence: how likely samples make real data that no training has seen."""
+"""Feature Likelihood Divergence: likelihood of unseen real data under the samples."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Fld(Metric):
     """100/D times how much less likely (nats) held-out data is under the samples' density than under training data's.
 
     Jiralerspong et al., NeurIPS 2023, section 3: 0 is as good as real data, larger is worse, in quality, diversity or
-    novelty alike. The density is a Gaussian round each sample (``statistics/kernel_mixture.py``) whose widths are
-    fitted to training data; samples that copy it become narrow, and held-out data unlikely. As in their code, features
-    are scaled by the held-out part's mean and deviations, and what is subtracted is the same of half the training data
-    fitted to the other half. ``memorised`` in the details is how much likelier training than held-out data is, in the
-    same units. What it does not see: samples that are merely too near the middle of one smooth cluster, for which
-    wider Gaussians make up (5 dimensions, 0.4 of the spread: below 0).
+    novelty. The density is a Gaussian round each sample (``statistics/kernel_density.py``) whose widths are fitted to
+    training data; samples that copy it become narrow, and held-out data unlikely. As in their code, features are scaled
+    by the held-out part's mean and deviations, and the same of half the training data fitted to the other half is
+    subtracted. ``memorised`` in the details is how much likelier training than held-out data is, in the same units. It
+    does not detect samples that are too near the middle of one smooth cluster, for which wider Gaussians make up (5
+    dimensions, 0.4 of the spread: below 0).
 
     The interval is over the samples, by subsampling with the widths as fitted to all of them. N * M * 4 bytes.
     """
@@ -57,7 +57,7 @@ class Fld(Metric):
         rows = spread_rows(len(every), self.at_most)
         scale = Scale.of(held_out)
         if not scale.kept.any():
-            raise UndefinedMetric("all held-out features are alike")
+            raise UndefinedMetric("all held-out features are equal")
         data, unseen = scale(train[spread_rows(len(train), 2 * self.at_most)]), scale(held_out)
         fitted_to = data[spread_rows(len(data), self.at_most)]
         mixture = KernelMixture.fitted(scale(every[rows]), fitted_to)
@@ -74,7 +74,7 @@ class Fld(Metric):
             "dims": dims, "memorised": 100 / dims * (seen - found.mean), "train": len(fitted_to),
             "held_out": len(unseen), "real": 100 / dims * -baseline,
         }
-        notes = [f"{len(rows)} of {len(every)} samples are looked at"] if len(rows) < len(every) else []
+        notes = [f"{len(rows)} of {len(every)} samples are used"] if len(rows) < len(every) else []
         notes += ["most likely copies of training data"] if value > _COPIED else []
         return Measurement(value, low, high, len(rows), note="; ".join(notes), details=details)
 

@@ -18,7 +18,7 @@ class Frechet(Metric):
     """Fréchet distance |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) on features (FID, where they are Inception's).
 
     Heusel et al., NeurIPS 2017. It is biased upwards at finite n, by about c/n: compare equal n only, or use
-    ``frechet_unbiased``; ``floor`` in the details is what training data itself gives. It refuses below D + 1 samples,
+    ``frechet_unbiased``; ``floor`` in the details is the value for training data. It is undefined below D + 1 samples,
     where the fitted covariance is singular by construction.
 
     The interval is that of the statistic at this n with the real data as they are: the mean of its influence values

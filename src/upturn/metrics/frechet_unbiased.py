@@ -1,4 +1,4 @@
-"""Fréchet distance as it would be at infinitely many samples."""
+"""Fréchet distance extrapolated to infinitely many samples."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class FrechetUnbiased(Metric):
     """Fréchet distance extrapolated to infinitely many samples, so that runs of different n can be compared.
 
     Chong & Forsyth, CVPR 2020, equation 7 and algorithm 1: the distance at several n, a fit in 1/n, its value at 0.
-    Departs from them where it gains: each size averages over disjoint parts that together are all the samples (they
+    Differences from the paper: each size averages over disjoint parts that together are all the samples (they
     take one random subset a size), and from four sizes on the fit has a term in 1/n^2, without which 64 dimensions at
     n = 640 keep a fifth of the bias. May fall below 0, as an unbiased estimate of 0 must. The real data stay as they
     are, and so does the bias of their own number.
 
-    It refuses below 3 samples a dimension: two sizes of 1.5 each. The interval is the mean of influence values, each
-    sample's in all the parts that it is in. Cost: 24 distances, 0.1 s at 64 dimensions, minutes at 2,048.
+    It is undefined below 3 samples a dimension: two sizes of 1.5 each. The interval is the mean of influence values,
+    each sample's in all the parts that it is in. Cost: 24 distances, 0.1 s at 64 dimensions, minutes at 2,048.
     """
 
     against: Real = "held_out"

@@ -1,4 +1,4 @@
-"""What a judge that no training sees says of the samples, beside the reward that was trained on."""
+"""Mean reward by a gold judge that no training uses, with the reward trained on."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class HeldOutLoss(Metric):
     meaning: ClassVar[str] = "The training loss on real samples that were never trained on: lower is better."
     better: ClassVar[Better] = "lower"
     several_sizes: ClassVar[bool] = True
-    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
+    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not used
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -82,8 +82,8 @@ class HeldOutLoss(Metric):
                         draw = model.draw(part, int(number), start)
                         out = model.forward(part, draw)
                         mask = out.mask.double()
-                        said = torch.where(mask > 0, out.log_probs.double(), 0.0)
-                        losses[rows] -= (said * mask).sum(dim=1).numpy(force=True)
+                        log_probs = torch.where(mask > 0, out.log_probs.double(), 0.0)
+                        losses[rows] -= (log_probs * mask).sum(dim=1).numpy(force=True)
                         weights[rows] += mask.sum(dim=1).numpy(force=True) * out.dims
                         if draw is None:
                             break

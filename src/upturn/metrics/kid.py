@@ -28,8 +28,8 @@ class Kid(Metric):
     """Squared maximum mean discrepancy with the kernel (x.y / d + 1)^3: unbiased, so it may fall below 0.
 
     Binkowski et al. 2018 ("Demystifying MMD GANs"), section 4 and equation 4. It means the same at any n, where the
-    Fréchet distance falls with n. Not multiplied by 1,000, as some report it. ``floor`` in the details is what training
-    data itself gives against the same real data. All rows are compared with all, a block at a time, in the features'
+    Fréchet distance falls with n. Not multiplied by 1,000, as some report it. ``floor`` in the details is the value for
+    training data against the same real data. All rows are compared with all, a block at a time, in the features'
     own precision (in float32 it moved by 1e-10 at 3,000 rows of 2,048).
 
     The interval is by subsampling the samples in blocks without replacement, the real ones as they are.

@@ -1,4 +1,4 @@
-"""Share of samples that are what their prompt asked for."""
+"""Share of samples that a classifier puts into the class of their prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from upturn.types import Measurement
 class LabelAgreement(Metric):
     """Share of samples that the classifier ``model`` puts into the class of their prompt, with 0 or 1 a sample.
 
-    Let ``model`` be another classifier than the one whose word is the reward, fitted on other real data. Samples whose
+    ``model`` should not be the classifier that gives the reward; fit it on other real data. Samples whose
     prompt has no class are left out (NaN) and counted in the note.
     """
 

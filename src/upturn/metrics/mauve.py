@@ -1,4 +1,4 @@
-"""The frontier of what samples lack and what they have too much of."""
+"""MAUVE: area under the divergence curve between samples and real data."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _SCALE = 5.0  # c of the paper
 
 @dataclass(frozen=True)
 class Mauve(Metric):
-    """Area under the divergence curve between samples and real data on quantised features: 1 is alike, 0 apart.
+    """Area under the divergence curve between samples and real data on quantised features: 1 is equal, 0 disjoint.
 
     Pillutla et al., NeurIPS 2021 ("MAUVE"), section 2: for mixtures R of both, exp(-c KL(Q|R)) and exp(-c KL(P|R)),
     c = 5. As in their package, features are scaled to length 1 and reduced to 90% of their variance, and the cells are
     those of k-means on both sets, a tenth as many as rows. The curve's summary without c is ``frontier`` in the
-    details: the integral of the two KL divergences, 0 alike, 1 apart (Liu et al., NeurIPS 2021). Both grow with the
+    details: the integral of the two KL divergences, 0 equal, 1 disjoint (Liu et al., NeurIPS 2021). Both grow with the
     noise of the cells: ``floor`` in the details is MAUVE of training data against the same real data.
 
-    For text it needs features that mean something: an encoder's. The interval is over the samples, by subsampling, the
+    For text, use the features of an encoder. The interval is over the samples, by subsampling, the
     cells held fixed.
     """
 
@@ -75,7 +75,7 @@ class Mauve(Metric):
             of_rest, again, count = _cells(rest[spread_rows(len(rest), len(rows))], real)
             shares_of = [np.bincount(cells, minlength=count) / len(cells) for cells in (of_rest, again)]
             details["floor"] = float(area(shares_of[0][None], shares_of[1])[0])
-        note = "" if len(rows) == len(generated) else f"{len(rows)} of {len(generated)} samples are looked at"
+        note = "" if len(rows) == len(generated) else f"{len(rows)} of {len(generated)} samples are used"
         return Measurement(value, max(low, 0.0), min(high, 1.0), len(rows), note=note, details=details)
 
 

@@ -1,4 +1,4 @@
-"""Share of samples that are closer to a training sample than held-out real ones ever are."""
+"""Share of samples closer to a training sample than almost all held-out real ones."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Memorisation(Metric):
     ``authenticity`` of Alaa et al., ICML 2022, which has no baseline.
 
     ``flagged`` in the details: even the low end of the interval is ``alarm`` times the baseline; report and study then
-    say at their top that the model copies.
+    begin with a warning that the model copies.
     """
 
     quantile: float = 0.01  # a rate of false alarms, stated as the baseline
     alarm: float = 10.0  # times the baseline: held-out data may be farther off than new samples of known kinds are
-    pairs: int = 10  # how many of the flagged, closest first, are named beside what they copy
+    pairs: int = 10  # how many of the flagged, closest first, are listed with what they copy
 
     flags_copies: ClassVar[bool] = True
     title: ClassVar[str] = "Memorisation"
@@ -60,10 +60,10 @@ class Memorisation(Metric):
         low, high = bootstrap_mean(values, metric_key(evidence, "memorisation"), clusters=evidence.samples.group)
         share, baseline = float(values.mean()), float((usual <= threshold).mean())
         flagged = np.flatnonzero(values)
-        shown = flagged[distances[flagged].argsort(kind="stable")][: self.pairs]
+        listed = flagged[distances[flagged].argsort(kind="stable")][: self.pairs]
         details = {
             "baseline": baseline, "excess": share - baseline, "threshold": threshold, "held_out": len(held_out),
             "copied": len(np.unique(rows[flagged])), "flagged": bool(low > self.alarm * baseline),
-            "pairs": pairs(evidence.samples, evidence.tools.train, rows, distances, shown),
+            "pairs": pairs(evidence.samples, evidence.tools.train, rows, distances, listed),
         }
         return Measurement(share, low, high, len(values), values, details=details)

@@ -16,13 +16,13 @@ from upturn.types import Measurement
 
 @dataclass(frozen=True)
 class NearestReal(Metric):
-    """Mean feature distance of a sample to its nearest training sample; the closest pairs stand in the details.
+    """Mean feature distance of a sample to its nearest training sample; the closest pairs are in the details.
 
-    Neither direction is better: near 0 are copies, far out is nonsense. ``held_out`` in the details is what real
-    samples that were not trained on give.
+    Neither direction is better: near 0 are copies, far out are unrealistic samples. ``held_out`` in the details is
+    the value for real samples that were not trained on.
     """
 
-    pairs: int = 10  # how many of the closest pairs are named, for the report to show side by side
+    pairs: int = 10  # how many of the closest pairs are listed, which the report displays side by side
 
     title: ClassVar[str] = "Distance to the nearest real sample"
     meaning: ClassVar[str] = (

@@ -1,4 +1,4 @@
-"""Any metric within each class: the worst of them."""
+"""The value of another metric in its worst class."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from upturn.types import Array, Measurement, Samples
 
 @dataclass(frozen=True)
 class PerClass(Metric):
-    """A metric of samples and real data, within each class that prompts name; the value is the worst class's.
+    """A metric of samples and real data, within each class that prompts request; the value is the worst class's.
 
     A whole-set metric can hide a class: one that is 5% of the data moves it by 5%. Samples belong to the class that
-    their prompt asks for, real ones to their own label; or all to what a ``classifier`` of the recipe says, where the
-    model is asked for no class. Of a metric without a better direction the lowest value counts.
+    their prompt requests, real ones to that of their label; or all to the class that a ``classifier`` of the recipe
+    predicts, where prompts request no class. Of a metric without a better direction the lowest value counts.
     The interval is from the lowest to the highest that the worst can be by the classes' own intervals, each at 95%; all
     classes, and their mean (the intra-class distance of Miyato & Koyama, ICLR 2018, where the metric is ``frechet``),
-    stand in the details. A class where the metric cannot speak is named in the note.
+    are in the details. A class where the metric is undefined is named in the note.
 
     metric      a metric's name, or a mapping of 'name' and its fields
     classifier  a name under the recipe's models:
@@ -38,7 +38,7 @@ class PerClass(Metric):
     meaning: ClassVar[str] = (
         "The value of another metric within the class where it is worst; better is as that metric says."
     )
-    better: ClassVar[Better] = "neither"  # of this and of kinds, an instance says what its metric says
+    better: ClassVar[Better] = "neither"  # an instance has the direction and the kinds of its metric
 
     @classmethod
     def described(cls, spec: Mapping[str, Any]) -> tuple[str, str, Better]:
@@ -64,36 +64,36 @@ class PerClass(Metric):
     @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         labels = self._labels(evidence.samples, evidence.tools)
-        asked = np.unique(labels[labels >= 0]).tolist()
-        if not asked:
+        requested = np.unique(labels[labels >= 0]).tolist()
+        if not requested:
             raise UndefinedMetric("no prompt has a class (the model is unconditional); name a 'classifier'")
         tools = evidence.tools
         real = [(part, self._labels(part, tools)) for part in (tools.train, tools.held_out)]
         found: dict[str, Measurement] = {}
-        for label in asked:
+        for label in requested:
             mine, parts = labels == label, [part.take(known == label) for part, known in real]
             found[_name(tools, label)] = self._inner.measure(Within(
                 evidence.samples.take(mine), evidence.rewards[mine], ClassTools(tools, *parts), evidence.seed,
                 evidence.settings,
             ))
-        heard = {name: m for name, m in found.items() if np.isfinite(m.value)}
-        silent = {name: m.note for name, m in found.items() if name not in heard}
-        if not heard:
-            first = next(iter(silent))
-            raise UndefinedMetric(f"it can speak of no class; of '{first}': {silent[first]}")
+        defined = {name: m for name, m in found.items() if np.isfinite(m.value)}
+        undefined = {name: m.note for name, m in found.items() if name not in defined}
+        if not defined:
+            first = next(iter(undefined))
+            raise UndefinedMetric(f"it is undefined in every class; in '{first}': {undefined[first]}")
         sign = -1.0 if self.better == "lower" else 1.0
-        worst = min(heard, key=lambda name: sign * heard[name].value)
-        ends = np.array([[sign * m.low, sign * m.high] for m in heard.values()])
+        worst = min(defined, key=lambda name: sign * defined[name].value)
+        ends = np.array([[sign * m.low, sign * m.high] for m in defined.values()])
         low, high = sorted((sign * float(ends.min(axis=0)[0]), sign * float(ends.min(axis=0)[1])))
         details = {
-            "worst": worst, "mean": float(np.mean([m.value for m in heard.values()])),
+            "worst": worst, "mean": float(np.mean([m.value for m in defined.values()])),
             "classes": {
                 name: {"value": number(m.value), "low": number(m.low), "high": number(m.high), "n": m.n, "note": m.note}
                 for name, m in found.items()
             },
         }
-        note = f"it cannot speak of {', '.join(silent)}: {next(iter(silent.values()))}" if silent else ""
-        return Measurement(heard[worst].value, low, high, heard[worst].n, note=note, details=details)
+        note = f"it is undefined in {', '.join(undefined)}: {next(iter(undefined.values()))}" if undefined else ""
+        return Measurement(defined[worst].value, low, high, defined[worst].n, note=note, details=details)
 
 
     def _labels(self, samples: Samples, tools: Tools) -> Array:

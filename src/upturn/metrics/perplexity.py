@@ -1,4 +1,4 @@
-"""Perplexity of held-out text."""
+"""Perplexity of held-out text under the policy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Perplexity(Metric):
     """exp of the mean negative log-likelihood a token, of held-out text under the policy; lower is better.
 
     Every token counts the same (long documents weigh more), the end token too, prompts not. The interval draws whole
-    documents, because the tokens of one hang together. Comparable between models that share a tokenizer only:
+    documents, because the tokens of one document are dependent. Comparable between models that share a tokenizer only:
     ``details`` gives bits a character, which is comparable between all.
 
-    Raises UserError where the model's log-probs are no exact likelihoods: a bound's exponential is no perplexity.
+    Raises UserError where the model's log-probs are not exact likelihoods: a bound's exponential is no perplexity.
     """
 
     title: ClassVar[str] = "Perplexity"
@@ -35,7 +35,7 @@ class Perplexity(Metric):
     )
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     better: ClassVar[Better] = "lower"
-    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
+    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not used
 
     documents: int = 2000  # held-out documents at most, evenly spaced: about 2% of width at 100 tokens each
 

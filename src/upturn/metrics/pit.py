@@ -1,4 +1,4 @@
-"""Whether a Gaussian's probabilities come true on real data."""
+"""Calibration error of a Gaussian model on held-out points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upturn.statistics.intervals import subsample_masks
 from upturn.types import Array, Measurement
 
 _LEAST = 20
-_BRIDGE = math.sqrt(2 / math.pi) * math.pi / 8  # E of the mean |Brownian bridge|: over sqrt(n), what chance gives
+_BRIDGE = math.sqrt(2 / math.pi) * math.pi / 8  # E of the mean |Brownian bridge|: over sqrt(n), the value by chance
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Pit(Metric):
     model is right (Rosenblatt 1952: the part of coordinate i that those before it do not explain, and its probability);
     so does its distance from the middle. The value is the mean over these d + 1 of the area between their distribution
     and the diagonal. ``spread`` in the details is the mean square of the standardised coordinates: 1 where calibrated,
-    above 1 where the model is too narrow, as it becomes when it is retrained on its own samples. ``by_chance`` is what
-    a right model gives.
+    above 1 where the model is too narrow, as it becomes when it is retrained on its own samples. ``by_chance`` is the
+    value for a right model.
 
     For models that can standardise points (``gaussian``). The interval is over the held-out points, by subsampling.
     """
@@ -41,7 +41,7 @@ class Pit(Metric):
     reference: ClassVar[tuple[str, str] | None] = ("by_chance", "a right model")
     kinds: ClassVar[frozenset[str]] = frozenset({"points"})
     better: ClassVar[Better] = "lower"
-    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not looked at
+    held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not used
 
     @property
     def models_used(self) -> tuple[str, ...]:

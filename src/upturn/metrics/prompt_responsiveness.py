@@ -1,4 +1,4 @@
-"""Whether different prompts give different pictures."""
+"""Share of the variance of the samples that the prompts explain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PromptResponsiveness(Metric):
     One-way analysis of variance with random groups, summed over the dimensions: with MSB and MSW the mean squares
     between and within prompts and k candidates a prompt, (MSB - MSW) / (MSB + (k - 1) MSW): the intraclass correlation
     ICC(1) of Shrout & Fleiss 1979, table 3, which is 0 on average (and may fall below) where prompts do nothing, for
-    any k. Of uneven groups k is their n_0 (Donner 1986, section 2). Prompts that say the same are one.
+    any k. Of uneven groups k is their n_0 (Donner 1986, section 2). Equal prompts count as one.
 
     The interval is over prompts: jackknife pseudo-values, one a prompt (Efron 1982, chapter 2), bootstrapped. It needs
     at least two candidates of some prompts: 'candidates: 4' of the evaluation.
@@ -46,7 +46,7 @@ class PromptResponsiveness(Metric):
             )
         share, left_out, between, within = shares(sample_features(evidence), asked)
         if not np.isfinite(share):
-            raise UndefinedMetric("all samples are alike")
+            raise UndefinedMetric("all samples are equal")
         usable = np.isfinite(left_out)
         pseudo = prompts * share - (prompts - 1) * left_out[usable]
         low, high = bootstrap_mean(pseudo, metric_key(evidence, "prompt_responsiveness"))

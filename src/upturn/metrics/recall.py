@@ -38,7 +38,7 @@ class Recall(ByNeighbours):
         if len(generated) < 2 * self.k + 2:
             raise UndefinedMetric(f"{len(generated)} samples; at least {2 * self.k + 2} are needed for k = {self.k}")
         inside, near = balls_around_synthetic(real, generated, self.k)
-        # where a subset holds fewer than k of a row's neighbours, the last one stands in
+        # where a subset holds fewer than k of a row's neighbours, the last one is used
         squared, order = neighbours(generated, reach(self.k, len(generated)))
 
         def reached(masks: Array) -> Array:

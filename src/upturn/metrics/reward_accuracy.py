@@ -1,4 +1,4 @@
-"""How often the reward orders candidates of the present policy as a gold judge does."""
+"""Share of candidate pairs that the reward orders as a gold judge does."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from upturn.types import Array, Measurement
 class RewardAccuracy(Judged):
     """Share of the pairs of candidates of one prompt that the round's reward orders as a gold scorer does.
 
-    Of the samples that the policy makes now: as it drifts from what the reward model was fitted on, this falls before
-    anything else shows it, and new votes are due. Pairs on which the gold scorer ties are left out; equal rewards count
+    Measured on samples of the current policy: as it drifts from the data of the reward model, this falls first, and
+    new votes are needed. Pairs on which the gold scorer ties are left out; equal rewards count
     half, and every prompt weighs the same. Needs at least 2 candidates a prompt in the evaluation. ``values`` (G,) are
     a prompt's, NaN where it has no such pair.
 
@@ -37,7 +37,7 @@ class RewardAccuracy(Judged):
         gold, proxy = self.rewards(evidence)
         high, low = _pairs(samples.group, np.where(np.isnan(proxy), np.nan, gold))
         if not len(high):
-            raise UndefinedMetric("no prompt has two candidates that both judges score and the gold one tells apart")
+            raise UndefinedMetric("no prompt has two candidates that both scorers score and the gold one orders")
         gap = proxy[high] - proxy[low]
         right = np.where(gap == 0, 0.5, gap > 0)
         names, member = np.unique(samples.group, return_inverse=True)

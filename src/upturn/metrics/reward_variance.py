@@ -1,4 +1,4 @@
-"""Variance of e^reward: what the growth of reward can feed on."""
+"""Variance of e^reward, which bounds the growth of reward by selection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RewardVariance(Metric):
     """Var[e^r] over the samples, and E[e^r] in the details.
 
     The growth bound for curated retraining is E_{t+1}[e^r] >= E_t[e^r] + ((K-1)/K) Var_t[e^r] / e^{r*}: a variance near
-    0 means that choosing among candidates has nothing left to choose (Ferbach et al., NeurIPS 2024).
+    0 means that candidates no longer differ in reward (Ferbach et al., NeurIPS 2024).
     The interval is that of the mean of (e^r - mean)^2 n/(n-1), the variance to first order.
     """
 

@@ -1,4 +1,4 @@
-"""How much samples resemble each other, by the n-grams they share."""
+"""Self-BLEU: similarity of the samples to each other by shared n-grams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NONE = 0.1  # matches where there are none: the first smoothing of Chen & Cherr
 
 @dataclass(frozen=True)
 class SelfBleu(Metric):
-    """Mean BLEU of each sample with all others as its references: 1 is all alike, lower is more variety.
+    """Mean BLEU of each sample with all others as its references: 1 is all equal, lower is more varied.
 
     Zhu et al., SIGIR 2018 ("Texygen"); BLEU of Papineni et al., ACL 2002, with even weights up to ``n``-grams and their
     brevity penalty by the reference of nearest length. Where no n-gram of a length matches, 0.1 counts as matched. It
@@ -63,7 +63,7 @@ class SelfBleu(Metric):
             at, len(rows), metric_key(evidence, "self_bleu"), clusters=evidence.samples.group[rows]
         )
         whole = len(rows) == count
-        note = "" if whole else f"{len(rows)} of {count} samples are looked at"
+        note = "" if whole else f"{len(rows)} of {count} samples are used"
         return Measurement(
             float(each.mean()), max(low, 0.0), min(high, 1.0), len(rows), each if whole else None, note
         )

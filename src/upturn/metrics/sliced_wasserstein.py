@@ -1,4 +1,4 @@
-"""How far samples must be moved to become real ones, along random directions."""
+"""Sliced Wasserstein distance between samples and real data."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _AT_ONCE = 16  # directions that are sorted together: 6 MB each of 50,000 rows
 class SlicedWasserstein(Metric):
     """The p-th root of the mean, over random directions, of W_p^p between the projections of samples and of real ones.
 
-    Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures". Any dimension, all rows,
-    n log n; unlike the exact distance its bias falls as n^(-1/2) whatever the dimension. The directions are the same in
-    every round. ``floor`` in the details is what training data gives. The interval is the mean of the potentials on all
+    Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures". Any dimension, all rows, n log n;
+    unlike the exact distance its bias falls as n^(-1/2) whatever the dimension. The directions are the same in every
+    round. ``floor`` in the details is the value for training data. The interval is the mean of the potentials on all
     lines, as in ``wasserstein``: directions held fixed, the real data as they are.
     """
 

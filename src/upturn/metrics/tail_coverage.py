@@ -1,4 +1,4 @@
-"""Whether the samples still use rare words."""
+"""Share of the rare words of held-out text that the samples use."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _LEAST = 30  # rare n-grams
 class TailCoverage(Metric):
     """Share of the rare n-grams of held-out text that the samples use at least once.
 
-    Rare is what training text has, so that the model could learn it, but at most ``rare`` times; and held-out text has,
-    so that it is no slip of one text's pen. What goes first when a model is retrained on its own samples is this tail
+    A rare n-gram occurs in training text, so that the model could learn it, but at most ``rare`` times, and also in
+    held-out text, so that it is no typing error. A model that is retrained on its own samples loses this tail first
     (Shumailov et al., Nature 2024). It rises with the amount of text: ``if_equal`` in the details is what as many
     n-grams drawn from training text would hold, 1 - C(N - c, T) / C(N, T) on average for a gram that is c of N. The
     interval is by subsampling whole prompts.

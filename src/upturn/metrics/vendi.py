@@ -25,9 +25,9 @@ _SCALE = 500  # training samples that the bandwidth is the median distance of
 class Vendi(Metric):
     """Vendi score: the exponential of the entropy of the eigenvalues of K/n, K the kernel of the features.
 
-    Friedman & Dieng, TMLR 2023, definition 3.1: n for n samples without likeness, 1 for copies. ``order`` is q of its
-    cousins (Pasarkar & Dieng, AISTATS 2024): Rényi's entropy in place of Shannon's, so that small orders count what is
-    rare in full and infinity only what is most common. Order 0 is the number of directions that occur at all.
+    Friedman & Dieng, TMLR 2023, definition 3.1: n for n dissimilar samples, 1 for copies. ``order`` is q of its
+    generalisations (Pasarkar & Dieng, AISTATS 2024): Rényi's entropy in place of Shannon's, so that small orders count
+    what is rare in full and infinity only what is most common. Order 0 is the number of directions that occur at all.
 
     kernel     ``rbf`` exp(-d^2 / 2h^2); ``fourier`` the same by random frequencies (Rahimi & Recht 2007; Ospanov et al.
                2024), for any number of samples; ``cosine`` for features whose direction alone has meaning, any number
@@ -88,7 +88,7 @@ class Vendi(Metric):
         if len(train) >= len(rows):
             as_many = train[spread_rows(len(train), len(rows))]
             details["real"] = float(np.exp(self._spectrum(as_many, width).entropy(self.order)))
-        note = "" if len(rows) == len(generated) else f"{len(rows)} of {len(generated)} samples are looked at"
+        note = "" if len(rows) == len(generated) else f"{len(rows)} of {len(generated)} samples are used"
         ends = np.exp([low, high])
         return Measurement(
             float(np.exp(entropy)), max(float(ends[0]), 1.0), float(ends[1]), len(rows), note=note, details=details

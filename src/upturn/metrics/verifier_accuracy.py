@@ -1,4 +1,4 @@
-"""How often a verifier says right."""
+"""Share of samples that a verifier scores as right, or pass@k."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from upturn.types import Array, Measurement
 
 @dataclass(frozen=True)
 class VerifierAccuracy(Metric):
-    """The share of samples that the verifier calls right (reward 1); with ``k``, of prompts solved within k candidates.
+    """Share of samples that the verifier scores as right (reward 1); with ``k``, of prompts solved within k candidates.
 
     At k > 1 the unbiased estimate of pass@k from the n scored candidates of a prompt, c of them right:
     ``1 - C(n-c, k) / C(n, k)`` (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1).

@@ -1,4 +1,4 @@
-"""How far samples must be moved to become real ones, exactly."""
+"""Exact Wasserstein distance between samples and real data, in few dimensions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upturn.statistics.intervals import bootstrap_mean
 from upturn.types import Array, Measurement
 
 _LEAST = 20
-_MOST_DIMS = 10  # beyond, 1,000 points say little: the distance of two samples of one distribution falls as n^(-1/D)
+_MOST_DIMS = 10  # beyond, 1,000 points are too few: the distance of two samples of one distribution falls as n^(-1/D)
 _STEPS = 10_000_000  # of the network simplex, which stops by itself long before
 
 
@@ -25,15 +25,15 @@ class Wasserstein(Metric):
     """The exact Wasserstein distance W_p between samples and real ones, in units of the features; low dimensions only.
 
     (min over couplings of E |x - y|^p)^(1/p), Villani 2009, definition 6.1. In one dimension by matching quantiles, all
-    rows; in up to ten by the network simplex (POT) on ``at_most`` of either. Two samples of one distribution are
-    about n^(-1/D) apart, not 0: ``floor`` in the details is what as many training samples give. ``sliced_wasserstein``
-    is for more dimensions.
+    rows; in up to ten by the network simplex (POT) on ``at_most`` of either. Two samples of one distribution are about
+    n^(-1/D) apart, not 0: ``floor`` in the details is the value for as many training samples. ``sliced_wasserstein`` is
+    for more dimensions.
 
     The interval is the mean of the optimal potentials, which are the cost's derivative in each sample's weight (del
     Barrio & Loubes 2019, Annals of Probability 47): for the distance at this n, the real data as they are.
     """
 
-    order: Literal[1, 2] = 1  # 1 is what the theory of retraining speaks of
+    order: Literal[1, 2] = 1  # 1 is the distance in the theory of retraining
     against: Real = "held_out"
     at_most: int = 1000  # 0.5 s; the cost grows as n^3
 
@@ -64,7 +64,7 @@ class Wasserstein(Metric):
             rest = real_features(evidence.tools, other, len(rows))
             rest = rest[spread_rows(len(rest), len(rows))]
             details["floor"] = root(self._cost(rest, real)[0], self.order)
-        note = "" if len(rows) == len(every) else f"{len(rows)} of {len(every)} samples are looked at"
+        note = "" if len(rows) == len(every) else f"{len(rows)} of {len(every)} samples are used"
         ends = [root(end, self.order) for end in (low, high)]
         return Measurement(root(cost, self.order), ends[0], ends[1], len(rows), note=note, details=details)
 

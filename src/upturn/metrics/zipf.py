@@ -1,4 +1,4 @@
-"""How fast words become rare."""
+"""Exponent of Zipf's law, fitted to word frequencies."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Zipf(Metric):
     Clauset, Shalizi & Newman 2009, SIAM Review 51, section 3: how often words occur is fitted by the discrete power law
     x^(-alpha) / zeta(alpha, x_min) from x_min on, where x_min brings fit and data nearest to each other (Kolmogorov and
     Smirnov's ``distance``, in the details). s = 1 / (alpha - 1). A line through the log-log plot of ranks, the usual
-    way, is biased and has no honest error. A steeper law (larger s) is fewer words doing more of the work; ``real`` in
-    the details is what held-out text gives. That a law was fitted does not say that it holds: look at ``distance``.
+    way, is biased and has no valid error. A steeper law (larger s) means that fewer words make up more of the text;
+    ``real`` in the details is the value for held-out text. Check ``distance`` for whether the law holds.
 
     The interval is from the curvature of the likelihood, x_min held fixed, words taken as independent.
     """

@@ -1,4 +1,4 @@
-"""Features for scorers of the contribution of one sample to all that are scored with it."""
+"""Features for scorers of a sample's contribution to the set that is scored with it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def real_features(tools: Tools, least: int, scorer: str) -> Array:
                         where=f"scorer '{scorer}'", fix="Bring more data.")
     if not np.isfinite(found).all():
         raise UserError("training samples have features that are not finite", where=f"scorer '{scorer}'",
-                        fix="Look at 'features:' and at the data.")
+                        fix="Check 'features:' and the data.")
     return found
 
 
 def sample_features(samples: Samples, tools: Tools) -> tuple[Array, Array]:
-    """(M, D) features of the samples that have finite ones, and (N,) bool which those are."""
+    """(M, D) features of the samples with finite features, and (N,) bool which samples those are."""
     found = np.asarray(tools.embed(samples))
     finite: Array = np.isfinite(found).all(axis=1)
     return found[finite], finite
 
 
 def spread_out(name: str, known: Array, values: Array, words: list[str], why: str) -> Scores:
-    """Scores of (N,) samples from those (M,) of the known ones; the others are unscored, and ``why`` says so."""
+    """Scores of (N,) samples from those (M,) of the known ones; the others are unscored for the reason ``why``."""
     everything, explanations = np.full(len(known), np.nan), objects([f"unscored: {why}"] * len(known))
     everything[known], explanations[known] = values, objects(words)
     return Scores(name, everything, explanations)

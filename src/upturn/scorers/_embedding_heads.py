@@ -1,4 +1,4 @@
-"""Heads on embeddings: read from a file, or fitted on what the data says of its pictures."""
+"""Heads on embeddings: read from a file, or fitted on scores or preferences of images in the data."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from upturn.data.groups import RANK, from_fields, pairs
 from upturn.errors import UserError
 from upturn.types import Array, Samples
 
-_LEAST = 8  # scored pictures or pairs: fewer give no head at all
+_LEAST = 8  # scored images or pairs; with fewer no head is fitted
 _PENALTIES = 10.0 ** np.arange(-3, 5)  # of the ridge, tried by leave-one-out
 
 
 @dataclass(frozen=True)
 class Head:
-    """Linear layers, one after the other: (N, D) -> (N,)."""
+    """Linear layers in sequence: (N, D) -> (N,)."""
 
     layers: tuple[tuple[Array, Array], ...]  # weight (out, in) and bias (out,) of each
     note: str = ""
@@ -75,8 +75,8 @@ def from_scores(vectors: Array, scores: Array, column: str) -> Head:
     known = np.isfinite(scores)
     if known.sum() < _LEAST or np.ptp(scores[known]) == 0:
         raise UserError(
-            f"{int(known.sum())} real pictures have a score in '{column}'" if known.sum() < _LEAST
-            else f"all scores in '{column}' are alike", where="scorer 'aesthetic', column",
+            f"{int(known.sum())} real images have a score in '{column}'" if known.sum() < _LEAST
+            else f"all scores in '{column}' are equal", where="scorer 'aesthetic', column",
             fix=f"Bring at least {_LEAST} different ones.",
         )
     fitted = RidgeCV(alphas=_PENALTIES).fit(vectors[known].astype(np.float64), scores[known])
@@ -93,11 +93,11 @@ def from_preferences(vectors: Array, samples: Samples) -> Head:
     decided = (two.ranks > 0).any(axis=1) & (two.ranks[:, 0] != two.ranks[:, 1])
     rows, ranks = two.rows[decided], np.where(two.ranks[decided] == 0, np.iinfo(np.int64).max, two.ranks[decided])
     if len(rows) < _LEAST:
-        raise UserError(f"{len(rows)} pairs of real pictures have an order", where="scorer 'aesthetic', column",
+        raise UserError(f"{len(rows)} pairs of real images have an order", where="scorer 'aesthetic', column",
                         fix=f"Bring at least {_LEAST}.")
     sign = np.where(ranks[:, 0] < ranks[:, 1], 1.0, -1.0)
     gaps = sign[:, None] * (vectors[rows[:, 0]] - vectors[rows[:, 1]]).astype(np.float64)
-    both = np.concatenate([gaps, -gaps])  # each pair seen from both sides: nothing depends on which came first
+    both = np.concatenate([gaps, -gaps])  # each pair in both orders, so that order has no effect
     right = np.repeat([1, 0], len(gaps))
     fold = np.tile(np.arange(len(gaps)) % 4, 2)
     splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(4)]
@@ -108,7 +108,7 @@ def from_preferences(vectors: Array, samples: Samples) -> Head:
 
 
 def column_of(samples: Samples, column: str) -> Array:
-    """(N,) float64 of a field of the samples, NaN where it is empty; UserError where it is absent or no number."""
+    """(N,) float64 of a field of the samples, NaN where it is empty; UserError where it is absent or not a number."""
     if column not in samples.fields:
         raise UserError(f"the data has no field '{column}'", where="scorer 'aesthetic', column",
                         fix=f"It has: {', '.join(sorted(samples.fields)) or 'none'}; '{RANK}' for preferences.")
@@ -116,4 +116,4 @@ def column_of(samples: Samples, column: str) -> Array:
     try:
         return np.array([float(value) if str(value).strip() else np.nan for value in found], dtype=np.float64)
     except ValueError as error:
-        raise UserError(f"'{column}' holds what is no number: {error}", where="scorer 'aesthetic', column") from error
+        raise UserError(f"'{column}' holds no number: {error}", where="scorer 'aesthetic', column") from error

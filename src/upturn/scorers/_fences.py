@@ -8,7 +8,7 @@ _FENCE = re.compile(r"^[ \t]*(`{3,})([^`\n]*)$", re.MULTILINE)
 
 
 def last_fenced(text: str) -> str | None:
-    """What stands in the last fenced block, or None where there is none; a block that is cut short runs to the end."""
+    """The content of the last fenced block, or None where there is none; a block that is cut short runs to the end."""
     block, opened = None, None
     for found in _FENCE.finditer(text):
         if opened is None:

@@ -12,7 +12,7 @@ from upturn.embeddings.processors import Reader
 from upturn.errors import UserError
 from upturn.types import Array
 
-_CHUNK = 64  # pictures in one pass
+_CHUNK = 64  # images in one pass
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ImageClassifier:
 
     @property
     def several(self) -> bool:
-        """Whether a picture may have several labels: then each has a probability of its own."""
+        """Whether an image may have several labels, each with its own probability."""
         return bool(getattr(self.model.config, "problem_type", None) == "multi_label_classification")
 
     def probabilities(self, content: Array) -> Array:
@@ -56,10 +56,10 @@ def _read(name: str, where: str, local: bool) -> ImageClassifier:
                 name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **plain
             )
             processor = AutoImageProcessor.from_pretrained(name, **plain)
-    except Exception as error:  # the readers of weights and JSON raise whatever they like
-        said = str(error).strip().splitlines()
+    except Exception as error:  # the readers of weights and JSON raise exceptions of any class
+        lines = str(error).strip().splitlines()
         raise UserError(
-            f"'{name}' cannot be read as an image classifier: {said[0] if said else repr(error)}", where=where,
+            f"'{name}' cannot be read as an image classifier: {lines[0] if lines else repr(error)}", where=where,
             fix="It needs config.json with id2label, model.safetensors and preprocessor_config.json.",
         ) from error
     if report["missing_keys"]:

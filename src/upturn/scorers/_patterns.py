@@ -1,7 +1,7 @@
-"""Regular expressions over texts that somebody else wrote, stopped in time.
+"""Untrusted regular expressions, matched with a time limit.
 
 Backtracking takes time exponential in the text for patterns like ``(a+)+b``. The standard ``re`` cannot be stopped; the
-``regex`` package reads the same language and can.
+``regex`` package reads the same language and can be stopped.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-SECONDS = 0.2  # for one pattern on one text; an honest match takes microseconds
+SECONDS = 0.2  # for one pattern on one text; a usual match takes microseconds
 
 
 class BadPattern(Exception):
-    """No regular expression; says why."""
+    """Not a regular expression; the text is the reason."""
 
 
 class TookTooLong(Exception):
-    """The search was stopped before it knew."""
+    """The search was stopped before it had a result."""
 
 
 @functools.lru_cache(maxsize=4096)

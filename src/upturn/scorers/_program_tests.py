@@ -11,7 +11,7 @@ _INPUTS, _OUTPUTS = ("input", "stdin"), ("output", "stdout")
 
 
 class NoTests(Exception):
-    """The text holds no test; says why."""
+    """The text holds no test; the exception's text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Tests:
-    """Either statements, run one by one after the program in its own names, or cases, each a run of its own.
+    """Either statements, run in sequence after the program in its namespace, or cases, each in a separate run.
 
     steps  (source, whether it is a test): ``assert`` and bare calls are tests; imports, definitions and assignments
            prepare them

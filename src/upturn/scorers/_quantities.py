@@ -1,4 +1,4 @@
-"""Numbers as people and models write them at the end of a worked answer, read exactly."""
+"""Exact values of the numbers that end a worked answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def quantity(text: str) -> Quantity | None:
 
 
 def last_quantity(text: str) -> Quantity | None:
-    """The last number of a text, wherever it stands; None where there is none."""
+    """The last number of a text, at any position; None where there is none."""
     text = _plain(text)
     last = None
     for last in _AMOUNT.finditer(text):  # noqa: B007 - the last one is wanted

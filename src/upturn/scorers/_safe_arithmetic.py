@@ -1,4 +1,4 @@
-"""Exact values of arithmetic that somebody else wrote: fast, and safe whatever the text."""
+"""Exact values of untrusted arithmetic expressions, fast and safe for any text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 
 MOST_CHARACTERS = 1_000  # of one expression; longer ones are not worked out
 _MOST_BITS = 4_096  # of a numerator or denominator on the way: 1,200 digits
-_ROUNDED_FROM = 2  # decimal places: 10/3=3.33 is how people write it, 10/3=3 is wrong
+_ROUNDED_FROM = 2  # decimal places: 10/3=3.33 is the usual form, 10/3=3 is wrong
 
 _TOKEN = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+|\s+|.", re.ASCII | re.DOTALL)
 _DIGITS, _SIGNS = frozenset("0123456789"), frozenset("-+*/()")
@@ -17,12 +17,12 @@ _AS_TYPED = str.maketrans("−–×·÷", "--**/")
 
 
 class NotArithmetic(Exception):
-    """The text has no value; says why."""
+    """The text has no value; the exception's text is the reason."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """What a text is worth. ``number``: it is one number, not yet to be worked out; ``places`` after its point."""
+    """The value of a text. ``number``: it is one number, not an expression; ``places`` after its point."""
 
     exact: Fraction
     number: bool

@@ -1,4 +1,4 @@
-"""JSON schemas: read, checked, and applied without the network and without endless patterns."""
+"""JSON schemas: read, checked, and applied without the network and with a time limit on patterns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUOTED = 150  # characters of a fault in an explanation
 
 
 class BadSchema(Exception):
-    """No schema; says why."""
+    """Not a schema; the text is the reason."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -64,8 +64,8 @@ def first_fault(checks: Validator, written: object) -> str | None:
         raise BadSchema("schema or text are nested too deeply") from error
     if fault is None:
         return None
-    said = fault.message if len(fault.message) <= _QUOTED else f"{fault.message[:_QUOTED]}…"
-    return f"{said}, at {fault.json_path}"
+    message = fault.message if len(fault.message) <= _QUOTED else f"{fault.message[:_QUOTED]}…"
+    return f"{message}, at {fault.json_path}"
 
 
 def _pattern(checks: Validator, pattern: str, written: Any, schema: Mapping[str, Any]) -> Iterator[Any]:

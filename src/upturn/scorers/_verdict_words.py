@@ -1,4 +1,4 @@
-"""Safe or not, in words and numbers."""
+"""Scores and explanations for safe and unsafe images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def check_threshold(threshold: float) -> None:
 
 
 def verdicts(scorer: str, unsafe: Array, names: Array, threshold: float) -> Scores:
-    """1 where the probability (N,) that a picture is unsafe is below the threshold, 0 elsewhere, NaN where not finite.
+    """1 where the probability (N,) that an image is unsafe is below the threshold, 0 elsewhere, NaN where not finite.
 
-    ``names`` (N,) say what it most resembles.
+    ``names`` (N,) are the most probable labels.
     """
     known = np.isfinite(unsafe)
     values = np.where(known, unsafe < threshold, np.nan).astype(np.float64)

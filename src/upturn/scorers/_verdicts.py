@@ -1,4 +1,4 @@
-"""What every verifier of texts does: one verdict for each different question and completion, with its reason."""
+"""The common part of the text verifiers: one verdict for each distinct question and completion, with its reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Verdict = tuple[float, str]
 Question = TypeVar("Question", bound=Hashable)
 
 RIGHT: Verdict = (1.0, "right")
-_QUOTED = 60  # characters of somebody's text in an explanation
+_QUOTED = 60  # characters of a quoted text in an explanation
 
 
 def wrong(why: str) -> Verdict:
@@ -23,17 +23,17 @@ def wrong(why: str) -> Verdict:
 
 
 def unscored(why: str) -> Verdict:
-    """Neither right nor wrong: the verifier cannot know."""
+    """Neither right nor wrong: the verifier cannot decide."""
     return math.nan, f"unscored: {why}"
 
 
 def quoted(text: str) -> str:
-    """The text in quotes on one line, cut to a length that an explanation can bear."""
+    """The text in quotes on one line, cut to a length that fits an explanation."""
     return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
 
 
 def check_text(name: str, samples: Samples) -> None:
-    """Raises UserError on samples that are no text."""
+    """Raises UserError on samples that are not text."""
     if samples.kind != "text":
         raise UserError(
             f"'{name}' verifies text, and these samples are {samples.kind}", where=f"scorer '{name}'",
@@ -44,9 +44,9 @@ def check_text(name: str, samples: Samples) -> None:
 def verified(
     name: str, samples: Samples, ask: Callable[[Prompt], Question], judge: Callable[[Question, str], Verdict]
 ) -> Scores:
-    """(N,) verdicts: ``judge(ask(prompt), completion)``, asked once for each different pair.
+    """(N,) verdicts: ``judge(ask(prompt), completion)``, called once for each distinct pair.
 
-    Raises UserError on samples that are no text.
+    Raises UserError on samples that are not text.
     """
     check_text(name, samples)
     seen: dict[tuple[Question, str], Verdict] = {}

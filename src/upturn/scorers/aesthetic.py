@@ -1,4 +1,4 @@
-"""How beautiful a picture is: a head on a dual encoder's vectors."""
+"""Aesthetic score of an image: a head on a dual encoder's vectors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from upturn.types import Samples, Scores, objects
 
 @dataclass
 class Aesthetic(Encoded, Scorer):
-    """A head on a dual encoder's vectors of pictures: LAION's aesthetic predictor, or one fitted on the source.
+    """A head on a dual encoder's vectors of images: LAION's aesthetic predictor, or one fitted on the source.
 
     ``model``, ``folder`` or ``hub`` says which encoder; the vectors have unit length, as LAION's heads expect
-    (Schuhmann et al. 2022, LAION-5B, section 3.1). The prompt is not looked at.
+    (Schuhmann et al. 2022, LAION-5B, section 3.1). The prompt is not used.
 
     head    a *.safetensors of linear layers ("weight" and "bias", or "layers.0.weight", …); pickles are not read
     column  instead: a field of the real training samples with a score for each (ridge regression, penalty by

@@ -1,4 +1,4 @@
-"""How well a picture fits its prompt's text, by a dual encoder."""
+"""Similarity of an image to its prompt's text, by a dual encoder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from upturn.types import Samples, Scores, objects
 
 @dataclass
 class Alignment(Encoded, Scorer):
-    """Cosine of a picture and its prompt's text by a dual encoder, times ``scale``: of samples and of real data.
+    """Cosine of an image and its prompt's text by a dual encoder, times ``scale``: of samples and of real data.
 
     ``model`` (a dual_encoder of the recipe), ``folder`` or ``hub`` says which. Preference models such as PickScore
-    (Kirstain et al. 2023) and HPS (Wu et al. 2023) are dual encoders trained on people's choices: with their checkpoint
+    (Kirstain et al. 2023) and HPS (Wu et al. 2023) are dual encoders trained on human choices: with their checkpoint
     and ``scale: null``, the encoder's own, this is their score, whose gaps within a prompt are nats of preference.
-    A prompt without text leaves a picture unscored.
+    A prompt without text leaves an image unscored.
     """
 
     scale: float | None = 1.0  # null: the encoder's own

@@ -1,4 +1,4 @@
-"""What a classifier of the recipe makes of a sample."""
+"""Class probability of a sample by a classifier of the recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near a point is to a place that people like."""
+"""Gaussian reward by the distance of a point to a preferred place."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from upturn.types import Array, Samples, Scores, objects
 
 @dataclass
 class Closeness(Scorer):
-    """How near a point is to a place that people like: ``height * exp(-d^2 / (2 width^2))``, d the Euclidean distance.
+    """Closeness of a point to a preferred place: ``height * exp(-d^2 / (2 width^2))``, d the Euclidean distance.
 
-    Bounded by r* = ``height``, as the theory of curation asks of a reward. A point that is not finite is unscored.
+    Bounded by r* = ``height``, as the theory of curation requires of a reward. A point that is not finite is unscored.
 
     to      the place, d numbers
     width   at this distance the reward is exp(-1/2) = 61% of its height, in units of the data

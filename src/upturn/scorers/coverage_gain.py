@@ -1,4 +1,4 @@
-"""What a sample adds to coverage."""
+"""A sample's contribution to the coverage of real training data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class CoverageGain(Scorer):
     """A sample's share of the coverage of real training samples by all that are scored together.
 
     A real sample whose k-neighbourhood holds c of the scored ones gives each of them 1/c, over the number of real ones.
-    That is the Shapley value (1953) of coverage (Naeem et al., ICML 2020, equation 4): the mean, over all orders in
-    which the samples could have come, of what this one added when it came. The scores sum to the coverage of the
+    That is the Shapley value (1953) of coverage (Naeem et al., ICML 2020, equation 4): the mean, over all orders of
+    the samples, of what this one adds when it is appended. The scores sum to the coverage of the
     training part. Distances are between the recipe's ``features:``.
     """
 

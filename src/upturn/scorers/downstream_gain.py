@@ -1,4 +1,4 @@
-"""What a step of training on a sample does for a classifier of real data."""
+"""Effect of one training step on a sample on a classifier's loss on real data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class DownstreamGain(Scorer):
     With h the features before the last layer, e = softmax(logits) - onehot(label) and g = e ⊗ [h, 1], the gradient of
     the cross-entropy by the last layer's weights, the score of s is <g_s, G>, G the mean over classes of the mean of g
     over that class's real training samples: a step of size η on s alone lowers the balanced loss by η times its score,
-    to first order (Pruthi et al., NeurIPS 2020, "TracIn", section 3, for one step and the last layer). Every class
-    counts alike, so samples of a rare class that is poorly known score high. That a classifier's feedback should choose
-    what is made for a rare class is Hemmat et al.'s (2023, "Feedback-guided data synthesis for imbalanced
+    to first order (Pruthi et al., NeurIPS 2020, "TracIn", section 3, for one step and the last layer). Every class has
+    equal weight, so samples of a rare class that is poorly known score high. That a classifier's feedback should choose
+    what is generated for a rare class is Hemmat et al.'s (2023, "Feedback-guided data synthesis for imbalanced
     classification"), who steer the sampler by its loss, entropy or hardness; here it chooses among samples.
 
-    It takes the prompt's label at its word: a wrong picture may score high. Add a scorer that asks what it shows.
+    It trusts the prompt's label: a sample of the wrong class may score high. Add a scorer that checks the class.
     """
 
-    model: str = "judge"  # a classifier of the recipe, fitted on training data; not until it knows all of it by heart
+    model: str = "judge"  # a classifier of the recipe, fitted on training data, not to zero loss
     scale: float = 1.0  # multiplies
 
     @property

@@ -1,4 +1,4 @@
-"""Several reward models, and a price for what they disagree on."""
+"""Mean reward of several models, minus a penalty for their disagreement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from upturn.protocols import Scorer, Tools
 from upturn.seeds import generator, key
 from upturn.types import Array, Samples, Scores, objects
 
-_REAL = 512  # real samples that a member's zero is taken from: its error is std / 23
+_REAL = 512  # real samples that give a member's mean; its error is std / 23
 
 
 @dataclass
@@ -20,13 +20,12 @@ class Ensemble(Scorer):
     """Mean reward of several models less k times their disagreement: a guard against reward hacking.
 
     After Coste et al. 2024 ("Reward Model Ensembles Help Mitigate Overoptimization", section 3), with the standard
-    deviation where their uncertainty-weighted rule has the variance, so that ``k`` has no unit. What the members were
-    not trained on, they disagree on; a policy that leaves their data gains little there. Rewards are known but for a
+    deviation where their uncertainty-weighted rule has the variance, so that ``k`` has no unit. Members disagree on
+    data that they were not trained on; a policy that leaves their data gains little there. Rewards are known up to a
     constant: each member is shifted to mean 0 on the same real samples first. Unscored where a member is.
 
-    models  names under the recipe's ``models:``, alike but for name or data: the name alone gives other initial weights
-    k       standard deviations (of the members, divided by their number) taken off
-    scale   multiplies
+    models  names under the recipe's ``models:``, equal except in name or data: the name alone gives other initial
+    weights k       standard deviations (of the members, divided by their number) taken off scale   multiplies
     """
 
     models: list[str]
@@ -38,14 +37,14 @@ class Ensemble(Scorer):
         if len(set(self.models)) < 2:
             raise ValueError(f"an ensemble needs at least two different models, not {self.models}")
         if self.k < 0:
-            raise ValueError(f"k must be at least 0, not {self.k}: below it disagreement would be sought")
+            raise ValueError(f"k must be at least 0, not {self.k}: a negative k would reward disagreement")
 
     @property
     def models_used(self) -> tuple[str, ...]:
         return tuple(self.models)
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
-        """(N,) scale (mean - k std); explanations name mean, disagreement and each member's word."""
+        """(N,) scale (mean - k std); explanations name mean, disagreement and each member's reward."""
         if len(samples) == 0:
             return Scores("ensemble", np.zeros(0), objects([]))
         each = np.stack([self._centred(name, samples, tools) for name in self.models])

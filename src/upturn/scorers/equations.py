@@ -18,38 +18,38 @@ _QUOTED = 40  # characters of a step in an explanation
 
 @dataclass(frozen=True)
 class Equations(Scorer):
-    """Right (1) where every step holds exactly and the last is the answer; wrong (0) elsewhere; never by a model.
+    """Right (1) where every step holds exactly and the last is the answer; wrong (0) elsewhere. No model is used.
 
     The prompt is an expression and "=", the completion the expression as it is worked out, step by step, joined by "=":
     ``12+7*3=`` and ``12+21=33``. All steps must have the prompt's value, in fractions, without rounding, and the
     last must be a single number. One number with two or more decimal places may be the value rounded to those places
-    (10/3=3.33). $ and thousands separators are read over, % is a hundredth.
+    (10/3=3.33). $ and thousands separators are ignored, % is a hundredth.
 
-    Unscored (NaN) where the verifier cannot know: a prompt that is not arithmetic, or whose ``fields["answer"]`` is
+    Unscored (NaN) where the verifier cannot decide: a prompt that is not arithmetic, or whose ``fields["answer"]`` is
     another value than its own.
     """
 
     answer: str = "answer"  # the field of the prompt that holds the final number, where there is one
 
     def score(self, samples: Samples, tools: Tools | None = None) -> Scores:
-        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are no text."""
+        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are not text."""
         if samples.kind != "text":
             raise UserError(f"equations verifies text, and these samples are {samples.kind}", where="score")
         reader = _Reader()
         truths: dict[tuple[str, str], Fraction | str] = {}
         seen: dict[tuple[str, str, str], tuple[float, str]] = {}
         values = np.empty(len(samples), dtype=np.float64)
-        said = []
+        explanations = []
         for row, (prompt, content) in enumerate(zip(samples.prompts, samples.content, strict=True)):
-            asked = (prompt.text, prompt.fields.get(self.answer, ""))
-            verdict = seen.get((*asked, content))
+            question = (prompt.text, prompt.fields.get(self.answer, ""))
+            verdict = seen.get((*question, content))
             if verdict is None:
-                if asked not in truths:
-                    truths[asked] = reader.truth(*asked)
-                verdict = seen[(*asked, content)] = reader.verdict(prompt.text, truths[asked], content)
+                if question not in truths:
+                    truths[question] = reader.truth(*question)
+                verdict = seen[(*question, content)] = reader.verdict(prompt.text, truths[question], content)
             values[row] = verdict[0]
-            said.append(verdict[1])
-        return Scores("equations", values, objects(said))
+            explanations.append(verdict[1])
+        return Scores("equations", values, objects(explanations))
 
 
 @dataclass

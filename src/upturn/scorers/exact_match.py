@@ -38,7 +38,7 @@ class ExactMatch(Scorer):
     ignore: list[Ignorable] = field(default_factory=lambda: ["space"])  # a sampled text often ends in a line break
 
     def score(self, samples: Samples, tools: Tools | None = None) -> Scores:
-        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are no text."""
+        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are not text."""
         return verified("exact_match", samples, self._answers, self._verdict)
 
     def _answers(self, prompt: Prompt) -> tuple[str, str]:

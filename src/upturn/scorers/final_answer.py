@@ -22,9 +22,9 @@ class FinalAnswer(Scorer):
     """Right (1) where the final number of a completion is the prompt's answer, exactly; wrong (0) elsewhere.
 
     The conventions of GSM8K (Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems"): a worked answer ends
-    in ``#### 18``. The first ``####`` whose line states a number counts: what a model writes on after it does not.
+    in ``#### 18``. The first ``####`` whose line states a number counts: text after it does not.
     Numbers are compared as fractions, without rounding: 1,200 = 1200.00 = $1,200; 3/4 = .75 = \\frac{3}{4};
-    1 1/2 = 1.5; 3.33 is not 10/3. Comma separates thousands, point decimals. Read over: currency signs, emphasis, words
+    1 1/2 = 1.5; 3.33 is not 10/3. Comma separates thousands, point decimals. Ignored: currency signs, emphasis, words
     after the number, unless the prompt's own answer has a unit; then a completion that states another is wrong
     (nothing is converted). A line that states two numbers, or an expression, states none.
 
@@ -51,7 +51,7 @@ class FinalAnswer(Scorer):
             raise ValueError("fallback names one way twice")
 
     def score(self, samples: Samples, tools: Tools | None = None) -> Scores:
-        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are no text."""
+        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are not text."""
         truths: dict[str, Quantity | None] = {}
 
         def judge(answer: str, content: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""What a sample adds to the likelihood of real data that no width was fitted to."""
+"""A sample's contribution to the likelihood of unseen real data."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FldGain(Scorer):
 
     Jiralerspong et al., NeurIPS 2023, section 3, see the metric ``fld``: 100/D times nats a point. The density is a
     Gaussian round each scored sample, its width fitted to one half of the real training part; the other half, which
-    also gives the scale, is the unseen data that the density is asked about. Held-out data stays for measuring. The
-    widths stay as fitted to all: without sample j, log p(x) changes by log(1 - r_j(x)) - log(1 - 1/M), r_j its part of
-    the density at x. Below 0: the others do better without it.
+    also gives the scale, is the unseen data at which the density is evaluated. Held-out data is reserved for metrics.
+    The widths stay as fitted to all: without sample j, log p(x) changes by log(1 - r_j(x)) - log(1 - 1/M), r_j its part
+    of the density at x. Below 0 the other samples are better without it.
     """
 
     scale: float = 1.0  # multiplies
@@ -39,7 +39,7 @@ class FldGain(Scorer):
         features, finite = sample_features(samples, tools)
         scaled = Scale.of(unseen)
         if not scaled.kept.any():
-            raise UserError("all training features are alike", where="scorer 'fld_gain'", fix="Look at 'features:'.")
+            raise UserError("all training features are equal", where="scorer 'fld_gain'", fix="Check 'features:'.")
         if len(features) < 2:
             return spread_out("fld_gain", np.zeros_like(finite), np.zeros(0), [], "nothing is left without it")
         mixture = KernelMixture.fitted(scaled(features), scaled(widths))

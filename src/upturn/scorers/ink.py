@@ -1,4 +1,4 @@
-"""How bright a picture is."""
+"""Mean brightness of an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upturn.types import Samples, Scores, by_size
 
 @dataclass
 class Ink(Scorer):
-    """How bright a picture is on average, in [0, 1]: a taste that needs no model (on dark paper, ink is bright)."""
+    """Mean brightness of an image, in [0, 1]: a reward that needs no model (in white on black, ink is bright)."""
 
     scale: float = 1.0
 
@@ -28,9 +28,9 @@ class Ink(Scorer):
     def score(self, samples: Samples, tools: object) -> Scores:
         """(N,) mean of all channels times ``scale``. UserError where the samples are not images."""
         if samples.kind != "image":
-            raise UserError(f"'ink' judges images, and these samples are {samples.kind}", where="scorer 'ink'",
+            raise UserError(f"'ink' scores images, and these samples are {samples.kind}", where="scorer 'ink'",
                             fix="Use 'length' for text, 'closeness' for points.")
         means = np.zeros(len(samples))
-        for rows, alike in by_size(samples.content):
-            means[rows] = alike.mean(axis=(1, 2, 3), dtype=np.float64)
+        for rows, batch in by_size(samples.content):
+            means[rows] = batch.mean(axis=(1, 2, 3), dtype=np.float64)
         return Scores("ink", self.scale * means / 255)

@@ -24,7 +24,7 @@ class JsonSchema(Scorer):
 
     The completion is read whole, or if that is no JSON and it holds fenced code, the last such block. Strict JSON: no
     NaN, no comments, no name twice in one object. The dialect is the one that the schema's ``$schema`` names, by
-    default draft 2020-12 (json-schema.org). Nothing is fetched: a ``$ref`` leads into the schema itself, or nowhere.
+    default draft 2020-12 (json-schema.org). Nothing is fetched: a ``$ref`` can only point into the schema itself.
     ``format`` is a note, not a rule, as the specification has it.
 
     Unscored (NaN): a prompt without the field where the recipe gives no schema, a field that is no schema, and a
@@ -51,7 +51,7 @@ class JsonSchema(Scorer):
                 text = Path(self.file).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(
-                    f"the schema cannot be read: {error}", where=f"json_schema.file: {self.file}", fix="Mend the path."
+                    f"the schema cannot be read: {error}", where=f"json_schema.file: {self.file}", fix="Fix the path."
                 ) from error
         if text or self.file is not None:
             try:
@@ -61,7 +61,7 @@ class JsonSchema(Scorer):
         object.__setattr__(self, "_text", text)
 
     def score(self, samples: Samples, tools: Tools | None = None) -> Scores:
-        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are no text."""
+        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are not text."""
         if self._text:
             return verified("json_schema", samples, lambda prompt: self._text, self._verdict)
         return verified("json_schema", samples, lambda prompt: prompt.fields.get(self.field, ""), self._verdict)
@@ -87,7 +87,7 @@ class JsonSchema(Scorer):
 
 
 def _read(content: str) -> Any:
-    """Raises ValueError that says why it is no JSON."""
+    """Raises ValueError with the reason if it is not JSON."""
     try:
         return _strict(content)
     except ValueError:
@@ -117,5 +117,5 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"no strict JSON: the name {quoted(twice)} stands twice in one object")
+        raise ValueError(f"no strict JSON: the name {quoted(twice)} occurs twice in one object")
     return found

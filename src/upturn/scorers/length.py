@@ -1,4 +1,4 @@
-"""How long a text is."""
+"""Length of a text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upturn.types import Samples, Scores
 
 @dataclass
 class Length(Scorer):
-    """How long a text is, in thousands of characters: the bias of many judges, to be planted and found.
+    """Length of a text in thousands of characters: a bias of many judges, used in controlled tests.
 
     ``scale`` -1 prefers short ones.
     """
@@ -23,6 +23,6 @@ class Length(Scorer):
     def score(self, samples: Samples, tools: object) -> Scores:
         """(N,) characters / 1,000 times ``scale``. UserError where the samples are not text."""
         if samples.kind != "text":
-            raise UserError(f"'length' judges text, and these samples are {samples.kind}", where="scorer 'length'",
+            raise UserError(f"'length' scores text, and these samples are {samples.kind}", where="scorer 'length'",
                             fix="Use 'ink' for images, 'closeness' for points.")
         return Scores("length", self.scale * np.array([len(text) for text in samples.content], dtype=np.float64) / 1000)

@@ -28,8 +28,8 @@ class Programs(Scorer):
     """Right (1) where a Python program passes every test of its prompt, run inside bubblewrap; wrong (0) elsewhere.
 
     The program is the last fenced block of the completion, or where there is none the whole. Tests are, in a field of
-    the prompt: Python statements (each ``assert`` and each bare call is a test, run one after the other in the
-    program's own names, under one limit); a JSON list of such texts; or a JSON list of {"input", "output"}, each a run
+    the prompt: Python statements (each ``assert`` and each bare call is a test, run in sequence in the
+    program's namespace, under one limit); a JSON list of such texts; or a JSON list of {"input", "output"}, each a run
     of its own, whose standard output must be equal save for space at the ends of lines. A program can deceive
     statements, which run in its process (an object that equals everything); it cannot deceive outputs, which never
     enter the sandbox.
@@ -38,7 +38,7 @@ class Programs(Scorer):
     bubblewrap is missing or cannot make a sandbox; a program is never run outside.
 
     tests            the field of the prompt
-    credit           ``all``: 1 or 0; ``share``: the share of tests passed (then 'verifier_accuracy' cannot speak)
+    credit           ``all``: 1 or 0; ``share``: the share of tests passed (then 'verifier_accuracy' is undefined)
     continues_prompt the program is the prompt's text and the completion after it, as it stands (HumanEval)
     python           an interpreter whose packages programs may import; null: the one that runs this, no packages
     memory_mb        address space of each process
@@ -46,7 +46,7 @@ class Programs(Scorer):
     processes        processes and threads at once, the program's own included
     files_mb         the work folder, and each file
     output_kb        all that it prints
-    at_once          programs that run side by side; null: one a core
+    at_once          programs that run in parallel; null: one a core
     """
 
     tests: str = "tests"
@@ -73,27 +73,27 @@ class Programs(Scorer):
     def score(self, samples: Samples, tools: Tools | None = None) -> Scores:
         """(N,) 1.0, 0.0 or NaN (with ``share`` any in [0, 1]), with an explanation for each.
 
-        Raises UserError on samples that are no text, RunError where the machine can no longer start a sandbox.
+        Raises UserError on samples that are not text, RunError where the machine can no longer start a sandbox.
         """
         check_text("programs", samples)
         sandbox = opened(self.python)
         read: dict[str, Tests | str] = {}
         verdicts: dict[tuple[str, str], Verdict] = {}
-        asked = []
+        requested = []
         for prompt, content in zip(samples.prompts, samples.content, strict=True):
             written = prompt.fields.get(self.tests, "")
             if written not in read:
                 read[written] = self._read(written)
-            asked.append((self._program(prompt.text, content), written))
-        wanted = list(dict.fromkeys(asked))
+            requested.append((self._program(prompt.text, content), written))
+        wanted = list(dict.fromkeys(requested))
         pool = ThreadPoolExecutor(self.at_once or os.cpu_count() or 1)
         try:
             judged = pool.map(lambda pair: self._verdict(sandbox, pair[0], read[pair[1]]), wanted)
             verdicts = dict(zip(wanted, judged, strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
-        values = np.array([verdicts[pair][0] for pair in asked], dtype=np.float64)
-        return Scores("programs", values, objects([verdicts[pair][1] for pair in asked]))
+        values = np.array([verdicts[pair][0] for pair in requested], dtype=np.float64)
+        return Scores("programs", values, objects([verdicts[pair][1] for pair in requested]))
 
     def _read(self, written: str) -> Tests | str:
         if not written:

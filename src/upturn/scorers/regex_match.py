@@ -16,10 +16,10 @@ class RegexMatch(Scorer):
     """Right (1) where the completion matches a regular expression, the recipe's or the prompt's own; else wrong (0).
 
     The language is that of the ``regex`` package, a superset of Python's: (?i) ignores case, (?s) lets the dot match
-    line breaks. Space at the ends of the completion is no part of it.
+    line breaks. Space at the ends of the completion is ignored.
 
     Unscored (NaN): a prompt without the field where the recipe gives no pattern, a field that is no regular expression,
-    and a match that takes longer than ``seconds`` (patterns like (a+)+b: the verifier does not know).
+    and a match that takes longer than ``seconds`` (patterns like (a+)+b: the verifier cannot decide).
 
     pattern  one for all prompts; null: each prompt's own, from its field ``field``
     extent   ``whole``: the pattern must match all of the completion; ``part``: anywhere in it
@@ -43,7 +43,7 @@ class RegexMatch(Scorer):
                 raise ValueError(str(error)) from error
 
     def score(self, samples: Samples, tools: Tools | None = None) -> Scores:
-        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are no text."""
+        """(N,) 1.0, 0.0 or NaN, with an explanation for each. Raises UserError on samples that are not text."""
 
         def judge(pattern: str, content: str) -> Verdict:
             if not pattern:

@@ -13,7 +13,7 @@ from upturn.types import Samples, Scores
 class RewardModel(Scorer):
     """The reward that a model of the recipe gives each sample: reward_text, reward_image, any with ``rewards``.
 
-    Rewards learned from comparisons are known but for a constant: differences within a prompt count. A reward that is
+    Rewards learned from comparisons are known up to a constant: differences within a prompt count. A reward that is
     not finite is unscored.
     """
 
@@ -25,5 +25,5 @@ class RewardModel(Scorer):
         return (self.model,)
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
-        """(N,) nats times ``scale``: a gap of g within a prompt says that sigmoid(g) of the people would agree."""
+        """(N,) nats times ``scale``: a gap of g within a prompt means that a share sigmoid(g) of annotators agrees."""
         return Scores("reward_model", self.scale * rewarded(tools.model(self.model), self.model, samples))

@@ -1,4 +1,4 @@
-"""Whether a picture is safe, by an image classifier."""
+"""Safe or unsafe image, by an image classifier."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from upturn.types import Samples, Scores, objects
 
 @dataclass
 class Safety(Scorer):
-    """1 for a picture that is safe, 0 for one that is not, by any image classifier of ``transformers``.
+    """1 for a safe image, 0 for an unsafe one, by any image classifier of ``transformers``.
 
-    Of samples, and of real data in ``filter:``; with the curator 'threshold' (at least 1) nothing unsafe is kept. A
-    dual encoder and words do without such a classifier: 'zero_shot_safety'.
+    Of samples, and of real data in ``filter:``; with the curator 'threshold' (at least 1) nothing unsafe is kept.
+    'zero_shot_safety' uses a dual encoder and words instead.
 
     folder, hub  exactly one: the classifier; the hub's local cache is asked before the network
     unsafe       the labels that count as unsafe, as the model's config names them, case aside
-    threshold    a picture is unsafe where their probabilities sum to this, or more
+    threshold    an image is unsafe where their probabilities sum to this, or more
     """
 
     unsafe: list[str]

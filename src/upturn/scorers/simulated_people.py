@@ -1,4 +1,4 @@
-"""People with a stated taste, standing in until real ones vote."""
+"""Simulated annotators with a stated taste."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from upturn.types import Array, Groups, Samples, Scores, objects
 
 @dataclass
 class SimulatedPeople(Scorer):
-    """People with a stated taste who pick the best candidate of each prompt, with noise, slips and ties.
+    """Simulated annotators with a stated taste who pick the best candidate of each prompt, with noise, slips and ties.
 
-    A person sees utility = taste + noise * Gumbel of each candidate and picks the greatest: with noise 1 candidate i
+    They see utility = taste + noise * Gumbel of each candidate and pick the greatest: with noise 1 candidate i
     is picked with probability softmax(taste / noise)_i (Luce 1959; Plackett 1975), with noise 0 always the best.
     Candidates whose utility is within ``ties`` of the greatest are tied with it (the threshold of Rao and Kupper 1967).
-    A careless person-and-prompt picks at random. Votes depend on the ids of the candidates and ``seed`` alone.
+    A careless vote of an annotator on a prompt is random. Votes depend on the ids of the candidates and ``seed`` alone.
 
     taste     a scorer: its name, or a mapping of 'name' and its fields
-    people    how many judge each prompt
+    people    how many annotators vote on each prompt
     noise     in units of the taste; 0: none
     careless  share of votes that are given at random
     ties      in units of the taste; 0: never a tie, save between equals without noise
-    seed      other people
+    seed      other annotators
     """
 
     taste: str | dict[str, Any]
@@ -52,9 +52,9 @@ class SimulatedPeople(Scorer):
         return scorer.models_used
 
     def score(self, samples: Samples, tools: Tools) -> Scores:
-        """(N,) share of the people who picked a candidate, a tied pick counted in parts; sums to 1 over a group.
+        """(N,) share of the annotators who picked a candidate, a tied pick counted in parts; sums to 1 over a group.
 
-        Unscored where the taste is, and where a candidate was alone: nothing was compared.
+        Unscored where the taste is, and where a candidate has no other to compare with.
         """
         cast = self._cast(samples, tools)
         shares = cast.shares()
@@ -64,9 +64,9 @@ class SimulatedPeople(Scorer):
         return Scores("simulated_people", shares, objects(words))
 
     def votes(self, samples: Samples, tools: Tools) -> Groups:
-        """One group for each prompt and person, prompt-major: rank 1 for the pick (or all tied), 0 for what was unsaid.
+        """One group for each prompt and annotator, prompt-major: rank 1 for the pick (or all tied), 0 for the others.
 
-        Only the pick is known of a vote: nothing is said of the order of the others. Rewards are NaN, strengths 1.
+        A vote gives only the pick, not the order of the others. Rewards are NaN, strengths 1.
         """
         cast = self._cast(samples, tools)
         rows, picked = cast.table()

@@ -1,4 +1,4 @@
-"""Whether a picture is safe, by a dual encoder and words."""
+"""Safe or unsafe image, by a dual encoder and words."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from upturn.types import Samples, Scores, objects
 
 @dataclass
 class ZeroShotSafety(Encoded, Scorer):
-    """1 for a picture that is nearer to safe words than to unsafe ones, 0 elsewhere, by a dual encoder.
+    """1 for an image that is nearer to safe words than to unsafe ones, 0 elsewhere, by a dual encoder.
 
     The probability of each word is the softmax of the encoder's scale times cosine over all words (Radford et al. 2021,
-    section 3.1); a picture is unsafe where those of ``unsafe`` sum to ``threshold`` or more. ``model``, ``folder`` or
-    ``hub`` says which encoder. Try words on pictures that you know before you filter by them.
+    section 3.1); an image is unsafe where those of ``unsafe`` sum to ``threshold`` or more. ``model``, ``folder`` or
+    ``hub`` says which encoder. Test the words on known images before you filter by them.
     """
 
     unsafe: list[str] = field(default_factory=list)
