@@ -125,7 +125,7 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
     model = built(tiny.saved("sd15", tmp_path / "sd15"))
     model.encode(pictures())
     for tokens, said in (
-        ({"<dog>": "d"}, "no caption has <dog>"), ({"<cat>": "cat"}, "3 tokens to the text_encoder"),
+        ({"<dog>": "d"}, "no caption contains <dog>"), ({"<cat>": "cat"}, "3 tokens to the text_encoder"),
         ({"a": "c"}, "is a word of the text_encoder already"),
     ):
         with pytest.raises(UserError, match=said):
