@@ -62,12 +62,12 @@ def test_intervals_cover_the_truth(knows: float, people: int, tasks: int) -> Non
 
 def test_it_says_nothing_where_it_cannot() -> None:
     few = alpha(unit_values(PUBLISHED), "nominal")
-    assert math.isnan(few.value) and few.note == "11 tasks were answered by two people, and 20 are needed"
+    assert math.isnan(few.value) and few.note == "11 tasks were answered by two annotators, and 20 are needed"
     assert math.isnan(raw(unit_values(PUBLISHED)).value)
     same = alpha(unit_values(np.ones((3, 40))), "nominal")
-    assert math.isnan(same.value) and "nothing to agree about" in same.note
+    assert math.isnan(same.value) and "chance agreement cannot be estimated" in same.note
     alone = alpha(unit_values(np.ones((1, 40))), "nominal")
-    assert math.isnan(alone.value) and "nobody answered a task that another answered" in alone.note
+    assert math.isnan(alone.value) and "no task was answered by two annotators" in alone.note
     assert alone.note == raw(unit_values(np.ones((1, 40)))).note
 
 

@@ -46,7 +46,7 @@ def test_one_order_for_all_says_nothing_of_places() -> None:
     rows = [{"person": p, "task": f"t{t}", "shown": (f"{t}a", f"{t}b"), "ranks": (1, 0)}
             for t in range(30) for p in ("x", "y")]
     position = next(check for check in checks(votes_of(rows)) if check.name == "position")
-    assert not position.named.any() and "one order for everybody" in position.silent
+    assert not position.named.any() and "all annotators saw one order" in position.note
 
 
 def gold(person: str, right: int, wrong: int) -> list[dict[str, object]]:
@@ -68,7 +68,7 @@ def test_a_tie_on_a_gold_task_is_wrong_and_a_skip_is_not_counted() -> None:
     rows[0] |= {"action": "tie", "ranks": (0, 0, 0, 0)}
     rows[1] |= {"action": "skip", "ranks": (0, 0, 0, 0)}
     record = on_gold(votes_of(rows))
-    assert (record.right[0], record.asked[0], record.skipped) == (4, 5, 1)
+    assert (record.right[0], record.answered[0], record.skipped) == (4, 5, 1)
 
 
 def test_repeats_are_compared_with_the_first_answer_by_candidate() -> None:
@@ -79,11 +79,11 @@ def test_repeats_are_compared_with_the_first_answer_by_candidate() -> None:
         other = (0, 0, 1) if i < 4 else (1, 0, 0)  # shown in the other order: the third is "a"
         rows.append({"task": f"t{i}", "shown": names[::-1], "ranks": other, "moment": 100.0 + i, "check": "repeat"})
     record = on_repeats(votes_of(rows))
-    assert (record.right[0], record.asked[0]) == (4, 6)
+    assert (record.right[0], record.answered[0]) == (4, 6)
 
 
 def test_weights_say_why_and_delete_nothing() -> None:
-    """Below for certain: 0; below by what was seen: in proportion beyond guessing; unknown people count whole."""
+    """Interval below the standard: 0; share below it: linear above chance; unknown annotators: 1."""
     votes = votes_of([*gold("good", 19, 1), *gold("poor", 9, 11), *gold("guesser", 5, 15), *gold("new", 0, 3)])
     found = weights(votes)
     by = dict(zip(found.people.tolist(), found.weight.tolist(), strict=True))

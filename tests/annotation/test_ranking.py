@@ -87,21 +87,21 @@ def test_who_never_lost_has_no_number() -> None:
     rows = [pick(("a", "b"), 0, "t1"), pick(("a", "b"), 0, "t2"), pick(("b", "c"), 0, "t3"), pick(("b", "c"), 1, "t4")]
     found = ranking(votes_of(rows))
     assert found.names[0] == "a" and math.isnan(found.strength[0]) and not np.isnan(found.strength[1:]).any()
-    assert any("a beat b and c each of the 2 times" in line for line in found.said)
-    assert math.isnan(found.difference("a", "b").value) and "apart" in found.difference("a", "b").note
+    assert any("a beat b and c each of the 2 times" in line for line in found.notes)
+    assert math.isnan(found.difference("a", "b").value) and "different parts" in found.difference("a", "b").note
 
 
 def test_who_never_met_is_said() -> None:
     rows = [pick(names, best, f"t{i}{names[0]}") for i, best in enumerate((0, 1, 0, 1))
             for names in (("a", "b"), ("x", "y"))]
     found = ranking(votes_of(rows))
-    assert len(set(found.part)) == 2 and any(line.startswith("Never compared") for line in found.said)
+    assert len(set(found.part)) == 2 and any(line.startswith("Never compared") for line in found.notes)
     assert math.isnan(found.difference("a", "x").value)
 
 
 def test_only_ties_are_said() -> None:
     found = ranking(votes_of([pick(("a", "b"), None, f"t{i}") for i in range(3)]))
-    assert np.isnan(found.strength).all() and found.said == ("a and b only ever tied, 3 times.",)
+    assert np.isnan(found.strength).all() and found.notes == ("a and b only ever tied, 3 times.",)
 
 
 def test_players_are_models_and_what_says_nothing_of_them_is_counted() -> None:

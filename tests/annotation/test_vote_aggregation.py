@@ -72,10 +72,10 @@ def test_what_does_not_count_is_counted_by_reason() -> None:
     found = by_majority(votes_of(rows))
     assert len(found) == 1 and found.votes.tolist() == [2]
     assert found.left_out == {
-        "answered a second time": 1, "gold tasks": 1, "skipped": 1, "said by use alone (studio)": 1,
+        "answered a second time": 1, "gold tasks": 1, "skipped": 1, "implicit votes (studio)": 1,
     }
     aside = by_majority(votes_of(rows), np.array([1.0, 0.0, 1, 1, 1, 1]))
-    assert aside.votes.tolist() == [1] and aside.left_out["of people who were set aside"] == 1
+    assert aside.votes.tolist() == [1] and aside.left_out["of annotators who were set aside"] == 1
 
 
 def test_too_many_candidates_for_a_model_are_said() -> None:

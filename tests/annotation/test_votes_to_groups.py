@@ -112,7 +112,7 @@ def test_what_a_person_who_is_set_aside_says_is_not_among_the_groups() -> None:
     ])
     strict = People(least_reliability=0.6)
     counts = voted_groups(votes, made, strict).counts
-    assert counts == {"winner": 1, "gold tasks": 10, "of people who were set aside": 1}
+    assert counts == {"winner": 1, "gold tasks": 10, "of annotators who were set aside": 1}
     assert voted_groups(votes, made, PICK).counts["winner"] == 2
     assert "set aside: 0 of 10 gold tasks right" in who(votes, strict)["people"]["ann"]["reason"]
     assert any(line.startswith("ann: set aside") for line in warnings(who(votes, strict), strict))

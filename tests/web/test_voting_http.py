@@ -466,4 +466,4 @@ def test_the_progress_page_says_what_is_missing_before_agreement_is_known(state:
     ada = caller(state, address)
     ada.vote(ada.json("GET", "/api/task?mode=pick")["task"], pick=1)
     page = ada.call("GET", "/progress")[2].decode()
-    assert "nobody answered a task that another answered" in page
+    assert "no task was answered by two annotators" in page

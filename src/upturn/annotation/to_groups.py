@@ -59,7 +59,7 @@ def voted_groups(
         return _rated_groups(votes, samples, people)
     kept, left = countable(votes)
     weight = weights_of(votes, people).of(votes)
-    left["of people who were set aside"] = int((kept & (weight == 0)).sum())
+    left["of annotators who were set aside"] = int((kept & (weight == 0)).sum())
     place = _places(samples)
     found: dict[str, list[Array]] = {"rows": [], RANK: [], STRENGTH: [], "weight": [], "group": []}
     for vote in np.flatnonzero(kept & (weight > 0)).tolist():
@@ -135,9 +135,9 @@ def ratings(votes: Votes, samples: Samples, weights: Array) -> tuple[Array, Coun
     for vote in range(len(votes)):
         action = str(votes.action[vote])
         if action not in ("said", "bad") or votes.check[vote]:
-            counts["repeated to measure the person" if votes.check[vote] else action] += 1
+            counts["repeated to check the annotator" if votes.check[vote] else action] += 1
         elif weights[vote] == 0:
-            counts["of people who were set aside"] += 1
+            counts["of annotators who were set aside"] += 1
         else:
             row = place[str(votes.shown[vote][0])]
             total[row] += weights[vote] * given[vote, 0]

@@ -19,17 +19,17 @@ Rule = Callable[[Votes, Array | None], "Outcomes"]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Of G sets of candidates that were compared with one another.
+    """The outcome of each of G sets of candidates.
 
-    rule        how the votes were put together, in words
-    candidates  (G,) tuples of sample ids;  tasks (G,) tuples of the tasks that showed them
-    kind        (G,) "winner", "tie" (also where votes are even) or "bad"
-    ranks       (G,) tuples beside the candidates: 1 is best, equal is a tie, 0 nothing is said: of a pick the
-                winner's 1 alone, of "bad" none
-    scores      (G,) tuples: what the rule found for each: a share of the votes, a probability of being best, nats
-    strength    (G,) in [0, 1]: probability that it is so, less that of the next best; 0 where votes are even
-    votes       (G,) how many votes say it
-    left_out    votes that say nothing of this, by reason
+    rule        the aggregation rule, for display
+    candidates  (G,) tuples of sample ids;  tasks (G,) tuples of the tasks that display them
+    kind        (G,) "winner", "tie" (also for equal votes) or "bad"
+    ranks       (G,) tuples parallel to the candidates: 1 is best, equal is a tie, 0 is unranked: after a pick only
+                the winner has a rank, after "bad" no candidate
+    scores      (G,) tuples, one score per candidate: a share of the votes, a probability of being best, or nats
+    strength    (G,) in [0, 1]: probability of the outcome minus that of the next best; 0 where votes are equal
+    votes       (G,) number of votes on the set
+    left_out    number of votes that do not count, by reason
     """
 
     rule: str
@@ -47,7 +47,7 @@ class Outcomes:
 
     @property
     def winner(self) -> Array:
-        """(G,) sample id of the one that is best, "" where there is none."""
+        """(G,) sample id of the best candidate, "" where there is none."""
         return objects([
             str(names[ranks.index(1)]) if kind == WINNER else ""
             for names, ranks, kind in zip(self.candidates, self.ranks, self.kind, strict=True)
@@ -55,15 +55,16 @@ class Outcomes:
 
 
 def by_majority(votes: Votes, weights: Array | None = None) -> Outcomes:
-    """One vote, one voice (or ``weights`` (N,)).
+    """Majority of the votes, each with weight 1 (or ``weights`` (N,)).
 
-    "Bad" where more than half say so; else "tie" where more than half of the others do; else the candidate with the
-    most points: 1 for being put first; in a ranking or rating the share of the others that it stands above, equals
-    half (Borda 1781). Strength: P(p1 > p2) - P(p2 > p1) of the shares of the first and the next, with uniform priors.
+    "Bad" where more than half of the votes are "bad"; else "tie" where more than half of the others are; else the
+    candidate with the most points: 1 for being put first; in a ranking or rating the share of the others ranked below
+    it, equal ones count half (Borda 1781). Strength: P(p1 > p2) - P(p2 > p1) of the shares of the first and the next,
+    with uniform priors.
     """
     found = compared(votes, weights)
-    points, asked = _points(found)
-    score = points / np.maximum(asked, 1e-300)
+    points, possible = _points(found)
+    score = points / np.maximum(possible, 1e-300)
     special = _special(found)
     return _decided("majority of votes", votes, found, score, special, points)
 
@@ -74,14 +75,15 @@ def by_winners(votes: Votes, weights: Array | None = None) -> Outcomes:
     fitted = winners(found)
     count = len(found.set_of)
     special = fitted.posterior[count:].reshape(-1, 2)
-    return _decided("people weighed by what they know (Dawid–Skene)", votes, found, fitted.posterior[:count], special)
+    rule = "annotators weighted by estimated accuracy (Dawid–Skene)"
+    return _decided(rule, votes, found, fitted.posterior[:count], special)
 
 
 def by_rewards(votes: Votes, weights: Array | None = None) -> Outcomes:
     """The highest reward by ``annotator_model.noisy_choice``; scores are rewards in nats.
 
-    Whether all are bad, or tie, is decided by majority, votes weighed by the reliability of their person. Votes on sets
-    of more candidates than the model takes are left out and counted.
+    Whether all are bad, or tie, is decided by majority, votes weighted by the annotator's reliability. Votes on sets
+    with more candidates than the model accepts are left out and counted.
     """
     found = compared(votes, weights)
     large = found.rows[found.size[found.group] > MOST]
@@ -89,14 +91,14 @@ def by_rewards(votes: Votes, weights: Array | None = None) -> Outcomes:
         usable = np.ones(len(votes)) if weights is None else np.array(weights, dtype=np.float64)
         usable[large] = 0.0
         found = compared(votes, usable)
-        found.left_out["of people who were set aside"] -= len(large)
+        found.left_out["of annotators who were set aside"] -= len(large)
         found.left_out[f"of more than {MOST} candidates in one set"] += len(large)
         found = replace(found, left_out=+found.left_out)
     fitted = noisy_choice(found)
     special = _special(found, fitted.reliability[found.answers.person])
     return _decided(
-        "rewards of candidates and reliability of people (noisy Plackett–Luce)", votes, found, fitted.reward, special,
-        best=fitted.best,
+        "rewards of candidates and reliability of annotators (noisy Plackett–Luce)", votes, found, fitted.reward,
+        special, best=fitted.best,
     )
 
 
@@ -104,10 +106,10 @@ RULES: Mapping[str, Rule] = {"majority": by_majority, "winners": by_winners, "re
 
 
 def columns(outcomes: Outcomes, samples: Samples) -> dict[str, Array]:
-    """What is said of N samples, as the columns that objectives on groups and the curator ``picked`` read.
+    """The outcomes of N samples, as the columns that objectives on groups and the curator ``picked`` read.
 
-    "rank" (N,) int64, "score" (N,) float64 (NaN where there is none), "strength" (N,) float64 (1 where nobody voted),
-    "vote" (N,) "winner", "tie", "bad" or "" (nobody voted): of the candidate's set.
+    "rank" (N,) int64, "score" (N,) float64 (NaN where there is none), "strength" (N,) float64 (1 without votes),
+    "vote" (N,) "winner", "tie", "bad" or "" (without votes): the outcome of the candidate's set.
     """
     n = len(samples)
     out: dict[str, Array] = {
@@ -118,8 +120,8 @@ def columns(outcomes: Outcomes, samples: Samples) -> dict[str, Array]:
     for row, name in enumerate(samples.ids):
         places.setdefault(str(name), []).append(row)
     for i in range(len(outcomes)):
-        said = zip(outcomes.candidates[i], outcomes.ranks[i], outcomes.scores[i], strict=True)
-        for name, rank, score in said:
+        columns_of_set = zip(outcomes.candidates[i], outcomes.ranks[i], outcomes.scores[i], strict=True)
+        for name, rank, score in columns_of_set:
             for row in places.get(str(name), ()):
                 out["rank"][row], out["score"][row] = rank, score
                 out["strength"][row], out["vote"][row] = outcomes.strength[i], outcomes.kind[i]
@@ -127,7 +129,7 @@ def columns(outcomes: Outcomes, samples: Samples) -> dict[str, Array]:
 
 
 def _points(found: Compared) -> tuple[Array, Array]:
-    """(I,) weight of the points that each candidate got, and of the votes that could have given it one."""
+    """(I,) weighted points of each candidate, and the weight of the votes that could have given it one."""
     answers = found.answers
     there = answers.items >= 0
     ranks = np.where(there, answers.ranks, 0)
@@ -139,25 +141,25 @@ def _points(found: Compared) -> tuple[Array, Array]:
     borda = np.where(named, (below + equal / 2) / others, 0.0)
     first = named / np.maximum(named.sum(axis=1, keepdims=True), 1)
     given = np.where(one_kind[:, None], first, borda)
-    # two that share the first place of a ranking still say something; a tie of all, and "bad", do not
-    speaks = (answers.best != BAD) & ~((answers.best == TIE) & (_kinds(ranks, there) < 2))
-    asked = there & speaks[:, None] & (named | one_kind[:, None])
+    # a shared first place in a ranking still gives points; a tie of all, and "bad", do not
+    informative = (answers.best != BAD) & ~((answers.best == TIE) & (_kinds(ranks, there) < 2))
+    usable = there & informative[:, None] & (named | one_kind[:, None])
     count = len(found.set_of)
-    rows, places = np.nonzero(asked)
+    rows, places = np.nonzero(usable)
     items = answers.items[rows, places]
     points = np.bincount(items, weights=given[rows, places] * found.weight[rows], minlength=count)
     return points, np.bincount(items, weights=found.weight[rows], minlength=count)
 
 
 def _kinds(ranks: Array, there: Array) -> Array:
-    """(N,) how many different things are said of the candidates shown: 1 where all are equal."""
+    """(N,) number of distinct ranks, unranked included, among the displayed candidates: 1 where all are equal."""
     low = np.where(there, ranks, np.iinfo(np.int64).max).min(axis=1)
     found: Array = 1 + (ranks.max(axis=1) > low)
     return found
 
 
 def _special(found: Compared, reliability: Array | None = None) -> Array:
-    """(G, 2) share of each set's weight that says tie, and bad."""
+    """(G, 2) share of each set's weight that votes "tie", and "bad"."""
     weight = found.weight if reliability is None else found.weight * reliability
     total = np.bincount(found.group, weights=weight, minlength=found.sets)
     best = found.answers.best
@@ -169,13 +171,13 @@ def _decided(
     rule: str, votes: Votes, found: Compared, score: Array, special: Array, points: Array | None = None,
     best: Array | None = None,
 ) -> Outcomes:
-    """By (I,) scores and (G, 2) shares of "tie" and "bad".
+    """The outcomes from (I,) scores and (G, 2) shares of "tie" and "bad".
 
     Strength: from ``points`` as counts where they are given, else from probabilities: ``best`` (I,), or the scores.
     """
     order = np.lexsort((np.arange(len(score)), found.set_of))
     members = np.split(order, np.cumsum(found.size)[:-1]) if found.sets else []
-    ordered = np.zeros(found.sets, dtype=bool)  # whether anybody said more of a set than which is first
+    ordered = np.zeros(found.sets, dtype=bool)  # whether any vote ranks more than the first place
     ordered[found.group[(found.answers.ranks > 1).any(axis=1)]] = True
     total = np.bincount(found.group, weights=found.weight, minlength=found.sets)
     tasks: list[set[str]] = [set() for _ in range(found.sets)]
@@ -199,7 +201,7 @@ def _decided(
 
 
 def _one(score: Array, special: Array, ordered: bool) -> tuple[str, tuple[int, ...], float]:
-    """Kind, ranks and the lead in probability of one set."""
+    """Kind, ranks and strength (a difference of probabilities) of one set."""
     tie, bad = float(special[0]), float(special[1])
     known = np.where(np.isnan(score), -np.inf, score)
     if bad > 0.5:
@@ -216,13 +218,13 @@ def _one(score: Array, special: Array, ordered: bool) -> tuple[str, tuple[int, .
 
 
 def _gap(shares: Array) -> float:
-    """The largest less the next."""
+    """The largest value minus the second largest."""
     top = np.sort(np.nan_to_num(shares))[::-1]
     return float(np.clip(top[0] - top[1], 0.0, 1.0)) if len(top) > 1 else 0.0
 
 
 def _lead(kind: str, points: Array, special: Array, total: float) -> float:
-    """P(p1 > p2) - P(p2 > p1) of two shares with a uniform prior that were seen so often."""
+    """P(p1 > p2) - P(p2 > p1) of two shares, from their counts with a uniform prior."""
     from scipy.special import betainc
 
     tie, bad = float(special[0]), float(special[1])

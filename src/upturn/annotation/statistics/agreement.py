@@ -16,22 +16,22 @@ from upturn.types import Array, Measurement, Votes
 
 Level = Literal["nominal", "ordinal", "interval"]
 LEVELS: dict[AgreementBy, Level] = {"choice": "nominal", "side": "ordinal", "order": "ordinal", "number": "interval"}
-# Tasks that two people answered: from 20 on the interval of alpha covered 0.92 to 0.97 in every setting that was
-# simulated, at 10 it fell to 0.73 (bench/test_votes_worth.py).
+# Tasks that two annotators answered: from 20 on, the interval of alpha covers 0.92 to 0.97 in all simulated settings;
+# at 10 the coverage falls to 0.73 (bench/test_votes_worth.py).
 LEAST = 20
-_NEAR = 1.0  # ratings no further apart say the same
+_NEAR = 1.0  # ratings at most this far apart are equal
 _ROUNDING = 1e-6
 _BLOCK = 512  # tasks left out at once
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What people who answered the same tasks in one mode agree on.
+    """The agreement of annotators who answered the same tasks in one mode.
 
-    alpha   Krippendorff's alpha at ``level``: 1 all agree, 0 as by chance, below 0 they contradict each other
-    raw     of two people at one task, how often they say the same; of an order, of each two candidates; of ratings,
-            of each candidate, where numbers up to 1 apart are the same
-    people  how many took part;  tasks  those that two of them answered
+    alpha   Krippendorff's alpha at ``level``: 1 is full agreement, 0 chance, below 0 systematic disagreement
+    raw     how often two annotators of a task give the same answer; for rankings, per pair of candidates; for ratings,
+            per candidate, where numbers up to 1 apart are equal
+    people  number of annotators;  tasks  number of tasks that two of them answered
     """
 
     mode: str
@@ -44,7 +44,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class UnitValues:
-    """Values of units by people: ``units`` (n,) int64, ``values`` (n,) float64, ``tasks`` (n,) int64 of each unit."""
+    """Values by unit: ``units`` (n,) int64, ``values`` (n,) float64, ``tasks`` (n,) int64 of each unit."""
 
     units: Array
     values: Array
@@ -52,7 +52,7 @@ class UnitValues:
 
 
 def agreement(votes: Votes) -> tuple[Agreement, ...]:
-    """One for each mode in which people were asked, by name, of the votes that count."""
+    """The agreement in each mode that has votes that count, sorted by the mode's name."""
     found = []
     for mode, by in measured_modes(votes.mode).items():
         level = LEVELS[by]
@@ -70,65 +70,66 @@ def agreement(votes: Votes) -> tuple[Agreement, ...]:
     return tuple(found)
 
 
-def alpha(said: UnitValues, level: Level, confidence: float = 0.95) -> Measurement:
+def alpha(given: UnitValues, level: Level, confidence: float = 0.95) -> Measurement:
     """Krippendorff's alpha, 1 - observed / expected disagreement (Krippendorff 2011, "Computing Krippendorff's
-    Alpha-Reliability", section E), of units that at least two people gave a value; NaN values are missing.
+    Alpha-Reliability", section E), of units with at least two values; NaN values are missing.
 
     Distances: nominal 0 or 1; interval the squared difference; ordinal the squared difference of midranks, which is his
-    sum over the values between. The interval is for the value over tasks like these and these people: bootstrap over
-    tasks (which may hold several units) of jackknife pseudo-values. Where nobody disagreed the lower end is that of
-    Wilson's interval for raw agreement, put into the formula. Says nothing below ``LEAST`` tasks, or where everybody
-    always gave one and the same value.
+    sum over the values between. The interval treats the tasks as a sample and the annotators as fixed: bootstrap over
+    tasks (which may hold several units) of jackknife pseudo-values. Without any disagreement the lower end is that of
+    Wilson's interval for raw agreement, put into the formula. Undefined below ``LEAST`` tasks, or where all values are
+    equal.
     """
-    parts = _Parts.of(said, level)
+    parts = _Parts.of(given, level)
     if parts is None:
-        return _undefined("nobody answered a task that another answered", 0)
+        return _undefined("no task was answered by two annotators", 0)
     count = len(parts.sizes)
     value = float(parts.alpha(np.ones((1, count)))[0])
     if math.isnan(value):
-        return _undefined("everybody gave one and the same value: there is nothing to agree about", count)
+        return _undefined("all values are equal, so chance agreement cannot be estimated", count)
     if count < LEAST:
-        return _undefined(f"{count} tasks were answered by two people, and {LEAST} are needed", count)
+        return _undefined(f"{count} tasks were answered by two annotators, and {LEAST} are needed", count)
     if value == 1.0:
         low = share(np.ones(count), confidence)[0]
         return Measurement(value, 1 - (1 - low) / parts.differ(), 1.0, count)
-    # the last piece of the whole less each task: pseudo-values, whose mean has alpha's variance (Quenouille, Tukey)
+    # leave-one-task-out pseudo-values, whose mean has alpha's variance (Quenouille, Tukey)
     pseudo = count * value - (count - 1) * parts.left_out()
     low, high = resampled_mean(pseudo, keyed("alpha", count), confidence)
     shift = value - float(pseudo.mean())
     return Measurement(value, low + shift, min(high + shift, 1.0), count)
 
 
-def raw(said: UnitValues, confidence: float = 0.95, within: float = 0.0) -> Measurement:
-    """How often two people say the same of one unit, averaged over the units of a task, then over tasks; values no
-    further apart than ``within`` are the same.
+def raw(given: UnitValues, confidence: float = 0.95, within: float = 0.0) -> Measurement:
+    """How often two annotators give a unit the same value, averaged over the units of a task, then over tasks; values
+    at most ``within`` apart are the same.
 
-    Wilson's interval where each task is agreed on or not, else the bootstrap over tasks. Says nothing below ``LEAST``.
+    Wilson's interval where each task has full agreement or none, else the bootstrap over tasks. Undefined below
+    ``LEAST`` tasks.
     """
-    units, unit = np.unique(said.units, return_inverse=True)
+    units, unit = np.unique(given.units, return_inverse=True)
     size = np.bincount(unit, minlength=len(units))
-    # each unit has a stretch of its own on one line of numbers: whoever stands close behind is of it and says the same
-    stretch = float(np.ptp(said.values)) + within + 1 if len(units) else 1.0
-    line = np.sort(unit * stretch + (said.values - said.values.min(initial=np.inf)))
+    # the values of each unit are shifted to an interval of their own, so that one sorted search finds all equal pairs
+    stretch = float(np.ptp(given.values)) + within + 1 if len(units) else 1.0
+    line = np.sort(unit * stretch + (given.values - given.values.min(initial=np.inf)))
     close = np.searchsorted(line, line + within + _ROUNDING, side="right") - np.arange(len(line)) - 1
     equal = np.bincount(np.sort(unit), weights=2.0 * close, minlength=len(units))
     task = np.empty(len(units), dtype=np.int64)
-    task[unit] = said.tasks
+    task[unit] = given.tasks
     known = size >= 2
     if not known.any():
-        return _undefined("nobody answered a task that another answered", 0)
+        return _undefined("no task was answered by two annotators", 0)
     each = equal[known] / (size[known] * (size[known] - 1.0))
     _, place = np.unique(task[known], return_inverse=True)
     by_task = np.bincount(place, weights=each) / np.bincount(place)
     if len(by_task) < LEAST:
-        return _undefined(f"{len(by_task)} tasks were answered by two people, and {LEAST} are needed", len(by_task))
+        return _undefined(f"{len(by_task)} tasks were answered by two annotators, and {LEAST} are needed", len(by_task))
     low, high = bootstrap_mean(by_task, keyed("agreement", len(by_task)), confidence)
     return Measurement(float(by_task.mean()), low, high, len(by_task), by_task)
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a task adds to alpha, so that alpha of any weighting of the C tasks is a few products.
+    """The sufficient statistics of each task for alpha, so that alpha for any task weights is a few products.
 
     sizes (C,) values;  counts (C, V) of each different value;  apart (C,) or (C, V, V) disagreement within units
     values (V,) the different values
@@ -141,15 +142,15 @@ class _Parts:
     values: Array
 
     @classmethod
-    def of(cls, said: UnitValues, level: Level) -> _Parts | None:
-        known = ~np.isnan(said.values)
-        units, unit = np.unique(said.units[known], return_inverse=True)
+    def of(cls, given: UnitValues, level: Level) -> _Parts | None:
+        known = ~np.isnan(given.values)
+        units, unit = np.unique(given.units[known], return_inverse=True)
         several = np.bincount(unit, minlength=len(units))[unit] >= 2
         if not several.any():
             return None
-        values, value = np.unique(said.values[known][several], return_inverse=True)
-        units, first, unit = np.unique(said.units[known][several], return_index=True, return_inverse=True)
-        _, place = np.unique(said.tasks[known][several][first], return_inverse=True)
+        values, value = np.unique(given.values[known][several], return_inverse=True)
+        units, first, unit = np.unique(given.units[known][several], return_index=True, return_inverse=True)
+        _, place = np.unique(given.tasks[known][several][first], return_inverse=True)
         table_ = np.zeros((len(units), len(values)))
         np.add.at(table_, (unit, value), 1.0)
         size = table_.sum(axis=1)
@@ -187,7 +188,7 @@ class _Parts:
         return found
 
     def _places(self, counts: Array) -> Array:
-        """(R, V) where each value stands: itself, or its midrank among all values."""
+        """(R, V) the position of each value: the value itself, or its midrank among all values."""
         if self.level == "interval":
             return np.broadcast_to(self.values, counts.shape)
         ranks: Array = counts.cumsum(axis=1) - counts / 2
@@ -215,10 +216,10 @@ def _undefined(why: str, n: int) -> Measurement:
 
 
 def _unit_values(by: AgreementBy, answers: Answers, votes: Votes) -> tuple[UnitValues, UnitValues]:
-    """What alpha and what raw agreement look at in this mode."""
+    """The values for alpha and for raw agreement in this mode."""
     if by == "choice":
-        said = UnitValues(answers.task, _among(answers).astype(np.float64), answers.task)
-        return said, said
+        choices = UnitValues(answers.task, _among(answers).astype(np.float64), answers.task)
+        return choices, choices
     if by == "side":
         side = _sides(answers)
         strength = np.where(np.isnan(votes.strength), 1.0, votes.strength)
@@ -237,7 +238,7 @@ def _unit_values(by: AgreementBy, answers: Answers, votes: Votes) -> tuple[UnitV
 
 
 def _among(answers: Answers) -> Array:
-    """(N,) which candidate was picked, by its place among the task's candidates in order of their ids, or TIE, BAD."""
+    """(N,) index of the picked candidate among the task's candidates sorted by id, or TIE, BAD."""
     smaller = (answers.items >= 0) & (answers.items < answers.winner[:, None])
     found: Array = np.where(answers.best >= 0, smaller.sum(axis=1), answers.best)
     return found
@@ -250,18 +251,18 @@ def _sides(answers: Answers) -> Array:
 
 
 def _midranks(answers: Answers) -> Array:
-    """(N, K) mean place of each candidate, tied ones share theirs; NaN where nothing was said of it."""
-    said = np.where((answers.best == TIE)[:, None] & (answers.ranks == 0).all(axis=1)[:, None], 1, answers.ranks)
-    said = np.where(answers.items >= 0, said, 0).astype(np.float64)
-    said[said == 0] = np.nan
+    """(N, K) mean rank of each candidate, shared by ties; NaN where it is unranked."""
+    ranks = np.where((answers.best == TIE)[:, None] & (answers.ranks == 0).all(axis=1)[:, None], 1, answers.ranks)
+    ranks = np.where(answers.items >= 0, ranks, 0).astype(np.float64)
+    ranks[ranks == 0] = np.nan
     with np.errstate(invalid="ignore"):
-        better = (said[:, None, :] < said[:, :, None]).sum(axis=2)
-        equal = (said[:, None, :] == said[:, :, None]).sum(axis=2)
-    return np.where(np.isnan(said), np.nan, better + (equal + 1) / 2)
+        better = (ranks[:, None, :] < ranks[:, :, None]).sum(axis=2)
+        equal = (ranks[:, None, :] == ranks[:, :, None]).sum(axis=2)
+    return np.where(np.isnan(ranks), np.nan, better + (equal + 1) / 2)
 
 
 def _orders(answers: Answers, places: Array) -> UnitValues:
-    """Of each two candidates of a task which is better, -1, 0 or 1: one unit for the two."""
+    """For each pair of candidates of a task, which one is better (-1, 0 or 1): one unit per pair."""
     count = len(answers.names)
     order = np.argsort(np.where(answers.items >= 0, answers.items, count), axis=1, kind="stable")
     items, sorted_places = np.take_along_axis(answers.items, order, axis=1), np.take_along_axis(places, order, axis=1)

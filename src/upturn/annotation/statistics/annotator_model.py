@@ -12,19 +12,19 @@ from upturn.annotation.statistics.contests import TIED, Contests, contests_of
 from upturn.types import Array
 
 _DRAWS = 256  # points of the integral over a set's rewards: with 8,192 reliabilities moved by less than 0.01
-_PRIOR = 1.0  # answers that each person is taken to have known: it speaks only where votes cannot tell
-MOST = 12  # candidates of a set: beyond it so few points say too little
+_PRIOR = 1.0  # pseudo-count of informed answers per annotator: matters only where votes are few
+MOST = 12  # candidates of a set: beyond it the points are too few for the integral
 _STEPS = 200
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """Of I candidates in their sets.
+    """Estimates for I candidates in their sets.
 
-    reward  (I,) posterior mean, nats, about the set's mean;  error (I,) its posterior standard deviation
+    reward  (I,) posterior mean, nats, relative to the set's mean;  error (I,) its posterior standard deviation
     best    (I,) posterior probability of being the best of its set
-    reliability (P,) share of a person's answers that are no guess;  answers (P,) how many it rests on
-    spread  standard deviation of rewards within a set, nats: how far the people's taste tells candidates apart
+    reliability (P,) share of an annotator's answers that are not guesses;  answers (P,) their number
+    spread  standard deviation of rewards within a set, nats: how strongly preferences differ between candidates
     """
 
     reward: Array
@@ -38,13 +38,13 @@ class Rewards:
 def noisy_choice(found: Compared) -> Rewards:
     """Maximum likelihood of reliabilities, with the rewards integrated out.
 
-    A person answers by Plackett–Luce on rewards s (Bradley–Terry for two; Davidson's tie) with probability r of the
-    person, else guesses: any order alike, a tie as often as all votes say so. For two without ties this is CrowdBT
-    (Chen, Bennett, Collins-Thompson & Horvitz 2013, equation 6) with eta = (1 + r) / 2, restricted to people who do
-    not answer against themselves. Rewards are normal with one spread, fitted too.
+    An annotator answers by Plackett–Luce on rewards s (Bradley–Terry for two; Davidson's tie) with their probability r,
+    else guesses: all orders equally likely, ties at the overall rate. For two without ties this is CrowdBT (Chen,
+    Bennett, Collins-Thompson & Horvitz 2013, equation 6) with eta = (1 + r) / 2, restricted to annotators who do not
+    answer against their preference. Rewards are normal with one standard deviation, which is fitted too.
 
     Departs from the paper, which maximises over rewards and reliabilities together: with a handful of votes on each
-    candidate that gives everybody a reliability near 1 (docs/decisions/). "All bad" says nothing of an order and is
+    candidate that gives every annotator a reliability near 1 (docs/decisions/). "All bad" implies no order and is
     left out here; sets of more than 12 candidates get NaN.
     """
     from scipy.optimize import minimize
@@ -59,12 +59,12 @@ def noisy_choice(found: Compared) -> Rewards:
 
 @dataclass(frozen=True)
 class _Model:
-    """Votes by pattern: two votes have one pattern where they say the same of the same places in their sets.
+    """Votes grouped by pattern: votes have the same pattern where they give the same answer on the same places.
 
-    place   (I,) where a candidate stands in its set
-    groups  (V,) the set of each vote, person (V,), weight (V,), pattern (V,) of V votes that say something
+    place   (I,) the position of a candidate in its set
+    groups  (V,) the set of each vote, person (V,), weight (V,), pattern (V,) of the V informative votes
     stages  of the patterns: there (S, K) places, -1 where there is none; won (S,); may_tie (S,); owner (S,) the pattern
-    guess   (U,) log-probability that a guess says so
+    guess   (U,) log-probability of the pattern under a guess
     points  (M, K) standard normal
     """
 
@@ -98,8 +98,8 @@ class _Model:
         spoken: dict[tuple[int, ...], int] = {}
         parts = np.split(line.reshape(-1), np.flatnonzero(np.diff(vote)) + 1)
         pattern = np.array([spoken.setdefault(tuple(part.tolist()), len(spoken)) for part in parts], dtype=np.int64)
-        stages = np.array([stage for said in spoken for stage in said], dtype=np.int64)
-        owner = np.repeat(np.arange(len(spoken)), [len(said) for said in spoken])
+        stages = np.array([stage for pattern_ in spoken for stage in pattern_], dtype=np.int64)
+        owner = np.repeat(np.arange(len(spoken)), [len(pattern_) for pattern_ in spoken])
         chosen = kinds[stages]
         tied, may = chosen[:, -2] == TIED, chosen[:, -1] == 1
         rate = (float((own.won == TIED).sum()) + 1) / (float(own.may_tie.sum()) + 2)
@@ -137,8 +137,8 @@ class _Model:
         return out[0], out[1], out[2]
 
     def _likelihoods(self, free: Array) -> tuple[Array, Array, tuple[Array, Array, Array]]:
-        """(V, M) how likely each vote is no guess, (G, M) log-likelihood of each set's votes,
-        and what ``_vote_likelihoods`` gives."""
+        """(V, M) probability that each vote is not a guess, (G, M) log-likelihood of each set's votes,
+        and the result of ``_vote_likelihoods``."""
         people = len(self.found.answers.people)
         known = 1 / (1 + np.exp(-free[:people]))[self.person][:, None]
         parts = self._vote_likelihoods(math.exp(free[people]), math.exp(free[people + 1]))
@@ -189,7 +189,7 @@ class _Model:
 
 
 def _points(width: int) -> Array:
-    """(M, width) standard normal numbers that fill space evenly (scrambled Sobol points)."""
+    """(M, width) quasi-random standard normal numbers (scrambled Sobol points)."""
     from scipy.special import ndtri
     from scipy.stats import qmc
 

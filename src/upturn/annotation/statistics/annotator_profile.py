@@ -12,12 +12,12 @@ from upturn.types import Array, Votes
 
 @dataclass(frozen=True)
 class Check:
-    """What one check says of P people.
+    """The result of one check for P annotators.
 
-    people (P,) names;  value, low, high (P,) the figure with its 95% interval;  n (P,) answers that it rests on
-    p      (P,) how often an honest person shows so much, NaN where nothing can be said
-    named  (P,) bool: found by this check (Holm 1979, over people, at the level of the check)
-    words  (P,) what was seen;  silent: why the check says nothing of anybody, or ""
+    people (P,) names;  value, low, high (P,) the statistic with its 95% interval;  n (P,) answers that it is based on
+    p      (P,) p-value under a careful annotator, NaN where it is undefined
+    named  (P,) bool: flagged by this check (Holm 1979, over annotators, at the level of the check)
+    words  (P,) the finding as text;  note: why the check is undefined for all annotators, or ""
     """
 
     name: str
@@ -29,15 +29,15 @@ class Check:
     p: Array
     named: Array
     words: tuple[str, ...]
-    silent: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Votes that count, with what the other people at the same task said.
+    """Votes that count, compared with those of the other annotators of the same task.
 
-    gain (N,) share of the others who picked the same, less what a guess would share with them; NaN where nobody else
-    answered, or the vote is no pick
+    gain (N,) share of the others who picked the same, minus the expected share of a guess; NaN where nobody else
+    answered, or the vote is not a pick
     """
 
     people: Array

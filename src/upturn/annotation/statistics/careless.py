@@ -1,9 +1,9 @@
-"""Who answers by habit and not by looking: four checks of every person, each with a stated rate of false alarms.
+"""Four checks for careless annotators, each with a controlled rate of false alarms.
 
-guessing  agrees with the others less than half as well as they do with one another
-position  picks by the place on the screen
-speed     mostly answers in less than a third of the time that others take
-drift     agrees with the others more, or less, as time goes on
+guessing  agrees with the others less than half as much as they agree among themselves
+position  picks depend on the position on the screen
+speed     most answers take less than a third of the others' median time
+drift     agreement with the others changes over time
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from upturn.seeds import key as keyed
 from upturn.statistics.intervals import wilson
 from upturn.types import Array, Votes
 
-ALPHA = 0.05  # chance that any honest person at all is named by any of the four checks
-LEAST = 10  # answers below which a check says nothing of a person
-_HALF = 0.5  # of the others' agreement: below it a person is said to guess; of the answers that are too fast, too
+ALPHA = 0.05  # probability that any careful annotator is flagged by any of the four checks
+LEAST = 10  # answers below which a check is undefined for an annotator
+_HALF = 0.5  # share of the others' agreement below which answers count as guesses; also the limit for fast answers
 _FAST = 1 / 3  # of the others' median time: a usual limit for "speeders" in surveys
-_CLEAR = 4.0  # standard errors of the others' agreement above 0: at 2 people were named too often (docs/decisions/)
-_EXPECTED = 20.0  # picks a position from which the chi-square tail is used; below it draws
+_CLEAR = 4.0  # standard errors of the others' agreement above 0; at 2 there are too many false alarms (docs/decisions/)
+_EXPECTED = 20.0  # picks per position from which the chi-square tail is used; below it, simulation
 _DRAWS = 19_999
 
 
 def checks(votes: Votes, alpha: float = ALPHA) -> tuple[Check, ...]:
-    """guessing, position, speed and drift, of all people who gave a vote that counts.
+    """guessing, position, speed and drift, for all annotators with a vote that counts.
 
-    The chance that any person is named who picks by taste alone, at the usual pace, is at most ``alpha``.
+    The probability that any annotator is flagged who picks by preference, at the usual speed, is at most ``alpha``.
     """
     counted = Counted.of(votes)
     each = alpha / 4
@@ -38,16 +38,16 @@ def checks(votes: Votes, alpha: float = ALPHA) -> tuple[Check, ...]:
 
 
 def guessing(found: Counted, alpha: float) -> Check:
-    """Value: agreement with the others beyond chance, as a share of what the others have among themselves.
+    """Value: agreement with the others beyond chance, as a share of the others' agreement among themselves.
 
-    1 is one of them, 0 a guesser, below 0 somebody who wants the contrary. Tested one-sided against one half, by the
-    mean over tasks: a person with another taste is named, too, so it is a reason to look and no proof.
+    1 is typical, 0 guessing, below 0 systematic disagreement. Tested one-sided against one half, by the mean over
+    tasks: an annotator with different preferences is flagged too, so a finding is a reason to check and no proof.
     """
     people = len(found.people)
     rows = np.flatnonzero(~np.isnan(found.gain))
     n = np.bincount(found.person[rows], minlength=people)
     total, square = found.sums(found.gain, rows), found.sums(found.gain**2, rows)
-    # pairs of people: all, those that a person looks from, those that look at the person
+    # pairs of annotators: all, those in which the annotator is first, those in which they are second
     pairs, sums = found.others * 1.0, np.where(np.isnan(found.gain), 0.0, found.gain) * found.others
     own_pairs, own_sums = found.sums(pairs, rows), found.sums(sums, rows)
     seen_pairs = found.sums(found.picks * 1.0, np.arange(len(found.person)))
@@ -63,19 +63,19 @@ def guessing(found: Counted, alpha: float) -> Check:
     t = (mean - _HALF * crowd) / np.hypot(spread, _HALF * every)
     p = np.where(tested, _t_below(t, n - 1), np.nan)
     value, half = mean / crowd, 1.96 * np.hypot(spread, mean / crowd * every) / crowd
-    silent = "" if tested.any() else (
-        "people agree hardly more than guessers would, so nobody can be told from one" if (n >= LEAST).any()
+    note = "" if tested.any() else (
+        "annotators agree hardly more than guesses would, so guessing cannot be detected" if (n >= LEAST).any()
         else f"nobody answered {LEAST} tasks that others answered"
     )
     words = tuple(
         f"agrees with the others {v:.2f} times as much as they do among themselves" if ok else ""
         for v, ok in zip(value.tolist(), tested.tolist(), strict=True)
     )
-    return Check("guessing", found.people, value, value - half, value + half, n, p, holm(p, alpha), words, silent)
+    return Check("guessing", found.people, value, value - half, value + half, n, p, holm(p, alpha), words, note)
 
 
 def _spread_of_crowd(found: Counted, rows: Array) -> float:
-    """Standard error of the mean gain over all people, tasks being what is independent."""
+    """Standard error of the mean gain over all annotators, clustered by task."""
     if not len(rows):
         return math.nan
     tasks, place = np.unique(found.task[rows], return_inverse=True)
@@ -86,12 +86,12 @@ def _spread_of_crowd(found: Counted, rows: Array) -> float:
 
 
 def position(found: Counted, alpha: float) -> Check:
-    """Value: share of picks at the place that the person favours most. Candidates are shuffled for each person, so
-    whatever the taste all places are equal (chi-square, by draws where there are few picks); any place may be favoured.
+    """Value: share of picks at the annotator's most frequent position. Candidates are shuffled for each annotator, so
+    without a position bias all positions are equally likely (chi-square, simulated where there are few picks).
     """
     people = len(found.people)
     if _one_order(found):
-        return nothing("position", found, "candidates stood in one order for everybody: place and taste are one")
+        return nothing("position", found, "all annotators saw one order: position and preference cannot be separated")
     width = int(found.shown.max(initial=1))
     counts = np.zeros((people, width + 1, width))
     rows = np.flatnonzero(found.best >= 0)
@@ -103,16 +103,16 @@ def position(found: Counted, alpha: float) -> Check:
     for i in np.flatnonzero(n >= LEAST).tolist():
         p[i] = _uneven(counts[i])
         place = int(counts[i].sum(axis=0).argmax())
-        at, asked = float(counts[i, place + 1 :, place].sum()), float(counts[i, place + 1 :].sum())
-        value[i] = at / asked
-        low[i], high[i] = wilson(at / asked, asked)
-        words[i] = f"{at:g} of {asked:g} picks are at place {place + 1}"
-    silent = "" if (n >= LEAST).any() else f"nobody picked {LEAST} times"
-    return Check("position", found.people, value, low, high, n, p, holm(p, alpha), tuple(words), silent)
+        at, total = float(counts[i, place + 1 :, place].sum()), float(counts[i, place + 1 :].sum())
+        value[i] = at / total
+        low[i], high[i] = wilson(at / total, total)
+        words[i] = f"{at:g} of {total:g} picks are at position {place + 1}"
+    note = "" if (n >= LEAST).any() else f"nobody picked {LEAST} times"
+    return Check("position", found.people, value, low, high, n, p, holm(p, alpha), tuple(words), note)
 
 
 def _one_order(found: Counted) -> bool:
-    """Whether those who share tasks nearly all saw their candidates in one order."""
+    """Whether annotators of the same task nearly always saw its candidates in the same order."""
     first: dict[int, tuple[int, ...]] = {}
     same = total = 0
     for task, items in zip(found.task.tolist(), map(tuple, found.items.tolist()), strict=True):
@@ -120,11 +120,11 @@ def _one_order(found: Counted) -> bool:
             total += 1
             same += first[task] == items
         first.setdefault(task, items)
-    return total >= LEAST and same > 0.9 * total  # by chance 1 in 2 for pairs, 1 in 24 for four
+    return total >= LEAST and same > 0.9 * total  # expected by chance: 1 in 2 for pairs, 1 in 24 for four
 
 
 def _uneven(counts: Array) -> float:
-    """P of so uneven picks (K + 1, K) by number of candidates and place, all places being equally likely."""
+    """p-value of picks (K + 1, K), by number of candidates and position, under equally likely positions."""
     from scipy.special import chdtrc
 
     sizes = [k for k in range(2, len(counts)) if counts[k].sum() > 0]
@@ -143,7 +143,7 @@ def _uneven(counts: Array) -> float:
 
 
 def speed(found: Counted, alpha: float) -> Check:
-    """Value: share of answers faster than a third of the others' median in the same mode; tested against one half."""
+    """Value: share of answers in less than a third of the others' median time in the mode; tested against 1/2."""
     from scipy.special import bdtrc
 
     people = len(found.people)
@@ -165,12 +165,12 @@ def speed(found: Counted, alpha: float) -> Check:
                      for c, k, ok in zip(count, n, tested, strict=True)]).reshape(-1, 2)
     words = tuple(f"{c:g} of {k} answers in less than a third of the others' time" if ok else ""
                   for c, k, ok in zip(count.tolist(), n.tolist(), tested.tolist(), strict=True))
-    silent = "" if tested.any() else f"nobody else to compare with, or nobody has {LEAST} answers with a time"
-    return Check("speed", found.people, value, ends[:, 0], ends[:, 1], n, p, holm(p, alpha), words, silent)
+    note = "" if tested.any() else f"nobody else to compare with, or nobody has {LEAST} answers with a time"
+    return Check("speed", found.people, value, ends[:, 0], ends[:, 1], n, p, holm(p, alpha), words, note)
 
 
 def drift(found: Counted, alpha: float) -> Check:
-    """Value: agreement with the others in the later half of a person's answers less that in the earlier half.
+    """Value: agreement with the others in the later half of an annotator's answers minus that in the earlier half.
 
     Tested two-sided by the correlation of agreement beyond chance with the order of answers (Student's t).
     """
@@ -190,8 +190,8 @@ def drift(found: Counted, alpha: float) -> Check:
         t = abs(r) * math.sqrt((len(gain) - 2) / max(1 - r * r, 1e-12))
         p[i] = min(1.0, 2 * float(_t_below(np.array([-t]), np.array([len(gain) - 2]))[0]))
         words[i] = f"agreement with the others changed by {value[i]:+.2f} from the earlier to the later half"
-    silent = "" if (~np.isnan(p)).any() else f"nobody answered {2 * LEAST} tasks that others answered"
-    return Check("drift", found.people, value, value - half, value + half, n, p, holm(p, alpha), tuple(words), silent)
+    note = "" if (~np.isnan(p)).any() else f"nobody answered {2 * LEAST} tasks that others answered"
+    return Check("drift", found.people, value, value - half, value + half, n, p, holm(p, alpha), tuple(words), note)
 
 
 def _t_below(t: Array, freedom: Array) -> Array:

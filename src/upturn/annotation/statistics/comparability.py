@@ -1,4 +1,4 @@
-"""Which players can be compared: the graph of wins and ties, and notes on parts that never met."""
+"""Which players can be compared: the graph of wins and ties, and notes on parts that were never compared."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from upturn.annotation.statistics.contests import TIED, Contests
 from upturn.types import Array
 
-_NAMED = 4  # players of a part that are named; of more only the number
+_NAMED = 4  # a note lists at most so many players of a part, else only their number
 
 
 def parts_of(found: Contests) -> Array:
     """(n,) the part of each player: those who beat one another, directly or through others. Strongest parts first.
 
-    A part stands before another that it beat, directly or through others.
+    A part comes before another that it beat, directly or through others.
     """
     from scipy.sparse.csgraph import connected_components
 
@@ -26,7 +26,7 @@ def parts_of(found: Contests) -> Array:
     reach[label[first], label[second]] = True
     for _ in range(int(count).bit_length()):
         reach |= reach @ reach
-    # who reaches more parts stands before those it reaches; size, then name, break ties
+    # a part that reaches more parts comes before those it reaches; size, then name, break ties
     size = np.bincount(label, minlength=count)
     names = np.array([min(found.names[label == part]) for part in range(count)])
     order = np.lexsort((names, -size, -(reach & ~np.eye(count, dtype=bool)).sum(axis=1)))
@@ -37,7 +37,7 @@ def parts_of(found: Contests) -> Array:
 
 
 def wins_between(found: Contests) -> Array:
-    """(n, n) by weight: contests that the first won where the second was there."""
+    """(n, n) total weight of the contests with both that the first won."""
     n = len(found.names)
     won = found.won != TIED
     winner = found.there[np.arange(len(found)), np.maximum(found.won, 0)]
@@ -49,7 +49,7 @@ def wins_between(found: Contests) -> Array:
 
 
 def ties_between(found: Contests) -> Array:
-    """(n, n) by weight: contests of both that all tied."""
+    """(n, n) total weight of the contests with both in which all tied."""
     tied = found.won == TIED
     present = np.zeros((int(tied.sum()), len(found.names) + 1))
     present[np.arange(len(present))[:, None], found.there[tied]] = 1.0
@@ -60,7 +60,7 @@ def ties_between(found: Contests) -> Array:
 
 
 def incomparable_parts(found: Contests, part: Array) -> tuple[str, ...]:
-    """A sentence for each two parts that met, and one where some never did, directly or through others."""
+    """A sentence for each two parts that were compared, and one if some never were, directly or through others."""
     from scipy.sparse.csgraph import connected_components
 
     count = int(part.max(initial=0)) + 1
@@ -76,7 +76,7 @@ def incomparable_parts(found: Contests, part: Array) -> tuple[str, ...]:
             if i != j and beat[i, j] > 0:
                 also = f", besides {tied[i, j]:g} ties" if tied[i, j] else ""
                 out.append(f"{names[i]} beat {names[j]} each of the {beat[i, j]:g} times that one of them was put "
-                           f"first{also}: by how much, no number can say.")
+                           f"first{also}: the difference cannot be estimated.")
             elif i < j and tied[i, j] > 0 and beat[j, i] == 0:
                 out.append(f"{names[i]} and {names[j]} only ever tied, {tied[i, j]:g} times.")
     groups, label = connected_components((beat + tied) > 0, directed=False)

@@ -1,4 +1,4 @@
-"""Which candidates were compared with one another, and what each vote answered about them."""
+"""Groups candidates into sets that votes compared with one another, and assigns each vote to its set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upturn.types import Array, Votes
 
 @dataclass(frozen=True)
 class Compared:
-    """N votes that count, about I candidates in G sets: one set for all that were compared, if only through others.
+    """N votes that count, about I candidates in G sets of candidates compared directly or through others.
 
     answers   the votes as numbers;  rows (N,) which votes they are
     weight    (N,) above 0
@@ -57,7 +57,7 @@ def compared(votes: Votes, weights: Array | None = None) -> Compared:
 
     kept, left = countable(votes)
     if weights is not None:
-        left["of people who were set aside"] += int((kept & (weights == 0)).sum())
+        left["of annotators who were set aside"] += int((kept & (weights == 0)).sum())
         kept &= weights > 0
     rows = np.flatnonzero(kept)
     answers = read(votes.take(rows))

@@ -1,8 +1,8 @@
-"""Votes as contests between players (models, rounds, candidates): who was there, and who won, or that all tied.
+"""Votes as contests between players (models, rounds, candidates): who took part, and who won, or that all tied.
 
 A pick of one of K is one contest. A ranking is several: the best of all, then the best of the others, and so on
-(Plackett 1975; Luce 1959). Of several that share a place in a ranking each beats all that come after, and nothing is
-said of one another; all of them tied is a contest that nobody wins.
+(Plackett 1975; Luce 1959). Players that share a place in a ranking each beat all that come after, and are not compared
+with one another; if all tie, the contest has no winner.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Contests:
     """S contests among n players.
 
     names   (n,) the players
-    there   (S, K) their numbers, -1 where fewer were there; a player may stand in a contest twice
+    there   (S, K) their numbers, -1 where fewer took part; a player may take part in a contest twice
     won     (S,) position of the winner, or TIED (with one another, all of them)
     may_tie (S,) whether a tie of all was a possible answer
-    vote    (S,) which vote it comes from;  task, person (S,) codes: what hangs together
-    weight  (S,) how much it counts
+    vote    (S,) which vote it comes from;  task, person (S,) codes, for clustering
+    weight  (S,) its weight
     """
 
     names: Array
@@ -53,14 +53,14 @@ class Contests:
 def contests(
     votes: Votes, players: Mapping[str, str] | None = None, weights: Array | None = None
 ) -> tuple[Contests, Counter[str]]:
-    """The contests of all votes that count, and how many votes say nothing of the players, by reason.
+    """The contests of all votes that count, and how many votes do not compare the players, by reason.
 
     ``players`` names the player of each sample id (such as the model that made it); None: each candidate is its own.
     ``weights`` (N,) of the votes, 1 unless given; votes of weight 0 are left out.
     """
     kept, left = countable(votes)
     if weights is not None:
-        left["of people who were set aside"] += int((kept & (weights == 0)).sum())
+        left["of annotators who were set aside"] += int((kept & (weights == 0)).sum())
         kept &= weights > 0
     answers = read(votes.take(np.flatnonzero(kept)))
     counts = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=np.float64)[kept]
@@ -75,7 +75,7 @@ def contests(
 
 
 def contests_of(answers: Answers, rows: Array) -> Contests:
-    """Those of some answers, each candidate for itself; ``vote`` counts as the answers do."""
+    """The contests of some answers, each candidate its own player; ``vote`` is the row of the answer."""
     usable = rows[(answers.best[rows] != BAD) & (answers.counts[rows] > 1)]
     return _stages(answers.names, answers, answers.items, usable, np.ones(len(answers)))
 
@@ -107,7 +107,7 @@ def _different(items: Array) -> Array:
 def _stages(names: Array, answers: Answers, items: Array, rows: Array, counts: Array) -> Contests:
     there = items[rows] >= 0
     ranks = np.where(there, answers.ranks[rows], 0)
-    picked = ranks.max(axis=1, initial=0) == 1  # only the best is named: the others were seen and not picked
+    picked = ranks.max(axis=1, initial=0) == 1  # only the best is ranked: the others were displayed and not picked
     ranks = np.where(picked[:, None] & there & (ranks == 0), 2, ranks)
     all_tied = (answers.best[rows] == TIE) & (_different(np.where(ranks > 0, ranks, -1)) < 2)
     which, left, won = [np.flatnonzero(all_tied)], [there[all_tied]], [np.full(int(all_tied.sum()), TIED)]

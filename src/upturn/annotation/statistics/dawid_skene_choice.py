@@ -9,9 +9,9 @@ import numpy as np
 from upturn.annotation.statistics.comparisons import Compared
 from upturn.types import Array
 
-_STEPS, _CLOSE = 500, 1e-6  # of expectation and maximisation; largest change of a reliability
-_BEGIN = 0.7  # reliability of everyone at first: above chance, so that agreement is taken for knowledge
-_PRIOR = 1.0  # answers that each person is taken to have known, and as many guessed: no one is at 0 or 1 for certain
+_STEPS, _CLOSE = 500, 1e-6  # EM steps at most; stops when no reliability changes by more
+_BEGIN = 0.7  # initial reliability: above chance, so that agreement raises it
+_PRIOR = 1.0  # pseudo-counts of informed answers and of guesses per annotator: reliabilities stay inside (0, 1)
 _BLOCKS = 20  # of sets left out in turn
 
 
@@ -20,7 +20,7 @@ class Winners:
     """posterior (I + 2 G,) of each outcome of each set (see ``Compared.slots``);  reliability (P,) in [0, 1].
 
     error    (P,) standard error of the reliability, by leaving out a twentieth of the sets at a time; NaN below 20
-    answers  (P,) how many answers of a person it rests on
+    answers  (P,) how many answers of the annotator it is based on
     """
 
     posterior: Array
@@ -30,13 +30,13 @@ class Winners:
 
 
 def winners(found: Compared) -> Winners:
-    """Expectation and maximisation. With probability r of the person an answer names the set's true outcome, else it is
-    a guess: "tie" or "all bad" as often as all votes say so, any candidate shown as often as another.
+    """Expectation and maximisation. With the annotator's probability r an answer is the set's true outcome, else it is
+    a guess: "tie" or "all bad" at their overall rates, all displayed candidates equally likely.
 
-    Dawid & Skene (1979) with one number a person instead of a matrix: a candidate's number means nothing from one task
-    to the next. The mixture with guesses is that of Hovy et al. 2013 ("Learning whom to trust with MACE", section 2.1),
-    everybody guessing equally. r is the share of answers that are no guess; right are r + (1 - r) / K. Where nobody
-    shares a task with another the answers say nothing of r, which then stays near what it began with.
+    Dawid & Skene (1979) with one number per annotator instead of a matrix, as candidates differ from task to
+    task. The mixture with guesses is that of Hovy et al. 2013 ("Learning whom to trust with MACE", section 2.1), with
+    the same guess distribution for all. r is the share of answers that are not guesses; r + (1 - r) / K are correct.
+    Where no task has two annotators, r is not identified and stays near its initial value.
     """
     fitted = _Mixture.of(found)
     reliability, posterior = fitted.run(np.full(len(found.answers.people), _BEGIN), np.ones(len(found)))

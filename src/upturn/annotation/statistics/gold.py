@@ -1,4 +1,4 @@
-"""Accuracy on gold tasks, agreement with oneself on repeats, and the weight of votes that follows."""
+"""Accuracy on gold tasks, consistency on repeated tasks, and the vote weights that follow from them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from upturn.annotation.statistics.votes import IMPLICIT, OTHER, coded, read
 from upturn.statistics.intervals import wilson
 from upturn.types import Array, Votes
 
-LEAST = 5  # answers below which nobody is judged
+LEAST = 5  # answers below which an annotator is not evaluated
 
 
 @dataclass(frozen=True)
 class Record:
-    """How P people did on tasks with a check.
+    """The results of P annotators on tasks with a check.
 
-    people (P,) names;  right, asked (P,) how many;  share, low, high (P,) with Wilson's 95% interval, NaN below LEAST
-    chance (P,) what a guesser would get: the mean of 1 / candidates
-    skipped  tasks that were passed over, and are not counted
+    people (P,) names;  right, answered (P,) counts;  share, low, high (P,) with Wilson's 95% interval, NaN below LEAST
+    chance (P,) expected share of a guesser: the mean of 1 / candidates
+    skipped  number of skipped tasks, which are not counted
     """
 
     people: Array
     right: Array
-    asked: Array
+    answered: Array
     share: Array
     low: Array
     high: Array
@@ -36,17 +36,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Standard:
-    """What is asked of a person.
+    """The requirements on an annotator.
 
     gold, repeats  shares of gold tasks right and of repeated tasks answered the same; None: not required
-    set_aside      checks of conduct ("guessing", "position", "speed", "drift") whose finding sets a person aside
+    set_aside      checks ("guessing", "position", "speed", "drift") whose finding sets an annotator aside
 
-    Whoever is below for certain, by the upper end of the interval, is set aside: weight 0. Whoever is below by what was
-    seen weighs in proportion to what is beyond guessing, from 0 at chance to 1 at the standard. A person exactly at the
-    standard is set aside in at most 2.5% of cases.
+    An annotator whose whole interval is below the standard is set aside: weight 0. If only the observed share is below,
+    the weight rises linearly from 0 at chance to 1 at the standard. An annotator exactly at the standard is set aside
+    in at most 2.5% of cases.
     """
 
-    gold: float | None = 0.6  # of four: guessers get 0.25, so a weight of a half is at 0.425
+    gold: float | None = 0.6  # with four candidates guessers reach 0.25, so the weight is 0.5 at 0.425
     repeats: float | None = 0.5
     set_aside: Sequence[str] = ()
 
@@ -58,9 +58,9 @@ class Standard:
 
 @dataclass(frozen=True)
 class Weights:
-    """What each person's votes count, and why: nothing is deleted, and with other weights all is there again.
+    """The weight of each annotator's votes, and why. Votes are not deleted: other weights restore them.
 
-    people (P,) names;  weight (P,) in [0, 1];  reasons (P,) str, "" where the weight is 1 and nothing was wrong
+    people (P,) names;  weight (P,) in [0, 1];  reasons (P,) str, "" where the weight is 1 and nothing was found
     """
 
     people: Array
@@ -69,12 +69,12 @@ class Weights:
     by_name: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, votes: Votes) -> Array:
-        """(N,) the weight of each vote; of people who are not known, 1."""
+        """(N,) the weight of each vote; 1 for unknown annotators."""
         return np.array([self.by_name.get(str(name), 1.0) for name in votes.person], dtype=np.float64)
 
 
 def on_gold(votes: Votes) -> Record:
-    """Right is a gold task whose known best was put first, alone. "Tie" and "all bad" are wrong."""
+    """Right are gold tasks whose known best was put first, alone. "Tie" and "all bad" are wrong."""
     rows = np.flatnonzero((votes.check == "gold") & (votes.right != ""))
     own = votes.take(rows)
     answers = read(own)
@@ -84,9 +84,9 @@ def on_gold(votes: Votes) -> Record:
 
 
 def on_repeats(votes: Votes) -> Record:
-    """The same is a repeated task that the person answered as before: the same candidate first, again a tie, all bad.
+    """Right are repeated tasks with the same answer as before: the same candidate first, a tie, or all bad.
 
-    Compared with the person's first answer to that task; one whose first answer is not among the votes is not counted.
+    Compared with the annotator's first answer to that task; repeats without a first answer are not counted.
     """
     explicit = ~np.isin(votes.mode.astype(str), IMPLICIT)
     rows = np.flatnonzero(explicit)
@@ -107,47 +107,49 @@ def on_repeats(votes: Votes) -> Record:
 def _record(votes: Votes, person: Array, good: Array, known: Array, shown: Array) -> Record:
     people, _ = coded(votes.person)
     place = np.searchsorted(people, person[known].astype(str)) if known.any() else np.zeros(0, dtype=np.int64)
-    asked = np.bincount(place, minlength=len(people))
+    answered = np.bincount(place, minlength=len(people))
     right = np.bincount(place, weights=good[known], minlength=len(people))
     guess = np.bincount(place, weights=1 / np.maximum(shown[known], 1), minlength=len(people))
-    enough = asked >= LEAST
+    enough = answered >= LEAST
     with np.errstate(invalid="ignore", divide="ignore"):
-        share, chance = np.where(enough, right / asked, np.nan), np.where(asked > 0, guess / asked, np.nan)
-    ends = np.array([wilson(r / n, n) if n >= LEAST else (np.nan, np.nan) for r, n in zip(right, asked, strict=True)])
+        share, chance = np.where(enough, right / answered, np.nan), np.where(answered > 0, guess / answered, np.nan)
+    pairs = zip(right, answered, strict=True)
+    ends = np.array([wilson(r / n, n) if n >= LEAST else (np.nan, np.nan) for r, n in pairs])
     low, high = ends.reshape(-1, 2).T
-    return Record(people, right.astype(np.int64), asked, share, low, high, chance, int((~known).sum()))
+    return Record(people, right.astype(np.int64), answered, share, low, high, chance, int((~known).sum()))
 
 
 def weights(votes: Votes, standard: Standard | None = None, found: Sequence[Check] = ()) -> Weights:
-    """What each person's votes count by this standard; ``found`` are the checks of conduct that it may refer to.
+    """The weight of each annotator's votes by this standard; ``found`` are the checks that ``set_aside`` may name.
 
-    The least of the weights that the checks give. Without enough gold tasks or repeats nothing is held against anybody.
+    The smallest weight of all checks. Without enough gold tasks or repeats the weight is 1.
     """
-    asked = standard or Standard()
+    required = standard or Standard()
     people, _ = coded(votes.person)
     weight = np.ones(len(people))
     reasons: list[list[str]] = [[] for _ in people]
     for level, record, words in (
-        (asked.gold, on_gold(votes), "gold tasks right"),
-        (asked.repeats, on_repeats(votes), "repeats with equal answers"),
+        (required.gold, on_gold(votes), "gold tasks right"),
+        (required.repeats, on_repeats(votes), "repeats with equal answers"),
     ):
         if level is None:
             continue
         for i in np.flatnonzero(record.share < level).tolist():
-            said = f"{record.right[i]} of {record.asked[i]} {words} ({record.low[i]:.0%} to {record.high[i]:.0%}), "
+            ends = f"({record.low[i]:.0%} to {record.high[i]:.0%})"
+            finding = f"{record.right[i]} of {record.answered[i]} {words} {ends}, "
             if record.high[i] < level:
                 weight[i] = 0.0
-                reasons[i].append(f"set aside: {said}below {level:.0%} for certain")
+                reasons[i].append(f"set aside: {finding}significantly below {level:.0%}")
             else:
                 chance = min(float(record.chance[i]), level * 0.999)
                 own = max(0.0, (float(record.share[i]) - chance) / (level - chance))
                 weight[i] = min(weight[i], own)
-                reasons[i].append(f"counts {own:.2f}: {said}{level:.0%} asked")
+                reasons[i].append(f"weight {own:.2f}: {finding}{level:.0%} required")
     for check in found:
-        if check.name in asked.set_aside:
+        if check.name in required.set_aside:
             for name in check.people[check.named].tolist():
                 i = int(np.searchsorted(people, name))
                 weight[i] = 0.0
                 reasons[i].append(f"set aside: {check.words[check.people.tolist().index(name)]}")
-    texts = tuple("; ".join(said) for said in reasons)
+    texts = tuple("; ".join(own) for own in reasons)
     return Weights(people, weight, texts, dict(zip(people.tolist(), weight.tolist(), strict=True)))

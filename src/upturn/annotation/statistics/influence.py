@@ -16,19 +16,19 @@ from upturn.statistics.intervals import wilson
 from upturn.types import Array, Votes
 
 By = Literal["person", "team"]
-# A person's share of what trains a model beyond which the report warns: a third would decide against any other two.
+# The report warns of a larger share of what trains the model: beyond a third, one annotator can outvote two others.
 LIMIT = 1 / 3
 _ROUNDING = 1e-9  # three with equal shares are at the limit, not beyond it
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of P people, or teams, those with most first.
+    """The shares of P annotators, or teams, the largest first.
 
     names    (P,);  votes (P,) that count;  share (P,) of them
-    decides  (P,) share of what trains the model: each set of candidates counts once, and so does each that was rated
-             alone; those whose votes on it weigh share it by weight
-    in_effect  1 / sum of squares of ``decides``: as many equals would be as many deciders (Simpson 1949)
+    decides  (P,) share of what trains the model: each set of candidates counts once, and so does each candidate that
+             was rated alone; its voters share it by weight
+    in_effect  1 / sum of squares of ``decides``: the effective number of annotators (Simpson 1949)
     """
 
     by: By
@@ -39,15 +39,15 @@ class Shares:
     in_effect: float
 
     def warnings(self, limit: float = LIMIT) -> tuple[str, ...]:
-        """A sentence for each one whose share of what trains the model is beyond the limit."""
+        """A sentence for each annotator or team whose share of what trains the model exceeds the limit."""
         return tuple(
-            f"{name or 'people without a team'}: {share:.0%} of what trains the model, beyond {limit:.0%}"
+            f"{name or 'annotators without a team'}: {share:.0%} of what trains the model, beyond {limit:.0%}"
             for name, share in zip(self.names, self.decides, strict=True) if share > limit + _ROUNDING
         )
 
 
 def shares(votes: Votes, by: By = "person", weights: Array | None = None) -> Shares:
-    """Who gave how many of the votes that count, and decides how much; ``weights`` (N,) of votes."""
+    """The share of each annotator, or team, in the votes that count and in the outcomes; ``weights`` (N,)."""
     compares = countable(votes)[0]
     rates = valued(votes) & ~compares
     counted = np.flatnonzero(compares | rates)
@@ -56,7 +56,7 @@ def shares(votes: Votes, by: By = "person", weights: Array | None = None) -> Sha
     found = compared(votes, weights)
     weigh = np.ones(len(votes)) if weights is None else np.asarray(weights, dtype=np.float64)
     alone = np.flatnonzero(rates & (weigh > 0))
-    rated, candidate = coded([votes.shown[row][0] for row in alone.tolist()])  # decided by all who rated it
+    rated, candidate = coded([votes.shown[row][0] for row in alone.tolist()])  # decided by all its ratings
     sets, group = found.sets + len(rated), np.concatenate([found.group, found.sets + candidate])
     weight, rows = np.concatenate([found.weight, weigh[alone]]), np.concatenate([found.rows, alone])
     total = np.bincount(group, weights=weight, minlength=sets)
@@ -73,10 +73,10 @@ def shares(votes: Votes, by: By = "person", weights: Array | None = None) -> Sha
 
 @dataclass(frozen=True)
 class Without:
-    """What is decided when one team, or person, is left out.
+    """The outcomes without one team, or annotator.
 
-    changed  sets of candidates with another outcome;  lost sets that nobody else voted on;  of all sets
-    low, high  95% interval of changed / (of - lost): as if the sets were a sample of those to come
+    changed  sets of candidates with another outcome;  lost sets without other votes;  of all sets
+    low, high  95% interval of changed / (of - lost): with the sets as a random sample
     ranking  of the players by the others' votes; None where there are no players
     """
 
@@ -94,7 +94,7 @@ def leave_out(
     votes: Votes, by: By = "team", rule: Rule = by_majority, weights: Array | None = None,
     players: Mapping[str, str] | None = None,
 ) -> tuple[Without, ...]:
-    """Each team, or person, left out in turn; the outcome is computed again by ``rule`` without its votes."""
+    """Leaves out each team, or annotator, in turn and computes the outcomes by ``rule`` without its votes."""
     whole = rule(votes, weights)
     counted = countable(votes)[0]
     names, who = coded(getattr(votes, by))
@@ -111,17 +111,17 @@ def leave_out(
 
 
 def _compared(whole: Outcomes, rest: Outcomes | None) -> tuple[int, int]:
-    """How many sets have another outcome, and how many have none any more.
+    """How many sets have another outcome, and how many have no outcome left.
 
-    A set may fall apart when votes that joined it go: it is then found by its tasks.
+    A set may split without the votes that connected it: its parts are found by their tasks.
     """
     if rest is None:
         return 0, len(whole)
-    said = {task: (rest.kind[i], rest.winner[i]) for i in range(len(rest)) for task in rest.tasks[i]}
+    outcome_of = {task: (rest.kind[i], rest.winner[i]) for i in range(len(rest)) for task in rest.tasks[i]}
     changed = lost = 0
     winner = whole.winner
     for i in range(len(whole)):
-        left = {said[task] for task in whole.tasks[i] if task in said}
+        left = {outcome_of[task] for task in whole.tasks[i] if task in outcome_of}
         lost += not left
         changed += bool(left) and left != {(whole.kind[i], winner[i])}
     return changed, lost

@@ -1,6 +1,6 @@
-"""Which model do people prefer, by how much, and how sure is that: maximum likelihood with intervals.
+"""Ranks models by annotators' preferences: maximum-likelihood strengths with intervals.
 
-P(i is picked of those there) = e^s_i / (sum of e^s_j + tie mass); s is a strength in nats. Pairs are Bradley–Terry
+P(i is picked among those present) = e^s_i / (sum of e^s_j + tie mass); s is a strength in nats. Pairs are Bradley–Terry
 (1952), picks of K Luce's choice (1959), rankings Plackett–Luce. The mass of a tie of all is nu_K e^(mean of s): with
 two it is Davidson's (1970, JASA 65, equation 2.5), with more the same for ties of all (Firth, Kosmidis & Turner 2019).
 """
@@ -21,15 +21,15 @@ from upturn.types import Array, Measurement, Votes
 
 @dataclass(frozen=True)
 class Ranking:
-    """Strengths of n players, the best first within each part; parts cannot be compared by a number.
+    """Strengths of n players, the best first within each part; differences between parts are undefined.
 
     names     (n,) the players;  part (n,) 0, 1, …: which belong together
-    strength  (n,) nats above the mean of the part, NaN for one that stands alone;  low, high (n,) its interval
+    strength  (n,) nats above the mean of the part, NaN for a part of one player;  low, high (n,) its interval
     cov       (n, n) of the strengths, 0 between parts;  quantile (n,) half an interval over a standard error
     wins, losses, ties  (n,) contests, by weight
     tie_rate  of a tie between K equals, in the largest part: K -> share
-    said      what no number says: which were never compared, who never lost to whom
-    votes     how many say something;  left_out  reason -> how many do not
+    notes     sentences on undefined differences: which were never compared, which never lost to another
+    votes     how many count;  left_out  reason -> how many do not
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class Ranking:
     losses: Array
     ties: Array
     tie_rate: Mapping[int, float]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
     votes: int
     left_out: Mapping[str, int]
 
@@ -51,10 +51,11 @@ class Ranking:
         return len(self.names)
 
     def difference(self, first: str, second: str) -> Measurement:
-        """How much stronger the first is, in nats; NaN with the reason where no number can say."""
+        """How much stronger the first is, in nats; NaN with the reason where it is undefined."""
         i, j = self.names.index(first), self.names.index(second)
         if self.part[i] != self.part[j]:
-            return Measurement(math.nan, math.nan, math.nan, self.votes, note=f"{first} and {second} stand apart")
+            note = f"{first} and {second} are in different parts"
+            return Measurement(math.nan, math.nan, math.nan, self.votes, note=note)
         value = float(self.strength[i] - self.strength[j])
         variance = float(self.cov[i, i] + self.cov[j, j] - 2 * self.cov[i, j])
         half = float(self.quantile[i]) * math.sqrt(max(variance, 0.0))
@@ -64,10 +65,10 @@ class Ranking:
 def ranking(
     votes: Votes, players: Mapping[str, str] | None = None, weights: Array | None = None, level: float = 0.95
 ) -> Ranking:
-    """Players ranked by all votes that compare them: ``players`` says whose a sample is, such as sample id -> model.
+    """Players ranked by all votes that compare them: ``players`` maps sample ids to players, such as models.
 
-    Intervals are the sandwich's over tasks: several people's votes on one task are no independent evidence, and
-    weighted votes have no information matrix. See :func:`rank`.
+    Intervals use the sandwich estimator over tasks: votes on one task are not independent, and weighted votes have no
+    information matrix. See :func:`rank`.
     """
     found, left = contests(votes, players, weights)
     return rank(found, left, clusters=found.task, level=level)
@@ -79,8 +80,8 @@ def rank(
     """Maximum likelihood within each part of players who each beat one another, directly or through others.
 
     Only there the likelihood has a finite maximum (Ford 1957; Hunter 2004, assumption 1; a tie alone does not bound
-    it). Contests between parts say who beat whom: ``said`` tells it in words. For a part they count for those of its
-    players who were there, by Luce's axiom. Intervals: the observed information, or with ``clusters`` (S,) the sandwich
+    it). Contests between parts are described in ``notes``. For a part they count for those of its players who took
+    part, by Luce's axiom. Intervals: the observed information, or with ``clusters`` (S,) the sandwich
     over them (Huber 1967; Liang & Zeger 1986) with t quantiles. Both rest on many wins and losses of every player.
     """
     part = parts_of(found)
@@ -133,7 +134,7 @@ def _within(found: Contests, members: Array) -> tuple[Contests, Array]:
 
 
 def _counts(found: Contests) -> tuple[Array, Array, Array]:
-    """(n,) weighted wins, losses and ties; who stands twice in a contest counts once."""
+    """(n,) weighted wins, losses and ties; a player that is twice in a contest counts once."""
     n = len(found.names)
     present = np.zeros((len(found), n + 1), dtype=bool)
     present[np.arange(len(found))[:, None], found.there] = True

@@ -17,7 +17,7 @@ _HALVINGS = 40
 
 @dataclass(frozen=True)
 class Fit:
-    """strength (n,) nats, mean 0;  cov (n, n);  nu: how readily K tie;  log_likelihood;  clusters of the sandwich."""
+    """strength (n,) nats, mean 0;  cov (n, n);  nu: tie parameter by K;  log_likelihood;  clusters of the sandwich."""
 
     strength: Array
     cov: Array
@@ -29,9 +29,9 @@ class Fit:
 def fit(found: Contests, clusters: Array | None = None) -> Fit:
     """Maximum likelihood; there must be one: every player beat every other, directly or through others.
 
-    ``nu`` is fitted for each number of candidates at which some tied and some did not; where nobody did, a tie is taken
-    as impossible, and where all did, these contests say nothing. The covariance is the inverse of the observed
-    information, or the sandwich with C / (C - 1) over C ``clusters`` (S,).
+    ``nu`` is fitted for each number of candidates at which some contests tied and some did not; where none did, ties
+    have probability 0, and where all did, these contests carry no information. The covariance is the inverse of the
+    observed information, or the sandwich with C / (C - 1) over C ``clusters`` (S,).
     """
     model = _Model.of(found)
     free = np.zeros(len(found.names) - 1 + len(model.sizes))  # the first player's strength is 0
@@ -82,11 +82,11 @@ class _Model:
     def of(cls, found: Contests) -> _Model:
         mask = found.there >= 0
         size, tied = mask.sum(axis=1), found.won == TIED
-        asked = found.may_tie | tied
-        both = [k for k in np.unique(size[tied]).tolist() if (~tied & asked & (size == k)).any()]
-        rows = np.flatnonzero(~tied | np.isin(size, both))  # where all tied, nothing is said
+        may_tie = found.may_tie | tied
+        both = [k for k in np.unique(size[tied]).tolist() if (~tied & may_tie & (size == k)).any()]
+        rows = np.flatnonzero(~tied | np.isin(size, both))  # contests of a size at which all tied carry no information
         mask, size, tied = mask[rows], size[rows], tied[rows]
-        tie = asked[rows] & np.isin(size, both)
+        tie = may_tie[rows] & np.isin(size, both)
         players = len(found.names) - 1
         dimensions = players + len(both)
         columns = np.where(mask, found.there[rows] - 1, dimensions)
@@ -111,10 +111,10 @@ class _Model:
         total = mass.sum(axis=1, keepdims=True)
         shares = mass / total
         rows = np.arange(len(values))
-        said = values[rows, self.chosen] - top[:, 0] - np.log(total[:, 0])
+        log_chosen = values[rows, self.chosen] - top[:, 0] - np.log(total[:, 0])
         means = shares.copy()
         means[:, :-1] += np.where(self.mask, (shares[:, -1] / size)[:, None], 0.0)
-        return said, shares, means
+        return log_chosen, shares, means
 
     def _scores(self, means: Array) -> Array:
         """(S, K + 1) of each contest's log-probability by the features of its columns."""
@@ -128,7 +128,7 @@ class _Model:
 
     def terms(self, free: Array) -> tuple[float, Array, Array]:
         """Log-likelihood, gradient (D,) and observed information (D, D)."""
-        said, shares, means = self._shares(free)
+        log_chosen, shares, means = self._shares(free)
         size, d = self.mask.sum(axis=1), self.free
         gradient = np.bincount(self.columns.ravel(), weights=self._scores(means).ravel(), minlength=d + 1)[:d]
         moments = -means[:, :, None] * means[:, None, :]
@@ -144,7 +144,7 @@ class _Model:
         flat = np.bincount(
             places.ravel(), weights=(moments * self.weight[:, None, None]).ravel(), minlength=(d + 1) ** 2
         )
-        return float(said @ self.weight), gradient, flat.reshape(d + 1, d + 1)[:d, :d]
+        return float(log_chosen @ self.weight), gradient, flat.reshape(d + 1, d + 1)[:d, :d]
 
     def spread(self, free: Array, place: Array, count: int) -> Array:
         """(D, D) sum over clusters of the outer product of their scores."""

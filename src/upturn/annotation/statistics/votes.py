@@ -1,6 +1,6 @@
-"""Votes as numbers: who said what of which candidates, and which of them count.
+"""Votes as arrays: annotators, tasks, candidates, ranks and scores, and which votes count.
 
-Shapes: N votes, K the most candidates that one shows, P people, T tasks, I candidates.
+Shapes: N votes, K the largest number of candidates in a vote, P annotators, T tasks, I candidates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from upturn.annotation.vote_mode import gives
 from upturn.types import WORST, Array, Votes
 
-IMPLICIT = ("studio",)  # modes that say something by what was done, not by what was asked
+IMPLICIT = ("studio",)  # modes whose votes are inferred from use, not from a question
 TIE, BAD, OTHER = -1, -2, -3  # instead of a position: cannot tell, all are bad, no answer
 
 
@@ -24,10 +24,10 @@ TIE, BAD, OTHER = -1, -2, -3  # instead of a position: cannot tell, all are bad,
 class Answers:
     """Votes as arrays; all columns have the votes' order.
 
-    people, tasks, names  the different ones, sorted: codes below are places in them
+    people, tasks, names  distinct values, sorted: codes below index them
     person, task  (N,) codes
-    items         (N, K) codes of the candidates by position on the screen, -1 where fewer were shown
-    ranks         (N, K) 1 is best, equal is a tie, 0 nothing was said; of scores, the highest is 1
+    items         (N, K) codes of the candidates by position on the screen, -1 where there are fewer
+    ranks         (N, K) 1 is best, equal is a tie, 0 is unranked; of scores, the highest is 1
     best          (N,) position of the one that was put first, or TIE, BAD, OTHER
     """
 
@@ -45,7 +45,7 @@ class Answers:
 
     @cached_property
     def counts(self) -> Array:
-        """(N,) how many candidates were shown."""
+        """(N,) number of displayed candidates."""
         counts: Array = (self.items >= 0).sum(axis=1)
         return counts
 
@@ -57,7 +57,7 @@ class Answers:
 
 
 def read(votes: Votes) -> Answers:
-    """The votes as numbers. A tie, by word or because all that were ranked are equal, is TIE; a rating is its order."""
+    """The votes as arrays. TIE is an explicit tie or equal ranks for all; a rating is read as a ranking."""
     people, person = coded(votes.person)
     tasks, task = coded(votes.task)
     width = max((len(shown) for shown in votes.shown), default=1) or 1
@@ -71,13 +71,13 @@ def read(votes: Votes) -> Answers:
 
 
 def coded(values: Array | Sequence[str]) -> tuple[Array, Array]:
-    """The different values as sorted str, and the place of each."""
+    """The distinct values as sorted str, and the index of each."""
     names, places = np.unique(np.asarray(values, dtype=object).astype(str), return_inverse=True)
     return names, places.reshape(-1).astype(np.int64)
 
 
 def table(rows: Array, width: int, fill: float) -> Array:
-    """(N, width) float64 of tuples of uneven length."""
+    """(N, width) float64 of tuples of different lengths."""
     sizes = np.array([len(row) for row in rows], dtype=np.int64)
     out = np.full((len(rows), width), fill, dtype=np.float64)
     out[np.arange(width) < sizes[:, None]] = [value for row in rows for value in row]
@@ -90,7 +90,7 @@ def _ranks(votes: Votes, there: Array) -> Array:
     scores = table(votes.scores, width, np.nan)
     rated = (ranks == 0).all(axis=1) & ~np.isnan(scores).all(axis=1)
     if rated.any():
-        order = np.argsort(-scores[rated], axis=1, kind="stable")  # NaN stands last
+        order = np.argsort(-scores[rated], axis=1, kind="stable")  # NaN sorts last
         ordered = np.take_along_axis(scores[rated], order, axis=1)
         falls = np.zeros(ordered.shape, dtype=np.int64)
         falls[:, 1:] = ordered[:, 1:] < ordered[:, :-1]
@@ -101,11 +101,11 @@ def _ranks(votes: Votes, there: Array) -> Array:
 
 
 def _best(action: Array, ranks: Array, there: Array) -> Array:
-    said = ranks > 0
-    first = said & (ranks == np.where(said, ranks, np.iinfo(np.int64).max).min(axis=1, keepdims=True))
+    ranked = ranks > 0
+    first = ranked & (ranks == np.where(ranked, ranks, np.iinfo(np.int64).max).min(axis=1, keepdims=True))
     one = np.where(first.sum(axis=1) == 1, first.argmax(axis=1), TIE)
-    # one candidate alone with a rank is a pick of those shown; alone on the screen, nothing was compared
-    out = np.where(said.any(axis=1) & (there.sum(axis=1) > 1), one, OTHER)
+    # a single ranked candidate is a pick; a candidate displayed alone is compared with nothing
+    out = np.where(ranked.any(axis=1) & (there.sum(axis=1) > 1), one, OTHER)
     out = np.where((action == "tie"), TIE, out)
     out = np.where((action == "bad"), BAD, out)
     found: Array = np.where(np.isin(action, ("said", "tie", "bad")), out, OTHER)
@@ -113,15 +113,15 @@ def _best(action: Array, ranks: Array, there: Array) -> Array:
 
 
 def countable(votes: Votes) -> tuple[Array, Counter[str]]:
-    """(N,) bool: the votes that say which candidates people prefer, and how many others there are, by reason.
+    """(N,) bool: the votes that compare candidates, and how many other votes there are, by reason.
 
-    Left out are what is no such answer (skipped, corrected, said by download alone, nothing said), what was asked to
-    measure the person (gold tasks, repeated ones), and second answers of a person to one task: the first counts.
+    Left out are votes that compare nothing (skipped, corrections, downloads, empty answers), those that check the
+    annotator (gold tasks, repeats), and second answers of an annotator to one task: the first counts.
     """
     answers = read(votes)
     alone = gives(votes.mode, "rating") & (answers.counts < 2) & ~np.isnan(numbers(votes)).all(axis=1)
     return _counted(votes, answers, {
-        "ratings of one candidate, which compare it with nothing": alone, "nothing was said": answers.best == OTHER,
+        "ratings of one candidate, which compare it with nothing": alone, "empty answers": answers.best == OTHER,
     })
 
 
@@ -134,26 +134,26 @@ def numbers(votes: Votes) -> Array:
 
 
 def valued(votes: Votes) -> Array:
-    """(N,) bool: the ratings that say a number. As ``countable``, but of one candidate alone they count, too: nothing
-    is compared, and still it is said how good it is."""
-    return _counted(votes, read(votes), {"nothing was said": np.isnan(numbers(votes)).all(axis=1)})[0]
+    """(N,) bool: the ratings with a number. As ``countable``, but ratings of a single candidate count too: they give
+    its quality without a comparison."""
+    return _counted(votes, read(votes), {"empty answers": np.isnan(numbers(votes)).all(axis=1)})[0]
 
 
-def _counted(votes: Votes, answers: Answers, silent: Mapping[str, Any]) -> tuple[Array, Counter[str]]:
-    """What ``countable`` gives, where the votes of ``silent`` (N,) bool, by reason, say nothing."""
+def _counted(votes: Votes, answers: Answers, uninformative: Mapping[str, Any]) -> tuple[Array, Counter[str]]:
+    """The result of ``countable``, where the rows of ``uninformative`` (N,) bool, by reason, do not count."""
     mode, action, check = (column.astype(str) for column in (votes.mode, votes.action, votes.check))
     reasons = np.full(len(votes), "", dtype=object)
 
-    def because(rows: Array, reason: str) -> None:
+    def exclude(rows: Array, reason: str) -> None:
         reasons[rows & (reasons == "")] = reason
 
-    because(np.isin(mode, IMPLICIT), "said by use alone (studio)")
-    because(action == "skip", "skipped")
-    because((action == "edit") | gives(mode, "correction"), "corrections, which are examples and no votes")
-    because(check == "gold", "gold tasks")
-    because(check == "repeat", "repeated to measure the person")
-    for reason, rows in silent.items():
-        because(rows, reason)
+    exclude(np.isin(mode, IMPLICIT), "implicit votes (studio)")
+    exclude(action == "skip", "skipped")
+    exclude((action == "edit") | gives(mode, "correction"), "corrections, which are examples, not votes")
+    exclude(check == "gold", "gold tasks")
+    exclude(check == "repeat", "repeated to check the annotator")
+    for reason, rows in uninformative.items():
+        exclude(rows, reason)
     open_rows = np.flatnonzero(reasons == "")
     order = open_rows[np.argsort(votes.moment[open_rows], kind="stable")]
     pairs = answers.person[order] * len(answers.tasks) + answers.task[order]

@@ -100,10 +100,10 @@ def summary(votes: Votes, models: Mapping[str, str] | None = None) -> FeedbackSu
     annotators = _annotators(votes, people, found, deciders)
     return FeedbackSummary(
         lead, deciders.warnings() if len(deciders.names) > 1 else (), agreement_rows, annotators[:_MOST_ROWS],
-        max(0, len(annotators) - _MOST_ROWS), tuple(f"{c.name}: {c.silent}" for c in found if c.silent),
+        max(0, len(annotators) - _MOST_ROWS), tuple(f"{c.name}: {c.note}" for c in found if c.note),
         _outcomes(outcomes), tuple(sorted(outcomes.left_out.items())), _without(votes, weight),
         _ranking_chart(ranked) if ranked is not None and len(ranked) > 1 else None,
-        ranked.said if ranked is not None else (),
+        ranked.notes if ranked is not None else (),
     )
 
 
@@ -137,7 +137,7 @@ def _annotators(
 
 
 def _of(record: Record, place: int) -> str:
-    count = int(record.asked[place])
+    count = int(record.answered[place])
     return f"{int(record.right[place])} of {count}" if count else "–"
 
 
