@@ -33,7 +33,7 @@ _PARTS = (
 
 
 def inner(module: PreTrainedModel) -> PreTrainedModel:
-    """The module that carries adapters, out of what a trainer may have wrapped around it."""
+    """The module that carries adapters, without the wrappers of a trainer."""
     found: PreTrainedModel = unwrapped(module)
     return found
 

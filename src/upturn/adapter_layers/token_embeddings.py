@@ -30,7 +30,7 @@ _DAMAGED = "It is damaged: use another checkpoint."
 
 @dataclass(frozen=True)
 class Word:
-    """A token and how many vectors it is."""
+    """A token and its number of vectors."""
 
     token: str
     vectors: int
@@ -42,7 +42,7 @@ class Word:
 
     @property
     def folder(self) -> str:
-        """Of its files: what of the token is a letter, a digit, '-' or '_'."""
+        """The folder of its files: the token's letters, digits, '-' and '_'."""
         return re.sub(r"[^A-Za-z0-9_-]", "", self.token) or "token"
 
 

@@ -77,7 +77,7 @@ class LowRank(Adapter, ABC):
         return
 
     def begin(self, module: PreTrainedModel) -> None:
-        """What a stage needs besides the adapter itself."""
+        """Prepares a stage beyond the adapter itself."""
         return
 
     # The protocol.

@@ -1,4 +1,4 @@
-"""Which layers of a model an adapter goes on, and how `peft` selects them."""
+"""The target layers of an adapter, and how `peft` selects them."""
 
 from __future__ import annotations
 

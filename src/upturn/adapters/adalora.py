@@ -66,7 +66,7 @@ class Adalora(LowRank):
     def begin(self, module: PreTrainedModel) -> None:
         config = module.peft_config[self.adapter_name]
         for _, layer in _rank_importance.ranked(module, self.adapter_name):
-            if config.rank_pattern is None:  # what was pruned before keeps its ranks
+            if config.rank_pattern is None:  # a pruned adapter keeps its ranks
                 layer.importance = _rank_importance.Importance(layer, self.adapter_name)
 
     def regulariser(self, model: Trainable) -> torch.Tensor | None:

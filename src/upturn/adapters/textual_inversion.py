@@ -124,7 +124,7 @@ class TextualInversion(Adapter):
 
 @dataclass(frozen=True)
 class _Before:
-    """The caller of a model, with these rows as they were."""
+    """The caller of a model, with these rows at their entry values."""
 
     caller: Any
     rows: list[nn.Parameter]

@@ -107,7 +107,7 @@ class Classifier(Trainable):
         _network_files.save(self.module, "classifier", self._settings, folder)
 
     def load(self, folder: Path) -> None:
-        """What ``save`` wrote; UserError where it cannot be read or is of another model."""
+        """Reads the files of ``save``; UserError where it cannot be read or is of another model."""
         found = _network_files.settings("classifier", folder)
         module, raw = _network_files.weights(lambda: inputs.network(found), folder)
         self._settings, self.kind, self.module = found, found["kind"], module

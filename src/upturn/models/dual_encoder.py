@@ -218,7 +218,7 @@ class DualEncoder(Trainable):
             _network_files.save(self.module, _NAME, self._settings(), folder)
 
     def load(self, folder: Path) -> None:
-        """What ``save`` wrote; UserError where it cannot be read."""
+        """Reads the files of ``save``; UserError where it cannot be read."""
         if not _ours(folder):
             self._take(*transformers_encoder.read(str(folder), None))
             self.id = content_id(_NAME, *_fingerprint(self.module))

@@ -217,7 +217,7 @@ class Gaussian(Policy):
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """What ``save`` wrote; UserError where it cannot be read."""
+        """Reads the files of ``save``; UserError where it cannot be read."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

@@ -130,7 +130,7 @@ class RewardImage(Trainable):
         _network_files.save(self.module, "reward_image", self._settings, folder)
 
     def load(self, folder: Path) -> None:
-        """What ``save`` wrote; UserError where it cannot be read or is of another model."""
+        """Reads the files of ``save``; UserError where it cannot be read or is of another model."""
         found = _network_files.settings("reward_image", folder)
         _reward_attributes.same(found.get("attributes"), self.attributes)
         module, raw = _network_files.weights(lambda: self._network(found), folder)

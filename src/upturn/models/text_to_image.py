@@ -182,7 +182,7 @@ class TextToImage(Diffusion):
         token_embeddings.save(self.token_encoders, self.words, folder)
 
     def load(self, folder: Path) -> None:
-        """What was saved. Raises UserError where this instance contradicts it, or a file is missing or damaged."""
+        """Reads a saved model. Raises UserError where this instance contradicts it, or a file is missing or damaged."""
         pipeline, saved = pipeline_files.load(folder, self.name, self.size, self.config or {}, self.trains_text)
         self._assemble(pipeline, saved.size)
         _adapter_files.load(self.module, folder)

@@ -14,7 +14,7 @@ from upturn.types import Array, Batch, Ragged
 
 _POOL = 50  # batches that are sorted by length together: little padding, and the order stays random
 REFERENCE = "reference"  # the column that holds the reference's log-probs of a fixed set
-Prepare = Callable[[Batch], Batch]  # what the trainer does to a global batch before its first step
+Prepare = Callable[[Batch], Batch]  # the preparation of a global batch before its first step
 
 
 def _unchanged(batch: Batch) -> Batch:

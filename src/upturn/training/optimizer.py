@@ -32,7 +32,7 @@ def tensors(optimizer: torch.optim.Optimizer, parameters: Parameters) -> dict[st
 
 
 def restore(optimizer: torch.optim.Optimizer, parameters: Parameters, known: Mapping[str, Tensor]) -> None:
-    """Puts back what ``tensors`` gave; the step counter keeps its device, moments follow their parameter."""
+    """Restores the state of ``tensors``; the step counter keeps its device, moments follow their parameter."""
     for name, value in known.items():
         place, _, what = name.partition(".")
         parameter = parameters[int(place)]

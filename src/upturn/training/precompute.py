@@ -1,6 +1,6 @@
 """No-grad forward passes before a step: cached reference log-probs, and the columns that ``prepare`` needs.
 
-An objective names in ``before`` what its ``prepare`` needs of the model: columns "before_…" (N, T) of a global batch.
+An objective names in ``before`` the model outputs for its ``prepare``: columns "before_…" (N, T) of a global batch.
 Where a set is drawn for one step that sees it whole, the precomputed pass is the one that is trained: its log-probs
 are also stored as columns "live_…" that still carry their gradient, and no second pass is run.
 """
@@ -19,7 +19,7 @@ from upturn.training.setup import TrainingSetup
 from upturn.training.state import TrainingState
 from upturn.types import Batch, Outputs
 
-POLICY_OUTPUTS = frozenset({"log_probs", "values"})  # what the policy itself computes
+POLICY_OUTPUTS = frozenset({"log_probs", "values"})  # outputs of the policy itself
 _LIVE = "live_"
 NoGradPass = Callable[[Batch, int], Outputs]  # examples and their place in the global batch
 

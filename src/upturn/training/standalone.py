@@ -18,7 +18,7 @@ M = TypeVar("M", bound=Trainable)
 
 
 def trained(model: M, samples: Samples, spec: Training, build: int, key: int, where: str) -> M:
-    """``model``, built by the key ``build`` and trained by ``key`` as ``spec`` says, in evaluation mode.
+    """``model``, built by the key ``build`` and trained by ``key`` according to ``spec``, in evaluation mode.
 
     Raises UserError where the objective wants more than samples, and with several processes: this training runs in one.
     """

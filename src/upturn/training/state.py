@@ -1,4 +1,4 @@
-"""What a training changes as it runs, and what a checkpoint therefore holds: model, optimizer, EMA and history."""
+"""The mutable state of a training, saved in checkpoints: model, optimizer, EMA and history."""
 
 from __future__ import annotations
 

@@ -140,6 +140,6 @@ class OptimizationStep:
             raise RunError(
                 "a batch in which nothing is trained on: every weight or label is masked, or every group is a tie",
                 where=f"{self.setup.where}, step {step + 1}",
-                fix="Look at the mixture and its weights, or the rewards.",
+                fix="Check the mixture and its weights, or the rewards.",
             )
         self.state.optimizer.zero_grad(set_to_none=True)

@@ -91,7 +91,7 @@ class ClassDiffusion(Diffusion):
         model_files.save(self, folder)
 
     def load(self, folder: Path) -> None:
-        """What was saved: network, formulation, classes and shape come from the folder.
+        """Reads a saved model: network, formulation, classes and shape come from the folder.
 
         Raises UserError where this instance was configured otherwise, and where a file is missing or damaged.
         """

@@ -18,7 +18,7 @@ from upturn.models._diffusion.normalization import Frame
 from upturn.store.files import read_json, to_json
 
 _SETTINGS, _SCHEDULER, _PIPELINE = "model.json", "scheduler", "model_index.json"
-_OF_TRAINING = {"label_dropout", "draws"}  # may differ from what the saved model was trained with
+_OF_TRAINING = {"label_dropout", "draws"}  # may differ from the values of the saved model's training
 
 
 class StoredModel(Protocol):

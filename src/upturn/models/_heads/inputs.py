@@ -68,7 +68,7 @@ def pieces(texts: Sequence[str]) -> Ragged:
 
 
 def network(settings: dict[str, Any], column: Column | None = None) -> Network:
-    """A network for a content, from ``settings`` (JSON-ready: what ``load`` needs); its scale from ``column``."""
+    """A network for a content, from ``settings`` (JSON-ready, saved for ``load``); its scale from ``column``."""
     kind: Kind = settings["kind"]
     hidden, depth = settings["hidden"], settings["depth"]
     dropout, classes = settings["dropout"], settings["classes"]

@@ -132,7 +132,7 @@ class _HeadLogProbs(torch.autograd.Function):
 
 
 def _add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
-    """into (V, D) += left (n, V)ᵀ right (n, D), whatever precision those are of."""
+    """into (V, D) += left (n, V)ᵀ right (n, D), of any precision."""
     if left.dtype == into.dtype:
         into.addmm_(left.t(), right)
     else:

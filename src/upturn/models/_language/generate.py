@@ -126,7 +126,7 @@ def _decode_batch(
     index = torch.from_numpy(row_prompt).to(device)
     logits = logits[index]
     read.keep(index)
-    # what wraps a module (several processes) may hold its weights elsewhere: then it is called
+    # a wrapper (several processes) may hold the weights elsewhere: then the wrapper is called
     quick = unwrapped(module) is module and llama_decode.fits(module)
     step = llama_decode.LlamaStep(module, read.cache, read.mask, read.at, max_tokens) if quick else read
 

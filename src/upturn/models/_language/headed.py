@@ -22,7 +22,7 @@ class HeadedText(TextModel):
     Exactly one of ``config`` (random weights), ``folder`` and ``hub`` is given, as in causal_lm; a folder may be that
     of a causal_lm of an earlier stage or run (the head is then new) or of a model with such a head (it is kept).
     Padding is on the right and nothing attends to it: a score is the same in any batch.
-    ``AutoModelForSequenceClassification`` opens what is saved.
+    ``AutoModelForSequenceClassification`` opens the saved folder.
     """
 
     @property
@@ -36,7 +36,7 @@ class HeadedText(TextModel):
         return headed_checkpoints.from_files(self.folder, self.hub, self._outputs)[:2]
 
     def _settle(self, settings: dict[str, Any]) -> None:
-        """Take over what ``_settings`` wrote."""
+        """Take over the settings of ``_settings``."""
 
     def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
         self._settle(settings)
@@ -45,7 +45,7 @@ class HeadedText(TextModel):
     def _read(self, batch: Batch) -> Tensor:
         """(N, A) outputs of the head, at least float32.
 
-        The library reads it at the last token that is not padding: so whatever a batch was padded with becomes that.
+        The library reads it at the last token that is not padding, so the batch is padded with that token.
         (Where the padding token is the tokenizer's unknown one and a *cut* completion ends in it, it is read earlier,
         the same in any batch, as the library does with the saved model.)
         """

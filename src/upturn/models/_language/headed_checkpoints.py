@@ -1,4 +1,4 @@
-"""Causal language models with a head read at the last token: what ``AutoModelForSequenceClassification`` opens."""
+"""Checkpoints of causal language models with a head at the last token (``AutoModelForSequenceClassification``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upturn.errors import UserError
 from upturn.models import _hub
 from upturn.models._language import pretrained_weights
 
-_HEAD = "score"  # what transformers calls the head of every causal model of this kind
+_HEAD = "score"  # the name of the head in transformers' causal models of this kind
 
 
 def from_config(spec: Mapping[str, Any], codec: Codec, outputs: int) -> torch.nn.Module:
@@ -39,7 +39,7 @@ def from_config(spec: Mapping[str, Any], codec: Codec, outputs: int) -> torch.nn
 def from_files(folder: str | None, hub: str | None, outputs: int) -> tuple[torch.nn.Module, Codec, bool]:
     """Weights, tokenizer, and whether the head was stored; on a plain language model it is initialized at random.
 
-    Adapters of a folder of ours are merged: what was learned in them is in the weights that this begins with.
+    Adapters of a saved folder are merged into the initial weights.
     """
     found = located(
         folder, hub, lambda name, where, local: _read(name, outputs, where, local=local, dropout=False)

@@ -2,7 +2,7 @@
 
 At a million parameters a step of `transformers` is nine parts Python to one part arithmetic: hooks, keyword
 arguments, masks built again, a cache that is copied at every token. Here a step is the arithmetic alone, on the same
-modules' weights, with a cache that is allocated once. What it cannot reproduce exactly is left to `transformers`.
+modules' weights, with a cache that is allocated once. Models that it cannot reproduce exactly use `transformers`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 _LLAMA_SHAPED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
-_JOINED = 1 << 22  # weights (16 MB) up to which maps are joined: beyond, a call costs nothing beside its arithmetic
+_JOINED = 1 << 22  # weights (16 MB) up to which maps are joined: above, the cost of a call is negligible
 
 
 def fits(module: PreTrainedModel) -> bool:
-    """Whether :class:`LlamaStep` does what this model's own forward pass does: float32, full causal attention.
+    """Whether :class:`LlamaStep` computes the same as this model's forward pass: float32, full causal attention.
 
     Layers with an adapter are called as they are; sliding windows and other kinds of attention are not supported.
     """

@@ -26,7 +26,7 @@ _FORM = Form(
     "AutoModelForCausalLM", needs="It needs config.json, model.safetensors and tokenizer.json, all whole.",
     whole="Give a causal language model, with its head.",
 )
-_EVERYTHING = "100TB"  # one file whatever the size: what is saved does not depend on a library's idea of a shard
+_EVERYTHING = "100TB"  # one file of any size: the saved files do not depend on the library's shard size
 
 
 def from_config(spec: Mapping[str, Any], codec: Codec) -> torch.nn.Module:

@@ -30,7 +30,7 @@ def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
 def encode(
     codec: Codec, samples: Samples, max_length: int, truncated_at_most: float
 ) -> tuple[Batch, tuple[str, ...]]:
-    """Ragged columns "tokens" int64 and "mask" float32, with notes of what was cut or unknown.
+    """Ragged columns "tokens" int64 and "mask" float32, with notes that count cut completions and unknown tokens.
 
     The mask is 1 on the completion and its EOS (on everything after BOS where the prompt is empty). Raises UserError
     where more than ``truncated_at_most`` of the completions would be cut, or one would be cut away altogether.

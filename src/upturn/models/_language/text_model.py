@@ -41,7 +41,7 @@ class TextModel(Trainable, ABC):
     max_length: int | None = None
     truncated_at_most: float = 0.0  # the share of completions that may be cut; none, unless it is allowed
     id: str = field(default="", init=False)
-    notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: what was cut or unknown, counted
+    notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: cut completions, unknown tokens
     module: torch.nn.Module = field(init=False, repr=False)
 
     kind: ClassVar[Kind] = "text"
@@ -66,18 +66,18 @@ class TextModel(Trainable, ABC):
 
     @abstractmethod
     def _from_files(self) -> tuple[torch.nn.Module, Codec]:
-        """What ``folder`` or ``hub`` names."""
+        """The model in ``folder`` or ``hub``."""
 
     @abstractmethod
     def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
         """What ``save`` wrote, adapters on; ``settings`` are upturn.json."""
 
     def _stated(self) -> str:
-        """What makes the id of a new model, beside key and files."""
+        """The part of a new model's id besides key and files."""
         return json.dumps([self.config, self._settings()], sort_keys=True)
 
     def _settings(self) -> dict[str, Any]:
-        """JSON-ready: what ``load`` must know beside the weights."""
+        """JSON-ready: the settings that ``load`` needs besides the weights."""
         return {}
 
     def build(self, examples: Samples, key: int) -> None:
@@ -116,7 +116,7 @@ class TextModel(Trainable, ABC):
         return int(own if self.max_length is None else self.max_length)  # type: ignore[arg-type]
 
     def encode(self, samples: Samples) -> Batch:
-        """Ragged "tokens" and "mask" (1 where a token is learned); see ``notes`` for what was cut."""
+        """Ragged "tokens" and "mask" (1 where a token is learned); see ``notes`` for cut completions."""
         self._need_text(samples)
         batch, self.notes = prompt_template.encode(self.codec, samples, self._positions(), self.truncated_at_most)
         return batch
@@ -125,7 +125,7 @@ class TextModel(Trainable, ABC):
         return None
 
     def save(self, folder: Path) -> None:
-        """What the library's own classes and ``AutoTokenizer`` open, adapters, ``upturn.json``; no paths, no times."""
+        """Writes files that ``transformers`` opens, adapters and ``upturn.json``, without paths and times."""
         pretrained_weights.save(self.module, folder)
         self.codec.save(folder)
         settings = {"model": self.name, "template": prompt_template.NAME, **self._settings()}

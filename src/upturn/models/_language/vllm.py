@@ -3,7 +3,7 @@
 Written against the documented interface of vLLM 0.10.1 and later (``LLM``, ``SamplingParams``, ``CompletionOutput``;
 docs.vllm.ai), and tested with a fake of it. It has NOT been run with vLLM itself, nor on a GPU.
 
-vLLM draws with generators of its own, and its kernels depend on what else is in a batch: each prompt gets its first
+vLLM draws with generators of its own, and its results depend on the rest of the batch: each prompt gets its first
 key as a seed, but a key does not reproduce a text. The samples record this (``key_reproducible`` is False).
 """
 
@@ -31,8 +31,8 @@ from upturn.types import Array
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SHARE = 0.5  # of the GPU's memory: the policy itself stays on it, and vLLM takes what it is given at once
-_SEEDS = 1 << 62  # below half of what 64 bits hold: vLLM adds the candidate's number
+_SHARE = 0.5  # of the GPU's memory: the policy itself stays on it, and vLLM reserves its share at once
+_SEEDS = 1 << 62  # below half of the 64-bit range: vLLM adds the candidate's number
 _GET = "Install it where there is an NVIDIA GPU (pip install vllm), or leave 'sampler' out: ours samples anywhere."
 
 
@@ -99,14 +99,14 @@ def _decoded(found: Sequence[Any], stop: int, choice: Choice) -> Decoded:
     tokens[inside] = [token for one in found for token in one.token_ids]
     log_probs = [one.logprobs for one in found]
     if any(steps is None or len(steps) != count for steps, count in zip(log_probs, lengths, strict=True)):
-        raise RunError("vLLM gave no log-probs of what it drew", where="sampling.sampler", fix=_OTHER)
+        raise RunError("vLLM returned no log-probs of its samples", where="sampling.sampler", fix=_OTHER)
     own[inside] = [
         step[token].logprob for one in found for token, step in zip(one.token_ids, one.logprobs, strict=True)
     ]
     stopped = np.array([one.finish_reason == "stop" for one in found])
     last = tokens[np.arange(len(found)), lengths - 1]
     if ((last == stop) != stopped).any():
-        raise RunError("vLLM's texts do not end where they say", where="sampling.sampler", fix=_OTHER)
+        raise RunError("vLLM's finish reasons contradict the last tokens", where="sampling.sampler", fix=_OTHER)
     plain = choice.temperature == 1.0 and not choice.top_k and choice.top_p >= 1.0
     other = 0.0 if choice.temperature == 0.0 else float("nan")
     acted = own if plain else np.where(inside, np.float32(other), np.float32(0.0))
@@ -132,6 +132,6 @@ def _new_engine(inner: PreTrainedModel, positions: int) -> Any:
         return vllm.LLM(
             model=folder, skip_tokenizer_init=True, generation_config="vllm", trust_remote_code=False,
             max_model_len=positions, gpu_memory_utilization=_SHARE, logprobs_mode="raw_logprobs",
-            # the trainer's own precision on such a GPU; float16 cannot hold what some models reach
+            # the trainer's own precision on such a GPU; float16 overflows in some models
             dtype="bfloat16" if torch.cuda.is_bf16_supported() else "float32",
         )

@@ -1,4 +1,4 @@
-"""The parts of a text-to-image model on the device, from a pipeline's."""
+"""Assembles a text-to-image model on the device from the parts of a pipeline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from upturn.models._text_to_image.pipeline import Pipeline
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """``module`` is what a training changes: the denoiser, with the text encoders that are trained."""
+    """``module`` is the trained part: the denoiser, with the trained text encoders."""
 
     pipeline: Pipeline
     latents: Latents

@@ -1,8 +1,8 @@
 """The disk cache of a text-to-image model's frozen parts: latents of images and encoder outputs of captions.
 
 An image is keyed by its pixels, a caption by its tokens; the folder is keyed by everything else that the output depends
-on: the weights, how they are called, the size, the versions and the machine. So nothing that anything else said
-is ever read, and what is there and is not read is counted, with the reason.
+on: the weights, how they are called, the size, the versions and the machine. So outputs of other
+models are never read, and outdated entries are counted, with the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from upturn.types import Array, Stacks, content_id
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_FORMAT = "1"  # of what is kept: how pixels become the autoencoder's input, and what of its answer is held
+_FORMAT = "1"  # of the entries: how pixels become the autoencoder's input, and which outputs are stored
 _SIZE = "size"
 _READABLE = frozenset({_SIZE, "torch", "transformers", "machine"})  # values that a note gives; others: digests
 _TRANSIENT = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version"})  # of how a config was saved
@@ -44,7 +44,7 @@ class Cache:
         self._counts: dict[str, list[int]] = {}  # of what was requested: found, and computed
         self._shards: dict[Path, Shards] = {}
         self._digests: dict[int, tuple[int, str]] = {}  # of a module's weights, while they are as they were
-        self._outdated: dict[tuple[str, str], int] = {}  # what is there and is not read, and why
+        self._outdated: dict[tuple[str, str], int] = {}  # entries that are not read, by reason
         self._reported: set[tuple[str, str]] = set()
 
     def latents(self, of: Latents, content: Array, sizes: frozenset[str]) -> Stacks:

@@ -45,7 +45,7 @@ class Pipeline:
 
     @property
     def frozen_folders(self) -> dict[str, object]:
-        """Folders of what is never trained: tokenizers and the autoencoder."""
+        """Folders of the untrained parts: tokenizers and the autoencoder."""
         return {"vae": self.vae, **{tokenizer_of(name): found for name, found in self.tokenizers.items()}}
 
 

@@ -115,7 +115,7 @@ def _encoder(encoder: PreTrainedModel, folder: Path) -> None:
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The same bytes wherever it was read and whatever it was used for."""
+    """The same bytes independent of its origin and its use."""
     raw = tokenizer.backend_tokenizer
     raw.no_padding()
     raw.no_truncation()

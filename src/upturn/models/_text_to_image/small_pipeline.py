@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BOS, _EOS, _END = "<|startoftext|>", "<|endoftext|>", "</w>"  # CLIP's own
 _GROUPS = 8  # of group norm
-_TINY = 2.0**-7  # of the autoencoder's codes: its decoder bends what is large, here by 2e-6 of the pixel
+_TINY = 2.0**-7  # of the autoencoder's codes: its decoder is nonlinear for large values, here by 2e-6 of the pixel
 _COLOURS = 3
 _READER = "text_encoder_2"  # the one of XL's text encoders whose embedding of the whole text is added to the time
 _SIZE_WIDTH, _SIZES = 8, 6  # width of each size embedding, and the number of XL's size inputs; constant here

@@ -1,4 +1,4 @@
-"""What differs between text-to-image pipelines: how a text is read, and how the denoiser is called."""
+"""The differences between text-to-image pipelines: text encoding and the call of the denoiser."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Family(ABC):
 
     @abstractmethod
     def tokens(self, name: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Read:
-        """Of one encoder: "ids" (N, L), and what else it reads."""
+        """The inputs of one encoder: "ids" (N, L) and others."""
 
     @abstractmethod
     def read(self, name: str, encoder: nn.Module, tokens: Read) -> Read:
