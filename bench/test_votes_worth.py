@@ -95,7 +95,7 @@ def test_planted_people_are_found(tasks: int, least: float) -> None:
 
 
 @pytest.mark.parametrize("spread", [0.5, 2.0])
-def test_honest_people_are_left_alone(spread: float) -> None:
+def test_careful_annotators_are_not_flagged(spread: float) -> None:
     """Crowds of eight who pick by softmax of one taste; ``spread`` of it decides how much they agree."""
     crowds = 200 // LESS
     alarms = [any(c.named.any() for c in checks(simulated_votes(HONEST, 80, 3, 5000 + seed, spread=spread)[0]))

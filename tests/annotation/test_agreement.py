@@ -60,7 +60,7 @@ def test_intervals_cover_the_truth(knows: float, people: int, tasks: int) -> Non
     assert (shares >= 0.95 - 0.041).all() and (shares < 1).all(), shares
 
 
-def test_it_says_nothing_where_it_cannot() -> None:
+def test_it_is_undefined_with_too_little_data() -> None:
     few = alpha(unit_values(PUBLISHED), "nominal")
     assert math.isnan(few.value) and few.note == "11 tasks were answered by two annotators, and 20 are needed"
     assert math.isnan(raw(unit_values(PUBLISHED)).value)

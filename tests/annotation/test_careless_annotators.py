@@ -36,7 +36,7 @@ def test_one_who_tires_is_found() -> None:
     assert named(joined(*rng_votes))["drift"] == {"tired"}
 
 
-def test_honest_people_are_left_alone() -> None:
+def test_careful_annotators_are_not_flagged() -> None:
     """At most 5% of crowds may have anybody named: of 15, three or fewer in 99.5% of repetitions (binomial)."""
     alarms = sum(any(named(simulated_votes(HONEST, 80, 3, 100 + seed)[0]).values()) for seed in range(15))
     assert alarms <= 3
@@ -94,7 +94,7 @@ def test_weights_say_why_and_delete_nothing() -> None:
     assert len(found.of(votes)) == len(votes) and found.of(votes_of([{"person": "stranger", "shown": ("a", "b")}])) == 1
 
 
-def test_a_check_of_conduct_sets_aside_only_where_asked() -> None:
+def test_a_check_sets_aside_only_where_configured() -> None:
     votes = simulated_votes([*HONEST, Person("guesser", 0.0)], 200, 4, 0, spread=2.0)[0]
     found = checks(votes)
     assert (weights(votes, found=found).weight == 1).all()

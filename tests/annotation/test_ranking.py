@@ -68,7 +68,7 @@ def test_intervals_cover_the_truth(k: int, nu: float) -> None:
     assert abs(np.mean(inside) - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 100)
 
 
-def test_people_who_answer_one_task_alike_widen_the_interval() -> None:
+def test_equal_answers_to_one_task_widen_the_interval() -> None:
     """Each contest copied eight times within its task: the sandwich over tasks stays as wide as with one copy."""
     once = played(STRENGTH, 400, 2, 0.0, np.random.default_rng(1))
     again = once.take(np.tile(np.arange(400), 8))
@@ -91,7 +91,7 @@ def test_who_never_lost_has_no_number() -> None:
     assert math.isnan(found.difference("a", "b").value) and "different parts" in found.difference("a", "b").note
 
 
-def test_who_never_met_is_said() -> None:
+def test_players_never_compared_are_in_the_notes() -> None:
     rows = [pick(names, best, f"t{i}{names[0]}") for i, best in enumerate((0, 1, 0, 1))
             for names in (("a", "b"), ("x", "y"))]
     found = ranking(votes_of(rows))
@@ -99,7 +99,7 @@ def test_who_never_met_is_said() -> None:
     assert math.isnan(found.difference("a", "x").value)
 
 
-def test_only_ties_are_said() -> None:
+def test_only_ties_are_in_the_notes() -> None:
     found = ranking(votes_of([pick(("a", "b"), None, f"t{i}") for i in range(3)]))
     assert np.isnan(found.strength).all() and found.notes == ("a and b only ever tied, 3 times.",)
 

@@ -56,7 +56,7 @@ def test_with_noise_they_pick_by_the_softmax() -> None:
     assert (np.abs(shares.mean(axis=0) - expected) < 4 * error).all()  # four standard errors of a binomial share
 
 
-def test_people_are_independent() -> None:
+def test_annotators_are_independent() -> None:
     """The spread of a vote share over groups is the binomial's: people do not copy each other."""
     groups, number = 3000, 5
     shares = people(noise=1.0, people=number).score(points(np.tile([1.0, 1.0], groups), 2), None).values[::2]

@@ -14,7 +14,7 @@ from upturn.data.groups import from_fields
 from upturn.types import Prompt, Samples, Votes, synthetic_samples
 
 
-def said(
+def ranked_votes(
     task: str, *ranks: tuple[int, ...], action: str = "said", names: tuple[str, ...] = ()
 ) -> list[dict[str, object]]:
     names = names or tuple(f"{task}{letter}" for letter in "abcd"[: len(ranks[0])])
@@ -23,7 +23,7 @@ def said(
 
 
 def picks(task: str, *which: int, k: int = 4) -> list[dict[str, object]]:
-    return said(task, *(tuple(int(i == w) for i in range(k)) for w in which))
+    return ranked_votes(task, *(tuple(int(i == w) for i in range(k)) for w in which))
 
 
 def test_majority_with_its_strength() -> None:
@@ -38,7 +38,7 @@ def test_majority_with_its_strength() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_ties_and_all_bad_are_outcomes(rule: str) -> None:
     none = (0, 0, 0, 0)
-    rows = [*said("bad", none, none, none, action="bad"), *said("tie", none, none, none, action="tie"),
+    rows = [*ranked_votes("bad", none, none, none, action="bad"), *ranked_votes("tie", none, none, none, action="tie"),
             *picks("won", 1, 1, 1)]
     rows += [row for i in range(20) for row in picks(f"more{i:02d}", *[i % 4] * 3)]
     found = RULES[rule](votes_of(rows), None)
@@ -56,7 +56,7 @@ def test_even_votes_have_no_strength(rule: str) -> None:
 
 
 def test_rankings_are_counted_by_borda() -> None:
-    rows = said("t", (1, 2, 3), (1, 3, 2), (2, 1, 3))
+    rows = ranked_votes("t", (1, 2, 3), (1, 3, 2), (2, 1, 3))
     for row in rows:
         row["mode"] = "rank"
     found = by_majority(votes_of(rows))
@@ -78,9 +78,9 @@ def test_what_does_not_count_is_counted_by_reason() -> None:
     assert aside.votes.tolist() == [1] and aside.left_out["of annotators who were set aside"] == 1
 
 
-def test_too_many_candidates_for_a_model_are_said() -> None:
+def test_too_many_candidates_for_a_model_are_counted() -> None:
     names = tuple(f"c{i:02d}" for i in range(13))
-    votes = votes_of([*said("t", (1, *[0] * 12), names=names), *picks("u", 1, 1)])
+    votes = votes_of([*ranked_votes("t", (1, *[0] * 12), names=names), *picks("u", 1, 1)])
     found = by_rewards(votes)
     assert len(found) == 1 and found.left_out == {"of more than 12 candidates in one set": 1}
 
@@ -108,7 +108,7 @@ def samples(ids: list[list[str]]) -> Samples:
 def test_columns_are_read_as_groups() -> None:
     """A pick is its 1 alone, a tie all 1, and what nobody voted on is left out with a note."""
     own = samples([["ta", "tb"], ["ua", "ub"], ["va", "vb"]])
-    rows = [*picks("t", 1, 1, k=2), *said("u", (0, 0), (0, 0), action="tie")]
+    rows = [*picks("t", 1, 1, k=2), *ranked_votes("u", (0, 0), (0, 0), action="tie")]
     given = columns(by_majority(votes_of(rows)), own)
     assert given["vote"].tolist() == ["winner"] * 2 + ["tie"] * 2 + [""] * 2
     groups, notes = from_fields(own.with_fields(**given))

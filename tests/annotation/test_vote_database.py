@@ -70,7 +70,7 @@ def tasks(number: int, candidates: int = 4, name: str = "t") -> list[Task]:
     return [Task({"text": f"prompt {i}"}, own, places) for i, own in enumerate(ids)]
 
 
-def asked(box: BallotBox, person: str, **more: object) -> Assignment:
+def assigned(box: BallotBox, person: str, **more: object) -> Assignment:
     showing = box.assign(person, **more).showing  # type: ignore[arg-type]
     assert showing is not None
     return showing
@@ -107,7 +107,7 @@ def test_each_gets_the_least_covered_task_they_have_not_seen(opened: Open) -> No
     cover: Counter[str] = Counter()
     for turn in range(12):
         person = people[turn % 3]
-        showing = asked(box, person)
+        showing = assigned(box, person)
         assert showing.task not in seen[person]
         assert cover[showing.task] == min(cover[name] for name in every(box)), "not the least covered"
         box.record(pick(showing))
@@ -150,10 +150,10 @@ def test_a_task_that_nobody_answers_comes_back_and_a_late_answer_counts(opened: 
     box = opened(clock=clock, patience=60)
     box.open_poll("rounds/001", "pick", tasks(1), overlap=1)
     ada, bob = (box.add_person(name)[0].id for name in ("ada", "bob"))
-    late = asked(box, ada)
+    late = assigned(box, ada)
     assert box.assign(bob).why == "later"
     clock.now += 61
-    fresh = asked(box, bob)
+    fresh = assigned(box, bob)
     assert fresh.task == late.task
     box.record(pick(late))
     box.record(pick(fresh))
@@ -165,9 +165,9 @@ def test_a_reload_shows_the_same_and_open_tasks_are_limited(opened: Open) -> Non
     box = opened(most_open=2)
     box.open_poll("rounds/001", "pick", tasks(5), overlap=1)
     ada = box.add_person("ada")[0].id
-    first = asked(box, ada)
-    assert asked(box, ada) == first
-    second = asked(box, ada, beside=[first.id])
+    first = assigned(box, ada)
+    assert assigned(box, ada) == first
+    second = assigned(box, ada, beside=[first.id])
     assert second.task != first.task
     assert box.assign(ada, beside=[first.id, second.id]).why == "held"
 
@@ -176,12 +176,12 @@ def test_a_vote_is_written_once_whatever_is_sent_twice(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(3), overlap=1)
     ada, bob = (box.add_person(name)[0].id for name in ("ada", "bob"))
-    showing = asked(box, ada)
+    showing = assigned(box, ada)
     answer = pick(showing, 2, "the-same-id", seconds=1e9, client="test")
     assert not box.record(answer).again and box.record(answer).again
     with pytest.raises(Refused, match="answered already"):
         box.record(pick(showing, 1))
-    other = asked(box, bob)
+    other = assigned(box, bob)
     with pytest.raises(Refused, match="another vote"):
         box.record(pick(other, 1, "the-same-id"))
     with pytest.raises(Refused, match="no such showing"):
@@ -197,14 +197,14 @@ def test_undo_is_another_row_and_shows_the_task_again(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(3), overlap=1)
     ada = box.add_person("ada")[0].id
-    first = asked(box, ada)
+    first = assigned(box, ada)
     box.record(pick(first, 0, "first"))
-    second = asked(box, ada)
+    second = assigned(box, ada)
     box.record(Answer("skipped", ada, second.id, "skip"))
-    third = asked(box, ada)
+    third = assigned(box, ada)
     undone, showing = box.undo("u1", ada)
     assert undone is not None and showing is not None and showing.task == second.task and showing.shown == second.shown
-    assert asked(box, ada).id == showing.id, "what was undone comes first"
+    assert assigned(box, ada).id == showing.id, "what was undone comes first"
     assert box.undo("u1", ada) == (undone.__class__("u1", second.task, "undo", True), None)
     _, earlier = box.undo("u2", ada)
     assert earlier is not None and earlier.task == first.task
@@ -224,7 +224,7 @@ def test_undo_is_another_row_and_shows_the_task_again(opened: Open) -> None:
 def test_the_database_refuses_to_change_a_vote(opened: Open, statement: str) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(1), overlap=1)
-    box.record(pick(asked(box, box.add_person("ada")[0].id)))
+    box.record(pick(assigned(box, box.add_person("ada")[0].id)))
     with pytest.raises(DatabaseError, match="never changed"), box._writes.begin() as db:
         db.execute(text(statement))
     assert len(box.votes()) == 1
@@ -254,28 +254,28 @@ def test_skips_and_quotas(opened: Open) -> None:
     box.open_poll("rounds/001", "pick", tasks(4), overlap=1, quota=3)
     ada, _ = box.add_person("ada", quota=2)
     bob, _ = box.add_person("bob")
-    skipped = asked(box, ada.id)
+    skipped = assigned(box, ada.id)
     box.record(Answer(uuid.uuid4().hex, ada.id, skipped.id, "skip"))
     for _ in range(2):
-        showing = asked(box, ada.id)
+        showing = assigned(box, ada.id)
         assert showing.task != skipped.task
         box.record(pick(showing))
     assert box.assign(ada.id).why == "quota"
     progress = box.progress()
     assert (progress.wanted, progress.given, progress.missing) == (3, 2, 1) and not progress.met
     assert "1 of 3 in 'pick' on rounds/001" in progress.message()
-    box.record(pick(asked(box, bob.id)))
+    box.record(pick(assigned(box, bob.id)))
     assert box.assign(bob.id).why == "done" and box.progress().met
     counters_agree(box)
 
 
-def test_what_nobody_here_can_give_is_said(opened: Open) -> None:
+def test_answers_that_no_annotator_can_give_are_stuck(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(2), overlap=3)
     ada, bob = (box.add_person(name)[0].id for name in ("ada", "bob"))
     for person in (ada, bob):
         for _ in range(2):
-            box.record(pick(asked(box, person)))
+            box.record(pick(assigned(box, person)))
     assert box.progress().missing == box.progress().polls[0].stuck == 2
     assert "2 of them need more annotators" in box.progress().message()
     box.add_person("cyd")
@@ -303,10 +303,10 @@ def test_gold_and_repeats(opened: Open) -> None:
     counters_agree(box)
 
 
-def test_orders_differ_from_person_to_person(opened: Open) -> None:
+def test_orders_differ_between_annotators(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(1), overlap=24)
-    orders = Counter(asked(box, box.add_person(f"p{i}")[0].id).shown for i in range(24))
+    orders = Counter(assigned(box, box.add_person(f"p{i}")[0].id).shown for i in range(24))
     assert len(orders) > 8  # of 24; 15.6 are expected of 24 draws from 24 orders
     first = Counter(order[0] for order in orders.elements())
     assert max(first.values()) < 15  # binomial(24, 1/4): P(15 or more) < 1e-4
@@ -339,12 +339,12 @@ def test_orders_differ_from_person_to_person(opened: Open) -> None:
         ("edit", 1, {"action": "edit", "text": "  "}, "1 to"),
     ],
 )
-def test_an_answer_must_fit_what_was_asked(
+def test_an_answer_must_fit_its_task(
     tmp_path: Path, mode: str, count: int, answer: dict[str, object], wrong: str | None
 ) -> None:
     with BallotBox(f"sqlite:///{tmp_path / 'v.db'}", "upturn_x", KEY) as box:
         box.open_poll("rounds/001", mode, tasks(1, count), overlap=1)
-        showing = asked(box, box.add_person("ada")[0].id)
+        showing = assigned(box, box.add_person("ada")[0].id)
         said = Answer("an-answer", showing.person, showing.id, **answer)  # type: ignore[arg-type]
         if wrong is None:
             box.record(said)
@@ -358,7 +358,7 @@ def test_an_answer_must_fit_what_was_asked(
 def test_attributes_are_rows_of_their_own(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "rate", tasks(1, 1), overlap=1, attributes=["clear", "true"])
-    showing = asked(box, box.add_person("ada")[0].id)
+    showing = assigned(box, box.add_person("ada")[0].id)
     assert showing.attributes == ("clear", "true")
     box.record(Answer("v", showing.person, showing.id, "said", scores={"true": (2.0,), "clear": (9.0,)}))
     votes = box.votes()
@@ -366,7 +366,7 @@ def test_attributes_are_rows_of_their_own(opened: Open) -> None:
     assert votes.task.tolist() == [f"{showing.task}:clear", f"{showing.task}:true"]
 
 
-def test_people_and_tokens(opened: Open) -> None:
+def test_annotators_and_tokens(opened: Open) -> None:
     box = opened()
     ada, token = box.add_person("ada", "admin", "a team")
     assert box.by_token(token) == ada and box.by_token(token[:-1]) is None and box.by_token("") is None
@@ -380,7 +380,7 @@ def test_people_and_tokens(opened: Open) -> None:
         with pytest.raises(Refused):
             box.add_person(name)
     box.open_poll("rounds/001", "pick", tasks(2), overlap=1)
-    showing = asked(box, ada.id)
+    showing = assigned(box, ada.id)
     box.change_person(ada.id, paused=True)
     for act in (lambda: box.assign(ada.id), lambda: box.record(pick(showing))):
         with pytest.raises(Refused, match="paused"):
@@ -401,11 +401,11 @@ def test_the_key_is_for_its_owner_alone(tmp_path: Path) -> None:
         key_in(tmp_path)
 
 
-def test_polls_asked_again_keep_their_answers(opened: Open) -> None:
+def test_polls_opened_again_keep_their_answers(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(2), overlap=1)
     ada = box.add_person("ada")[0].id
-    box.record(pick(asked(box, ada)))
+    box.record(pick(assigned(box, ada)))
     poll = box.open_poll("rounds/001", "pick", tasks(3), overlap=2)
     assert (poll.overlap, poll.given) == (2, 1) and box.progress().polls[0].tasks == 3
     box.change_poll(poll.id, active=False)

@@ -66,7 +66,7 @@ def test_pairs_of_a_pick_are_the_winner_and_one_that_stood_beside_it() -> None:
     assert others == {"0", "2", "3"}  # 40 draws miss one of three with probability 3e-7
 
 
-def test_ties_and_all_bad_are_told_only_to_those_that_know_them() -> None:
+def test_ties_and_all_bad_reach_only_objectives_that_use_them() -> None:
     made = samples(2, 4)
     votes = votes_of([vote(made, 0, "0123", action="bad"), vote(made, 1, "0123", action="tie")])
     bad, _ = from_fields(voted_groups(votes, made, PICK, labels=True).samples)
@@ -76,7 +76,7 @@ def test_ties_and_all_bad_are_told_only_to_those_that_know_them() -> None:
     assert len(voted_groups(votes, made, PICK).samples) == 0
 
 
-def test_compare_keeps_how_sure_people_were_and_rank_the_whole_order() -> None:
+def test_compare_keeps_the_strength_and_rank_the_whole_order() -> None:
     made = samples(2, 4)
     votes = votes_of([
         vote(made, 0, "20", ranks=(1, 2), strength=2 / 3, mode="compare"),
@@ -103,7 +103,7 @@ def test_ratings_become_scores_by_their_mean() -> None:
     assert names(made, made.ids[kept(made, rated(made), people).kept]) == ["0.0", "1.0"]
 
 
-def test_what_a_person_who_is_set_aside_says_is_not_among_the_groups() -> None:
+def test_votes_of_annotators_set_aside_are_not_in_the_groups() -> None:
     """Ten gold tasks, all wrong: below 60% for certain; the other person's vote stays."""
     made = samples(12, 4)
     gold = [vote(made, i, "0123", ranks=(1, 0, 0, 0), check="gold", right=str(made.ids[4 * i + 1])) for i in range(10)]
@@ -135,7 +135,7 @@ def kept(made: Samples, votes: Votes, people: People, key: int = 0) -> Selection
     return Picked().curate(marked, np.full(len(made), np.nan), None, key)
 
 
-def test_the_curator_keeps_what_people_chose_and_says_why_it_drops_the_rest() -> None:
+def test_the_curator_keeps_the_chosen_and_drops_the_rest_with_a_reason() -> None:
     made = samples(6, 4)
     every = [("ann", 0, 1), ("bob", 0, 1), ("cy", 0, 2), ("ann", 4, 2), ("bob", 4, 3)]
     rows = [
@@ -166,7 +166,7 @@ def test_an_even_pair_is_drawn_and_a_tie_is_not() -> None:
     assert set(found.reasons[2:]) == {"picked: tied"}
 
 
-def test_the_curator_needs_people() -> None:
+def test_the_curator_needs_votes() -> None:
     made = samples(1, 2)
     with pytest.raises(UserError, match="these samples have no votes"):
         Picked().curate(made, np.zeros(2), None, 0)

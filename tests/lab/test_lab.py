@@ -210,7 +210,7 @@ def test_a_grid_is_given_with_commas(tmp_path: Path) -> None:
     assert found["grid"] == ["n"] and found["settings"]["n"] == [10, 20] and Path(found["page"]).is_file()
 
 
-def test_a_bound_far_from_what_was_measured_is_said_and_not_drawn_at_the_edge() -> None:
+def test_a_bound_far_from_the_measurements_is_text_and_not_drawn_at_the_edge() -> None:
     dots = tuple(theory_chart.Dot(t, 0.9 + 0.001 * t) for t in range(5))
     far_bound, near_bound = ((0, 0.123), (4, 0.574)), ((0, 0.89), (4, 0.9))
     far = theory_chart.figure("lost", [theory_chart.TheorySeries("replace", 0, dots, far_bound, bound=True)])

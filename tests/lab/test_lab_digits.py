@@ -40,7 +40,7 @@ def test_picks_follow_the_softmax() -> None:
     assert np.all(gap < 4.5 * np.sqrt(expected * (1 - expected) / len(which)))
 
 
-def test_pictures_and_back() -> None:
+def test_images_and_back() -> None:
     content = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
     assert np.array_equal(digits.pictures(digits.vectors(content)).reshape(content.shape), content)
     assert digits.pictures(np.array([[-7.0, 7.0]])).tolist() == [[0, 255]]
@@ -130,7 +130,7 @@ def test_the_interval_is_student_s() -> None:
     assert (1 - low, high - 1) == pytest.approx((0.31824, 0.31824), abs=1e-4)
 
 
-def test_a_lost_round_is_done_again_alike(quick: None) -> None:
+def test_a_lost_round_is_repeated_with_equal_results(quick: None) -> None:
     """A loop thrown away after retraining 1 goes on from its state: shares, rewards and pictures are the same."""
     experiment = experiment_runner.make("digits", TINY)
     cells = experiment.stacks()[0]
@@ -168,7 +168,7 @@ def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
     assert "the reward rises" in page and "beyond picks by chance" in page and lab.Digits.title in page
 
 
-def test_the_judge_s_temperature_divides_its_logits(quick: None) -> None:
+def test_the_classifier_s_temperature_divides_its_logits(quick: None) -> None:
     """Log-odds of two classes shrink by it; who is judged the likeliest does not change."""
     made = np.random.default_rng(0).integers(0, 256, size=(50, 64), dtype=np.uint8)
     sharp, soft = (np.log(digits.gallery(0, t).look(made).judged) for t in (1.0, 4.0))

@@ -34,7 +34,7 @@ class Normal(Stack):
 
 
 @pytest.mark.parametrize("each", [False, True])
-def test_the_weak_one_is_asked_in_the_units_of_the_data(each: bool) -> None:
+def test_the_guide_is_called_in_the_units_of_the_data(each: bool) -> None:
     """E[x0 | x] of N(m, s²) under noise σ is m + s²/(s²+σ²) (x - m), whatever the frame it is asked from."""
     strong, weak = Normal([0.5, -1.0], [2.0, 0.7]), Normal([3.0, 1.0], [0.4, 5.0])
     guided = GuidedStack(strong, weak, 1.75)
@@ -102,7 +102,7 @@ def test_settings_that_make_no_experiment_are_refused(settings: dict) -> None:
         experiment_runner.make("guidance", {**TINY, **settings})
 
 
-def test_pictures_have_every_scale() -> None:
+def test_clouds_have_every_scale() -> None:
     experiment = experiment_runner.make("guidance", {**TINY, "bad": ["twin"]})
     chunk = experiment.run(experiment.stacks()[0])
     assert [(cloud.row, cloud.column) for cloud in chunk.clouds] == [

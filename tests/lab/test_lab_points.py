@@ -71,7 +71,7 @@ def test_a_stack_trains_and_samples_as_each_of_its_models_alone(formulation: str
         assert made[i].numpy() == pytest.approx((run * of.scale[i] + of.mean[i]).numpy(), abs=1e-3)
 
 
-def test_a_model_does_not_know_what_stands_beside_it() -> None:
+def test_a_model_does_not_depend_on_others_in_its_stack() -> None:
     both, alone = (Stack(keys, 2, network=NETWORK) for keys in (KEYS, KEYS[1:]))
     data = pool(1.0)
     both.train(data, KEYS, SPEC)

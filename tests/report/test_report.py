@@ -82,7 +82,7 @@ def test_dropped_are_counted_by_curator_and_reason(page: Page) -> None:
     assert "dropped by an earlier curator" not in page.text
 
 
-def test_rewards_shown_are_the_weighted_sum(page: Page) -> None:
+def test_displayed_rewards_are_the_weighted_sum(page: Page) -> None:
     # judge_a weighs 2, judge_b is half of it: 2.5 times the reward, from 0 for the worst to 2.5 for the best
     captions = page.text
     assert re.search(r"From round 3, lowest reward first\. .{0,400}?0\.00", captions)
@@ -99,7 +99,7 @@ def test_lineage_and_time(page: Page) -> None:
     assert "training: 100 s" in titles
 
 
-def test_price_is_shown_where_it_is_stated(tmp_path: Path) -> None:
+def test_price_is_displayed_where_it_is_configured(tmp_path: Path) -> None:
     fake = StoredRun(tmp_path / "priced", "points", price=36.0)
     fake.stages()
     # 100.5 + 2.5 s of mixing and training, 2 s of evaluation, and what loading took: a cent a second
@@ -209,7 +209,7 @@ def test_frame_has_prompts_across(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame[9:, :8, 0], grid.content[1, :, :, 0])
 
 
-def test_large_pictures_are_made_small() -> None:
+def test_large_images_are_downscaled() -> None:
     rng = np.random.default_rng(0)
     uri = image_data.strip(rng.integers(0, 256, (2, 300, 200, 3)).astype(np.uint8))
     assert uri.startswith("data:image/webp")
@@ -223,7 +223,7 @@ def test_text_marks_what_changed() -> None:
     assert text_changes.changes(None, "anything") == [text_changes.Piece("anything", False)]
 
 
-def test_greedy_candidates_are_shown_once(tmp_path: Path) -> None:
+def test_greedy_candidates_are_displayed_once(tmp_path: Path) -> None:
     fake = StoredRun(tmp_path / "greedy", "text")
     fake.content = lambda count, skill, seed: [f"same {skill}"] * count  # type: ignore[method-assign]
     fake.stages()

@@ -42,7 +42,7 @@ TWO = "[{name: imitation, epochs: 1}, {name: preferences, epochs: 1, objective: 
 Figure = tuple[float, float, float]
 
 
-def made(folder: Path, metrics: str = BOTH, train: str = ONE, refit: str = "", gate: str = "distinct") -> Run:
+def new_run(folder: Path, metrics: str = BOTH, train: str = ONE, refit: str = "", gate: str = "distinct") -> Run:
     fitted = f"refit: {{{refit}}}" if refit else "fit: {epochs: 1}"
     text = RECIPE.replace("METRICS", metrics).replace("TRAIN", train).replace("REFIT", fitted).replace("GATE", gate)
     return Run.create(folder / "hacked", text, {"machine": "one"})
@@ -67,7 +67,7 @@ def judged(run: Run, unit: str, decision: str) -> None:
         (out.path / "gate.json").write_text(json.dumps({"decision": decision, "metric": "distinct", "reason": "so"}))
 
 
-def told(run: Run, gold: Sequence[Figure], reward: Sequence[Figure], decisions: str = "ppp") -> Run:
+def run_with_rounds(run: Run, gold: Sequence[Figure], reward: Sequence[Figure], decisions: str = "ppp") -> Run:
     """Round 0 and one round for each further figure."""
     for number, (up, across) in enumerate(zip(gold, reward, strict=True)):
         unit = f"rounds/{number:03d}" if number else "rounds/000/pretrain"
@@ -88,8 +88,8 @@ def hacked(run: Run) -> str:
 
 
 def test_a_proxy_that_rises_alone_is_named_with_its_figures(tmp_path: Path) -> None:
-    run = told(
-        made(tmp_path), [around(0.50, 0.03), around(0.60, 0.03), around(0.45, 0.04)],
+    run = run_with_rounds(
+        new_run(tmp_path), [around(0.50, 0.03), around(0.60, 0.03), around(0.45, 0.04)],
         [around(1.0, 0.3), around(2.0, 0.3), around(3.0, 0.4)],
     )
     # against round 1, of independent samples: 1 ± √(0.3² + 0.4²), and −0.15 ± √(0.03² + 0.04²)
@@ -107,17 +107,17 @@ def test_a_proxy_that_rises_alone_is_named_with_its_figures(tmp_path: Path) -> N
     ([(0.5, 0.03), (0.3, 0.03)], [(1.0, 0.1), (0.9, 0.1)]),  # both fall
     ([(0.5, 0.03), (0.5, 0.03)], [(1.0, 0.1), (1.1, 0.1)]),  # the proxy's gain is within chance: √2 · 0.1
 ])
-def test_nothing_is_said_where_the_proxy_leads_or_stays(
+def test_no_warning_where_the_gold_reward_follows_or_nothing_changes(
     tmp_path: Path, gold: list[tuple[float, float]], reward: list[tuple[float, float]]
 ) -> None:
-    run = told(made(tmp_path), [around(*g) for g in gold], [around(*r) for r in reward])
+    run = run_with_rounds(new_run(tmp_path), [around(*g) for g in gold], [around(*r) for r in reward])
     assert hacked(run) == ""
     assert "hacking:" not in page_of(run).text
 
 
 def test_small_steps_are_seen_from_round_0(tmp_path: Path) -> None:
     """No round is beyond chance against the one before it (0.1 < √2 · 0.08); the second is against round 0."""
-    run = told(made(tmp_path), [around(0.5, 0.05)] * 3, [around(1 + 0.1 * n, 0.08) for n in range(3)])
+    run = run_with_rounds(new_run(tmp_path), [around(0.5, 0.05)] * 3, [around(1 + 0.1 * n, 0.08) for n in range(3)])
     said = hacked(run)
     assert said.startswith("A sign of reward hacking: in round 2 the proxy reward rises by +0.20")
     assert "over round 0" in said
@@ -126,7 +126,7 @@ def test_small_steps_are_seen_from_round_0(tmp_path: Path) -> None:
 
 def test_rejected_rounds_are_compared_with_what_they_started_from(tmp_path: Path) -> None:
     gold = [around(0.5, 0.02), around(0.3, 0.02), around(0.2, 0.02), around(0.1, 0.02)]
-    run = told(made(tmp_path), gold, [around(float(n), 0.1) for n in range(4)], "rrr")
+    run = run_with_rounds(new_run(tmp_path), gold, [around(float(n), 0.1) for n in range(4)], "rrr")
     said = hacked(run)
     assert said.startswith("Reward hacking in rounds 1, 2 and 3: ")
     assert "in round 3 the proxy reward rises by +3.00 [+2.86, +3.14] over round 0" in said
@@ -134,7 +134,7 @@ def test_rejected_rounds_are_compared_with_what_they_started_from(tmp_path: Path
 
 def test_a_model_without_a_proxy_is_named_and_not_compared(tmp_path: Path) -> None:
     """A reward model that is fitted in the rounds says nothing of round 0."""
-    run = made(tmp_path)
+    run = new_run(tmp_path)
     measured(run, "rounds/000/pretrain", {"gold_reward": around(0.9, 0.02), "distinct": around(0.5, 0.1)})
     for number in (1, 2):
         figures = {"gold_reward": around(0.5 - 0.1 * number, 0.02), "reward": around(float(number), 0.1)}
@@ -147,7 +147,7 @@ def test_a_model_without_a_proxy_is_named_and_not_compared(tmp_path: Path) -> No
 
 def test_pairs_decide_where_values_are_stored(tmp_path: Path) -> None:
     """Wide intervals, but every sample's proxy is up by one and no sample's gold reward has moved."""
-    run, rng = made(tmp_path), np.random.default_rng(0)
+    run, rng = new_run(tmp_path), np.random.default_rng(0)
     gold, reward = rng.normal(size=100), 5 * rng.normal(size=100)
     for number, unit in enumerate(["rounds/000/pretrain", "rounds/001"]):
         values = {"gold_reward": gold, "reward": reward + number}
@@ -157,18 +157,19 @@ def test_pairs_decide_where_values_are_stored(tmp_path: Path) -> None:
 
 
 def test_there_is_no_chart_without_a_gold_reward(tmp_path: Path) -> None:
-    run = made(tmp_path, metrics="[reward, distinct]")
+    run = new_run(tmp_path, metrics="[reward, distinct]")
     measured(run, "rounds/000/pretrain", {"reward": around(1.0, 0.1), "distinct": around(0.5, 0.1)})
     assert reward_charts(Facts(run)) == []
     assert "gold" not in page_of(run).ids()
 
 
 def test_before_anything_is_measured_there_is_no_chart(tmp_path: Path) -> None:
-    assert reward_charts(Facts(made(tmp_path))) == []
+    assert reward_charts(Facts(new_run(tmp_path))) == []
 
 
 def test_metrics_go_by_what_they_are_and_not_by_their_names(tmp_path: Path) -> None:
-    run = made(tmp_path, "[{name: gold_reward, scorer: length, as: people}, {name: reward, as: model}]", gate="people")
+    metrics = "[{name: gold_reward, scorer: length, as: people}, {name: reward, as: model}]"
+    run = new_run(tmp_path, metrics, gate="people")
     for number, unit in enumerate(["rounds/000/pretrain", "rounds/001"]):
         measured(run, unit, {"people": around(0.5 - number, 0.1), "model": around(float(number), 0.1)})
     judged(run, "rounds/001", "promoted")
@@ -176,7 +177,7 @@ def test_metrics_go_by_what_they_are_and_not_by_their_names(tmp_path: Path) -> N
 
 
 def test_a_proxy_without_a_metric_is_drawn_and_not_tested(tmp_path: Path) -> None:
-    run = made(tmp_path, metrics="[{name: gold_reward, scorer: length}, distinct]")
+    run = new_run(tmp_path, metrics="[{name: gold_reward, scorer: length}, distinct]")
     for number, unit in enumerate(["rounds/000/pretrain", "rounds/001"]):
         figures = {"gold_reward": around(0.5 - number, 0.1), "distinct": around(0.5, 0.1)}
         measured(run, unit, figures, proxy=float(number))
@@ -193,7 +194,7 @@ def _drawn(figure: str) -> Page:
 def test_points_and_intervals_stand_where_the_figures_say(tmp_path: Path) -> None:
     gold = [around(0.50, 0.03), around(0.60, 0.02), around(0.45, 0.05)]
     reward = [around(-1.0, 0.3), around(2.0, 0.2), around(3.0, 0.1)]
-    run = told(made(tmp_path), gold, reward, "pr")
+    run = run_with_rounds(new_run(tmp_path), gold, reward, "pr")
     page = _drawn(reward_charts(Facts(run))[0].figure)
     lines = [a for tag, a in page.tags if tag == "line" and a.get("class") == "interval"]
     assert len(lines) == 2 * 3
@@ -213,11 +214,11 @@ def test_points_and_intervals_stand_where_the_figures_say(tmp_path: Path) -> Non
     assert sorted(kinds) == ["cross", "dot", "dot", "halo"]
 
 
-def test_a_judge_that_follows_the_policy_is_called_so(tmp_path: Path) -> None:
-    still = told(made(tmp_path / "still"), [around(0.5, 0.1)], [around(0.5, 0.1)])
+def test_a_judge_that_follows_the_policy_is_named(tmp_path: Path) -> None:
+    still = run_with_rounds(new_run(tmp_path / "still"), [around(0.5, 0.1)], [around(0.5, 0.1)])
     assert reward_charts(Facts(still))[0].notes == ()
-    moving = made(tmp_path / "moving", refit="score: length, epochs: 1")
-    told(moving, [around(0.5, 0.1)], [around(0.5, 0.1)])
+    moving = new_run(tmp_path / "moving", refit="score: length, epochs: 1")
+    run_with_rounds(moving, [around(0.5, 0.1)], [around(0.5, 0.1)])
     assert "“judge” is fitted again in each round" in reward_charts(Facts(moving))[0].notes[0]
 
 
@@ -234,28 +235,28 @@ def ate(run: Run, unit: str, real: int, synthetic: int, **more: Any) -> None:
         out.info.update(model=f"model-of-{unit}", parent="", steps=3, stopped="")
 
 
-def asked_for(page: Page) -> str:
+def round_text(page: Page) -> str:
     found = re.search(r"3 rounds, each: .*?Gate", page.text)
     assert found is not None
     return found[0]
 
 
 def test_each_training_of_a_round_says_what_it_ate(tmp_path: Path) -> None:
-    run = made(tmp_path, train=TWO)
-    before = asked_for(page_of(run))
+    run = new_run(tmp_path, train=TWO)
+    before = round_text(page_of(run))
     assert before.count("the mixture if its objective learns from samples") == 2, "nothing is known yet"
     ate(run, "rounds/001/imitation", 30, 10)
     ate(run, "rounds/001", 0, 12, pairs=6, prompts_without_a_pair=0)
-    said = asked_for(page_of(run))
+    said = round_text(page_of(run))
     assert "imitation on the mixture (replace: λ = 1, so that 50% of the weight is real), 1 epoch" in said
     assert "then preferences on pairs of the round’s candidates, ordered by reward" in said
     assert said.count("λ") == 1
 
 
 def test_groups_of_more_than_two_are_no_pairs(tmp_path: Path) -> None:
-    run = made(tmp_path, train="{epochs: 1, objective: listwise}")
+    run = new_run(tmp_path, train="{epochs: 1, objective: listwise}")
     ate(run, "rounds/001", 0, 24, pairs=6, prompts_without_a_pair=0)
-    said = asked_for(page_of(run))
+    said = round_text(page_of(run))
     assert "on groups of the round’s candidates" in said
     assert "λ" not in said
 
@@ -265,14 +266,14 @@ def test_rounds_that_draw_online_have_no_mixture(tmp_path: Path) -> None:
     text = text.replace("METRICS", BOTH).replace("REFIT", "fit: {epochs: 1}").replace("GATE", "distinct")
     online = "{epochs: 1, objective: rloo, online: {prompts: 5, candidates: 3}}"
     run = Run.create(tmp_path / "online", text.replace("TRAIN", online), {"machine": "one"})
-    said = asked_for(page_of(run))
+    said = round_text(page_of(run))
     assert "sample repeatedly 5 prompts × 3 candidates" in said
     assert "train from the kept model on samples that the policy draws during training" in said
     assert "λ" not in said
 
 
 def test_all_trainings_of_a_round_have_their_losses_and_lineage(tmp_path: Path) -> None:
-    run = made(tmp_path, train=TWO)
+    run = new_run(tmp_path, train=TWO)
     ate(run, "rounds/000/pretrain", 40, 0)
     ate(run, "rounds/001/imitation", 30, 10)
     ate(run, "rounds/001", 0, 12, pairs=6, prompts_without_a_pair=0)
@@ -283,7 +284,7 @@ def test_all_trainings_of_a_round_have_their_losses_and_lineage(tmp_path: Path) 
     assert [card.title for card in loss_cards(facts)[0]] == titles
 
 
-def test_pain_14_a_model_that_copies_is_said_to_in_the_first_paragraph() -> None:
+def test_pain_14_copies_are_reported_in_the_first_paragraph() -> None:
     details = {"flagged": True, "baseline": 0.01, "copied": 17}
     measured = {"copies": {"value": 0.42, "low": 0.38, "high": 0.46, "details": details}}
     said = copying_warning(measured, "The kept model")

@@ -62,12 +62,12 @@ def test_what_was_planted_is_on_the_page(rendered: tuple[FeedbackSummary, str]) 
     assert [row[0] for row in found.without] == ["blue", "red"]
 
 
-def test_the_shares_of_all_people_are_a_whole(rendered: tuple[FeedbackSummary, str]) -> None:
+def test_the_shares_of_all_annotators_sum_to_one(rendered: tuple[FeedbackSummary, str]) -> None:
     total = sum(float(voter.share.rstrip("%")) for voter in rendered[0].annotators)
     assert total == pytest.approx(100, abs=0.5 * len(rendered[0].annotators))
 
 
-def test_one_person_who_decides_too_much_is_a_warning() -> None:
+def test_one_annotator_who_decides_too_much_is_a_warning() -> None:
     rows = [{"person": p, "task": f"t{t}", "shown": (f"{t}a", f"{t}b"), "ranks": (1, 0) if t % 2 else (0, 1)}
             for t in range(30) for p in (("much", "little") if t < 5 else ("much",))]
     found = summary(votes_of(rows))
@@ -75,7 +75,7 @@ def test_one_person_who_decides_too_much_is_a_warning() -> None:
     assert "are needed" in found.agreement[0][1]  # five tasks of two people say nothing of agreement
 
 
-def test_little_is_said_of_one_vote() -> None:
+def test_one_vote_gives_little_output() -> None:
     found = summary(votes_of([{"shown": ("a", "b"), "ranks": (1, 0)}]), {"a": "x", "b": "y"})
     assert found.figure is None and found.notes and np.all([v.weight == "1" for v in found.annotators])
     assert HumanFeedback().fill(found=found)

@@ -71,7 +71,7 @@ def until(run: Run, state: str, words: str = "") -> None:
         time.sleep(0.2)
 
 
-def test_a_person_votes_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_an_annotator_votes_and_the_run_continues(tmp_path: Path) -> None:
     """Round after round, by a program: new tasks come when the next round waits."""
     run = loop.run(small(VOTED, "rounds.sample.prompts=3"), tmp_path)
     with serving(run) as (address, token):

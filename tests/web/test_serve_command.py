@@ -104,7 +104,7 @@ def test_what_is_public(host: str, own: bool) -> None:
     assert (hosts_for(host) is not None) == own
 
 
-def test_files_of_people(tmp_path: Path) -> None:
+def test_files_of_annotators(tmp_path: Path) -> None:
     path = tmp_path / "people.yaml"
     path.write_text("- {name: Ada, role: admin, team: a}\n- Grace\n- {name: Alan, quota: 20}\n")
     assert people_in(path) == [

@@ -36,7 +36,7 @@ def picks(votes: Votes) -> dict[tuple[str, str], str]:
     }
 
 
-def test_they_pick_as_the_scorer_of_simulated_people_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_pick_as_the_scorer_of_simulated_annotators_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same crowd twice: over HTTP, orders shuffled, and as the scorer that the loop uses; every pick is equal."""
     samples = text_samples(40)
     run = sampled_run(tmp_path / "run", samples)
@@ -82,7 +82,7 @@ def test_the_softmax_at_a_temperature() -> None:
             assert abs(chosen[k] / n - expected[k]) < 4 * math.sqrt(expected[k] * (1 - expected[k]) / n)
 
 
-def test_careless_and_biased_people(tmp_path: Path) -> None:
+def test_careless_and_biased_annotators(tmp_path: Path) -> None:
     """300 tasks each: shares within 4 standard errors of what each kind says."""
     samples = text_samples(300)
     run = sampled_run(tmp_path / "run", samples)
@@ -130,6 +130,6 @@ def simulated_modes(votes: Votes) -> set[str]:
 
 
 @pytest.mark.parametrize("wrong", [{"careless": 2.0}, {"first": -1.0}, {"temperature": -1.0}])
-def test_impossible_people_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_annotators_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="careless"):
         SimulatedAnnotator(**wrong)

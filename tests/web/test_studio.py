@@ -40,7 +40,7 @@ def until(find: Any) -> Any:
     return found
 
 
-def test_a_real_model_makes_four_while_people_vote(run: Run) -> None:
+def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
     with voting_state(run, Question("pick", overlap=3)) as state:
         state.studio = Studio(run.folder, run.incumbent() or "", state.box)
         state.studio.start()
@@ -70,7 +70,7 @@ def test_a_real_model_makes_four_while_people_vote(run: Run) -> None:
             state.studio.close()
 
 
-def test_a_model_that_is_gone_is_said(run: Run, tmp_path: Path) -> None:
+def test_a_missing_model_is_a_message(run: Run, tmp_path: Path) -> None:
     with open_box(run) as box:
         room = Studio(run.folder, "rounds/777", box)
         room.start()

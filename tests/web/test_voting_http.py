@@ -299,7 +299,7 @@ def test_large_and_odd_requests(state: ServerState, address: str) -> None:
         assert Caller(strict).call("GET", "/signin")[0] == 200
 
 
-def test_pictures_are_encoded_anew_and_belong_to_a_showing(tmp_path: Path) -> None:
+def test_images_are_encoded_again_and_belong_to_an_assignment(tmp_path: Path) -> None:
     import io
 
     from PIL import Image
@@ -352,7 +352,7 @@ def test_rounds_side_by_side(tmp_path: Path) -> None:
         assert sorted(text[0] for text in texts) == ["0", "2"] and texts[0][1:] == texts[1][1:]
 
 
-def test_what_cannot_be_asked_is_counted_or_said(tmp_path: Path) -> None:
+def test_unusable_candidates_are_counted_or_a_message(tmp_path: Path) -> None:
     from upturn.errors import UserError
 
     texts = ["same"] * 4 + ["a", "b", "b", "a"]
@@ -445,7 +445,7 @@ def test_the_studio_queue(run: Run) -> None:
         path.unlink()
 
 
-def test_the_progress_page_says_how_often_two_people_agree(tmp_path: Path) -> None:
+def test_the_progress_page_has_the_agreement_of_two_annotators(tmp_path: Path) -> None:
     """Counted by hand: of 24 tasks Bob sides with Ada in 18; below 20 there is no figure yet."""
     tasks, sided = 24, 18
     run = sampled_run(tmp_path / "run", image_samples(tasks))

@@ -1,6 +1,6 @@
-"""Votes of people: who they are, what they are asked, who sees what next, what they said; SQLite or Postgres.
+"""The database of annotators, polls, assigned tasks and votes, in SQLite or Postgres.
 
-``box.open_box(run)`` gives the ballot box; its ``votes()`` is what other packages read (``types.Votes``).
-``frozen.votes_of(run)`` are the votes that rounds have used: kept in their folders. This file imports nothing, so that
-whoever reads a table of votes need not wait for SQLAlchemy.
+``ballots.open_box(run)`` opens it; its ``votes()`` returns ``types.Votes``. ``used_votes`` reads the votes that
+rounds have used, which are stored in their folders. This file imports nothing, so that reading such a table does
+not import SQLAlchemy.
 """

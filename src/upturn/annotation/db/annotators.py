@@ -1,4 +1,4 @@
-"""Annotators: they are added, get a token, are paused, and are never deleted."""
+"""Adds, changes and pauses annotators, who are never deleted, and issues their tokens."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FIELDS = (t.people.c.id, t.people.c.name, t.people.c.role, t.people.c.team, t.p
 
 
 def people(db: Connection) -> list[Person]:
-    """Everybody, in the order in which they came."""
+    """All annotators, in the order in which they were added."""
     return [_person(row) for row in db.execute(select(*_FIELDS).order_by(t.people.c.made, t.people.c.id))]
 
 
 def by_token(db: Connection, key: bytes, token: str) -> Person | None:
-    """Whose token it is. Found by its hash: how long it takes says nothing of how much of a token was right."""
+    """The annotator with this token, found by its hash: the time does not depend on how much of a token matches."""
     row = db.execute(select(*_FIELDS).where(t.people.c.token == hashed(key, token))).first()
     return _person(row) if row is not None else None
 
@@ -32,7 +32,7 @@ def by_token(db: Connection, key: bytes, token: str) -> Person | None:
 def add(
     db: Connection, key: bytes, name: str, role: Role = "voter", team: str = "", quota: int | None = None
 ) -> tuple[Person, str]:
-    """A new person and their token, which is nowhere else. Refused for a name that is taken, empty or too long."""
+    """Adds an annotator; returns them with their token, which is not stored. Refused for an invalid or taken name."""
     name, team = name.strip(), team.strip()
     if not 0 < len(name) <= LONGEST_NAME or len(team) > LONGEST_NAME or not (name + team).isprintable():
         raise Refused("wrong", f"a name has 1 to {LONGEST_NAME} characters that can be seen")
@@ -49,13 +49,13 @@ def add(
 
 
 def add_missing(db: Connection, key: bytes, asked: Sequence[Mapping[str, Any]]) -> list[tuple[Person, str]]:
-    """Those of a list ({name, role, team, quota}) that are not there yet, each with a token; the others stay."""
+    """Adds those of a list ({name, role, team, quota}) that do not exist, each with a token; others are unchanged."""
     known = set(db.execute(select(t.people.c.name)).scalars())
     return [add(db, key, **one) for one in asked if str(one["name"]).strip() not in known]
 
 
 def change(db: Connection, person: str, **columns: Any) -> Person:
-    """Another role, team, quota, or paused or not."""
+    """Changes the role, team, quota or paused state."""
     allowed = {"role", "team", "quota", "paused"}
     if not columns.keys() <= allowed:
         raise ValueError(f"of a person only {sorted(allowed)} change")
@@ -68,7 +68,7 @@ def change(db: Connection, person: str, **columns: Any) -> Person:
 
 
 def renew_token(db: Connection, key: bytes, person: str) -> str:
-    """A new token; the old one and every session that began with it end."""
+    """Issues a new token; the old one and all of its sessions become invalid."""
     found(db, person)
     token = new_token()
     db.execute(

@@ -1,7 +1,7 @@
-"""Who is shown what next: the least-covered task that a person has not seen.
+"""Assigns tasks to annotators: the least-covered task that an annotator has not seen.
 
-A task before somebody holds a slot until it is answered or expires, and slots are taken inside the one transaction that
-writes, so two at once never get the last one. Least covered first means breadth first: no task starves.
+An assigned task holds a slot until it is answered or expires. Slots are taken inside the single writing transaction, so
+two requests never get the same last slot. Least covered first is breadth first: every task gets answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from upturn.annotation.db.validation import OVERALL, Assigned, Assignment, Check
 from upturn.types import content_id
 
 _OPEN, _SEEN = "open", ("open", "answered", "skipped")
-_GAP = 5  # answers between a task and its repeat: with fewer, people repeat what they still remember
+_GAP = 5  # answers between a task and its repeat: with fewer, annotators remember their answer
 _SHOWN = (
     t.showings.c.id, t.showings.c.person, t.showings.c.task, t.showings.c.shown, t.showings.c.moment,
     t.showings.c.expires, t.tasks.c.prompt, t.tasks.c.candidates, t.tasks.c.places, t.polls.c.mode,
@@ -78,9 +78,9 @@ def assign(
     db: Connection, person: str, now: float, *, patience: float, most_open: int, mode: str | None = None,
     beside: Sequence[str] = (),
 ) -> Assigned:
-    """The person's oldest open showing that is not in ``beside``, else a new one that expires in ``patience`` seconds.
+    """The annotator's oldest open assignment not in ``beside``, else a new one that expires in ``patience`` seconds.
 
-    Refused for a person who is not known, or paused.
+    Refused for an annotator who is unknown, or paused.
     """
     who = db.execute(_PERSON, {"person": person}).first()
     if who is None:
@@ -128,14 +128,14 @@ def _new(db: Connection, person: str, now: float, patience: float, turn: int, mo
 
 
 def _chosen(db: Connection, poll: Row[Any], person: str, turn: int) -> tuple[Row[Any] | None, Check]:
-    """A task of the poll; now and then one whose answer is known, or one that this person has answered before."""
+    """A task of the poll; at the configured rates a gold task, or one that this annotator has answered before."""
     settings = poll.settings
     dice = random.Random(content_id("check", poll.id, person, turn)).random()
     golds, repeats = float(settings.get("golds", 0.0)), float(settings.get("repeats", 0.0))
     values = {"poll": poll.id, "person": person}
     task = db.execute(_NEXT, values | {"overlap": poll.overlap}).first()
     if task is None:
-        return None, ""  # nothing more is missing: checks alone are not asked
+        return None, ""  # no answers are missing: gold tasks and repeats are not assigned alone
     if dice < golds and (known := db.execute(_GOLD, values).first()) is not None:
         return known, "gold"
     if golds <= dice < golds + repeats:
@@ -146,7 +146,7 @@ def _chosen(db: Connection, poll: Row[Any], person: str, turn: int) -> tuple[Row
 
 
 def expire(db: Connection, now: float) -> None:
-    """Give back the slots of showings that nobody answered in time; a late answer still counts."""
+    """Releases the slots of expired assignments; a late answer still counts."""
     for row in db.execute(_EXPIRED, {"now": now}).all():
         db.execute(_SET_STATE, {"showing": row.id, "to": "expired"})
         if row.check != "repeat":
@@ -154,14 +154,14 @@ def expire(db: Connection, now: float) -> None:
 
 
 def load(db: Connection, task: str, poll: str, *, by: int = 0, more: int = 0, gold: str = "") -> None:
-    """Count a slot taken or given back (``by``), an answer more or less; of gold tasks the poll counts none."""
+    """Updates the counts of slots (``by``) and answers (``more``) of a task, and of its poll if it is not gold."""
     db.execute(_LOAD_TASK, {"task": task, "by": by, "more": more})
     if not gold:
         db.execute(_LOAD_POLL, {"poll": poll, "by": by, "more": more})
 
 
 def again(db: Connection, showing: str, person: str, now: float, patience: float) -> Assignment:
-    """The same task once more, in the same order, before everything else; its slot is the caller's to count."""
+    """Assigns the same task again, in the same order and before all others; the caller counts its slot."""
     old = db.execute(select(t.showings).where(t.showings.c.id == showing)).one()
     name = secrets.token_hex(12)
     db.execute(_SET_STATE, {"showing": showing, "to": "undone"})
@@ -175,13 +175,13 @@ def again(db: Connection, showing: str, person: str, now: float, patience: float
 
 
 def opened(db: Connection, showing: str, person: str) -> Assignment | None:
-    """A showing of this person, whatever its state; None where it is not theirs."""
+    """An assignment of this annotator in any state; None where it is another's."""
     row = db.execute(_ONE, {"showing": showing, "person": person}).first()
     return assignment_of(row) if row is not None else None
 
 
 def shuffled(candidates: Sequence[str], person: str, task: str, check: str) -> list[str]:
-    """An order of this person's own; a repeat has another one."""
+    """The candidates' order for this annotator; a repeat has a different one."""
     order = list(candidates)
     random.Random(content_id("order", person, task, check)).shuffle(order)
     return order

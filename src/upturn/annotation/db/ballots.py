@@ -22,15 +22,15 @@ from upturn.store.run import Run
 from upturn.types import Votes
 
 DATABASE = "votes.db"
-PATIENCE = 600.0  # seconds that a task is held for a person: time to correct a text; a late answer counts all the same
-MOST_OPEN = 3  # tasks before one person at a time: one on the screen, one being fetched, one forgotten in a tab
-_SWEEP = 1.0  # seconds between two looks for showings that expired
+PATIENCE = 600.0  # seconds that a task is reserved: enough to correct a text; a late answer still counts
+MOST_OPEN = 3  # open tasks of an annotator: one on the screen, one prefetched, one left open in another tab
+_SWEEP = 1.0  # seconds between two checks for expired assignments
 _ANSWER_WITHIN = 60.0  # seconds; longer than a write waits for another process
 T = TypeVar("T")
 
 
 class BallotBox:
-    """The votes of one run. Methods wait for their commit; ``submit`` gives a future instead.
+    """The votes of one run. Methods wait for their commit; ``submit`` returns a future instead.
 
     Raises UserError where the database is newer than this upturn, or does not answer.
     """
@@ -40,7 +40,7 @@ class BallotBox:
         most_open: int = MOST_OPEN,
     ) -> None:
         self.key, self.clock, self.patience, self.most_open = key, clock, patience, most_open
-        self._swept = float("-inf")  # when slots that nobody answered were last given back
+        self._swept = float("-inf")  # when expired slots were last released
         self._writes = engine.engine_for(url, schema, writes=True)
         self._reads = engine.engine_for(url, schema, writes=False)
         with engine.clear_errors():
@@ -48,7 +48,7 @@ class BallotBox:
         self._writer = Writer(self._writes, schema)
 
     def submit(self, act: Callable[[Connection], T]) -> Future[T]:
-        """Do something in the one queue; the future is done after the commit."""
+        """Runs ``act`` in the writing queue; the future is done after the commit."""
         return self._writer.submit(act)
 
     def _now(self, act: Callable[[Connection], T]) -> T:
@@ -56,24 +56,24 @@ class BallotBox:
             return self.submit(act).result(_ANSWER_WITHIN)
 
     def read(self, act: Callable[[Connection], T]) -> T:
-        """Look something up, beside whatever is being written."""
+        """Runs ``act`` on a reading connection, concurrently with writes."""
         with engine.clear_errors(), self._reads.connect() as db:
             return act(db)
 
-    # people
+    # annotators
 
     def add_person(
         self, name: str, role: Role = "voter", team: str = "", quota: int | None = None
     ) -> tuple[Person, str]:
-        """The person and their token, which is returned only here."""
+        """The new annotator and their token, which is returned only here."""
         return self._now(partial(annotators.add, key=self.key, name=name, role=role, team=team, quota=quota))
 
     def add_people(self, asked: Sequence[dict[str, Any]]) -> list[tuple[Person, str]]:
-        """Those of a list that are not there yet, with their tokens."""
+        """Adds those of a list that do not exist; returns them with their tokens."""
         return self._now(partial(annotators.add_missing, key=self.key, asked=asked))
 
     def change_person(self, person: str, **what: Any) -> Person:
-        """role, team, quota, paused."""
+        """Changes role, team, quota or paused."""
         return self._now(partial(annotators.change, person=person, **what))
 
     def new_token(self, person: str) -> str:
@@ -91,18 +91,18 @@ class BallotBox:
         self, unit: str, mode: str, tasks: Sequence[Task], *, overlap: int = 1, quota: int | None = None,
         attributes: Sequence[str] = (OVERALL,), golds: float = 0.0, repeats: float = 0.0,
     ) -> Poll:
-        """Ask people about these tasks; asked again, it adds those that are not there, and the new numbers hold."""
+        """Opens a poll with these tasks; opened again, it adds missing tasks and takes the new numbers."""
         return self._now(partial(
             polls.open_poll, unit=unit, mode=mode, tasks=tasks, overlap=overlap, quota=quota, attributes=attributes,
             golds=golds, repeats=repeats,
         ))
 
     def change_poll(self, poll: str, **what: Any) -> Poll:
-        """overlap, quota, active."""
+        """Changes overlap, quota or active."""
         return self._now(partial(polls.change_poll, poll=poll, **what))
 
     def settle(self, unit: str, mode: str) -> int | None:
-        """Once the quota is met the poll is closed, for good: the last row that counts, for ``votes``; None before."""
+        """Closes the poll once its quota is met; returns the last row that counts, for ``votes``; None before."""
         return self._now(partial(closing.settle, unit=unit, mode=mode))
 
     def polls(self, active: bool | None = None) -> list[Poll]:
@@ -116,7 +116,7 @@ class BallotBox:
     def assigning(self, person: str, mode: str | None = None, beside: Sequence[str] = ()) -> Callable[
         [Connection], Assigned
     ]:
-        """What ``assign`` does, for ``submit``."""
+        """``assign`` for ``submit``."""
         def act(db: Connection) -> Assigned:
             now = self.clock()
             if not self._swept <= now < self._swept + _SWEEP:
@@ -132,21 +132,21 @@ class BallotBox:
         return self._now(self.recording(answer))
 
     def recording(self, answer: Answer) -> Callable[[Connection], Recorded]:
-        """What ``record`` does, for ``submit``."""
+        """``record`` for ``submit``."""
         return lambda db: record.record(db, answer, self.clock())
 
     def undo(self, name: str, person: str) -> tuple[Recorded | None, Assignment | None]:
         return self._now(self.undoing(name, person))
 
     def undoing(self, name: str, person: str) -> Callable[[Connection], tuple[Recorded | None, Assignment | None]]:
-        """What ``undo`` does, for ``submit``."""
+        """``undo`` for ``submit``."""
         return lambda db: record.undo(db, name, person, self.clock(), self.patience)
 
     def assignment(self, name: str, person: str) -> Assignment | None:
-        """A showing of this person; None for another's."""
+        """An assignment of this annotator; None for another's."""
         return self.read(partial(assigning.opened, showing=name, person=person))
 
-    # out
+    # reading
 
     def progress(self, units: Sequence[str] | None = None) -> Progress:
         return self.read(partial(progress, units=units))
@@ -155,20 +155,20 @@ class BallotBox:
         self, units: Sequence[str] | None = None, modes: Sequence[str] | None = None, person: str | None = None,
         until: int | None = None,
     ) -> Votes:
-        """Explicit votes that stand (or stood, ``until`` a row), in the order they came."""
+        """Explicit votes that were not undone (``until`` a row), in order of arrival."""
         return self.read(partial(vote_columns.votes, units=units, modes=modes, person=person, until=until))
 
     def implicit(self) -> Votes:
-        """What was downloaded or enlarged in the studio."""
+        """Implicit votes: downloads and enlargements in the studio."""
         return self.read(vote_columns.implicit)
 
-    # the studio's queue is in store.votes.studio, for ``submit`` and ``read``
+    # the studio's queue is in annotation.db.studio, for ``submit`` and ``read``
 
     def requeue(self) -> int:
         return self._now(studio.requeue)
 
     def close(self) -> None:
-        """Finish what waits, and let go of the database."""
+        """Finishes waiting jobs and closes the database."""
         self._writer.close()
         self._writes.dispose()
         self._reads.dispose()
@@ -181,9 +181,9 @@ class BallotBox:
 
 
 def open_box(run: Run, url: str | None = None, **settings: Any) -> BallotBox:
-    """The votes of a run: ``votes.db`` in its folder, or a database of a team, where it has a schema of its own.
+    """The votes of a run: ``votes.db`` in its folder, or a shared database, with one schema per run.
 
-    An old database is upgraded. Raises UserError for a newer one, and for one that does not answer.
+    An old database is upgraded. Raises UserError for a newer one, and for one that cannot be reached.
     """
     return BallotBox(
         url or f"sqlite:///{run.folder.resolve() / DATABASE}", f"upturn_{run.id}", key_in(run.folder), **settings

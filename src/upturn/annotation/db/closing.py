@@ -11,9 +11,9 @@ from upturn.types import content_id
 
 
 def settle(db: Connection, unit: str, mode: str) -> int | None:
-    """The last row of votes that counts for a poll, once all that it wants is there; None before.
+    """The last row of votes that counts for a poll, once all its answers are there; None before.
 
-    From the first time on the poll is asked no more, and the answer stays: what comes later changes nothing.
+    From then on the poll is closed and the result is fixed: later votes do not change it.
     """
     name = content_id("poll", unit, mode)
     row = db.execute(select(t.polls).where(t.polls.c.id == name)).first()

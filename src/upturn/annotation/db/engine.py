@@ -32,7 +32,7 @@ def engine_for(url: str, schema: str, *, writes: bool) -> Engine:
     """An engine; on SQLite every transaction of one that ``writes`` takes the write lock when it begins.
 
     A commit is on the disk before it returns (SQLite: WAL with synchronous=FULL; Postgres: its default).
-    Raises UserError for a URL that is none, or whose driver is missing.
+    Raises UserError for an invalid URL, or where its driver is missing.
     """
     if not _SCHEMA.fullmatch(schema):
         raise ValueError(f"'{schema}' is no schema")
@@ -63,7 +63,7 @@ def engine_for(url: str, schema: str, *, writes: bool) -> Engine:
 
 
 def only_writer(connection: Connection, schema: str) -> None:
-    """Wait until no other process writes the votes of this run; held to the end of the transaction."""
+    """Waits until no other process writes the votes of this run; the lock is held to the end of the transaction."""
     if connection.dialect.name == "postgresql":
         number = int(content_id("votes", schema), 16) >> 1  # 63 bits, as Postgres numbers its locks
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": number})
@@ -75,15 +75,15 @@ def make_schema(connection: Connection, schema: str) -> None:
 
 
 def analyse(connection: Connection, table: str) -> None:
-    """Tell Postgres how a table looks that has just been filled: before its own first look, a minute later, it takes
-    everything for rare and sorts all of a poll's tasks to find the next one."""
+    """Updates Postgres's statistics of a table that was just filled: its own first update is a minute later, and until
+    then it sorts all tasks of a poll to find the next one."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"ANALYZE {table}"))
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """A database that is away, full or locked is one message without the URL: it may hold a password."""
+    """Turns errors of an unreachable, full or locked database into one message without the URL and its password."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -102,8 +102,8 @@ def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:
 
 
 def _into_wal(cursor: DBAPICursor) -> None:
-    """Of several that make a file's journal a WAL at once all but one fail at once: it is locked: SQLite does
-    not wait there, whatever the timeout, because two that hold a shared lock would wait for each other."""
+    """Switches a file's journal to WAL, with retries: where several processes do so at once SQLite fails immediately
+    for all but one, whatever the timeout, as two holders of a shared lock would deadlock."""
     until = time.monotonic() + WAIT
     while True:
         try:

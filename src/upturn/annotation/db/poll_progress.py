@@ -15,9 +15,9 @@ from upturn.annotation.db.validation import Person, Poll
 
 @dataclass(frozen=True)
 class PollProgress:
-    """``wanted`` answers, ``given`` so far (of different people; skips, repeats and gold tasks left out).
+    """``wanted`` answers, ``given`` so far (of different annotators; skips, repeats and gold tasks left out).
 
-    ``stuck`` of the missing ones nobody who is here can give: they have seen the task, are paused, or met their quota.
+    ``stuck`` of the missing ones have no annotator left: all have seen the task, are paused, or met their quota.
     """
 
     poll: Poll
@@ -50,11 +50,11 @@ class Progress:
 
     @property
     def met(self) -> bool:
-        """Whether all that was asked is there; nothing asked is nothing met."""
+        """Whether all required answers are there; False where none are required."""
         return bool(self.polls) and self.missing == 0
 
     def message(self) -> str:
-        """What is missing, in words, for ``upturn status``."""
+        """The missing answers as text, for ``upturn status``."""
         if not self.polls:
             return "there are no polls yet"
         if self.met:

@@ -15,8 +15,8 @@ from upturn.annotation.vote_mode import mode_named
 from upturn.errors import UserError
 from upturn.types import content_id
 
-UNTIL = "until"  # among a poll's settings: the last row that counts, once the quota is met
-_MOST_ROWS = 500  # in one INSERT
+UNTIL = "until"  # key in a poll's settings: the last row that counts, once the quota is met
+_MOST_ROWS = 500  # rows in one INSERT
 
 
 def polls(db: Connection, active: bool | None = None) -> list[Poll]:
@@ -39,9 +39,9 @@ def open_poll(
     db: Connection, unit: str, mode: str, tasks: Sequence[Task], overlap: int, quota: int | None,
     attributes: Sequence[str], golds: float, repeats: float,
 ) -> Poll:
-    """The poll of this unit and mode, with these tasks at least; what stood there before keeps its answers.
+    """The poll of this unit and mode, with at least these tasks; existing tasks keep their answers.
 
-    Refused for numbers out of range, a task whose candidates do not fit the mode, and a poll that is settled.
+    Refused for numbers out of range, a task whose candidates do not fit the mode, and a poll that is closed.
     """
     _check(mode, tasks, overlap, quota, golds, repeats)
     name = content_id("poll", unit, mode)
@@ -75,7 +75,7 @@ def open_poll(
 
 
 def change_poll(db: Connection, poll: str, **columns: Any) -> Poll:
-    """Another overlap or quota, or whether it is asked at all."""
+    """Changes the overlap or quota, or opens and closes it."""
     allowed = {"overlap", "quota", "active"}
     if not columns.keys() <= allowed:
         raise ValueError(f"of a poll only {sorted(allowed)} change")

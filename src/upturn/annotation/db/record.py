@@ -37,9 +37,9 @@ _LAST = (
 
 
 def record(db: Connection, answer: Answer, now: float) -> Recorded:
-    """Write a vote; sent again it is the same vote.
+    """Writes a vote; a vote that is sent again is not written again.
 
-    Refused where the showing is not this person's, was answered by another vote, or the answer does not fit it.
+    Refused where the assignment is another annotator's, was answered by another vote, or the answer does not fit it.
     """
     known = db.execute(_BY_ID, {"id": answer.id}).first()
     if known is not None:
@@ -74,7 +74,7 @@ def record(db: Connection, answer: Answer, now: float) -> Recorded:
 
 
 def _slots(db: Connection, showing: Row[Any], *, held: bool, holds: bool) -> None:
-    """A repeat holds no slot; an answer holds the one that its showing held, or a new one where that had expired."""
+    """Counts the answer's slot: that of its assignment, a new one where it had expired, none for a repeat."""
     if showing.check != "repeat" and (held or holds):
         load(db, showing.task, showing.poll, by=int(holds) - int(held), more=int(holds), gold=showing.gold)
 
@@ -82,9 +82,9 @@ def _slots(db: Connection, showing: Row[Any], *, held: bool, holds: bool) -> Non
 def undo(
     db: Connection, name: str, person: str, now: float, patience: float
 ) -> tuple[Recorded | None, Assignment | None]:
-    """Take back the person's last vote that stands, and show its task again; (None, None) where there is none.
+    """Undoes the annotator's last vote and assigns its task again; (None, None) where there is none.
 
-    ``name`` is the new row's id: sent again, nothing more is undone.
+    ``name`` is the new row's id: an undo that is sent again has no further effect.
     """
     known = db.execute(_BY_ID, {"id": name}).first()
     if known is not None:

@@ -17,7 +17,7 @@ LONGEST_PROMPT = 2_000  # characters
 
 @dataclass(frozen=True)
 class StudioSample:
-    """One of what the model made; ``body`` is UTF-8, a PNG file or JSON by ``kind``."""
+    """One generated sample; ``body`` is UTF-8, a PNG file or JSON by ``kind``."""
 
     position: int
     sample: str
@@ -27,7 +27,7 @@ class StudioSample:
 
 @dataclass(frozen=True)
 class Request:
-    """``place`` in the queue: 0 is being made, 1 is next, None is through. ``taken``: (position, action) pairs."""
+    """``place`` in the queue: 0 is in progress, 1 is next, None is finished. ``taken``: (position, action) pairs."""
 
     id: str
     person: str
@@ -40,7 +40,7 @@ class Request:
 
 
 def ask(db: Connection, person: str, prompt: str, now: float) -> str:
-    """Put a prompt into the queue; Refused where too many of this person's wait already."""
+    """Puts a prompt into the queue; Refused where too many of this annotator's requests are waiting."""
     if len(prompt) > LONGEST_PROMPT:
         raise Refused("wrong", f"a prompt has at most {LONGEST_PROMPT} characters")
     waiting = db.execute(
@@ -56,7 +56,7 @@ def ask(db: Connection, person: str, prompt: str, now: float) -> str:
 
 
 def request(db: Connection, name: str, person: str) -> Request:
-    """A request of this person; Refused where it is not theirs."""
+    """A request of this annotator; Refused where it is another's."""
     row = db.execute(select(t.requests).where(t.requests.c.id == name, t.requests.c.person == person)).first()
     if row is None:
         raise Refused("unknown", "there is no such request")
@@ -80,7 +80,7 @@ def _place(db: Connection, name: str, state: str, moment: float) -> int | None:
 
 
 def requests_of(db: Connection, person: str, most: int = 20) -> list[Request]:
-    """A person's requests, the newest first."""
+    """An annotator's requests, the newest first."""
     asked = (
         select(t.requests.c.id).where(t.requests.c.person == person)
         .order_by(t.requests.c.moment.desc(), t.requests.c.id.desc()).limit(most)
@@ -89,7 +89,7 @@ def requests_of(db: Connection, person: str, most: int = 20) -> list[Request]:
 
 
 def samples(db: Connection, name: str, person: str) -> list[StudioSample]:
-    """What was made for a request of this person, by position."""
+    """The samples of a request of this annotator, by position."""
     request(db, name, person)
     rows = db.execute(select(t.made).where(t.made.c.request == name).order_by(t.made.c.position))
     return [StudioSample(row.position, row.sample, row.kind, bytes(row.body)) for row in rows]
@@ -106,13 +106,13 @@ def studio_sample(db: Connection, name: str, position: int, person: str) -> Stud
 
 
 def requeue(db: Connection) -> int:
-    """What a server that ended was making goes back into the queue; returns how many wait."""
+    """Puts requests that a stopped server was generating back into the queue; returns how many wait."""
     db.execute(update(t.requests).where(t.requests.c.state == "making").values(state="queued"))
     return db.execute(select(func.count()).where(t.requests.c.state == "queued")).scalar_one()
 
 
 def next_request(db: Connection) -> tuple[str, str] | None:
-    """The oldest that waits, now being made: its id and prompt."""
+    """Takes the oldest waiting request: its id and prompt."""
     row = db.execute(
         select(t.requests.c.id, t.requests.c.prompt).where(t.requests.c.state == "queued")
         .order_by(t.requests.c.moment, t.requests.c.id).limit(1)
@@ -137,7 +137,7 @@ def finish(db: Connection, name: str, found: Sequence[StudioSample], message: st
 def take(
     db: Connection, name: str, request_id: str, position: int, action: str, person: str, client: str, now: float
 ) -> Recorded:
-    """An implicit vote: one of those made was downloaded or enlarged. Taken twice it counts once."""
+    """Records an implicit vote: a sample was downloaded or enlarged. It counts once."""
     if action not in ("download", "upscale"):
         raise Refused("wrong", f"nothing is taken by '{action}'")
     asked = request(db, request_id, person)

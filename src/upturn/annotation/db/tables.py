@@ -30,28 +30,28 @@ MODE = String(8).with_variant(String(200), "postgresql")
 
 people = Table(
     "people", metadata,
-    Column("id", String(16), primary_key=True),  # a pseudonym: votes name an annotator by it alone
+    Column("id", String(16), primary_key=True),  # a pseudonym: votes hold only this id
     Column("name", Text, nullable=False, unique=True),
     Column("role", String(8), nullable=False),  # voter | admin
     Column("team", Text, nullable=False),
-    Column("quota", Integer),  # how many answers are asked of this person; NULL: as many as there are
+    Column("quota", Integer),  # required answers of this annotator; NULL: no limit
     Column("paused", Boolean, nullable=False),
     Column("token", String(64), nullable=False, unique=True),  # a keyed hash
-    Column("epoch", Integer, nullable=False),  # grows with each new token: sessions of an older one end
-    Column("given", Integer, nullable=False),  # answers that stand, skips left out
+    Column("epoch", Integer, nullable=False),  # grows with each new token and ends older sessions
+    Column("given", Integer, nullable=False),  # answers without undone ones and skips
     Column("made", Double, nullable=False),  # this and all moments: seconds since 1970, UTC
 )
 
 polls = Table(
     "polls", metadata,
     Column("id", String(16), primary_key=True),
-    Column("unit", Text, nullable=False),  # whose samples are shown: rounds/001, or several joined by " "
+    Column("unit", Text, nullable=False),  # unit of the samples: rounds/001, or several joined by " "
     Column("mode", MODE, nullable=False),
-    Column("overlap", Integer, nullable=False),  # how many people answer each task
-    Column("quota", Integer),  # how many answers in all; NULL: overlap times the tasks
+    Column("overlap", Integer, nullable=False),  # annotators per task
+    Column("quota", Integer),  # answers in total; NULL: overlap times the tasks
     Column("settings", JSON, nullable=False),  # attributes, and the shares of gold tasks and repeats
     Column("active", Boolean, nullable=False),
-    Column("load", Integer, nullable=False),  # given + shown and not yet answered
+    Column("load", Integer, nullable=False),  # answered + assigned and not yet answered
     Column("given", Integer, nullable=False),
     Column("made", Double, nullable=False),
 )
@@ -62,9 +62,9 @@ tasks = Table(
     Column("poll", String(16), ForeignKey("polls.id"), nullable=False),
     Column("prompt", JSON, nullable=False),  # {"text": …} or {"turns": [{role, content}, …]}, and a label
     Column("candidates", JSON, nullable=False),  # sample ids
-    Column("places", JSON, nullable=False),  # beside them, the table within the run that holds each
-    Column("gold", String(64), nullable=False),  # the sample that is known to be best, "" where none is
-    Column("place", Integer, nullable=False),  # the order among those equally covered
+    Column("places", JSON, nullable=False),  # parallel: the table within the run that holds each
+    Column("gold", String(64), nullable=False),  # the sample known to be best, or ""
+    Column("place", Integer, nullable=False),  # order among equally covered tasks
     Column("covered", Integer, nullable=False),
     Column("load", Integer, nullable=False),
     Index(None, "poll", "load", "place"),
@@ -78,7 +78,7 @@ showings = Table(
     Column("shown", JSON, nullable=False),  # sample ids by position on the screen
     Column("check", String(8), nullable=False),  # "" | gold | repeat
     Column("state", String(8), nullable=False),  # open | answered | skipped | expired | undone
-    Column("again", Boolean, nullable=False),  # shown once more after an undo: before everything else
+    Column("again", Boolean, nullable=False),  # assigned again after an undo, before all others
     Column("moment", Double, nullable=False),
     Column("expires", Double, nullable=False),
     Index(None, "person", "task"),
@@ -90,13 +90,13 @@ showings = Table(
 def _vote_columns(*more: Column[object]) -> list[Column[object]]:
     return [
         Column("seq", Integer, primary_key=True, autoincrement=True),
-        Column("id", String(64), nullable=False, unique=True),  # made by the client, so that it may send it twice
+        Column("id", String(64), nullable=False, unique=True),  # created by the client, so that it can send it twice
         Column("person", String(16), ForeignKey("people.id"), nullable=False),
         *more,
         Column("action", String(8), nullable=False),
         Column("shown", JSON, nullable=False),
-        Column("ranks", JSON, nullable=False),  # beside shown: 1 is best, equal is a tie, 0 nothing was said
-        Column("seconds", Double, nullable=False),  # from the showing to the answer
+        Column("ranks", JSON, nullable=False),  # parallel to shown: 1 is best, equal is a tie, 0 unranked
+        Column("seconds", Double, nullable=False),  # from assignment to answer
         Column("client", Text, nullable=False),
         Column("moment", Double, nullable=False),
     ]
@@ -109,7 +109,7 @@ votes = Table(
         Column("showing", String(32), ForeignKey("showings.id"), nullable=False),
         Column("mode", MODE, nullable=False),
     ),
-    Column("scores", JSON, nullable=False),  # attribute -> a number for each shown
+    Column("scores", JSON, nullable=False),  # attribute -> a number for each candidate
     Column("strength", Double),
     Column("text", Text, nullable=False),
     Column("check", String(8), nullable=False),
@@ -143,7 +143,7 @@ implicit_votes = Table(
     "implicit_votes", metadata,
     *_vote_columns(
         Column("request", String(32), ForeignKey("requests.id"), nullable=False),
-        Column("position", Integer, nullable=False),  # which of the shown was taken
+        Column("position", Integer, nullable=False),  # which candidate was used
     ),
-    UniqueConstraint("request", "position", "action"),  # taken twice it counts once
+    UniqueConstraint("request", "position", "action"),  # counts once
 )

@@ -1,8 +1,8 @@
 """Access tokens, and the key that they are hashed and cookies are signed with.
 
-A token is 32 random bytes, so a slow hash would protect nothing that a fast one does not: nobody guesses 2^256. It is
-hashed with a key (HMAC-SHA-256, RFC 2104) that lies outside the database: who has stolen the database alone cannot even
-check a guess.
+A token is 32 random bytes, so a fast hash suffices: 2^256 values cannot be guessed. It is
+hashed with a key (HMAC-SHA-256, RFC 2104) that is stored outside the database: with the database alone a guess
+cannot be checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def hashed(key: bytes, token: str) -> str:
 
 
 def key_in(folder: Path) -> bytes:
-    """The key of a run's votes, made at the first call; only its owner may read the file.
+    """The key of a run's votes, created by the first call; only its owner may read the file.
 
     Raises UserError where the file is damaged, or others may read it.
     """
@@ -54,7 +54,7 @@ def key_in(folder: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Whole or not at all; where two begin at once, the first one's stays."""
+    """Writes the key atomically; of two concurrent writers the first one's key is kept."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

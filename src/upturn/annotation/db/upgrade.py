@@ -13,7 +13,7 @@ HEAD = "0003"  # the newest revision in migrations/versions
 
 
 def version(connection: Connection) -> str | None:
-    """The revision a database stands at; None where it holds nothing yet."""
+    """The revision of a database; None where it is empty."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -21,7 +21,7 @@ def version(connection: Connection) -> str | None:
 
 
 def upgrade(engine: Engine, schema: str, to: str = HEAD) -> str | None:
-    """Bring the database to a revision, in one transaction; returns the one it stood at before.
+    """Upgrades the database to a revision, in one transaction; returns the previous one.
 
     Raises UserError where it was written by a newer upturn.
     """

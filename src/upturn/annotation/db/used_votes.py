@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 VOTES = "votes.parquet"
 _LISTS = {"shown": "string", "ranks": "int64", "scores": "float64"}
 _NUMBERS = ("strength", "seconds", "moment")
-_NAMES = {"ids": "vote_id"}  # a column "id" would make samples of them
+_NAMES = {"ids": "vote_id"}  # a column "id" would mark the rows as samples
 
 
 def write_votes(path: Path, votes: Votes) -> None:

@@ -13,17 +13,17 @@ Role = Literal["voter", "admin"]
 Check = Literal["", "gold", "repeat"]
 Why = Literal["", "quota", "done", "later", "held"]
 LONGEST_TEXT = 100_000  # characters of a corrected text
-OVERALL = "overall"  # the one attribute of a rating that names none
+OVERALL = "overall"  # the attribute of a rating without attributes
 
 
 class Refused(UserError):
-    """Something that was asked of the votes cannot be: ``code`` says which, for programs.
+    """A refused request to the database of votes; ``code`` is the reason, for programs.
 
-    unknown   no such person, showing or request, or it is another's
-    paused    the person is not to answer now
-    answered  this showing was answered already, by another vote
-    conflict  the id stands for another vote
-    wrong     the answer does not fit what was asked
+    unknown   no such annotator, assignment or request, or it is another's
+    paused    the annotator is paused
+    answered  this assignment was answered already, by another vote
+    conflict  the id belongs to another vote
+    wrong     the answer does not fit the task
     """
 
     def __init__(self, code: Literal["unknown", "paused", "answered", "conflict", "wrong"], what: str) -> None:
@@ -47,7 +47,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Task:
-    """What people are to answer: a prompt and candidates, ``places`` the table within the run that holds each.
+    """A task for annotators: a prompt and candidates, ``places`` the table within the run that holds each.
 
     ``prompt``: {"text": …} or {"turns": [{"role", "content"}, …]}; both may be absent. ``gold``: the one known best.
     """
@@ -62,8 +62,8 @@ class Task:
 class Poll:
     """Tasks of one mode over samples of one unit. ``quota``: answers in all, None is overlap × tasks.
 
-    ``attributes`` are what ``rate`` asks about. Of what a person is shown ``golds`` is the share of tasks whose answer
-    is known, ``repeats`` of tasks that this person answered before.
+    ``attributes`` are rated in the mode ``rate``. ``golds`` is the share of an annotator's tasks whose answer is known,
+    ``repeats`` the share of tasks that they answered before.
     """
 
     id: str
@@ -80,7 +80,7 @@ class Poll:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One task before one person, candidates in the order of their screen; ``moment`` is when it was handed out."""
+    """A task assigned to an annotator, candidates in screen order; ``moment`` is the time of assignment."""
 
     id: str
     person: str
@@ -95,12 +95,12 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Assigned:
-    """A showing, or why there is none.
+    """An assignment, or why there is none.
 
-    quota  the person has given all that was asked of them
-    done   the poll needs nothing that this person could give
-    later  other annotators are answering all that is missing; it returns if they do not answer
-    held   the person has too many open already
+    quota  the annotator has given all required answers
+    done   the poll needs no answers that this annotator could give
+    later  all missing answers are assigned to others; expired ones are assigned again
+    held   the annotator has too many open assignments
     """
 
     showing: Assignment | None
@@ -111,8 +111,8 @@ class Assigned:
 class Answer:
     """An annotator's answer to a task; ``id`` is made by the client, so that it may send it twice.
 
-    ``ranks`` stand beside the shown candidates (1 best, equal a tie, 0 unsaid), and so do ``scores``, by attribute;
-    ``pick``, a position from 1, is short for the ranks that say it.
+    ``ranks`` are parallel to the displayed candidates (1 best, equal a tie, 0 unranked), as are ``scores``, by
+    attribute; ``pick``, a position from 1, is short for the ranks of a single choice.
     ``seconds`` is the client's own count; never more than the server saw pass.
     """
 
@@ -131,7 +131,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A vote that is on the disk; ``again`` where it had been there before."""
+    """A vote on disk; ``again`` where it had been recorded before."""
 
     id: str
     task: str

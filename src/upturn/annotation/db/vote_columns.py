@@ -20,11 +20,11 @@ def votes(
     db: Connection, units: Sequence[str] | None = None, modes: Sequence[str] | None = None, person: str | None = None,
     until: int | None = None,
 ) -> Votes:
-    """Explicit votes in the order they came, of some units and modes, or of one person; ``until`` as they stood then,
-    by the last row that counts.
+    """Explicit votes in order of arrival, of some units and modes, or of one annotator; ``until`` is the last row that
+    counts.
 
-    A rating of several attributes is a row for each, its ids ``<vote>:<attribute>`` and ``<task>:<attribute>``: what is
-    said of one attribute is about another task than what is said of the next.
+    A rating of several attributes is a row for each, with ids ``<vote>:<attribute>`` and ``<task>:<attribute>``: each
+    attribute is a task of its own.
     """
     taken_back = exists().where(_undone.c.undoes == t.votes.c.id)
     if until is not None:
@@ -48,7 +48,7 @@ def votes(
 
 
 def implicit(db: Connection) -> Votes:
-    """What was taken in the studio, mode "studio": apart from the explicit votes, and never among them."""
+    """Implicit votes of the studio, mode "studio", which ``votes`` does not contain."""
     asked = (
         select(t.implicit_votes, t.people.c.team).join(t.people, t.people.c.id == t.implicit_votes.c.person)
         .order_by(t.implicit_votes.c.seq)

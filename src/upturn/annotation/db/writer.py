@@ -25,10 +25,10 @@ class _Job:
 
 
 class Writer:
-    """Jobs run in sequence on one connection. A job that refuses (``Refused``) must not have written.
+    """Jobs run in sequence on one connection. A job that raises ``Refused`` must not have written.
 
-    Should the database raise, all jobs of that transaction are done again, each in one of its own: one bad job costs
-    the others nothing.
+    If the database raises, all jobs of that transaction run again, each in its own transaction: a failing job does not
+    affect the others.
     """
 
     def __init__(self, engine: Engine, schema: str) -> None:
@@ -47,7 +47,7 @@ class Writer:
         return result
 
     def close(self) -> None:
-        """Finish what waits, and end."""
+        """Finishes waiting jobs and stops."""
         self._closed = True
         self._jobs.put(None)
         self._thread.join()
@@ -92,7 +92,7 @@ class Writer:
 
 def _tell(job: _Job, result: Any) -> None:
     if not job.result.set_running_or_notify_cancel():
-        return  # who asked has gone; what was done stays
+        return  # the caller is gone; the committed job stays
     if isinstance(result, Exception):
         job.result.set_exception(result)
     else:
