@@ -118,7 +118,7 @@ def test_the_store_gives_images_of_several_sizes_back_bit_for_bit(tmp_path: Path
     again = concatenate([mixed.take(range(9, 13)), alike])
     assert len(again.content) == 8 and all(row.shape == (16, 16, 3) for row in again.content)
     assert concatenate([alike, drawn(2, [(8, 16)])]).content[5].shape == (16, 8, 3)
-    with pytest.raises(ValueError, match="no PNG"):
+    with pytest.raises(ValueError, match="not an 8-bit PNG"):
         png.decode_each([b"nothing"])
 
 
