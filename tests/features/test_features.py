@@ -1,4 +1,4 @@
-"""Features: each against what it says it is, with tiny encoders made from a config and saved in a folder."""
+"""Features against their definitions, with tiny encoders built from a config and saved in a folder."""
 
 from __future__ import annotations
 
@@ -225,11 +225,11 @@ def test_a_folder_that_is_no_encoder(case: str, bert: Path, vit: Path, tmp_path:
     assert str(folder) in str(caught.value) and caught.value.fix
 
 
-# Inception: a network that stands in for the weights nobody has here
+# Inception: a network in place of the weights, which are not available here
 
 
 class Pooled(torch.nn.Module):
-    """Takes uint8 pictures and tells the mean of each channel: the call of the original network."""
+    """Takes uint8 images and returns the mean of each channel: the call of the original network."""
 
     def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
         assert return_features and x.dtype == torch.uint8

@@ -81,12 +81,12 @@ def tokenizer(folder: Path, length: int) -> Any:
     raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    made = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
         model_max_length=length,
     )
-    made.save_pretrained(folder)
-    return made
+    fast.save_pretrained(folder)
+    return fast
 
 
 def tiny_clip(folder: Path) -> Path:

@@ -378,7 +378,7 @@ def test_held_out_loss_is_the_mean_over_fixed_draws_a_dimension():
     assert (again.values == found.values).all()  # the same noise in every round
 
 
-def test_held_out_loss_masks_and_says_what_is_not_finite():
+def test_held_out_loss_masks_and_reports_what_is_not_finite():
     class Masked(Noisy):
         def forward(self, batch, draw):
             log_probs = torch.tensor([[-1.0, -3.0], [-5.0, float("nan")], [-7.0, -7.0]])

@@ -90,7 +90,7 @@ def test_fld_sees_what_is_worse_in_quality_variety_and_novelty():
     assert measure("fld", evidence(sampled(normal(400, 5, 3)), train, held_out)).details["memorised"] < 20
 
 
-def test_what_subsets_say_is_what_they_say_alone():
+def test_subsets_by_mask_equal_subsets_alone():
     centres, points = normal(60, 3, 1), normal(20, 3, 2)
     logs = normal(60, 1, 3)[:, 0]
     mask = np.random.default_rng(4).random(60) < 0.75
@@ -145,8 +145,8 @@ def test_the_classifier_is_as_good_as_bayes_and_no_better_than_chance():
     from scipy.special import ndtr
 
     held_out = normal(2000, 3, 2)
-    alike = measure("classifier_two_sample", evidence(sampled(normal(2000, 3, 1)), normal(9, 3, 3), held_out))
-    assert alike.low <= 0.5 <= alike.high and alike.details["p"] > 0.01
+    equal = measure("classifier_two_sample", evidence(sampled(normal(2000, 3, 1)), normal(9, 3, 3), held_out))
+    assert equal.low <= 0.5 <= equal.high and equal.details["p"] > 0.01
     shifted = normal(2000, 3, 1)
     shifted[:, 0] += 1
     found = measure("classifier_two_sample", evidence(sampled(shifted), normal(9, 3, 3), held_out))
@@ -163,12 +163,12 @@ def test_the_classifier_is_as_good_as_bayes_and_no_better_than_chance():
 def test_per_class_is_the_metric_of_each_class_and_names_the_worst():
     rng = np.random.default_rng(0)
     labels = [0, 1, 2] * 40
-    points = {part: normal(120, 2, seed) for part, seed in (("made", 1), ("train", 2), ("held_out", 3))}
-    points["made"][1::3] += 3  # class 1 is where no real one is
-    given = evidence(sampled(points["made"], 1, labels), points["train"], points["held_out"], rng.random(120))
+    points = {part: normal(120, 2, seed) for part, seed in (("sampled", 1), ("train", 2), ("held_out", 3))}
+    points["sampled"][1::3] += 3  # class 1 is where no real one is
+    given = evidence(sampled(points["sampled"], 1, labels), points["train"], points["held_out"], rng.random(120))
     given.tools.train, given.tools.held_out = (real(points[part], labels) for part in ("train", "held_out"))
     found = measure("per_class", given, metric="precision")
-    own = evidence(sampled(points["made"][1::3]), points["train"][1::3], points["held_out"][1::3])
+    own = evidence(sampled(points["sampled"][1::3]), points["train"][1::3], points["held_out"][1::3])
     assert found.value == measure("precision", own).value
     assert found.details["worst"] == "one" and set(found.details["classes"]) == {"zero", "one", "two"}
     values = [entry["value"] for entry in found.details["classes"].values()]
@@ -178,7 +178,7 @@ def test_per_class_is_the_metric_of_each_class_and_names_the_worst():
     assert farthest.value == max(entry["value"] for entry in farthest.details["classes"].values())
 
 
-def test_per_class_without_classes_says_so():
+def test_per_class_without_classes_has_a_note():
     unlabelled = evidence(sampled(normal(40, 2, 1)), normal(40, 2, 2), normal(40, 2, 3))
     found = measure("per_class", unlabelled, metric="density")
     assert math.isnan(found.value) and "unconditional" in found.note

@@ -154,16 +154,16 @@ def _kid(generated: np.ndarray, held: Samples, real: np.ndarray) -> Any:
     return Kid().measure(evidence(samples, held_out=held, embed=lambda s: real if s is held else generated))
 
 
-class Told:
+class ByPixel:
     """A classifier that says what the first pixel holds."""
 
     module = torch.nn.Linear(1, 1)
 
     def encode(self, samples: Samples) -> Batch:
-        return Batch({"said": torch.from_numpy(samples.content[:, 0, 0, 0].astype(np.int64))})
+        return Batch({"class": torch.from_numpy(samples.content[:, 0, 0, 0].astype(np.int64))})
 
     def forward(self, batch: Batch, draw: Any) -> Outputs:
-        logits = torch.nn.functional.one_hot(batch["said"], 3).float()
+        logits = torch.nn.functional.one_hot(batch["class"], 3).float()
         return Outputs(logits[:, :0], logits[:, :0], logits=logits)
 
 
@@ -176,7 +176,7 @@ def test_balanced_accuracy_is_scikit_learns() -> None:
     content = np.tile(predicted[:, None, None, None].astype(np.uint8), (1, 2, 2, 3))
     samples = image_samples(content, [Prompt(label=int(c)) for c in labels])
     found = BalancedAccuracy(model="judge").measure(
-        evidence(samples, models={"judge": Told()}, classes=("a", "b", "c"))
+        evidence(samples, models={"judge": ByPixel()}, classes=("a", "b", "c"))
     )
     assert found.value == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert found.values is not None and found.values.mean() == pytest.approx(found.value)

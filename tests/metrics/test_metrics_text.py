@@ -76,7 +76,7 @@ def test_perplexity_interval_keeps_its_level() -> None:
     assert abs(inside / 100 - 0.95) <= 4 * math.sqrt(0.95 * 0.05 / 100)
 
 
-def test_perplexity_says_how_many_documents_it_read() -> None:
+def test_perplexity_reports_how_many_documents_it_read() -> None:
     model = Unigram({"a": 0.5, "b": 0.125})
     found = perplexity(model, ["ab"] * 10, documents=4)
     assert found.n == 4 and found.note == "4 of 10 held-out documents"

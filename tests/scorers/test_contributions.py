@@ -206,7 +206,7 @@ def test_downstream_gain_is_what_a_small_step_on_the_last_layer_gains() -> None:
         assert found[row] == pytest.approx((losses[1] - losses[0]) / 2e-4, rel=1e-4, abs=1e-6)
 
 
-def test_downstream_gain_says_what_it_cannot_score() -> None:
+def test_downstream_gain_reports_what_it_cannot_score() -> None:
     points, labels = labelled(30, 17)
     model = classifier(real(points, labels))
     mixed = sampled(normal(3, 2, 18), labels=[0, None, 2])  # type: ignore[list-item]

@@ -113,7 +113,7 @@ def tiny_classifier(folder: Path) -> Path:
         id2label={0: "normal", 1: "gore", 2: "nsfw"}, label2id={"normal": 0, "gore": 1, "nsfw": 2},
     )
     model = ViTForImageClassification(config)
-    model.classifier.weight.data *= 40  # so that its probabilities differ from picture to picture
+    model.classifier.weight.data *= 40  # so that its probabilities differ between images
     model.save_pretrained(folder)
     processor(folder, "ViTImageProcessor", 16)
     return folder

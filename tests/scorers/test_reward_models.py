@@ -129,8 +129,8 @@ def test_pairs_are_their_formula(name: str) -> None:
         if rank[0] == rank[1] and not knows_ties:
             continue
         # the last is a pick: of a pair that is the same as 1 before 2
-        said = win if rank in ([1, 2], [1, 0]) else lose if rank == [2, 1] else tie
-        total, weight = total - w * math.log(said), weight + w
+        probability = win if rank in ([1, 2], [1, 0]) else lose if rank == [2, 1] else tie
+        total, weight = total - w * math.log(probability), weight + w
     assert float(loss.sum) == pytest.approx(total, rel=1e-10) and float(loss.weight) == weight
     assert float(loss.metrics["said_nothing"]) == (0 if knows_ties else 1)
 
@@ -142,7 +142,7 @@ def test_a_margin_asks_for_more_and_never_weighs() -> None:
     assert float(loss.sum) == pytest.approx(expected, rel=1e-6) and float(loss.weight) == 2
 
 
-def test_graded_labels_have_their_best_gap_where_the_label_says() -> None:
+def test_graded_labels_have_their_best_gap_at_the_label() -> None:
     strength = [0.0, 0.25, 1.0, 1.0]
     gaps = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([gaps], max_iter=60, tolerance_grad=1e-8)
@@ -216,12 +216,12 @@ def test_scores_anchor_rewards_and_teach_where_no_order_is_given() -> None:
 
 def test_attributes_are_a_mean_squared_error_over_what_is_known() -> None:
     target = torch.tensor([[1.0, 2.0], [math.nan, 0.5], [math.nan, math.nan]])
-    said = torch.tensor([[0.5, 2.5], [9.0, 1.5], [3.0, 3.0]], requires_grad=True)
+    predicted = torch.tensor([[0.5, 2.5], [9.0, 1.5], [3.0, 3.0]], requires_grad=True)
     batch = Batch({"attributes": target}, 1, {"weights": torch.tensor([1.0, 2.0, 5.0])})
-    loss = objective("attributes")(Outputs(said[:, :0], said[:, :0], logits=said), batch)
+    loss = objective("attributes")(Outputs(predicted[:, :0], predicted[:, :0], logits=predicted), batch)
     assert float(loss.sum.detach()) == pytest.approx((0.25 + 0.25) / 2 + 2 * 1.0) and float(loss.weight) == 3
     loss.sum.backward()
-    assert said.grad is not None and said.grad[2].tolist() == [0, 0] and float(said.grad[1, 0]) == 0
+    assert predicted.grad is not None and predicted.grad[2].tolist() == [0, 0] and float(predicted.grad[1, 0]) == 0
 
 
 @pytest.mark.parametrize("name", [*PAIRED, "plackett_luce"])
@@ -265,7 +265,7 @@ def test_thresholds_that_make_no_sense_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["davidson", "rao_kupper", "vague_raters"])
 def test_planted_rewards_are_recovered_from_votes(name: str) -> None:
-    """Six candidates with known rewards, 30,000 votes by the model's own people: within 5 standard errors.
+    """Six candidates with known rewards, 30,000 votes by the model's own annotators: within 5 standard errors.
 
     A candidate is in 10,000 votes of information at least 0.1 each: its standard error is below 0.032.
     """
@@ -309,7 +309,7 @@ def test_pain_8_a_score_is_the_same_in_any_batch_and_padding(config: dict[str, A
         alone = rewards_of(model, samples.take([row]))
         assert abs(float(alone[0]) - float(whole[row])) < 1e-6
     padded = every(batch)
-    for fill in (0, 1, 2, 5):  # whatever stands beyond the end, special tokens included
+    for fill in (0, 1, 2, 5):  # any padding after the end, special tokens included
         tokens = torch.nn.functional.pad(padded["tokens"], (0, 7), value=fill)
         longer = Batch({"tokens": tokens, "mask": torch.nn.functional.pad(padded["mask"], (0, 7))})
         torch.testing.assert_close(model.forward(longer, None).rewards, whole, atol=1e-6, rtol=0)
@@ -338,12 +338,12 @@ def test_it_opens_in_transformers_with_the_same_scores(config: dict[str, Any], t
 def test_saved_and_loaded_with_the_same_bytes(tmp_path: Path) -> None:
     text, image = letters(6), images_of(6)
     weights = {"ink": 1.0, "noise": -0.5}
-    made: list[tuple[Callable[[], Any], Samples]] = [
+    cases: list[tuple[Callable[[], Any], Samples]] = [
         (lambda: RewardText(config=LLAMA), text), (lambda: RewardText(config=LLAMA, attributes=weights), text),
         (lambda: RewardImage(channels=8, hidden=16), image),
         (lambda: RewardImage(channels=8, hidden=16, attributes=weights), image),
     ]
-    for number, (make, samples) in enumerate(made):
+    for number, (make, samples) in enumerate(cases):
         model, other, again = make(), make(), make()
         model.build(samples, 1)
         other.build(samples, 1)
@@ -456,13 +456,13 @@ def test_images_score_equally_alone_and_together(side: int) -> None:
 
 
 def test_a_text_reward_model_learns_a_planted_count() -> None:
-    model, samples, asked = RewardText(config=LLAMA), letters(300), letters(200, seed=1)
+    model, samples, unseen = RewardText(config=LLAMA), letters(300), letters(200, seed=1)
     model.build(samples, 1)
-    before = assess(model, asked)
+    before = assess(model, unseen)
     assert before["accuracy"]["value"] < 0.75
     pairs = encode_groups(model, from_fields(samples)[0], 2)
     history = fitted(model, pairs, objective("bradley_terry"), 60, batch_size=32)
-    found = assess(model, asked)
+    found = assess(model, unseen)
     assert history.points[-1]["accuracy"] > history.points[0]["accuracy"]
     # 159 ordered pairs: at a true share of 0.9 the standard error is 0.024; measured 1.0
     assert found["accuracy"]["value"] > 0.85 and found["accuracy"]["low"] > before["accuracy"]["value"]
@@ -472,13 +472,13 @@ def test_a_text_reward_model_learns_a_planted_count() -> None:
 
 @pytest.mark.parametrize("name", ["plackett_luce", "davidson", "bradley_terry"])
 def test_an_image_reward_model_learns_the_ink_that_the_class_asks_for(name: str) -> None:
-    samples, asked = images_of(150, 3, classes=4), images_of(100, 3, seed=1, classes=4)
+    samples, unseen = images_of(150, 3, classes=4), images_of(100, 3, seed=1, classes=4)
     model = RewardImage(channels=4, hidden=16)
     model.build(samples, 1)
     aim = objective(name)
     batch = encode_groups(model, from_fields(samples)[0], getattr(aim, "candidates", None))
     fitted(model, batch, aim, 60, learning_rate=2e-2, batch_size=32)
-    found = assess(model, asked)
+    found = assess(model, unseen)
     assert found["pairs"] == 300 and found["accuracy"]["value"] > 0.9
 
 
@@ -579,8 +579,8 @@ def test_the_loss_is_that_of_trl(margin: float, centre: float) -> None:
     model.build(samples, 1)
     batch = ordered(encode_groups(model, from_fields(samples)[0], 2))
     ours = objective("bradley_terry", margin=margin, centre=centre)(model.forward(batch, None), batch)
-    asked = margin * batch.given["strength"] if margin else None
-    theirs = trl_loss(model.module, trl_inputs(batch, model.codec.pad, asked), centre or None)
+    extra = margin * batch.given["strength"] if margin else None
+    theirs = trl_loss(model.module, trl_inputs(batch, model.codec.pad, extra), centre or None)
     assert float(ours.sum / ours.weight) == pytest.approx(float(theirs), abs=1e-6)
     grads = [torch.autograd.grad(loss, list(model.module.parameters())) for loss in (ours.sum / ours.weight, theirs)]
     for a, b in zip(*grads, strict=True):
@@ -621,9 +621,10 @@ def test_twenty_steps_end_where_trls_loss_ends_them() -> None:
 
 
 class Fixed:
-    """A reward model whose rewards stand in a table by content; "broken" is not finite."""
+    """A reward model with a table of rewards by content; "broken" is not finite."""
 
     kind, likelihood = "text", "reward"
+    attributes: tuple[str, ...] = ()
 
     def __init__(self, name: str, table: dict[str, float]) -> None:
         self.id, self.table, self.module = name, table, torch.nn.Linear(1, 1)
@@ -651,11 +652,11 @@ def test_scorers_by_reward_model_and_ensemble() -> None:
     found = components.make("scorer", {"name": "reward_model", "model": "a", "scale": 2.0}).score(samples, hand)
     np.testing.assert_allclose(found.values, [6, 12, math.nan])
     ensemble = components.make("scorer", {"name": "ensemble", "models": ["a", "b"], "k": 0.5})
-    said = ensemble.score(samples, hand)
+    found = ensemble.score(samples, hand)
     # a less 1: 2, 5; b less 11: 2, -1; means 2 and 2, disagreement 0 and 3
-    np.testing.assert_allclose(said.values, [2.0, 2.0 - 0.5 * 3.0, math.nan])
-    assert said.explanations is not None
-    assert said.explanations[1] == "mean 2, disagreement 3 (5, -1)" and "unscored" in said.explanations[2]
+    np.testing.assert_allclose(found.values, [2.0, 2.0 - 0.5 * 3.0, math.nan])
+    assert found.explanations is not None
+    assert found.explanations[1] == "mean 2, disagreement 3 (5, -1)" and "unscored" in found.explanations[2]
     assert len(ensemble.score(samples.take([]), hand).values) == 0
     for wrong in (["a"], ["a", "a"]):
         with pytest.raises(UserError, match="at least two different models"):
@@ -663,7 +664,7 @@ def test_scorers_by_reward_model_and_ensemble() -> None:
 
 
 def test_an_ensemble_guards_against_what_no_member_knows() -> None:
-    """Members fitted on dim pictures alone differ most on bright ones: there the guard takes most off."""
+    """Members fitted on dim images alone differ most on bright ones: there the guard takes most off."""
     known = images_of(120)
     dim = known.content.mean(axis=(1, 2, 3)).reshape(-1, 2).max(axis=1) < 110
     known = known.take(np.repeat(dim, 2))
@@ -676,9 +677,9 @@ def test_an_ensemble_guards_against_what_no_member_knows() -> None:
         models[f"m{i}"] = model
     hand = tools(known, **models)  # type: ignore[arg-type]
     content = np.repeat(np.array([60, 250], dtype=np.uint8), 8 * 8).reshape(2, 8, 8, 1)
-    asked = real_samples("image", content, [Prompt()] * 2, "asked")
+    unseen = real_samples("image", content, [Prompt()] * 2, "asked")
     with_guard, without = (
-        components.make("scorer", {"name": "ensemble", "models": list(models), "k": k}).score(asked, hand).values
+        components.make("scorer", {"name": "ensemble", "models": list(models), "k": k}).score(unseen, hand).values
         for k in (1.0, 0.0)
     )
     taken = without - with_guard
@@ -707,7 +708,7 @@ def test_calibration_error_is_its_formula_and_finds_overconfidence() -> None:
     assert fair["by_chance"] == pytest.approx(float(np.mean(again)), abs=0.001)
 
 
-def test_assess_says_what_it_cannot_say() -> None:
+def test_assess_reports_what_is_undefined() -> None:
     samples = letters(4)
     blind = Fixed("x", {str(text): 0.0 for text in samples.content})
     found = assess(blind, samples)  # type: ignore[arg-type]

@@ -120,7 +120,7 @@ def test_the_guarded_keywords_judge_as_the_librarys_own() -> None:
     assert verdicts == {True, False}
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     _schemas.validator.cache_clear()
     with pytest.raises(UserError, match="pip install jsonschema"):

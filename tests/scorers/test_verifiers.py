@@ -45,7 +45,7 @@ def judged(scorer: Any, completion: str, **fields: str) -> tuple[float, str]:
         ("#### 18 dollars", "18"), ("#### 18.", "18"), ("#### **18**", "18"), ("#### 18 eggs a day.", "18"),
         ("#### $1,080.50 in total", "1080.5"), ("#### €7", "7"), ("#### 20%", "20"), ("#### 20", "20%"),
         ("#### 20 percent", "20"), ("#### \\$18", "18"), ("#### 1{,}000", "1000"), ("#### = 18", "18"),
-        ("#### 18\nQuestion: what is 3 + 4?\n#### 7", "18"),  # what stands after it does not count
+        ("#### 18\nQuestion: what is 3 + 4?\n#### 7", "18"),  # text after it does not count
         ("#### Step by step\n9 * 2 = 18\n#### 18", "18"),  # a heading is no answer
         ("#### 5", "5 km"), ("#### 5 km", "5 km"), ("#### 5 Kilometers", "5 kilometer"), ("#### 18", "2 * 9\n#### 18"),
     ],

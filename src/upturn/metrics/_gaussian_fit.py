@@ -54,7 +54,7 @@ def moments(features: Array) -> tuple[Array, Array]:
 
 
 def distance_and_influence(generated: Array, real: Fit) -> tuple[float, Array]:
-    """The distance of ``made`` (N, D) to a fit, and (N,) the derivative of it in the weight of each row (mean 0).
+    """The distance of ``generated`` (N, D) to a fit, and (N,) the derivative of it in the weight of each row (mean 0).
 
     The derivative in the covariance is I - T, T = L (L^T S L)^(-1/2) L^T with L L^T the real covariance: T is the
     optimal transport map from the samples' Gaussian to the real one. Directions without variance contribute nothing.

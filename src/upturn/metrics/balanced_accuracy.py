@@ -51,23 +51,23 @@ class BalancedAccuracy(Metric):
             raise UndefinedMetric(
                 f"a prompt requests class {labels.max()}, but '{self.model}' has {len(classes)} classes"
             )
-        asked = np.unique(labels[named])
+        requested = np.unique(labels[named])
         value, low, high = balanced(found, labels, evidence.samples.group)
         sizes = np.bincount(labels[named], minlength=len(classes))
         n = int(named.sum())
-        weight = n / (len(asked) * np.maximum(sizes, 1))
+        weight = n / (len(requested) * np.maximum(sizes, 1))
         values = np.where(named, (found == labels) * weight[np.maximum(labels, 0)], np.nan)
         confusion = {
             classes[c]: {classes[d]: int(count) for d, count in enumerate(np.bincount(found[labels == c])) if count}
-            for c in asked
+            for c in requested
         }
         details: dict[str, Any] = {
-            "chance": 1 / len(classes), "classes": len(asked), "confusion": confusion,
-            "by_class": {classes[c]: float((found[labels == c] == c).mean()) for c in asked},
+            "chance": 1 / len(classes), "classes": len(requested), "confusion": confusion,
+            "by_class": {classes[c]: float((found[labels == c] == c).mean()) for c in requested},
         }
         notes = [f"{len(labels) - n} of {len(labels)} samples have a prompt without a class"] if n < len(labels) else []
-        if len(asked) < len(classes):
-            notes.append(f"{len(classes) - len(asked)} of {len(classes)} classes are never requested")
+        if len(requested) < len(classes):
+            notes.append(f"{len(classes) - len(requested)} of {len(classes)} classes are never requested")
         return Measurement(value, low, high, n, values, "; ".join(notes), details)
 
 

@@ -15,7 +15,7 @@ from upturn.statistics.memo import remembered
 from upturn.statistics.neighbours import nearest
 from upturn.types import Array, Measurement
 
-_CLUSTERED = 10_000  # training rows that the cells are made from
+_CLUSTERED = 10_000  # training rows that the cells are computed from
 _LEAST = 20  # samples and held-out data in a cell that is counted: the normal approximation of U holds from there
 
 
@@ -71,7 +71,7 @@ class Copying(Metric):
             assert one is not None
             value += weight * one.z
             inside = places[2] == cell
-            # a mean over the cell's samples, written as one over all: each counts len(made) / (cell's) times
+            # a mean over the cell's samples, written as one over all: each counts len(generated) / (cell's) times
             spread[inside] = weight * (one.each - one.z) * len(generated) / inside.sum()
         low, high = bootstrap_mean(value + spread, metric_key(evidence, "copying"), clusters=evidence.samples.group)
         chance = float(np.sqrt((weights**2).sum()))

@@ -58,7 +58,7 @@ class Coverage(ByNeighbours):
 def expected_coverage(real: int, generated: int, k: int) -> float:
     """Coverage where both are from one distribution, whatever it is (Naeem et al., section 4.1, for unequal sizes).
 
-    A neighbourhood is empty if the k nearest of the other ``real - 1`` and the ``made`` samples are all real.
+    A neighbourhood is empty if the k nearest of the other ``real - 1`` and the ``generated`` samples are all real.
     """
     ranks = np.arange(k)
     return float(1 - np.prod((real - 1 - ranks) / (real - 1 + generated - ranks)))

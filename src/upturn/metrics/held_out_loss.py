@@ -22,8 +22,8 @@ class HeldOutLoss(Metric):
     """Minus the log-probability of held-out samples under the policy, in nats a dimension (a token, a pixel channel).
 
     Each sample's sum over its mask is divided by mask and dimensions, then samples are averaged, so that rounds can be
-    paired by sample; ``pooled`` in the details weighs every token alike instead. Diffusion models draw times and noise
-    from keys without the round: the same for every checkpoint. What a log-probability means is the model's
+    paired by sample; ``pooled`` in the details weighs every token equally instead. Diffusion models draw times and
+    noise from keys without the round: the same for every checkpoint. What a log-probability means is the model's
     ``likelihood``, in the details: a surrogate compares checkpoints of one model, never models.
     """
 

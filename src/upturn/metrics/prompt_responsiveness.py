@@ -36,15 +36,15 @@ class PromptResponsiveness(Metric):
     @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         names = [f"{prompt.label}\x1f{prompt.text}" for prompt in evidence.samples.prompts]
-        asked = np.unique(names, return_inverse=True)[1].reshape(-1)
-        prompts, n = int(asked.max()) + 1, len(asked)
+        requested = np.unique(names, return_inverse=True)[1].reshape(-1)
+        prompts, n = int(requested.max()) + 1, len(requested)
         if prompts < 3:
             raise UndefinedMetric(f"{prompts} different prompt{'s' * (prompts > 1)}; at least 3 are needed")
         if n == prompts:
             raise UndefinedMetric(
                 "one candidate a prompt: its noise cannot be separated from the prompt's effect; set 'candidates: 4'"
             )
-        share, left_out, between, within = shares(sample_features(evidence), asked)
+        share, left_out, between, within = shares(sample_features(evidence), requested)
         if not np.isfinite(share):
             raise UndefinedMetric("all samples are equal")
         usable = np.isfinite(left_out)
@@ -54,16 +54,16 @@ class PromptResponsiveness(Metric):
         return Measurement(share, low, min(high, 1.0), n, details=details)
 
 
-def shares(features: Array, asked: Array) -> tuple[float, Array, float, float]:
+def shares(features: Array, requested: Array) -> tuple[float, Array, float, float]:
     """The intraclass correlation; (P,) the same without each prompt; and the mean squares between and within.
 
-    ``features`` (N, D), ``asked`` (N,) numbers of prompts from 0.
+    ``features`` (N, D), ``requested`` (N,) numbers of prompts from 0.
     """
-    count = np.bincount(asked).astype(np.float64)
+    count = np.bincount(requested).astype(np.float64)
     features = features - features.mean(axis=0)
     sums = np.zeros((len(count), features.shape[1]))
-    np.add.at(sums, asked, features)
-    squares = np.bincount(asked, weights=(features**2).sum(axis=1))
+    np.add.at(sums, requested, features)
+    squares = np.bincount(requested, weights=(features**2).sum(axis=1))
     heights = (sums**2).sum(axis=1) / count  # n_p |mean_p|^2
     own = squares - heights  # sum of squares within each prompt
     total = sums.sum(axis=0)

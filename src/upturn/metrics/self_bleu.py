@@ -97,7 +97,7 @@ class Counts:
         # the greatest count among the others: of the first of its n-gram the second's, of the rest the first's
         second = np.minimum(start + 1, len(count) - 1)
         other = np.where(first, np.where(gram[second] == gram, count[second], 0), count[start])
-        # a first that stands alone is its own second
+        # a first without a second is its own second
         other[first & (second == np.arange(len(count)))] = 0
         clipped = np.minimum(count, other)
         return np.bincount(text, weights=clipped, minlength=len(mask))

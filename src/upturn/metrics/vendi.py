@@ -41,7 +41,7 @@ class Vendi(Metric):
     look like lost diversity; at order 0, which has no derivative, it is by subsampling.
     """
 
-    kernel: Literal["rbf", "cosine", "fourier"] = "rbf"  # the median heuristic works for points and images alike
+    kernel: Literal["rbf", "cosine", "fourier"] = "rbf"  # the median heuristic works for points and for images
     bandwidth: float | None = None
     at_most: int | None = None
     order: float = 1.0

@@ -48,11 +48,11 @@ def value(text: str) -> Value:
         text = text.translate(_AS_TYPED)
     numbers: list[tuple[int, int]] = []
     waiting: list[str] = []
-    operand, count, places = False, 0, 0  # operand: a value stands just before this place
+    operand, count, places = False, 0, 0  # operand: a value is just before this position
     for token in _TOKEN.findall(text):
         if token[-1] in _DIGITS or (len(token) > 1 and token[0] in _DIGITS):
             if operand:
-                raise NotArithmetic("two numbers stand side by side")
+                raise NotArithmetic("two numbers without an operator between them")
             whole, _, part = token.replace(",", "").partition(".")
             numbers.append((int(whole + part), 10 ** len(part)))
             operand, count, places = True, count + 1, len(part)
@@ -60,7 +60,7 @@ def value(text: str) -> Value:
             operand = _place(token, operand, numbers, waiting)
         elif token == "%":
             if not operand:
-                raise NotArithmetic("% stands without a number")
+                raise NotArithmetic("% without a number before it")
             top, bottom = numbers[-1]
             numbers[-1] = top, bottom * 100
             places += 2
@@ -78,7 +78,7 @@ def value(text: str) -> Value:
 
 
 def _place(sign: str, operand: bool, numbers: list[tuple[int, int]], waiting: list[str]) -> bool:
-    """One operator or bracket of the shunting yard (Dijkstra 1961); whether a value stands before what follows."""
+    """One operator or bracket of the shunting yard (Dijkstra 1961); whether a value precedes what follows."""
     if sign == "(":
         if operand:
             raise NotArithmetic("an operator is missing before a bracket")
@@ -95,7 +95,7 @@ def _place(sign: str, operand: bool, numbers: list[tuple[int, int]], waiting: li
         return True
     if not operand:
         if sign not in "+-" or (waiting and waiting[-1] == "negative"):
-            raise NotArithmetic(f"{sign} stands without a number before it")
+            raise NotArithmetic(f"{sign} without a number before it")
         if sign == "-":
             waiting.append("negative")
         return False

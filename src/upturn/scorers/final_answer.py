@@ -31,7 +31,7 @@ class FinalAnswer(Scorer):
     Unscored (NaN): a prompt without the field, or whose answer is no number.
 
     answer    the field of the prompt that holds the number, or a worked solution that ends in the marker
-    marker    what stands before the final number
+    marker    the text before the final number
     fallback  where no marker leads to a number, tried in order: ``boxed``, the last \\boxed{…}; ``answer_is``, after
               the last "answer is" or "answer:"; ``last_number``, the last of the text. Empty: such a text is wrong
     percent   ``unit``: 20% is 20, as GSM8K's answers have it; ``hundredth``: 20% is 0.2
@@ -100,7 +100,7 @@ class FinalAnswer(Scorer):
     def _why_none(self, content: str) -> str:
         if self.marker in content:
             line = content.split(self.marker, 1)[1].split("\n", 1)[0].strip()
-            why = f"after {self.marker} stands {quoted(line)}, which is not one number"
+            why = f"after {self.marker} follows {quoted(line)}, which is not one number"
         else:
             why = f"{self.marker} is not there"
         return f"{why}; nor is there a number by {', '.join(self.fallback)}" if self.fallback else why

@@ -39,7 +39,7 @@ class Programs(Scorer):
 
     tests            the field of the prompt
     credit           ``all``: 1 or 0; ``share``: the share of tests passed (then 'verifier_accuracy' is undefined)
-    continues_prompt the program is the prompt's text and the completion after it, as it stands (HumanEval)
+    continues_prompt the program is the prompt's text and the completion after it, unchanged (HumanEval)
     python           an interpreter whose packages programs may import; null: the one that runs this, no packages
     memory_mb        address space of each process
     cpu_seconds, wall_seconds   of one run

@@ -22,7 +22,7 @@ class Safety(Scorer):
     Of samples, and of real data in ``filter:``; with the curator 'threshold' (at least 1) nothing unsafe is kept.
     'zero_shot_safety' uses a dual encoder and words instead.
 
-    folder, hub  exactly one: the classifier; the hub's local cache is asked before the network
+    folder, hub  exactly one: the classifier; the hub's local cache is used before the network
     unsafe       the labels that count as unsafe, as the model's config names them, case aside
     threshold    an image is unsafe where their probabilities sum to this, or more
     """
