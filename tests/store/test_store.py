@@ -439,7 +439,7 @@ import torch
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))
 for write in (
-    lambda path: tables.write_samples(path / "samples.parquet", samples),
+    lambda path: parquet_tables.write_samples(path / "samples.parquet", samples),
     lambda path: checkpoints.write_checkpoint(path / "checkpoints" / "step-00000001", {"w": torch.zeros(50000)}, {}),
     lambda path: (path / "big").write_bytes(bytes(60000)),
 ):
