@@ -21,10 +21,10 @@ _MOST_ROWS = 500  # rows in one INSERT
 
 def polls(db: Connection, active: bool | None = None) -> list[Poll]:
     """All polls, the oldest first."""
-    asked = select(t.polls).order_by(t.polls.c.made, t.polls.c.id)
+    query = select(t.polls).order_by(t.polls.c.made, t.polls.c.id)
     if active is not None:
-        asked = asked.where(t.polls.c.active == active)
-    return [poll_of(row) for row in db.execute(asked)]
+        query = query.where(t.polls.c.active == active)
+    return [poll_of(row) for row in db.execute(query)]
 
 
 def poll_of(row: Row[Any]) -> Poll:

@@ -65,11 +65,11 @@ def record(db: Connection, answer: Answer, now: float) -> Recorded:
         "text": answer.text, "seconds": min(own, passed), "client": answer.client[:LONGEST_CLIENT], "moment": now,
         "check": showing.check, "undoes": None,
     })
-    said = answer.action != "skip"
-    db.execute(_SET_STATE, {"showing": showing.id, "to": "answered" if said else "skipped"})
-    if said:
+    counted = answer.action != "skip"
+    db.execute(_SET_STATE, {"showing": showing.id, "to": "answered" if counted else "skipped"})
+    if counted:
         db.execute(_COUNT, {"who": answer.person, "by": 1})
-    _slots(db, showing, held=showing.state == "open", holds=said)
+    _slots(db, showing, held=showing.state == "open", holds=counted)
     return Recorded(answer.id, showing.task, answer.action)
 
 
@@ -99,10 +99,10 @@ def undo(
         "shown": last.shown, "ranks": [0] * len(last.shown), "scores": {}, "strength": None, "text": "",
         "seconds": 0.0, "client": last.client, "moment": now, "check": last.check, "undoes": last.id,
     })
-    said = last.action != "skip"
-    if said:
+    counted = last.action != "skip"
+    if counted:
         db.execute(_COUNT, {"who": person, "by": -1})
     showing = again(db, last.showing, person, now, patience)
     if last.check != "repeat":
-        load(db, last.task, last.poll, by=0 if said else 1, more=-int(said), gold=last.gold)
+        load(db, last.task, last.poll, by=0 if counted else 1, more=-int(counted), gold=last.gold)
     return Recorded(name, last.task, "undo"), showing

@@ -29,7 +29,7 @@ def votes(
     taken_back = exists().where(_undone.c.undoes == t.votes.c.id)
     if until is not None:
         taken_back = taken_back.where(_undone.c.seq <= until)
-    asked = (
+    query = (
         select(t.votes, t.people.c.team, t.tasks.c.gold)
         .join(t.people, t.people.c.id == t.votes.c.person).join(t.tasks, t.tasks.c.id == t.votes.c.task)
         .join(t.polls, t.polls.c.id == t.tasks.c.poll)
@@ -37,25 +37,25 @@ def votes(
         .order_by(t.votes.c.seq)
     )
     if until is not None:
-        asked = asked.where(t.votes.c.seq <= until)
+        query = query.where(t.votes.c.seq <= until)
     if units is not None:
-        asked = asked.where(t.polls.c.unit.in_(units))
+        query = query.where(t.polls.c.unit.in_(units))
     if modes is not None:
-        asked = asked.where(t.votes.c.mode.in_(modes))
+        query = query.where(t.votes.c.mode.in_(modes))
     if person is not None:
-        asked = asked.where(t.votes.c.person == person)
-    return _columns(row for found in db.execute(asked) for row in _rows(found))
+        query = query.where(t.votes.c.person == person)
+    return _columns(row for found in db.execute(query) for row in _rows(found))
 
 
 def implicit(db: Connection) -> Votes:
     """Implicit votes of the studio, mode "studio", which ``votes`` does not contain."""
-    asked = (
+    query = (
         select(t.implicit_votes, t.people.c.team).join(t.people, t.people.c.id == t.implicit_votes.c.person)
         .order_by(t.implicit_votes.c.seq)
     )
     return _columns(
         _row(found, found.id, found.request, "studio", None, text="", strength=None, check="", right="")
-        for found in db.execute(asked)
+        for found in db.execute(query)
     )
 
 
