@@ -45,7 +45,7 @@ class HeadedText(TextModel):
     def _read(self, batch: Batch) -> Tensor:
         """(N, A) outputs of the head, at least float32.
 
-        The library reads it at the last token that is not padding, so the batch is padded with that token.
+        The library reads it at the last token that is not padding, so all padding becomes its padding token.
         (Where the padding token is the tokenizer's unknown one and a *cut* completion ends in it, it is read earlier,
         the same in any batch, as the library does with the saved model.)
         """
