@@ -6,13 +6,15 @@ from torch import nn
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """``accelerate``'s unwrapping, repeated until nothing is left to remove."""
+    """``accelerate``'s unwrapping, repeated until nothing is left; wrappers of this project as well."""
     while hasattr(module, "_orig_mod") or isinstance(getattr(module, "module", None), nn.Module):
         # imported here: it brings torch's compiler along, and a module without a wrapper does not need it
         from accelerate.utils import extract_model_from_parallel
 
         inner: nn.Module = extract_model_from_parallel(module, keep_torch_compile=False)
-        if inner is module:
-            break
+        if inner is module:  # a wrapper of this project, which accelerate does not know
+            inner = getattr(module, "module", module)
+            if inner is module:
+                break
         module = inner
     return module
