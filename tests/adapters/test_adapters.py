@@ -508,7 +508,7 @@ def run_stage(adapter: Any, entry: Path, progress: Path | None, stop: int | None
     Lora(rank=3, dropout=0.1), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.2),
     Lora(rank=3, adapter_name="earlier"), Lokr(rank=2),
 ], ids=["lora", "adalora", "continued", "lokr"])  # fmt: skip
-def test_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: Path) -> None:
+def test_pain_3_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: Path) -> None:
     """Through the trainer, its optimiser, average and saved states; killed in the middle, and again."""
     trained(perturbed_model("llama"), "llama", Lora(rank=3, adapter_name="earlier")).save(tmp_path / "entry")
     run_stage(adapter, tmp_path / "entry", None).save(tmp_path / "straight")
@@ -559,7 +559,7 @@ def test_a_file_is_linked_only_if_it_holds_the_same(tmp_path: Path) -> None:
     assert not weights.linked(None, target, {"a": a}) and not weights.linked(tmp_path / "none", target, {"a": a})
 
 
-def test_a_value_head_is_trained_and_kept(tmp_path: Path) -> None:
+def test_pain_8_a_value_head_is_trained_and_kept(tmp_path: Path) -> None:
     model = built(LLAMA)
     model.add_value_head(1)
     adapter = Lora(rank=2)
@@ -585,7 +585,7 @@ def test_a_value_head_is_trained_and_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(again.forward(batch, None).values, values, atol=1e-5, rtol=1e-5)
 
 
-def test_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> None:
+def test_pain_8_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     fields = {key: value for key, value in LLAMA.items() if key != "model_type"}
@@ -605,7 +605,7 @@ def test_the_head_of_a_reward_model_is_trained_whole(tmp_path: Path) -> None:
     assert torch.equal(again.score.weight, model.module.score.weight)
 
 
-def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_pain_13_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     model = trained(perturbed_model("llama"), "llama", Lora(rank=2), 2)
     model.save(tmp_path)
     at = tmp_path / "adapters" / "lora"

@@ -194,7 +194,7 @@ def test_a_separate_test_file(tmp_path: Path) -> None:
     assert len(found.train) == 120 and "10 of 11 test examples have a prompt that is in train" in found.notes[0]
 
 
-def test_rows_without_a_preference_are_counted_and_ties_are_kept(tmp_path: Path) -> None:
+def test_pain_18_rows_without_a_preference_are_counted_and_ties_are_kept(tmp_path: Path) -> None:
     rows = [*many(40), {"prompt": "same", "chosen": "x", "rejected": "x"}]
     rows += [{"prompt": "e", "chosen": " ", "rejected": "y"}]
     rows += [{"prompt": "t", "chosen": "x", "rejected": "y", "tie": True}]
@@ -218,7 +218,7 @@ def test_rows_without_a_preference_are_counted_and_ties_are_kept(tmp_path: Path)
         ({"prompt": [{"text": "a"}], "chosen": "y", "rejected": "z"}, "'prompt' must hold text, or a list of"),
     ],
 )  # fmt: skip
-def test_a_wrong_layout_is_an_error_with_line_found_and_expected(
+def test_pain_15_a_wrong_layout_is_an_error_with_line_found_and_expected(
     tmp_path: Path, row: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(UserError, match=complaint) as caught:

@@ -79,7 +79,7 @@ def test_a_trained_adapter_opens_in_plain_peft_and_merged_in_plain_transformers(
     assert ((said - expected.log_probs) * expected.mask).abs().max() > 1e-4  # the adapter does something
 
 
-def test_rows_of_a_batch_are_independent(run: Run) -> None:
+def test_pain_7_rows_of_a_batch_are_independent(run: Run) -> None:
     """The gradient of a bucketed, padded batch is the sum of the gradients of its rows alone."""
     from upturn.loop.assemble import assemble
     from upturn.loop.assembly import load_model

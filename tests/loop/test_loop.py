@@ -147,7 +147,7 @@ def test_python_interface(done: Run, tmp_path: Path) -> None:
     assert upturn.open_run(tmp_path / "runs" / "gaussian").state == "done"
 
 
-def test_every_sample_has_its_ancestry(done: Run) -> None:
+def test_pain_21_every_sample_has_its_ancestry(done: Run) -> None:
     from upturn.store import lineage
 
     samples = parquet_tables.read_samples(done.unit("rounds/003") / "samples.parquet")

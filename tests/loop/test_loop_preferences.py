@@ -113,7 +113,7 @@ def test_the_reward_of_an_online_run_rises_and_the_gate_promotes_it(online: Run)
     assert seen.rounds[1].gate is not None and seen.rounds[1].gate["decision"] == "promoted"
 
 
-def test_the_best_round_is_chosen_by_reward(online: Run) -> None:
+def test_pain_10_the_best_round_is_chosen_by_reward(online: Run) -> None:
     seen = status.read(online)
     promoted = [r for r in seen.rounds[1:] if r.gate and r.gate["decision"] == "promoted"]
     assert seen.incumbent.round == promoted[-1].round
@@ -199,7 +199,7 @@ gate: {metric: gold_reward}
 # what must be loud
 
 
-def test_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
+def test_pain_9_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
     notes = Notes()
     recipe = small(ONLINE, "rounds.count=1", "rounds.train.kl_limit=0.001", "rounds.train.learning_rate=0.01")
     run = loop.run(recipe, tmp_path, notes)
@@ -210,7 +210,7 @@ def test_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
     assert samples.fields["draw"].max() == record.info["steps"] - 1  # only what was learned from is kept
 
 
-def test_groups_without_spread_are_counted_and_reported(tmp_path: Path) -> None:
+def test_pain_9_groups_without_spread_are_counted_and_reported(tmp_path: Path) -> None:
     """A reward that is nearly always zero: most groups have no spread."""
     notes = Notes()
     recipe = small(ONLINE, "rounds.count=1", "rounds.train.steps=4",
@@ -221,7 +221,7 @@ def test_groups_without_spread_are_counted_and_reported(tmp_path: Path) -> None:
     assert any("do not train: they have equal rewards" in said for said in notes.said)
 
 
-def test_preferences_without_spread_end_the_stage(tmp_path: Path) -> None:
+def test_pain_9_preferences_without_spread_end_the_stage(tmp_path: Path) -> None:
     recipe = small(
         ONLINE, "rounds.count=1", "rounds.train.steps=40", "rounds.train.objective={name: dpo, beta: 0.1}",
         "rounds.train.online.settings={steps: 5}", "rounds.score={name: closeness, to: [400.0, 0.0], width: 0.1}",

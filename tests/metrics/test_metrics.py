@@ -15,7 +15,7 @@ import torch
 
 from helpers.metric_cases import Noisy, evidence, measure, normal, sampled
 from upturn.config import components
-from upturn.metrics._gaussian_fit import Fit, distance_and_influence, moments
+from upturn.metrics._gaussian_fit import GaussianFit, distance_and_influence, moments
 from upturn.metrics._spectrum import Spectrum
 from upturn.metrics.class_entropy import relative_entropy
 from upturn.metrics.coverage import expected_coverage
@@ -123,8 +123,8 @@ def test_frechet_is_scipys_square_root():
     a, b = normal(300, 6, 1).astype(np.float64) @ mixing, normal(400, 6, 2, 1.3, 0.2).astype(np.float64)
     s, t = np.cov(a.T), np.cov(b.T)
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
-    assert Fit.of(a).distance(*moments(b)) == pytest.approx(expected, rel=1e-9)
-    assert distance_and_influence(a, Fit.of(b))[0] == pytest.approx(expected, rel=1e-9)
+    assert GaussianFit.of(a).distance(*moments(b)) == pytest.approx(expected, rel=1e-9)
+    assert distance_and_influence(a, GaussianFit.of(b))[0] == pytest.approx(expected, rel=1e-9)
     found = measure("frechet", evidence(sampled(a), normal(100, 6, 3), b))
     assert found.value == pytest.approx(expected, rel=1e-4)  # float32 features
 
@@ -140,7 +140,7 @@ def test_frechet_of_known_gaussians():
 
 def test_frechet_influence_is_the_derivative():
     n = 400
-    points, target = normal(n, 4, 1).astype(np.float64), Fit.of(normal(80, 4, 2, 1.2, 0.3).astype(np.float64))
+    points, target = normal(n, 4, 1).astype(np.float64), GaussianFit.of(normal(80, 4, 2, 1.2, 0.3).astype(np.float64))
     influence = distance_and_influence(points, target)[1]
 
     def weighted(w: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from helpers.metric_cases import evidence, measure, normal, real, sampled
-from upturn.metrics._gaussian_fit import Fit, distance_and_influence
+from upturn.metrics._gaussian_fit import GaussianFit, distance_and_influence
 from upturn.metrics._spectrum import Spectrum
 from upturn.metrics._transport import on_lines
 from upturn.metrics.mauve import area, divergence_curve, frontier
@@ -45,7 +45,7 @@ def test_frechet_is_torchmetrics():
     a, b = mixed(500, 32, 1, 0.9).astype(np.float64), mixed(600, 32, 2).astype(np.float64)
     moments = [torch.from_numpy(x) for part in (a, b) for x in (part.mean(axis=0), np.cov(part.T))]
     theirs = float(_compute_fid(*moments))
-    assert distance_and_influence(a, Fit.of(b))[0] == pytest.approx(theirs, rel=1e-6)
+    assert distance_and_influence(a, GaussianFit.of(b))[0] == pytest.approx(theirs, rel=1e-6)
 
 
 def test_kid_is_torchmetrics():

@@ -41,7 +41,7 @@ def test_contract(config: dict[str, Any], tmp_path: Path) -> None:
 # --- the template -----------------------------------------------------------------------------------------------
 
 
-def test_one_bos_distinct_specials_and_one_template(learned: CausalLm) -> None:
+def test_pain_5_one_bos_distinct_specials_and_one_template(learned: CausalLm) -> None:
     codec = learned.codec
     assert len({codec.pad, codec.bos, codec.eos}) == 3
     samples = worked(5)
@@ -124,14 +124,14 @@ def test_pad_becomes_distinct_where_a_given_tokenizer_has_pad_equal_to_eos(tmp_p
 # --- PAINS 1 and 2: masks and truncation ------------------------------------------------------------------------
 
 
-def test_a_truncated_completion_is_refused() -> None:
+def test_pain_2_a_truncated_completion_is_refused() -> None:
     model = built(max_length=16)
     long = real_samples("text", ["1+2=3", "1+1+1+1+1+1+1+1"], [Prompt("1+2=")] * 2, "s")
     with pytest.raises(UserError, match=r"1 of 2 completions are longer than 16 tokens.*truncated_at_most"):
         model.encode(long)
 
 
-def test_an_allowed_truncation_is_counted_and_has_no_eos_target() -> None:
+def test_pain_2_an_allowed_truncation_is_counted_and_has_no_eos_target() -> None:
     model = built(max_length=16, truncated_at_most=0.5)
     long = real_samples("text", ["1+2=3", "1+1+1+1+1+1+1+1"], [Prompt("1+2=")] * 2, "s")
     batch = model.encode(long).take(torch.arange(2))
@@ -141,7 +141,7 @@ def test_an_allowed_truncation_is_counted_and_has_no_eos_target() -> None:
     assert batch["mask"].sum(dim=1).tolist() == [6, 11]
 
 
-def test_a_sample_with_nothing_to_learn_is_refused() -> None:
+def test_pain_1_a_sample_with_nothing_to_learn_is_refused() -> None:
     model = built(max_length=8, truncated_at_most=1.0)
     masked = real_samples("text", ["3"], [Prompt("1+1+1+1+1=")], "s")
     with pytest.raises(UserError, match=r"prompt of 1 of 1 samples fills all 8 tokens"):
@@ -186,7 +186,7 @@ def test_token_log_probs_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=lambda c: c["model_type"])
-def test_log_probs_of_a_row_do_not_depend_on_padding_or_neighbours(config: dict[str, Any]) -> None:
+def test_pain_8_log_probs_of_a_row_do_not_depend_on_padding_or_neighbours(config: dict[str, Any]) -> None:
     model = built(config)
     examples = model.encode(worked())
     together = model.forward(examples.take(torch.arange(40)), None)

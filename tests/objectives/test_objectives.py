@@ -59,7 +59,7 @@ def test_dpo_of_diffusion_averages_over_draws() -> None:
     assert float(once.sum) == pytest.approx(float(both.sum))
 
 
-def test_a_tie_is_no_preference() -> None:
+def test_pain_18_a_tie_is_no_preference() -> None:
     log_probs, reference, mask = rows(6, 5)
     out = Outputs(log_probs, mask, ref_log_probs=reference)
     batch = Batch({"x": torch.zeros(6)}, 2, {"ranks": torch.tensor([[1, 1], [1, 2], [0, 0]])})

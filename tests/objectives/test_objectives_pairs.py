@@ -134,7 +134,7 @@ def test_gradients_against_finite_differences(objective: Any) -> None:
 
 
 @pytest.mark.parametrize("objective", [*ALL, Rpo(0.3)], ids=[*IDS, "rpo"])
-def test_micro_batches_add_up(objective: Any) -> None:
+def test_pain_6_micro_batches_add_up(objective: Any) -> None:
     out = outputs()
     rewards = torch.linspace(-2, 2, 2 * E).reshape(E, 2) ** 2
     whole = batch(weights=[1.0, 2.0, 0.5, 1.0, 1.0, 1.0, 1.0], rewards=rewards)
@@ -172,7 +172,7 @@ def test_a_pair_that_is_not_whole_weighs_nothing() -> None:
     assert float(loss.metrics["said_nothing"]) == 4
 
 
-def test_both_log_probs_falling_is_seen() -> None:
+def test_pain_8_both_log_probs_falling_is_seen() -> None:
     """The margin grows while both completions lose probability: margin and accuracy alone would look like success."""
     out = outputs()
     better = torch.tensor([r[0] < r[1] for r in RANKS])

@@ -62,7 +62,7 @@ def test_a_step_is_the_textbook_step() -> None:
 
 
 @pytest.mark.parametrize("micro", [1, 5, 16])
-def test_micro_batches_do_not_change_the_loss(micro: int) -> None:
+def test_pain_6_micro_batches_do_not_change_the_loss(micro: int) -> None:
     whole, parts = Line(), Line()
     one = trainer.train(whole, plan(SPEC))
     two = trainer.train(parts, plan(SPEC.model_copy(update={"micro_batch": micro})))
@@ -83,7 +83,7 @@ def test_micro_batches_of_pairs_do_not_change_dpo() -> None:
     torch.testing.assert_close(*results, atol=2e-5, rtol=1e-4)
 
 
-def test_two_processes_do_not_change_the_loss(tmp_path: Path) -> None:
+def test_pain_6_two_processes_do_not_change_the_loss(tmp_path: Path) -> None:
     """Two real gloo processes against one: the same weights after 16 steps, uneven batches included."""
     script = tmp_path / "child.py"
     script.write_text(textwrap.dedent(f"""
@@ -126,7 +126,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("at", [1, 3, 7, 11])
-def test_a_resumed_stage_ends_with_the_same_bytes(tmp_path: Path, at: int) -> None:
+def test_pain_3_a_resumed_stage_ends_with_the_same_bytes(tmp_path: Path, at: int) -> None:
     spec = SPEC.model_copy(update={"save_every": 3})
     held_out = examples(20)
     whole = Line()
@@ -182,7 +182,7 @@ def test_nan_is_one_clear_message() -> None:
     assert "learning_rate" in str(caught.value)
 
 
-def test_a_batch_with_nothing_to_learn_is_refused() -> None:
+def test_pain_1_a_batch_with_nothing_to_learn_is_refused() -> None:
     batch = examples(given={"weights": np.zeros(50, dtype=np.float32)})
     with pytest.raises(RunError, match="nothing is trained on"):
         trainer.train(Line(), plan(SPEC, batch))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.embeddings.image_text_encoder import DualEncoder
+from upturn.embeddings.image_text_encoder import ImageTextEncoder
 from upturn.errors import UserError
 from upturn.store import files
 from upturn.types import Array, Samples, content_id
@@ -86,7 +86,7 @@ def _sifted(vectors: Array, rows: Array, cosines: Array, k: int, near: float) ->
 
 
 def opened(
-    folder: Path, samples: Samples, encoder: DualEncoder, named: str, flat: int = FLAT
+    folder: Path, samples: Samples, encoder: ImageTextEncoder, named: str, flat: int = FLAT
 ) -> tuple[Index, str]:
     """The index of ``samples`` by ``encoder`` in ``folder``, and a note: read, built, or built again and why.
 

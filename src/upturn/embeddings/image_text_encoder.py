@@ -14,7 +14,7 @@ from upturn.types import Array, Samples
 
 
 @runtime_checkable
-class DualEncoder(Protocol):
+class ImageTextEncoder(Protocol):
     """Capability of a model: vectors of images and of texts in one space.
 
     ``scale`` times a cosine is a logit of the model's own probabilities."""
@@ -44,7 +44,7 @@ class Encoded(Component):
     model: str | None = None
     folder: str | None = None
     hub: str | None = None
-    _opened: DualEncoder | None = field(default=None, init=False, repr=False, compare=False)
+    _opened: ImageTextEncoder | None = field(default=None, init=False, repr=False, compare=False)
 
     several_sizes: ClassVar[bool] = True
 
@@ -56,7 +56,7 @@ class Encoded(Component):
     def models_used(self) -> tuple[str, ...]:
         return () if self.model is None else (self.model,)
 
-    def encoder(self, tools: Tools) -> DualEncoder:
+    def encoder(self, tools: Tools) -> ImageTextEncoder:
         """UserError where the model is no dual encoder, or files cannot be read as one."""
         if self.model is not None:
             return as_dual(tools.model(self.model), self.model)
@@ -66,9 +66,9 @@ class Encoded(Component):
         return self._opened
 
 
-def as_dual(model: Any, name: str) -> DualEncoder:
+def as_dual(model: Any, name: str) -> ImageTextEncoder:
     """The model, if it has vectors of images and of texts."""
-    if not isinstance(model, DualEncoder):
+    if not isinstance(model, ImageTextEncoder):
         raise UserError(f"the model '{name}' has no vectors of images and texts", where=f"model: {name}",
                         fix="Name a 'dual_encoder'.")
     return model
@@ -79,7 +79,7 @@ def require_images(samples: Samples, what: str) -> None:
         raise UserError(f"'{what}' reads images, and these samples are {samples.kind}", where=what)
 
 
-def own_cosines(encoder: DualEncoder, samples: Samples) -> Array:
+def own_cosines(encoder: ImageTextEncoder, samples: Samples) -> Array:
     """(N,) float64 cosine of each image and its prompt's text, NaN where that is empty."""
     texts = [prompt.text for prompt in samples.prompts]
     distinct, rows = np.unique(np.array(texts, dtype=object).astype(str), return_inverse=True)

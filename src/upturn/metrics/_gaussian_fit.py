@@ -12,7 +12,7 @@ from upturn.types import Array
 
 
 @dataclass(frozen=True)
-class Fit:
+class GaussianFit:
     """A Gaussian fitted to n rows: mean (D,), covariance (D, D) with n - 1, and a factor L of it: L L^T."""
 
     n: int
@@ -21,9 +21,9 @@ class Fit:
     factor: Array
 
     @staticmethod
-    def of(features: Array) -> Fit:
+    def of(features: Array) -> GaussianFit:
         mean, covariance = moments(features)
-        return Fit(len(features), mean, covariance, _factor(covariance))
+        return GaussianFit(len(features), mean, covariance, _factor(covariance))
 
     def distance(self, mean: Array, covariance: Array) -> float:
         """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) to another Gaussian.
@@ -37,9 +37,9 @@ class Fit:
 
 
 @remembered
-def fitted(features: Array) -> Fit:
+def fitted(features: Array) -> GaussianFit:
     """:meth:`Fit.of`, computed once for real data, which is the same in every round."""
-    return Fit.of(features)
+    return GaussianFit.of(features)
 
 
 def moments(features: Array) -> tuple[Array, Array]:
@@ -53,7 +53,7 @@ def moments(features: Array) -> tuple[Array, Array]:
     return mean, covariance / max(1, n - 1)
 
 
-def distance_and_influence(generated: Array, real: Fit) -> tuple[float, Array]:
+def distance_and_influence(generated: Array, real: GaussianFit) -> tuple[float, Array]:
     """The distance of ``generated`` (N, D) to a fit, and (N,) the derivative of it in the weight of each row (mean 0).
 
     The derivative in the covariance is I - T, T = L (L^T S L)^(-1/2) L^T with L L^T the real covariance: T is the

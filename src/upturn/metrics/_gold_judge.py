@@ -13,7 +13,7 @@ from upturn.types import Array
 
 
 @dataclass(frozen=True)
-class Judged(Metric):
+class GoldJudged(Metric):
     """``scorer`` is the gold judge: a scorer's name, or a mapping of 'name' and its fields."""
 
     better: ClassVar[Better] = "higher"

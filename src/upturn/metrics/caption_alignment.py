@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from upturn.embeddings.image_text_encoder import DualEncoder, Encoded
+from upturn.embeddings.image_text_encoder import Encoded, ImageTextEncoder
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
@@ -60,7 +60,7 @@ class CaptionAlignment(Encoded, Metric):
         return Measurement(float(np.nanmean(values)), low, high, known, values, note, details)
 
 
-def fitted(encoder: DualEncoder, samples: Samples) -> tuple[Array, Array, Array, int]:
+def fitted(encoder: ImageTextEncoder, samples: Samples) -> tuple[Array, Array, Array, int]:
     """(N,) cosine, (N,) share of the other texts that fit worse, (N,) own text among the 10 nearest; how many texts.
 
     NaN where the prompt has no text; the last two where there is no other.

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._gold_judge import Judged
+from upturn.metrics._gold_judge import GoldJudged
 from upturn.metrics._undefined import UndefinedMetric, defined_or_note, number
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -16,7 +16,7 @@ from upturn.types import Measurement
 
 
 @dataclass(frozen=True)
-class GoldReward(Judged):
+class GoldReward(GoldJudged):
     """Mean gold reward of the samples, with its mean proxy (the reward trained on) and their correlation as details.
 
     Where the proxy rises and this falls, the proxy is being hacked (Gao, Schulman & Hilton 2023, "Scaling Laws for

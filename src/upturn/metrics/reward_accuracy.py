@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.metrics._embedded import metric_key
-from upturn.metrics._gold_judge import Judged
+from upturn.metrics._gold_judge import GoldJudged
 from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Evidence
 from upturn.statistics.intervals import bootstrap_mean
@@ -16,7 +16,7 @@ from upturn.types import Array, Measurement
 
 
 @dataclass(frozen=True)
-class RewardAccuracy(Judged):
+class RewardAccuracy(GoldJudged):
     """Share of the pairs of candidates of one prompt that the round's reward orders as a gold scorer does.
 
     Measured on samples of the current policy: as it drifts from the data of the reward model, this falls first, and

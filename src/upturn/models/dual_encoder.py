@@ -18,8 +18,8 @@ from upturn.embeddings.processors import Reader
 from upturn.errors import UserError
 from upturn.models._dual_encoder import small_dual_encoder as _dual_small
 from upturn.models._dual_encoder import transformers_encoder
-from upturn.models._dual_encoder.small_dual_encoder import CHANCES, Small, Towers
-from upturn.models._dual_encoder.transformers_encoder import Pretrained
+from upturn.models._dual_encoder.small_dual_encoder import CHANCES, SmallDualEncoder, Towers
+from upturn.models._dual_encoder.transformers_encoder import TransformersEncoder
 from upturn.models._heads import head_files as _network_files
 from upturn.protocols import Trainable
 from upturn.store import files
@@ -59,7 +59,7 @@ class DualEncoder(Trainable):
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: texts that were cut or empty, counted
     module: torch.nn.Module = field(default_factory=torch.nn.Module, init=False, repr=False)
     _shape: list[int] = field(default_factory=list, init=False, repr=False)
-    _small: Small | None = field(default=None, init=False, repr=False)
+    _small: SmallDualEncoder | None = field(default=None, init=False, repr=False)
     _reader: Reader | None = field(default=None, init=False, repr=False)
     _strategy: Any = field(default=None, init=False, repr=False)
 
@@ -67,7 +67,7 @@ class DualEncoder(Trainable):
         if sum(given is not None for given in (self.config, self.folder, self.hub)) != 1:
             raise ValueError("give exactly one of 'config' (a small one trained from scratch: {}), 'folder' and 'hub'")
         if self.config is not None:
-            self._small = components.checked(Small, self.config, "config", "config of a dual_encoder")
+            self._small = components.checked(SmallDualEncoder, self.config, "config", "config of a dual_encoder")
         if self.captions is not None:
             self._strategy = components.make("caption", self.captions, "captions")
 
@@ -96,7 +96,7 @@ class DualEncoder(Trainable):
             raise UserError("the model has no weights before it is trained", where=f"model '{_NAME}' with 'config'",
                             fix="Give it 'fit:', or name a 'folder' or 'hub'.")
 
-    def _take(self, module: Pretrained, reader: Reader) -> None:
+    def _take(self, module: TransformersEncoder, reader: Reader) -> None:
         self.module, self._reader, self._small = module, reader, None
 
     def encode(self, samples: Samples) -> Batch:
@@ -224,7 +224,7 @@ class DualEncoder(Trainable):
             self.id = content_id(_NAME, *_fingerprint(self.module))
             return
         found = _network_files.settings(_NAME, folder)
-        small = components.checked(Small, found["config"], str(folder), "config of a dual_encoder")
+        small = components.checked(SmallDualEncoder, found["config"], str(folder), "config of a dual_encoder")
         module, raw = _network_files.weights(lambda: Towers(small, found["shape"]), folder)
         self._small, self._shape, self._reader, self.module = small, found["shape"], None, module
         self.id = content_id(_NAME, raw)

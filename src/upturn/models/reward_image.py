@@ -15,7 +15,7 @@ from upturn.errors import UserError
 from upturn.models._heads import attribute_rewards as _reward_attributes
 from upturn.models._heads import head_files as _network_files
 from upturn.models._heads import inputs
-from upturn.models._heads.networks import Network
+from upturn.models._heads.networks import HeadNetwork
 from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Likelihood, Outputs, Samples, content_id
@@ -32,7 +32,7 @@ class ClassScaledNetwork(nn.Module):
     Class c scales them by 1 + a vector that begins at 0; no class (-1) leaves them as they are.
     """
 
-    def __init__(self, network: Network, hidden: int, classes: int) -> None:
+    def __init__(self, network: HeadNetwork, hidden: int, classes: int) -> None:
         super().__init__()
         self.network = network
         self.scale = nn.Embedding(classes + 1, hidden, padding_idx=0)

@@ -17,7 +17,7 @@ from upturn.config.schema import Training
 from upturn.data import search
 from upturn.data.captioning import captioned
 from upturn.data.search import Hit
-from upturn.embeddings.image_text_encoder import DualEncoder
+from upturn.embeddings.image_text_encoder import ImageTextEncoder
 from upturn.errors import UserError
 from upturn.protocols import Source
 from upturn.store import files
@@ -129,7 +129,7 @@ def _query_image(path: Path, samples: Samples) -> Array:
 
 def _encoder(
     where: SearchScope, runs: Path, folder: Path, given: str | None, samples: Samples, say: Say
-) -> tuple[DualEncoder, str]:
+) -> tuple[ImageTextEncoder, str]:
     """The encoder and its name for display."""
     if given is not None:
         local = Path(given).expanduser()
@@ -154,7 +154,7 @@ def _loaded(fields: dict[str, Any]) -> Any:
     return components.make("model", {"name": _DUAL, **fields}, "--encoder")
 
 
-def _of_recipe(recipe: Recipe, name: str, runs: Path) -> tuple[DualEncoder, str]:
+def _of_recipe(recipe: Recipe, name: str, runs: Path) -> tuple[ImageTextEncoder, str]:
     model = recipe.models[name]
     weights = runs / recipe.name / "models" / name / "model"
     dual: Any = components.make("model", model.spec, f"models.{name}")

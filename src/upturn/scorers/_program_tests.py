@@ -15,7 +15,7 @@ class NoTests(Exception):
 
 
 @dataclass(frozen=True)
-class Case:
+class ProgramCase:
     """What a program reads on standard input, and what it must print."""
 
     stdin: str
@@ -31,7 +31,7 @@ class Tests:
     """
 
     steps: tuple[tuple[str, bool], ...] = ()
-    cases: tuple[Case, ...] = ()
+    cases: tuple[ProgramCase, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cases) or sum(test for _, test in self.steps)
@@ -91,10 +91,10 @@ def _paired(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"input": given, "output": wanted} for given, wanted in zip(inputs, outputs, strict=True)]
 
 
-def _case(item: object, number: int) -> Case:
+def _case(item: object, number: int) -> ProgramCase:
     if isinstance(item, dict):
         given = next((item[name] for name in _INPUTS if name in item), "")
         wanted = next((item[name] for name in _OUTPUTS if name in item), None)
         if isinstance(given, str) and isinstance(wanted, str):
-            return Case(given, wanted)
+            return ProgramCase(given, wanted)
     raise NoTests(f"test {number} is neither a statement nor an object of texts 'input' and 'output'")

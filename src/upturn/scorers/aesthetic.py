@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from upturn.data.groups import RANK
-from upturn.embeddings.image_text_encoder import DualEncoder, Encoded, require_images
+from upturn.embeddings.image_text_encoder import Encoded, ImageTextEncoder, require_images
 from upturn.protocols import Scorer, Tools
 from upturn.scorers._embedding_heads import Head, column_of, from_file, from_preferences, from_scores
 from upturn.types import Samples, Scores, objects
@@ -49,7 +49,7 @@ class Aesthetic(Encoded, Scorer):
         values = np.where(np.isfinite(values), values, np.nan)
         return Scores("aesthetic", self.scale * values, objects([head.note] * len(samples)))
 
-    def _found(self, encoder: DualEncoder, tools: Tools) -> Head:
+    def _found(self, encoder: ImageTextEncoder, tools: Tools) -> Head:
         if self.head is not None:
             return from_file(Path(self.head).expanduser())
         assert self.column is not None

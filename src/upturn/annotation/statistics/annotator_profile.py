@@ -11,7 +11,7 @@ from upturn.types import Array, Votes
 
 
 @dataclass(frozen=True)
-class Check:
+class ProfileCheck:
     """The result of one check for P annotators.
 
     people (P,) names;  value, low, high (P,) the statistic with its 95% interval;  n (P,) answers that it is based on
@@ -77,10 +77,10 @@ class Counted:
         return found
 
 
-def nothing(name: str, found: Counted, why: str) -> Check:
+def nothing(name: str, found: Counted, why: str) -> ProfileCheck:
     blank = np.full(len(found.people), np.nan)
     none = np.zeros(len(found.people))
-    return Check(name, found.people, blank, blank, blank, none.astype(np.int64), blank, none.astype(bool),
+    return ProfileCheck(name, found.people, blank, blank, blank, none.astype(np.int64), blank, none.astype(bool),
                  ("",) * len(found.people), why)
 
 

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from upturn.annotation.statistics.annotator_profile import Check, Counted, holm, nothing
+from upturn.annotation.statistics.annotator_profile import Counted, ProfileCheck, holm, nothing
 from upturn.seeds import generator
 from upturn.seeds import key as keyed
 from upturn.statistics.intervals import wilson
@@ -27,7 +27,7 @@ _EXPECTED = 20.0  # picks per position from which the chi-square tail is used; b
 _DRAWS = 19_999
 
 
-def checks(votes: Votes, alpha: float = ALPHA) -> tuple[Check, ...]:
+def checks(votes: Votes, alpha: float = ALPHA) -> tuple[ProfileCheck, ...]:
     """guessing, position, speed and drift, for all annotators with a vote that counts.
 
     The probability that any annotator is flagged who picks by preference, at the usual speed, is at most ``alpha``.
@@ -37,7 +37,7 @@ def checks(votes: Votes, alpha: float = ALPHA) -> tuple[Check, ...]:
     return guessing(counted, each), position(counted, each), speed(counted, each), drift(counted, each)
 
 
-def guessing(found: Counted, alpha: float) -> Check:
+def guessing(found: Counted, alpha: float) -> ProfileCheck:
     """Value: agreement with the others beyond chance, as a share of the others' agreement among themselves.
 
     1 is typical, 0 guessing, below 0 systematic disagreement. Tested one-sided against one half, by the mean over
@@ -71,7 +71,7 @@ def guessing(found: Counted, alpha: float) -> Check:
         f"agrees with the others {v:.2f} times as much as they do among themselves" if ok else ""
         for v, ok in zip(value.tolist(), tested.tolist(), strict=True)
     )
-    return Check("guessing", found.people, value, value - half, value + half, n, p, holm(p, alpha), words, note)
+    return ProfileCheck("guessing", found.people, value, value - half, value + half, n, p, holm(p, alpha), words, note)
 
 
 def _spread_of_crowd(found: Counted, rows: Array) -> float:
@@ -85,7 +85,7 @@ def _spread_of_crowd(found: Counted, rows: Array) -> float:
     return float(np.sqrt((off**2).sum())) / float(weight.sum())
 
 
-def position(found: Counted, alpha: float) -> Check:
+def position(found: Counted, alpha: float) -> ProfileCheck:
     """Value: share of picks at the annotator's most frequent position. Candidates are shuffled for each annotator, so
     without a position bias all positions are equally likely (chi-square, simulated where there are few picks).
     """
@@ -108,7 +108,7 @@ def position(found: Counted, alpha: float) -> Check:
         low[i], high[i] = wilson(at / total, total)
         words[i] = f"{at:g} of {total:g} picks are at position {place + 1}"
     note = "" if (n >= LEAST).any() else f"nobody picked {LEAST} times"
-    return Check("position", found.people, value, low, high, n, p, holm(p, alpha), tuple(words), note)
+    return ProfileCheck("position", found.people, value, low, high, n, p, holm(p, alpha), tuple(words), note)
 
 
 def _one_order(found: Counted) -> bool:
@@ -142,7 +142,7 @@ def _uneven(counts: Array) -> float:
     return float((1 + (np.asarray(drawn) >= seen - 1e-9).sum()) / (1 + _DRAWS))
 
 
-def speed(found: Counted, alpha: float) -> Check:
+def speed(found: Counted, alpha: float) -> ProfileCheck:
     """Value: share of answers in less than a third of the others' median time in the mode; tested against 1/2."""
     from scipy.special import bdtrc
 
@@ -166,10 +166,10 @@ def speed(found: Counted, alpha: float) -> Check:
     words = tuple(f"{c:g} of {k} answers in less than a third of the others' time" if ok else ""
                   for c, k, ok in zip(count.tolist(), n.tolist(), tested.tolist(), strict=True))
     note = "" if tested.any() else f"nobody else to compare with, or nobody has {LEAST} answers with a time"
-    return Check("speed", found.people, value, ends[:, 0], ends[:, 1], n, p, holm(p, alpha), words, note)
+    return ProfileCheck("speed", found.people, value, ends[:, 0], ends[:, 1], n, p, holm(p, alpha), words, note)
 
 
-def drift(found: Counted, alpha: float) -> Check:
+def drift(found: Counted, alpha: float) -> ProfileCheck:
     """Value: agreement with the others in the later half of an annotator's answers minus that in the earlier half.
 
     Tested two-sided by the correlation of agreement beyond chance with the order of answers (Student's t).
@@ -191,7 +191,8 @@ def drift(found: Counted, alpha: float) -> Check:
         p[i] = min(1.0, 2 * float(_t_below(np.array([-t]), np.array([len(gain) - 2]))[0]))
         words[i] = f"agreement with the others changed by {value[i]:+.2f} from the earlier to the later half"
     note = "" if (~np.isnan(p)).any() else f"nobody answered {2 * LEAST} tasks that others answered"
-    return Check("drift", found.people, value, value - half, value + half, n, p, holm(p, alpha), tuple(words), note)
+    low, high = value - half, value + half
+    return ProfileCheck("drift", found.people, value, low, high, n, p, holm(p, alpha), tuple(words), note)
 
 
 def _t_below(t: Array, freedom: Array) -> Array:

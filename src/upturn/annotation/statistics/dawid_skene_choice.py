@@ -38,13 +38,13 @@ def winners(found: Compared) -> Winners:
     the same guess distribution for all. r is the share of answers that are not guesses; r + (1 - r) / K are correct.
     Where no task has two annotators, r is not identified and stays near its initial value.
     """
-    fitted = _Mixture.of(found)
+    fitted = _AnswerMixture.of(found)
     reliability, posterior = fitted.run(np.full(len(found.answers.people), _BEGIN), np.ones(len(found)))
     counts = np.bincount(found.answers.person, minlength=len(reliability))
     return Winners(posterior, reliability, _errors(found, fitted, reliability), counts)
 
 
-def _errors(found: Compared, fitted: _Mixture, reliability: Array) -> Array:
+def _errors(found: Compared, fitted: _AnswerMixture, reliability: Array) -> Array:
     if found.sets < _BLOCKS:
         return np.full(len(reliability), np.nan)
     parts = [
@@ -55,14 +55,14 @@ def _errors(found: Compared, fitted: _Mixture, reliability: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _Mixture:
+class _AnswerMixture:
     found: Compared
     slots: Array  # (I + 2 G,) the set of each outcome
     slot: Array  # (N,) the outcome that a vote names
     guess: Array  # (N,) probability that a guess names it
 
     @classmethod
-    def of(cls, found: Compared) -> _Mixture:
+    def of(cls, found: Compared) -> _AnswerMixture:
         slot, count = found.slot, len(found.set_of)
         special = slot >= count
         bad = special & ((slot - count) % 2 == 1)

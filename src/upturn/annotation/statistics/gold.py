@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from upturn.annotation.statistics.annotator_profile import Check
+from upturn.annotation.statistics.annotator_profile import ProfileCheck
 from upturn.annotation.statistics.votes import IMPLICIT, OTHER, coded, read
 from upturn.statistics.intervals import wilson
 from upturn.types import Array, Votes
@@ -16,7 +16,7 @@ LEAST = 5  # answers below which an annotator is not evaluated
 
 
 @dataclass(frozen=True)
-class Record:
+class GoldRecord:
     """The results of P annotators on tasks with a check.
 
     people (P,) names;  right, answered (P,) counts;  share, low, high (P,) with Wilson's 95% interval, NaN below LEAST
@@ -73,7 +73,7 @@ class Weights:
         return np.array([self.by_name.get(str(name), 1.0) for name in votes.person], dtype=np.float64)
 
 
-def on_gold(votes: Votes) -> Record:
+def on_gold(votes: Votes) -> GoldRecord:
     """Right are gold tasks whose known best was put first, alone. "Tie" and "all bad" are wrong."""
     rows = np.flatnonzero((votes.check == "gold") & (votes.right != ""))
     own = votes.take(rows)
@@ -83,7 +83,7 @@ def on_gold(votes: Votes) -> Record:
     return _record(votes, own.person, picked == own.right, answers.best != OTHER, answers.counts)
 
 
-def on_repeats(votes: Votes) -> Record:
+def on_repeats(votes: Votes) -> GoldRecord:
     """Right are repeated tasks with the same answer as before: the same candidate first, a tie, or all bad.
 
     Compared with the annotator's first answer to that task; repeats without a first answer are not counted.
@@ -104,7 +104,7 @@ def on_repeats(votes: Votes) -> Record:
     return _record(votes, own.person[again], same, known, answers.counts[again])
 
 
-def _record(votes: Votes, person: Array, good: Array, known: Array, shown: Array) -> Record:
+def _record(votes: Votes, person: Array, good: Array, known: Array, shown: Array) -> GoldRecord:
     people, _ = coded(votes.person)
     place = np.searchsorted(people, person[known].astype(str)) if known.any() else np.zeros(0, dtype=np.int64)
     answered = np.bincount(place, minlength=len(people))
@@ -116,10 +116,10 @@ def _record(votes: Votes, person: Array, good: Array, known: Array, shown: Array
     pairs = zip(right, answered, strict=True)
     ends = np.array([wilson(r / n, n) if n >= LEAST else (np.nan, np.nan) for r, n in pairs])
     low, high = ends.reshape(-1, 2).T
-    return Record(people, right.astype(np.int64), answered, share, low, high, chance, int((~known).sum()))
+    return GoldRecord(people, right.astype(np.int64), answered, share, low, high, chance, int((~known).sum()))
 
 
-def weights(votes: Votes, standard: Standard | None = None, found: Sequence[Check] = ()) -> Weights:
+def weights(votes: Votes, standard: Standard | None = None, found: Sequence[ProfileCheck] = ()) -> Weights:
     """The weight of each annotator's votes by this standard; ``found`` are the checks that ``set_aside`` may name.
 
     The smallest weight of all checks. Without enough gold tasks or repeats the weight is 1.

@@ -15,7 +15,7 @@ import numpy as np
 
 from upturn.annotation.statistics.comparability import incomparable_parts, parts_of
 from upturn.annotation.statistics.contests import TIED, Contests, contests
-from upturn.annotation.statistics.strengths import Fit, fit
+from upturn.annotation.statistics.strengths import StrengthFit, fit
 from upturn.types import Array, Measurement, Votes
 
 
@@ -109,7 +109,7 @@ def rank(
     )
 
 
-def _quantile(level: float, own: Fit) -> float:
+def _quantile(level: float, own: StrengthFit) -> float:
     from scipy.special import ndtri, stdtrit
 
     upper = (1 + level) / 2

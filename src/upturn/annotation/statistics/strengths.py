@@ -16,7 +16,7 @@ _HALVINGS = 40
 
 
 @dataclass(frozen=True)
-class Fit:
+class StrengthFit:
     """strength (n,) nats, mean 0;  cov (n, n);  nu: tie parameter by K;  log_likelihood;  clusters of the sandwich."""
 
     strength: Array
@@ -26,14 +26,14 @@ class Fit:
     clusters: int | None
 
 
-def fit(found: Contests, clusters: Array | None = None) -> Fit:
+def fit(found: Contests, clusters: Array | None = None) -> StrengthFit:
     """Maximum likelihood; there must be one: every player beat every other, directly or through others.
 
     ``nu`` is fitted for each number of candidates at which some contests tied and some did not; where none did, ties
     have probability 0, and where all did, these contests carry no information. The covariance is the inverse of the
     observed information, or the sandwich with C / (C - 1) over C ``clusters`` (S,).
     """
-    model = _Model.of(found)
+    model = _StrengthModel.of(found)
     free = np.zeros(len(found.names) - 1 + len(model.sizes))  # the first player's strength is 0
     value, gradient, information = model.terms(free)
     for _ in range(_STEPS):
@@ -55,14 +55,14 @@ def fit(found: Contests, clusters: Array | None = None) -> Fit:
     n = len(found.names)
     # from strengths against the first player to strengths about the mean
     centre = np.vstack([np.zeros((1, n - 1)), np.eye(n - 1)]) - 1 / n
-    return Fit(
+    return StrengthFit(
         centre @ free[: n - 1], centre @ inverse[: n - 1, : n - 1] @ centre.T,
         dict(zip(model.sizes, np.exp(free[n - 1 :]).tolist(), strict=True)), value, count,
     )
 
 
 @dataclass(frozen=True)
-class _Model:
+class _StrengthModel:
     """A contest is a multinomial logit: its candidates, and where it may be, the tie of all of them.
 
     columns (S, K + 1) the parameter of each candidate and of the tie, D where there is none (of the first player, who
@@ -79,7 +79,7 @@ class _Model:
     free: int
 
     @classmethod
-    def of(cls, found: Contests) -> _Model:
+    def of(cls, found: Contests) -> _StrengthModel:
         mask = found.there >= 0
         size, tied = mask.sum(axis=1), found.won == TIED
         may_tie = found.may_tie | tied

@@ -24,7 +24,7 @@ _START, _MOST = math.log(1 / 0.07), math.log(100.0)  # of the log scale: Radford
 
 
 @dataclass(frozen=True)
-class Small:
+class SmallDualEncoder:
     """``config:`` of dual_encoder: its sizes, and how strongly images are augmented in training.
 
     width     of the space that both sides share
@@ -62,7 +62,7 @@ class Small:
 class Towers(nn.Module):
     """(N, C, H, W) uint8 and (N, L, 2) pieces -> unit vectors (N, width) each, and the scale of their cosines."""
 
-    def __init__(self, small: Small, shape: Sequence[int]) -> None:
+    def __init__(self, small: SmallDualEncoder, shape: Sequence[int]) -> None:
         super().__init__()
         height, width, channels = shape
         self.small = small
@@ -133,7 +133,7 @@ def chosen(ids: Tensor, words: Tensor, chance: Tensor, least: float) -> Tensor:
     return found
 
 
-def augmented(pixels: Tensor, chance: Tensor, small: Small) -> Tensor:
+def augmented(pixels: Tensor, chance: Tensor, small: SmallDualEncoder) -> Tensor:
     """Images (N, C, H, W) shifted, zoomed, mirrored and tinted by the first 8 of ``chance`` (N, CHANCES).
 
     These are standard normal. Pixels from outside repeat the edge.

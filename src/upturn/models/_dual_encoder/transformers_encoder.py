@@ -22,7 +22,7 @@ _EVERYTHING = "100TB"  # one file of weights whatever its size
 _FIX = "It needs config.json, model.safetensors, a tokenizer and an image processor's config: CLIP, SigLIP, AltCLIP, …"
 
 
-class Pretrained(nn.Module):
+class TransformersEncoder(nn.Module):
     """The library's model with the interface of the small one: unit vectors and the scale of their cosines."""
 
     def __init__(self, inner: PreTrainedModel) -> None:
@@ -49,12 +49,12 @@ def _unit(out: ModelOutput) -> Tensor:
     return nn.functional.normalize(features.float(), dim=-1)
 
 
-def read(folder: str | None, hub: str | None) -> tuple[Pretrained, Reader]:
+def read(folder: str | None, hub: str | None) -> tuple[TransformersEncoder, Reader]:
     """UserError where it is no dual encoder, a file is missing, or weights would have been random."""
     return located(folder, hub, _read)
 
 
-def _read(name: str, where: str, local: bool) -> tuple[Pretrained, Reader]:
+def _read(name: str, where: str, local: bool) -> tuple[TransformersEncoder, Reader]:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
     plain: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
@@ -80,7 +80,7 @@ def _read(name: str, where: str, local: bool) -> tuple[Pretrained, Reader]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",
                         where=where, fix="Give a whole dual encoder.")
-    return Pretrained(inner.eval()), Reader(
+    return TransformersEncoder(inner.eval()), Reader(
         tokenizer, processor, _length(tokenizer, config), config.model_type in _FIXED
     )
 
@@ -94,7 +94,7 @@ def _length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int
     return min(int(places), int(tokenizer.model_max_length))
 
 
-def save(module: Pretrained, reader: Reader, folder: Path) -> None:
+def save(module: TransformersEncoder, reader: Reader, folder: Path) -> None:
     """What ``read`` opens, without paths; equal weights give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     inner: Any = module.inner

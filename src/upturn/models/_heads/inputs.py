@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from upturn.errors import UserError
-from upturn.models._heads.networks import BUCKETS, Network, Pieces, Standardise, convolutions, perceptron, spread
+from upturn.models._heads.networks import BUCKETS, HeadNetwork, Pieces, Standardise, convolutions, perceptron, spread
 from upturn.types import Array, Column, Kind, Ragged, Samples
 
 _LONGEST_PIECE = 4  # bytes: fastText's character pieces are 3 to 6, short ones matter where texts are formulas
@@ -67,14 +67,14 @@ def pieces(texts: Sequence[str]) -> Ragged:
     return Ragged(torch.from_numpy(ids[np.argsort(rows, kind="stable")]), torch.from_numpy(offsets))
 
 
-def network(settings: dict[str, Any], column: Column | None = None) -> Network:
+def network(settings: dict[str, Any], column: Column | None = None) -> HeadNetwork:
     """A network for a content, from ``settings`` (JSON-ready, saved for ``load``); its scale from ``column``."""
     kind: Kind = settings["kind"]
     hidden, depth = settings["hidden"], settings["depth"]
     dropout, classes = settings["dropout"], settings["classes"]
     if kind == "text":
         body = nn.Sequential(Pieces(hidden), *perceptron(hidden, hidden, depth))
-        return Network(body, hidden, classes, dropout)
+        return HeadNetwork(body, hidden, classes, dropout)
     channels = settings["shape"][-1]
     image = kind == "image"
     broadcast = (1, 1, 1) if image else (channels,)
@@ -82,14 +82,14 @@ def network(settings: dict[str, Any], column: Column | None = None) -> Network:
     if isinstance(column, Tensor):
         mean, std = spread(column, (0, 1, 2, 3) if image else (0,))
     if not image:
-        return Network(nn.Sequential(Standardise(mean, std), *perceptron(channels, hidden, depth)), hidden, classes,
+        return HeadNetwork(nn.Sequential(Standardise(mean, std), *perceptron(channels, hidden, depth)), hidden, classes,
                        dropout)
     height, width, _ = settings["shape"]
     stack = convolutions((channels, height, width), settings["channels"], depth, hidden)
-    return Network(nn.Sequential(Standardise(mean, std), *stack), hidden, classes, dropout)
+    return HeadNetwork(nn.Sequential(Standardise(mean, std), *stack), hidden, classes, dropout)
 
 
-def multiplications(module: Network, column: Column) -> float:
+def multiplications(module: HeadNetwork, column: Column) -> float:
     """Of one forward pass over a whole column: measured on one row, of texts on one of the mean length."""
     from torch.utils.flop_counter import FlopCounterMode
 

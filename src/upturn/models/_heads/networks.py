@@ -14,7 +14,7 @@ WIDEST = 256  # channels: from there on halving no longer doubles them
 BUCKETS = 1 << 13  # rows of the table of text pieces; piece 0 is padding
 
 
-class Network(nn.Module):
+class HeadNetwork(nn.Module):
     """A body, then dropout, then one linear layer."""
 
     def __init__(self, body: nn.Module, hidden: int, classes: int, dropout: float) -> None:

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from upturn.annotation.statistics.aggregation import ALL_BAD, TIED, WINNER, Outcomes, by_majority
 from upturn.annotation.statistics.agreement import agreement
-from upturn.annotation.statistics.annotator_profile import Check
+from upturn.annotation.statistics.annotator_profile import ProfileCheck
 from upturn.annotation.statistics.careless import checks
-from upturn.annotation.statistics.gold import Record, Weights, on_gold, on_repeats, weights
+from upturn.annotation.statistics.gold import GoldRecord, Weights, on_gold, on_repeats, weights
 from upturn.annotation.statistics.influence import Shares, leave_out, shares
 from upturn.annotation.statistics.ranking import Ranking, ranking
 from upturn.export.preferences_voted import sources_of, votes_so_far
@@ -115,7 +115,7 @@ def _interval(measured: Measurement, percent: bool = False) -> str:
 
 
 def _annotators(
-    votes: Votes, people: Weights, found: Sequence[Check], deciders: Shares
+    votes: Votes, people: Weights, found: Sequence[ProfileCheck], deciders: Shares
 ) -> tuple[AnnotatorRow, ...]:
     gold, repeats = on_gold(votes), on_repeats(votes)
     place = {str(name): i for i, name in enumerate(people.people)}
@@ -136,7 +136,7 @@ def _annotators(
     return tuple(out)
 
 
-def _of(record: Record, place: int) -> str:
+def _of(record: GoldRecord, place: int) -> str:
     count = int(record.answered[place])
     return f"{int(record.right[place])} of {count}" if count else "–"
 
