@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +16,9 @@ from upturn.errors import UserError
 from upturn.models import _hub
 from upturn.models._language import pretrained_weights
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _HEAD = "score"  # the name of the head in transformers' causal models of this kind
 
 
@@ -24,7 +27,8 @@ def from_config(spec: Mapping[str, Any], codec: Codec, outputs: int) -> torch.nn
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
 
     with torch.device("meta"):  # the config alone: nothing is allocated, nothing drawn
-        config = unwrapped(pretrained_weights.from_config(spec, codec)).config
+        plain: PreTrainedModel = pretrained_weights.from_config(spec, codec)
+    config = plain.config
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"transformers has no '{config.model_type}' with a head of its own", where="model.config.model_type",
@@ -75,7 +79,7 @@ def _read(
 
 def _headed(module: torch.nn.Module, codec: Codec, where: str) -> torch.nn.Module:
     """The module, its padding that of ``codec``: by it the library finds the last token."""
-    inner = unwrapped(module)
+    inner: PreTrainedModel = unwrapped(module)
     if not isinstance(getattr(inner, _HEAD, None), torch.nn.Linear):
         raise UserError(
             f"the head of a '{inner.config.model_type}' is not read at the last token", where=where,

@@ -19,7 +19,7 @@ from upturn.models._hub import Form, read
 from upturn.store.weights import linked
 
 if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedModel
 
 _CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"
 _FORM = Form(
@@ -101,7 +101,7 @@ def save(module: torch.nn.Module, folder: Path) -> None:
 
     A base that has not changed since it was loaded is linked, not written again.
     """
-    inner = unwrapped(module)
+    inner: PreTrainedModel = unwrapped(module)
     inner.config._name_or_path = ""
     inner.name_or_path = ""
     folder.mkdir(parents=True, exist_ok=True)
