@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
@@ -26,9 +26,6 @@ from upturn.protocols import (
     Source,
     Trainable,
 )
-
-if TYPE_CHECKING:
-    from upturn.protocols import SamplingSettings, Trainable
 
 _WEIGHTS = frozenset({"config", "folder", "hub", "tokenizer"})  # fields that say where a model's weights come from
 

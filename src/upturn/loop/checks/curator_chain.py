@@ -52,7 +52,7 @@ def refuse_choices(rounds: Rounds, candidates: int, fitted: bool) -> None:
 
 
 def _check_people(rounds: Rounds, candidates: int, compare: Sequence[str], fitted: bool) -> None:
-    """What people say is read by somebody, and nothing chooses on top of it."""
+    """Votes must be read by a curator, an objective or a reward model, and no other curator may choose after them."""
     curators = curator_classes(rounds.curate)
     voted = [name for name, curator in curators if curator.selects == "votes"]
     people = rounds.people

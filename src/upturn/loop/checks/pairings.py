@@ -52,7 +52,7 @@ def _check_rollout(spec: Training, objective: Objective, model: Trainable, name:
 
 
 def check_models_named(recipe: Recipe, parts: Assembly) -> None:
-    """Plug-ins that name a model in their field ``model`` must name one of the recipe's."""
+    """Raises UserError where a component uses a model (``models_used``) that the recipe does not have."""
     named: list[tuple[str, Component]] = [("features", parts.features)]
     named += [(f"rounds.score: {name}", scorer) for name, (scorer, _) in parts.scorers.items()]
     named += [(f"rounds.people.simulated: {name}", scorer) for name, (scorer, _) in parts.taste.items()]
