@@ -1,5 +1,5 @@
 # make demo   install, then train, improve and report on real handwritten digits
-# make test   install, then run the tests
+# make test   install, then run the tests; make test-fast: the unit tests, in a minute
 # make docs   install, then build the documentation into build/site
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.docs-installed
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test test-fast lint bench docs clean
 
 setup: $(INSTALLED)
 
@@ -28,6 +28,11 @@ demo: setup
 test: setup
 	@.ci/debian
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# Without what takes seconds a test: runs that are killed, browsers, databases. Every worker collects all files, so the
+# tests are dealt out one by one: with files as a whole, one worker would wait for the other.
+test-fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser and not database"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ def postgres_url() -> Iterator[str]:
 _schemas = count()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.database)])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens one and the same database, as often as asked."""
     sqlite = request.param == "sqlite"
@@ -417,6 +417,7 @@ def test_polls_opened_again_keep_their_answers(opened: Open) -> None:
         box.open_poll("rounds/001", "compare", tasks(1), overlap=1)
 
 
+@pytest.mark.database
 def test_the_next_task_of_a_fresh_poll_is_found_without_reading_all(postgres_url: str) -> None:
     """Of 2,000 tasks, before Postgres itself has looked at the table: no step of the plan gives more than a few."""
     with BallotBox(postgres_url, f"upturn_test_{next(_schemas)}", KEY) as box, box._reads.connect() as db:

@@ -26,7 +26,7 @@ from upturn.errors import UserError
 KEY, SCHEMA = b"k" * 32, "upturn_migrations"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.database)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'votes.db'}"
@@ -102,6 +102,7 @@ def test_several_that_open_at_once_make_one_database(url: str) -> None:
         box.close()
 
 
+@pytest.mark.database
 def test_runs_in_one_postgres_do_not_see_each_other() -> None:
     if databases.why_not():
         pytest.skip(databases.why_not())

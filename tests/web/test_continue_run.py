@@ -94,6 +94,7 @@ def test_an_annotator_votes_and_the_run_continues(tmp_path: Path) -> None:
     assert votes is not None and len(votes) == 6
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())
 def test_in_a_real_browser_the_quota_is_met_and_the_report_shows_it(tmp_path: Path) -> None:
     run = loop.run(small(PICTURES), tmp_path)

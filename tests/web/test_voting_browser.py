@@ -16,7 +16,7 @@ from upturn.types import Prompt, synthetic_samples
 from upturn.web.server import running
 from upturn.web.server_state import ServerState
 
-pytestmark = pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())]
 SHOTS = os.environ.get("UPTURN_SHOTS", "")  # a folder to leave the screenshots in, to look at them
 
 
