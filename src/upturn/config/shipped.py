@@ -13,11 +13,6 @@ _IN_WHEEL = _HERE / "shipped_recipes"  # pyproject.toml maps the repository's re
 _IN_CHECKOUT = _HERE.parents[2] / "recipes"
 
 
-def starter_names() -> list[str]:
-    """Kinds of data that have a starter: images, points, text."""
-    return _names(_STARTERS)
-
-
 def recipe_names() -> list[str]:
     """The repository's recipes, such as ``digits``."""
     return _names(_IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT)
