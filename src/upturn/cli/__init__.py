@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -56,6 +57,9 @@ def _options(
 
 def main() -> None:
     """Exit codes: 0 done, 1 a run failed, 2 bad input, 3 waiting for votes; errors are one message, no traceback."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # a recipe may name its own components; at the end, so that no file here hides a package
     try:
         app()
     except UserError as error:

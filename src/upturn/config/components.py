@@ -37,9 +37,16 @@ FOLDERS: Mapping[str, str] = {
     "section": "upturn.report.sections",
 }
 
-BASES: Mapping[str, str] = {  # the class of upturn.protocols that a component of the kind inherits
-    "source": "Source", "caption": "Caption", "feature": "Features", "model": "Trainable", "adapter": "Adapter",
-    "objective": "Objective", "scorer": "Scorer", "curator": "Curator", "metric": "Metric",
+BASES: Mapping[str, tuple[str, str]] = {  # module and name of the class that a component of the kind inherits
+    **{kind: ("upturn.protocols", base) for kind, base in {
+        "source": "Source", "caption": "Caption", "feature": "Features", "model": "Trainable", "adapter": "Adapter",
+        "objective": "Objective", "scorer": "Scorer", "curator": "Curator", "metric": "Metric",
+    }.items()},
+    "mixing_policy": ("upturn.data.base_mixing_policy", "BaseMixingPolicy"),
+    "sampler": ("upturn.diffusion.base_sampler", "BaseSampler"),
+    "vote_mode": ("upturn.annotation.vote_mode", "VoteMode"),
+    "experiment": ("upturn.lab.experiment", "Experiment"),
+    "section": ("upturn.report.section", "Section"),
 }
 
 
@@ -78,7 +85,9 @@ def find(kind: str, name: str, where: str = "") -> type[Any]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(
-            f"the {kind} '{name}' cannot be imported: {error}", where=where, fix="Install what it needs."
+            f"the {kind} '{name}' cannot be imported: {error}", where=where,
+            fix="Start upturn in the folder that holds its module, put that folder into PYTHONPATH, or install it."
+            if ":" in name else "Install what it needs.",
         ) from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
@@ -92,12 +101,13 @@ def find(kind: str, name: str, where: str = "") -> type[Any]:
 
 def _check_base(kind: str, found: type[Any], where: str) -> None:
     """Raises UserError where a component lacks the base class that declares what other code reads of it."""
-    from upturn import protocols
-
-    if kind in BASES and not issubclass(found, getattr(protocols, BASES[kind])):
+    if kind not in BASES:
+        return
+    module, base = BASES[kind]
+    if not issubclass(found, getattr(importlib.import_module(module), base)):
         raise UserError(
-            f"{found.__module__}:{found.__name__} is no {kind}: it does not inherit upturn.protocols.{BASES[kind]}",
-            where=where, fix=f"Write 'class {found.__name__}({BASES[kind]}):'.",
+            f"{found.__module__}:{found.__name__} is no {kind}: it does not inherit {module}.{base}",
+            where=where, fix=f"Write 'class {found.__name__}({base}):'.",
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from upturn import seeds
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._heads import head_files as _network_files
 from upturn.models._heads import inputs
@@ -116,5 +117,5 @@ class Classifier(Trainable):
     def flops(self, batch: Batch) -> float:
         """Floating-point operations of the matrix products and convolutions of one forward pass."""
         column = batch.columns["x"]
-        module: Any = getattr(self.module, "module", self.module)  # as it is under several processes
+        module: Any = unwrapped(self.module)
         return inputs.multiplications(module, column)

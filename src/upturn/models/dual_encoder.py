@@ -15,6 +15,7 @@ from torch import Tensor
 from upturn import seeds
 from upturn.config import components
 from upturn.embeddings.processors import Reader
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._dual_encoder import small_dual_encoder as _dual_small
 from upturn.models._dual_encoder import transformers_encoder
@@ -194,7 +195,7 @@ class DualEncoder(Trainable):
 
     @property
     def _bare(self) -> Any:
-        return getattr(self.module, "module", self.module)  # as it is under several processes
+        return unwrapped(self.module)
 
     @property
     def _device(self) -> torch.device:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from upturn import seeds
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._heads import attribute_rewards as _reward_attributes
 from upturn.models._heads import head_files as _network_files
@@ -139,5 +140,5 @@ class RewardImage(Trainable):
 
     def flops(self, batch: Batch) -> float:
         """Floating-point operations of the matrix products and convolutions of one forward pass."""
-        module: Any = getattr(self.module, "module", self.module)  # as it is under several processes
+        module: Any = unwrapped(self.module)
         return inputs.multiplications(module.network, batch.columns["x"])
