@@ -153,8 +153,8 @@ def test_a_nearest_name_is_offered_for_a_misspelt_taste() -> None:
 
 
 def test_the_taste_shows_the_model_it_needs() -> None:
-    assert people(taste={"name": "classifier", "model": "critic"}).model == "critic"
-    assert people().model is None
+    assert people(taste={"name": "classifier", "model": "critic"}).models_used == ("critic",)
+    assert people().models_used == ()
 
 
 # the small scorers

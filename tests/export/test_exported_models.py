@@ -135,4 +135,4 @@ def test_the_llama_rounds_run_on_any_folder_of_a_causal_model(run: Run, tmp_path
     assert sum(r.step == "train" and r.unit.startswith("rounds/001") for r in every) == 2
     counted = sum(spent.setup_seconds.values()) + sum(sum(r.seconds.values()) for r in spent.rounds)
     assert counted == pytest.approx(sum(r.seconds for r in every if r.step != "base"))
-    assert {"fitting helper models", "labelling for helper models"} <= {name for _, name in times(Facts(done)).legend}
+    assert {"fitting helper models", "collecting comparisons"} <= {name for _, name in times(Facts(done)).legend}

@@ -121,7 +121,7 @@ def test_wordings_are_drawn_from_the_noise_of_the_first(tmp_path: Path) -> None:
 
 def test_a_group_of_wordings_names_several_each_once() -> None:
     for group in ("['a']", "['a', 'a']", "[]"):
-        with pytest.raises(UserError, match="several, each once"):
+        with pytest.raises(UserError, match="several prompts, each once"):
             small(DIGITS, f"grid.wordings=[{group}]")
 
 

@@ -248,7 +248,7 @@ def test_a_draw_may_be_gone_through_more_than_once(tmp_path: Path) -> None:
     (["rounds.train.online=null"], "online"),
     (["rounds.score=[]"], "Add 'score:'"),
     (["rounds.train.objective=ppo"], "value head"),
-    (["rounds.sample={prompts: 10}"], "stands alone"),
+    (["rounds.sample={prompts: 10}"], "takes no other training"),
     (["stages.0.objective=dpo"], "comparisons"),
     (["rounds.train.kl_limit=1.0", "rounds.train.objective={name: dpo}", "rounds.train.online.settings={steps: 5}"],
      "does not measure a KL"),

@@ -184,7 +184,7 @@ def test_simulated_annotators_complete_a_run(tmp_path: Path) -> None:
     assert run.state.state == "done" and votes is not None and len(votes) == 20
     assert set(votes.team) == {"simulated"} and len(set(votes.person)) == 3
     assert "of simulated annotators" in done.output
-    assert "20 answers of 3 simulated people" in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "20 votes of 3 simulated annotators" in (run.folder / "report.html").read_text(encoding="utf-8")
     points = parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet")
     kept = parquet_tables.read_selections(run.unit("rounds/001") / "selections.parquet", points.ids)[-1].kept
     nearness = -np.linalg.norm(points.content - np.array([4.0, 0.0]), axis=1)

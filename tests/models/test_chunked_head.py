@@ -243,7 +243,7 @@ MEMORY = """
 import torch
 torch.set_num_threads(1)
 from transformers import LlamaConfig, LlamaForCausalLM
-from upturn.models import _chunked_head
+from upturn.models._language import chunked_head
 from upturn.models.causal_lm import CausalLm
 from upturn.types import Batch
 torch.manual_seed(0)
@@ -259,7 +259,7 @@ def peak():  # of this process alone: getrusage would count what it was forked f
 step(1, 3)
 levels = [peak()]
 for pays_from in (0, 1 << 60):
-    _chunked_head._PAYS_FROM = pays_from
+    chunked_head._PAYS_FROM = pays_from
     step(4, 257)
     levels.append(peak())
 print(*levels)

@@ -383,7 +383,7 @@ def test_the_scorer_leaves_the_model_as_it_was() -> None:
 
 
 def test_a_label_that_the_classifier_does_not_know() -> None:
-    with pytest.raises(UserError, match="class 10 is asked for"):
+    with pytest.raises(UserError, match="class 10 is requested"):
         scored({"quantity": "probability", "label": 10}, digits()[1])
     for fields in ({"label": 2}, {"quantity": "probability", "label": -1}):
         with pytest.raises(UserError):

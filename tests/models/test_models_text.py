@@ -427,7 +427,7 @@ def test_bad_fields(fields: dict[str, Any], said: str) -> None:
         ({"model_type": "lama"}, "no causal language model 'lama'.*Did you mean 'llama'"),
         ({**LLAMA, "hiden_size": 3}, "no key 'hiden_size'.*Did you mean 'hidden_size'"),
         ({**LLAMA, "vocab_size": 3}, "vocab_size is 3"),
-        ({"model_type": "llama", "hidden_size": 33, "num_attention_heads": 4}, "no llama can be made"),
+        ({"model_type": "llama", "hidden_size": 33, "num_attention_heads": 4}, "no llama can be built"),
     ],
 )
 def test_bad_configs(config: dict[str, Any], said: str) -> None:

@@ -236,7 +236,8 @@ def test_wordings_of_one_noise_are_compared(digits: Path) -> None:
 
 def test_the_page_shows_every_variant_and_is_self_contained(digits: Path) -> None:
     page = report.write_study(digits).read_text()
-    for name in ("few", "more", "bare", "filter.curate.count", "checkpoint by checkpoint", "Other words for the same"):
+    wordings = "Different wordings of one prompt"
+    for name in ("few", "more", "bare", "filter.curate.count", "checkpoint by checkpoint", wordings):
         assert name in page
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", page)
     assert "default-src 'none'" in page

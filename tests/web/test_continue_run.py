@@ -86,7 +86,7 @@ def test_an_annotator_votes_and_the_run_continues(tmp_path: Path) -> None:
         shown = person.call("GET", "/")[2].decode()
         end = time.monotonic() + PATIENCE
         while "All rounds are done." not in shown:
-            assert "is being trained" in shown and time.monotonic() < end
+            assert "is training on the votes" in shown and time.monotonic() < end
             time.sleep(0.5)
             shown = person.call("GET", "/")[2].decode()
         person.close()
@@ -110,7 +110,7 @@ def test_in_a_real_browser_the_quota_is_met_and_the_report_shows_it(tmp_path: Pa
         until(run, "done")
         page.goto(address)
         page.wait_for_selector("text=All rounds are done.", timeout=PATIENCE * 1000)
-    assert "3 answers of 1 person" in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "3 votes of 1 annotator" in (run.folder / "report.html").read_text(encoding="utf-8")
     votes = votes_of(run)
     assert votes is not None and len(votes) == 3 and set(votes.action) == {"said"}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """``accelerate``'s unwrapping, repeated until nothing is left; wrappers of this project as well."""
-    while hasattr(module, "_orig_mod") or isinstance(getattr(module, "module", None), nn.Module):
+    while hasattr(module, "_orig_mod") or hasattr(getattr(module, "module", None), "parameters"):
         # imported here: it brings torch's compiler along, and a module without a wrapper does not need it
         from accelerate.utils import extract_model_from_parallel
 

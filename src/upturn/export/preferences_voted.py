@@ -11,6 +11,7 @@ import yaml
 
 from upturn.annotation.statistics.aggregation import ALL_BAD, TIED, Outcomes, by_majority
 from upturn.annotation.statistics.gold import weights
+from upturn.annotation.statistics.votes import CORRECTIONS
 from upturn.errors import UserError
 from upturn.export.card import Exported, write_card, write_lines
 from upturn.store.columns import content_column, read_table, with_notes, write_table
@@ -151,7 +152,7 @@ def _corrections(votes: Votes, samples: Mapping[str, Sample], left: Counter[str]
             continue
         found.append(_pair(before, str(votes.text[row]), before) | {
             "strength": 1.0, "votes": 1, "group": str(votes.task[row]), "how": "corrected"})
-    left.pop("votes, corrections, which are examples and no votes", None)  # each is a pair, or counted above
+    left.pop(f"votes, {CORRECTIONS}", None)  # each is a pair, or counted above
     return found
 
 

@@ -68,7 +68,7 @@ class Classifier(Scorer):
         scored = samples.labels if self.label is None else np.full(len(samples), self.label)
         if scored.max() >= log_probs.shape[1]:
             raise UserError(
-                f"class {scored.max()} is scored for, and the classifier '{self.model}' knows {log_probs.shape[1]}",
+                f"class {scored.max()} is requested, and the classifier '{self.model}' knows {log_probs.shape[1]}",
                 where="scorer 'classifier'", fix="Lower 'label', or train the classifier on every class.",
             )
         return scored

@@ -16,6 +16,8 @@ import numpy as np
 from upturn.annotation.vote_mode import gives
 from upturn.types import WORST, Array, Votes
 
+CORRECTIONS = "corrections, which are examples, not votes"  # why they are left out of comparisons
+
 IMPLICIT = ("studio",)  # modes whose votes are inferred from use, not from a question
 TIE, BAD, OTHER = -1, -2, -3  # instead of a position: cannot tell, all are bad, no answer
 
@@ -149,7 +151,7 @@ def _counted(votes: Votes, answers: Answers, uninformative: Mapping[str, Any]) -
 
     exclude(np.isin(mode, IMPLICIT), "implicit votes (studio)")
     exclude(action == "skip", "skipped")
-    exclude((action == "edit") | gives(mode, "correction"), "corrections, which are examples, not votes")
+    exclude((action == "edit") | gives(mode, "correction"), CORRECTIONS)
     exclude(check == "gold", "gold tasks")
     exclude(check == "repeat", "repeated to check the annotator")
     for reason, rows in uninformative.items():

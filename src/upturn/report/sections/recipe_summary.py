@@ -9,10 +9,8 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from upturn.config import components
 from upturn.config.recipe import Recipe
 from upturn.config.schema import People, Rounds, Training, Turn, named
-from upturn.protocols import Adapter
 from upturn.report.facts import DATA, Facts
 from upturn.report.section import Section
 from upturn.report.titles import listed, number, plural, share, visible
@@ -114,8 +112,8 @@ def _where(where: Mapping[str, str]) -> str:
 
 def _training(spec: Training) -> str:
     length = plural(spec.epochs, "epoch") if spec.epochs else plural(spec.steps or 0, "step")
-    adapter_class: type[Adapter] | None = components.installed("adapter", str(spec.adapter["name"]))
-    adapter = "" if adapter_class is not None and adapter_class.trains_all else f", {component(spec.adapter)} adapter"
+    usual = spec.adapter == Training.model_fields["adapter"].default  # its class is not asked: it would import torch
+    adapter = "" if usual else f", {component(spec.adapter)} adapter"
     objective = component(spec.objective)
     rate = f"{spec.learning_rate:g}"
     return f"{length}, batches of {spec.batch_size}, learning rate {rate}, objective {objective}{adapter}"
