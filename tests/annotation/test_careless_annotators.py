@@ -36,6 +36,7 @@ def test_one_who_tires_is_found() -> None:
     assert named(joined(*rng_votes))["drift"] == {"tired"}
 
 
+@pytest.mark.slow
 def test_careful_annotators_are_not_flagged() -> None:
     """At most 5% of crowds may have anybody named: of 15, three or fewer in 99.5% of repetitions (binomial)."""
     alarms = sum(any(named(simulated_votes(HONEST, 80, 3, 100 + seed)[0]).values()) for seed in range(15))

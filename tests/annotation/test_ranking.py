@@ -28,6 +28,7 @@ def log_likelihood(found: Contests, strength: Array, nu: float) -> float:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "nu"), [(2, 0.0), (2, 0.6), (4, 0.0), (4, 0.5)])
 def test_the_maximum_and_its_covariance_are_those_of_the_definition(k: int, nu: float) -> None:
     """scipy's BFGS on the likelihood written out; the covariance from a Hessian of finite differences."""
@@ -56,6 +57,7 @@ def test_the_maximum_and_its_covariance_are_those_of_the_definition(k: int, nu: 
             assert ours == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "nu"), [(2, 0.0), (2, 0.6), (4, 0.5)])
 def test_intervals_cover_the_truth(k: int, nu: float) -> None:
     """100 simulations of 5 strengths: 0.95 within four standard errors of a share of 100, players being correlated."""

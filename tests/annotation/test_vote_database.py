@@ -99,6 +99,7 @@ def counters_agree(box: BallotBox) -> None:
             assert poll.given == sum(row.covered for row in own) and poll.load == sum(row.load for row in own)
 
 
+@pytest.mark.slow
 def test_each_gets_the_least_covered_task_they_have_not_seen(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(6), overlap=2)
@@ -123,6 +124,7 @@ def every(box: BallotBox) -> list[str]:
     return list(box.read(lambda db: db.execute(select(t.tasks.c.id)).scalars().all()))
 
 
+@pytest.mark.slow
 def test_two_at_once_never_get_the_last_slot_twice(opened: Open) -> None:
     """Forty people, two servers, one slot left of each of five tasks: five are shown it, each once."""
     boxes = [opened(), opened()]
@@ -282,6 +284,7 @@ def test_answers_that_no_annotator_can_give_are_stuck(opened: Open) -> None:
     assert box.progress().polls[0].stuck == 0
 
 
+@pytest.mark.slow
 def test_gold_and_repeats(opened: Open) -> None:
     box = opened()
     gold = [Task(task.prompt, task.candidates, task.places, task.candidates[0]) for task in tasks(30, name="g")]
@@ -303,6 +306,7 @@ def test_gold_and_repeats(opened: Open) -> None:
     counters_agree(box)
 
 
+@pytest.mark.slow
 def test_orders_differ_between_annotators(opened: Open) -> None:
     box = opened()
     box.open_poll("rounds/001", "pick", tasks(1), overlap=24)
@@ -312,6 +316,7 @@ def test_orders_differ_between_annotators(opened: Open) -> None:
     assert max(first.values()) < 15  # binomial(24, 1/4): P(15 or more) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "count", "answer", "wrong"),
     [
@@ -417,6 +422,7 @@ def test_polls_opened_again_keep_their_answers(opened: Open) -> None:
         box.open_poll("rounds/001", "compare", tasks(1), overlap=1)
 
 
+@pytest.mark.slow
 @pytest.mark.database
 def test_the_next_task_of_a_fresh_poll_is_found_without_reading_all(postgres_url: str) -> None:
     """Of 2,000 tasks, before Postgres itself has looked at the table: no step of the plan gives more than a few."""

@@ -77,6 +77,7 @@ def test_a_simulated_annotator_without_noise_prefers_the_better(name: str) -> No
         assert better["scores"][OVERALL] > body["scores"][OVERALL]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_offers_what_the_mode_declares(tmp_path: Path, name: str) -> None:
     """Keys are unique, every declared field is in the form, and the example's form is recorded as the mode says."""

@@ -37,6 +37,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield there
 
 
+@pytest.mark.slow
 def test_an_old_database_is_upgraded_with_its_votes(url: str) -> None:
     """A database of the first revision, with a vote in it that was written then."""
     engine = engine_for(url, SCHEMA, writes=True)
@@ -68,6 +69,7 @@ def test_an_old_database_is_upgraded_with_its_votes(url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
     with BallotBox(url, SCHEMA, KEY) as box:
         box.add_person("ada")
@@ -80,6 +82,7 @@ def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_several_that_open_at_once_make_one_database(url: str) -> None:
     start, boxes, errors = threading.Barrier(4), [], []
 
@@ -102,6 +105,7 @@ def test_several_that_open_at_once_make_one_database(url: str) -> None:
         box.close()
 
 
+@pytest.mark.slow
 @pytest.mark.database
 def test_runs_in_one_postgres_do_not_see_each_other() -> None:
     if databases.why_not():

@@ -269,6 +269,7 @@ def test_features_that_are_no_numbers_are_refused() -> None:
         curate({"name": "deduplicate", "distance": 0.1}, broken, [0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [*BY_REWARD, "deduplicate"], ids=str)
 def test_a_hundred_thousand_rows_are_quick(spec: Any) -> None:
     samples, rewards = candidate_samples(25_000, 4), np.random.default_rng(0).normal(size=100_000)

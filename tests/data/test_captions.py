@@ -264,6 +264,7 @@ def noise(n: int) -> Samples:
     return real_samples("image", content, [Prompt()] * n, "noise")
 
 
+@pytest.mark.slow
 def test_a_model_captions_each_image_once_and_its_captions_are_read_from_the_store(
     writer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +290,7 @@ def test_a_model_captions_each_image_once_and_its_captions_are_read_from_the_sto
     assert notes == ("5 captions of 5 were in the store, 0 are new",)
 
 
+@pytest.mark.slow
 def test_stale_captions_are_reported_and_generated_again(writer: Path, tmp_path: Path) -> None:
     spec = {"name": "generated", "folder": str(writer), "max_tokens": 3}
     run(spec, noise(3), folder=tmp_path)
@@ -300,6 +302,7 @@ def test_stale_captions_are_reported_and_generated_again(writer: Path, tmp_path:
     assert {"model", "weights", "prompt", "max_tokens", "transformers"} == set(head)
 
 
+@pytest.mark.slow
 def test_a_caption_store_truncated_by_a_kill_is_resumed(writer: Path, tmp_path: Path) -> None:
     spec = {"name": "generated", "folder": str(writer), "max_tokens": 3}
     whole, _ = run(spec, noise(4), folder=tmp_path)
@@ -311,6 +314,7 @@ def test_a_caption_store_truncated_by_a_kill_is_resumed(writer: Path, tmp_path: 
     assert run(spec, noise(4), folder=tmp_path)[1] == ("4 captions of 4 were in the store, 0 are new",)
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_captioning_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     with pytest.raises(UserError, match=r"no config\.json"):

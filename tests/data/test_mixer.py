@@ -43,6 +43,7 @@ POLICIES = ["replace", "accumulate", "accumulate_subsample", "fresh"]
 ratios = st.one_of(st.none(), st.floats(0.01, 50), st.just(0.0), st.just(math.inf), st.just("only"))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(POLICIES), ratios, st.integers(8, 60), st.lists(st.integers(1, 30), min_size=1, max_size=5),

@@ -99,6 +99,7 @@ def test_lambda_zero_and_size_are_accepted_only_where_the_policy_declares_it() -
                     assemble(given)
 
 
+@pytest.mark.slow
 def test_a_user_defined_mixing_policy_works_in_a_recipe(tmp_path: Path) -> None:
     given = small(GAUSSIAN, f"rounds.mix.policy={{name: '{OWN}', span: 2}}", "rounds.sample.prompts=20")
     assert recipe.parse(recipe.to_yaml(given), "again") == given

@@ -76,6 +76,7 @@ def test_a_stale_index_is_reported(tmp_path: Path) -> None:
     assert "built now" in search.opened(tmp_path, fewer, encoder, "one")[1]
 
 
+@pytest.mark.slow
 def test_the_command_by_words_and_by_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small encoder is trained once; then words and an image find their colour, and the page escapes text."""
     monkeypatch.chdir(tmp_path)

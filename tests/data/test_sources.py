@@ -240,6 +240,7 @@ def test_points_depend_on_the_seed_alone() -> None:
 # --- corpus ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="ab \n\tα", max_size=300), st.integers(1, 60))
 def test_pieces_join_to_the_text_and_keep_to_the_length(text: str, length: int) -> None:

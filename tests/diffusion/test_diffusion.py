@@ -238,6 +238,7 @@ def test_samplers_reproduce_a_gaussian(sampler):
     assert abs(float(made.std()) - STD) < 4 * 0.0035 + biased
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_reproduce_a_mixture(sampler):
     made = run(sampler, mixture, steps=60 if second_order_steps(sampler) else 200)

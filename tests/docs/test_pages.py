@@ -90,6 +90,7 @@ def generators(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_generated_pages_name_every_key_command_and_component(generators) -> None:
     import command_line
     import components as component_pages
@@ -108,6 +109,7 @@ def test_generated_pages_name_every_key_command_and_component(generators) -> Non
         assert all(f"## {name} " in page for name in components.names(kind))
 
 
+@pytest.mark.slow
 def test_drawings_have_a_box_for_every_package(generators) -> None:
     import architecture
 

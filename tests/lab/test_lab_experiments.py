@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_theory_and_simulation_agree(tmp_path: Path, name: str) -> None:
     result = lab(tmp_path, name, **SMALL[name])
@@ -39,6 +40,7 @@ def test_theory_and_simulation_agree(tmp_path: Path, name: str) -> None:
     assert result["sentences"] or name in ("categorical", "regression", "kde", "mixture")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wrong", "formula", "settings"),
     [

@@ -192,6 +192,7 @@ grid: {prompts: 2, per_prompt: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_run_requests_the_rare_class_and_trains_the_recipes_own_classifier_from_scratch(tmp_path: Any) -> None:
     from upturn.loop import loop
     from upturn.runs import status
@@ -210,6 +211,7 @@ def test_a_run_requests_the_rare_class_and_trains_the_recipes_own_classifier_fro
     assert last.gate["decision"] in ("promoted", "rejected") and last.gate["metric"] == "rare/downstream_accuracy"
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_trainings_and_does_not_do_them() -> None:
     """60,000 steps would take minutes here; that they are foreseen shows in every evaluation."""
     from upturn import plan
@@ -222,6 +224,7 @@ def test_a_plan_counts_the_trainings_and_does_not_do_them() -> None:
     assert many > 10 * few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "words", "remedy"),
     [

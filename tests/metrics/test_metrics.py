@@ -33,6 +33,7 @@ MINE = [*FEATURES, *CLASSES, "reward", "reward_variance", "held_out_loss"]
 # --- every metric ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINE)
 def test_contract(name):
     cls = components.find("metric", name)
@@ -49,6 +50,7 @@ def test_contract(name):
         assert np.nanmean(first.values) == pytest.approx(first.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINE)
 @pytest.mark.parametrize("case", ["no samples", "no held-out", "two of each", "not finite", "one place"])
 def test_what_cannot_be_measured_is_undefined_and_never_crashes(name, case):
@@ -129,6 +131,7 @@ def test_frechet_is_scipys_square_root():
     assert found.value == pytest.approx(expected, rel=1e-4)  # float32 features
 
 
+@pytest.mark.slow
 def test_frechet_of_known_gaussians():
     """|m|^2 + sum (s_i - t_i)^2 for diagonal covariances; n = 10,000, so that sampling moves it by about 1.5%."""
     given = evidence(sampled(normal(10_000, 3, 1, 2.0, 1.0)), normal(10_000, 3, 2), normal(10_000, 3, 3))
@@ -218,6 +221,7 @@ def test_lost_modes_show_in_coverage_and_not_in_precision():
                                                                            ring(400, 8))).value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "k"), [(200, 200, 5), (100, 30, 3)])
 def test_coverage_of_equal_distributions_is_the_formula(n, m, k):
     """Averaged over 60 draws, each with standard deviation below 0.5 / sqrt(n / k)."""
@@ -230,6 +234,7 @@ def test_coverage_of_equal_distributions_is_the_formula(n, m, k):
     assert np.mean(found) == pytest.approx(expected_coverage(n, m, k), abs=4 * 0.5 / math.sqrt(n / k) / math.sqrt(60))
 
 
+@pytest.mark.slow
 def test_intervals_of_subsampled_metrics_cover_their_mean():
     """40 draws of samples against one real set; the truth is the mean over the draws."""
     true, train = normal(150, 2, 1), normal(150, 2, 2)
@@ -402,6 +407,7 @@ def test_held_out_loss_masks_and_reports_what_is_not_finite():
 # --- speed -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_feature_metrics_of_an_evaluation_are_quick():
     """1,000 samples in 64 dimensions, 1,300 training and 400 held-out ones: about 1 s on one busy core."""
     given = evidence(sampled(normal(1000, 64, 1)), normal(1300, 64, 2), normal(400, 64, 3))

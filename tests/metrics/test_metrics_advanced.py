@@ -50,6 +50,7 @@ def by_gradient(centres: np.ndarray, data: np.ndarray, steps: int, rate: float) 
     return logs.detach().numpy(), float(density().detach())
 
 
+@pytest.mark.slow
 def test_widths_are_as_likely_as_a_long_ascent_finds():
     centres, data = normal(40, 4, 1), normal(60, 4, 2)
     theirs, likeliest = by_gradient(centres, data, 3000, 0.02)
@@ -61,6 +62,7 @@ def test_widths_are_as_likely_as_a_long_ascent_finds():
     assert np.median(np.abs(ours - theirs)[used]) < 0.05
 
 
+@pytest.mark.slow
 def test_fld_is_the_reference_s_up_to_its_optimiser():
     """Theirs stops after 50 steps of Adam at 0.5, ours where the likelihood no longer grows."""
     sample, train, held_out = normal(300, 8, 1, 0.8), normal(600, 8, 2), normal(300, 8, 3)
@@ -76,6 +78,7 @@ def test_fld_is_the_reference_s_up_to_its_optimiser():
     assert found.low < found.value < found.high
 
 
+@pytest.mark.slow
 def test_fld_sees_what_is_worse_in_quality_variety_and_novelty():
     train, held_out = normal(800, 5, 1), normal(400, 5, 2)
     def fld(sample: np.ndarray) -> float:
@@ -141,6 +144,7 @@ def test_copying_tells_copies_from_new_data_and_from_bad_data():
 # --- a classifier --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_classifier_is_as_good_as_bayes_and_no_better_than_chance():
     from scipy.special import ndtr
 
@@ -187,6 +191,7 @@ def test_per_class_without_classes_has_a_note():
 # --- extrapolation -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_unbiased_frechet_distance_is_that_of_many_samples():
     """Two Gaussians whose distance is known: 0.2^2 a dimension. 20 draws of 200 in 10 dimensions."""
     dims, truth = 10, 10 * 0.2**2

@@ -137,6 +137,7 @@ def test_kid_is_its_formula() -> None:
     assert found.low < found.value < found.high
 
 
+@pytest.mark.slow
 def test_kid_is_unbiased_and_its_interval_holds() -> None:
     """Two shifted normals: the mean of 60 estimates is the truth of a large sample, 95% intervals hold it."""
     rng = np.random.default_rng(1)

@@ -39,6 +39,7 @@ def test_precision_recall_density_coverage_are_prdcs(k):
         assert measure(name, given, k=k).value == pytest.approx(float(value), abs=1e-12), name
 
 
+@pytest.mark.slow
 def test_frechet_is_torchmetrics():
     from torchmetrics.image.fid import _compute_fid
 
@@ -117,6 +118,7 @@ def test_transport_on_lines_is_scipys_and_its_potentials_are_optimal(order, n, m
         assert potentials[:, i].mean() + other.mean() == pytest.approx(costs[i], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_is_pots():
     import ot
 

@@ -58,6 +58,7 @@ def test_perplexity_counts_every_token_once() -> None:
     assert model.module.training, "the mode of the module is put back"
 
 
+@pytest.mark.slow
 def test_perplexity_interval_keeps_its_level() -> None:
     """Documents of uneven length and difficulty; 100 data sets: 95% ± 4 standard errors of a share (2.2% each)."""
     model = Unigram({"a": 0.5, "b": 0.125})
@@ -182,6 +183,7 @@ def test_short_samples_are_counted_and_an_empty_set_is_undefined() -> None:
     assert math.isnan(nothing.value) and "no sample has 2 words" in nothing.note
 
 
+@pytest.mark.slow
 def test_distinct_interval_covers_what_this_many_samples_give() -> None:
     """Zipf words, 80 samples of 12, 100 data sets: at least 85% hold the mean (nominal: 95%, approximate)."""
     rng = seeds.generator(6)

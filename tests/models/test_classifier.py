@@ -114,6 +114,7 @@ def calibration_error(probability: Array, right: Array, bins: int = 10) -> float
                for b in set(which.tolist()))
 
 
+@pytest.mark.slow
 def test_digits_are_learned_in_seconds_and_their_probability_is_one() -> None:
     model, took = judge()
     held = digits()[1]
@@ -126,6 +127,7 @@ def test_digits_are_learned_in_seconds_and_their_probability_is_one() -> None:
     assert calibration_error(scored.values, right) < 0.022
 
 
+@pytest.mark.slow
 def test_points_and_text_are_learned() -> None:
     for samples, floor in ((plane(), 0.99), (words(), 0.9)):
         model = Classifier(depth=1)
@@ -244,6 +246,7 @@ def test_a_damaged_folder_is_one_message(damage: str, tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_saved_bytes_are_equal_in_another_process(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np; from pathlib import Path; from upturn.models.classifier import Classifier\n"

@@ -156,6 +156,7 @@ def test_a_row_depends_on_its_key_alone() -> None:
         np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_retraining_shrinks_as_theory_says() -> None:
     """Division by n, replace: E[σ²_t] = (1 - 1/n)^t; 250 replicas, n = 10, t = 3, four standard errors."""
     n, replicas, finals = 10, 250, []

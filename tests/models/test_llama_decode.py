@@ -41,6 +41,7 @@ def _decoded(module: Any) -> generate.Decoded:
         choice=Choice(temperature=0.7), batch=512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, more", [
     ("llama", {}), ("llama", {"num_key_value_heads": 2, "tie_word_embeddings": True, "attention_bias": True}),
     ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
@@ -70,6 +71,7 @@ def test_unsupported_cases_use_the_model_itself() -> None:
     assert not llama_decode.fits(_module("llama").to(torch.bfloat16))
 
 
+@pytest.mark.slow
 def test_a_set_drawn_for_one_step_is_passed_once_with_equal_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights after three RLOO steps, with a pass of the policy less each time."""
     def trained(single: bool) -> tuple[list[torch.Tensor], int]:

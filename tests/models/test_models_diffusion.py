@@ -59,6 +59,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_contract(case, tmp_path):
     make, examples = CASES[case]
@@ -81,6 +82,7 @@ def test_contract(case, tmp_path):
     contract.check_policy(Nudged, examples(), PROMPTS, tmp_path, settings=settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "ancestral", "churn"])
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_samples_do_not_depend_on_batch_or_order(sampler, guidance):
@@ -192,6 +194,7 @@ def test_diffusers_opens_a_conditional_unet(tmp_path):
     torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_points_do_not_import_diffusers():
     """It costs seconds at every start."""
     code = (
@@ -373,6 +376,7 @@ def trained(model, examples, steps, size, rate):
     return model
 
 
+@pytest.mark.slow
 def test_points_learn_eight_gaussians_and_their_classes():
     """At least 95% of 1,000 samples within 3 standard deviations of a mode (true: 98.9%), every mode found."""
     from upturn.data.sources.points import Points as Source

@@ -31,6 +31,7 @@ def learned() -> CausalLm:
     return trained()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LLAMA, GPT2, NEOX], ids=lambda c: c["model_type"])
 def test_contract(config: dict[str, Any], tmp_path: Path) -> None:
     prompts = list(worked().prompts[:4])
@@ -41,6 +42,7 @@ def test_contract(config: dict[str, Any], tmp_path: Path) -> None:
 # --- the template -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pain_5_one_bos_distinct_specials_and_one_template(learned: CausalLm) -> None:
     codec = learned.codec
     assert len({codec.pad, codec.bos, codec.eos}) == 3

@@ -153,6 +153,7 @@ BANDIT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", BANDIT, ids=lambda o: type(o).__name__)
 def test_a_bandit_comes_to_its_optimum(objective: Any) -> None:
     world = bandit()
@@ -162,6 +163,7 @@ def test_a_bandit_comes_to_its_optimum(objective: Any) -> None:
     assert world.distance(target) < NEAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", BANDIT[:4], ids=lambda o: type(o).__name__)
 def test_rows_of_several_actions_come_to_their_joint_optimum(objective: Any) -> None:
     world = tree()
@@ -171,6 +173,7 @@ def test_rows_of_several_actions_come_to_their_joint_optimum(objective: Any) -> 
     assert world.distance(target) < NEAR
 
 
+@pytest.mark.slow
 def test_grpo_comes_to_where_its_formulas_say() -> None:
     """The mean that holds the candidate itself makes r count for (K - 1) / K; plain k3 pulls along KL(ref || pi)."""
     few, rate = 8, 7 / 8
@@ -195,6 +198,7 @@ def forward_kl_optimum(world: Tree, beta: float) -> torch.Tensor:
     return beta * start / (high - rewards)
 
 
+@pytest.mark.slow
 def test_grpo_over_std_scales_beta_by_each_prompts_own() -> None:
     world = bandit()
     learn(world, Grpo(beta=BETA), turns=160, inner=1)
@@ -204,6 +208,7 @@ def test_grpo_over_std_scales_beta_by_each_prompts_own() -> None:
     assert world.distance(expected / expected.sum(dim=1, keepdim=True)) < NEAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.5, 2.0])
 def test_adaptive_kl_holds_its_target(start: float) -> None:
     """The coefficient ends where KL(p* || p_0) is the target, whether it began below or above."""

@@ -97,6 +97,7 @@ def test_micro_batches_do_not_matter(objective: Any) -> None:
             assert float(parts.metrics[name]) == pytest.approx(float(value), abs=1e-10), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ROLLOUTS + WEIGHTED, ids=name_of)
 def test_gradients_by_finite_differences(objective: Any) -> None:
     """Of two groups, prepared among all five."""

@@ -162,6 +162,7 @@ def theirs(of: Any) -> float:
         return float(of.compute_loss(of.model, inputs))
 
 
+@pytest.mark.slow
 def test_log_probs(world: World, tmp_path: Path) -> None:
     of = dpo_trainer(world, tmp_path)
     inputs = of._prepare_inputs(next(iter(of.get_train_dataloader())))
@@ -177,6 +178,7 @@ def test_sft_loss(world: World, tmp_path: Path) -> None:
     assert mean(ours(Likelihood(), world, encoded)) == pytest.approx(theirs(sft_trainer(world, tmp_path)), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "changes"),
     [
@@ -192,6 +194,7 @@ def test_pair_losses(world: World, tmp_path: Path, objective: Any, changes: dict
     assert mean(ours(objective, world, pairs(world.policy, world))) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_metrics_of_dpo(world: World, tmp_path: Path) -> None:
     of = dpo_trainer(world, tmp_path, beta=0.3)
     theirs(of)
@@ -319,6 +322,7 @@ class Wide:
         return log_probs, entropy, (2 * every).logsumexp(dim=-1), logits.mean(dim=-1), logits.argmax(dim=-1) == labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sft", "dpo", "ipo", "kto"])
 def test_twenty_steps(world: World, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, AdamW, gradients clipped at 1: the weights end within 1e-6 of each other.

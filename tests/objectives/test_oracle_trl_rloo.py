@@ -209,11 +209,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_rloo_is_trls(folder: Path) -> None:
     record = oracle(folder, "RLOO", STEPS, by_words)
     follow(folder, record, Rloo(beta=BETA))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "objective"),
     [

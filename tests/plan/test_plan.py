@@ -36,6 +36,7 @@ EPOCHS = POINTS.replace("steps: 40, batch_size: 64, ema: 0.9", "epochs: 3, batch
 ).replace("curate: [deduplicate, choice]", "curate: [choice]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [GAUSSIAN, EPOCHS, TEXT + SAMPLED, TEXT + ONLINE], ids=["closed form", "points", "two trainings", "online"]
 )
@@ -224,6 +225,7 @@ def test_the_module_is_light_and_collections_go_on_after_a_plan() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_theory_covers_mixtures_only() -> None:
     assert plan.plan(small(GAUSSIAN)).theory is not None
     assert plan.plan(small(TEXT + ONLINE)).theory is None

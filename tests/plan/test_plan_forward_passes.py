@@ -77,6 +77,7 @@ def counted(found: list[list[int]]) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "settings", "quiet"), [
     (FIXED, [f"{DPO}.steps=5"], 20),  # 25 examples are requested, there are 20: the reference once
     (FIXED, [f"{DPO}.steps=2"], 10),  # 10 are requested: not all of the set, and the reference in each step
@@ -102,6 +103,7 @@ def test_passes_are_those_of_the_run(
         assert made[-1][1] == quiet
 
 
+@pytest.mark.slow
 def test_forward_passes_outside_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second an example, and steps for nothing: the plan's seconds are the passes that no step is timed with."""
     monkeypatch.setattr(timing, "step_seconds", lambda *given: 0.0)
@@ -135,11 +137,13 @@ def _alone(tmp_path: Path, *settings: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_data_that_another_process_loads_are_the_same(tmp_path: Path) -> None:
     here = plan.plan(small(TEXT))
     assert _alone(tmp_path) == " ".join([str(here.rows[0].samples), "True", *here.notes])
 
 
+@pytest.mark.slow
 def test_a_refusal_of_the_child_process_is_raised_here(tmp_path: Path) -> None:
     said = _alone(tmp_path, "data={name: jsonl, path: nowhere.jsonl}")
     assert said.startswith("refused") and "nowhere.jsonl" in said

@@ -138,6 +138,7 @@ def points(count: int, candidates: int = 1) -> Samples:
 # --- every kind ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_it_is_created_from_its_example_and_has_the_base_class_of_its_kind(kind: str, name: str) -> None:
     made = example(kind, name)

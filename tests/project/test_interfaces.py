@@ -152,6 +152,7 @@ def _tree(place: str) -> ast.Module:
     return ast.parse((PACKAGE / place).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_attributes_read_from_a_component_are_declared() -> None:
     found = [
         f"{place}:{line}: {text}" for place in _modules() if not _listed(place, THIRD_PARTY)
@@ -160,6 +161,7 @@ def test_attributes_read_from_a_component_are_declared() -> None:
     assert not found, "\n".join(["declare it on the base class in upturn.protocols and read it directly:", *found])
 
 
+@pytest.mark.slow
 def test_nothing_tests_on_the_name_of_a_component() -> None:
     found = [
         f"{place}:{line}: {text}" for place in _modules() if place != "config/components.py"
@@ -208,6 +210,7 @@ def test_a_planted_list_of_names_is_found_and_others_are_not() -> None:
     assert not list(lists_of_names(ast.parse('KINDS = ("text", "image", "points")\n__all__ = ["choice", "subset"]')))
 
 
+@pytest.mark.slow
 def test_no_exception_is_left_over() -> None:
     """An entry whose module has nothing to excuse is removed from the tables."""
     for entry in THIRD_PARTY:

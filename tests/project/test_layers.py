@@ -182,11 +182,13 @@ def cycles(found: list[Import]) -> list[list[str]]:
     return out
 
 
+@pytest.mark.slow
 def test_every_import_follows_the_layers() -> None:
     found = violations(PACKAGE)
     assert not found, f"{len(found)} violations\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 def test_the_package_was_read() -> None:
     """The check sees files, layers and imports at all: the types are imported nearly everywhere."""
     found = imports(PACKAGE)

@@ -44,12 +44,14 @@ def names(root: Path) -> Iterator[tuple[str, str, str]]:
                 yield f"{where}:{node.lineno}", "function", node.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", [PACKAGE, ROOT / "tests", ROOT / "bench"], ids=["src", "tests", "bench"])
 def test_no_name_has_a_banned_word(root: Path) -> None:
     found = [f"{where}: {kind} {name}" for where, kind, name in names(root) if banned(name)]
     assert not found, f"{len(found)} names\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["module", "class"])
 def test_few_names_are_used_twice(kind: str) -> None:
     """A search for a name should find one file; components of several kinds may share theirs."""

@@ -43,6 +43,7 @@ def test_nothing_else_is_public(name: str) -> None:
     assert other - INCIDENTAL == set()
 
 
+@pytest.mark.slow
 def test_examples_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipe.yaml").write_text(GAUSSIAN)
     monkeypatch.chdir(tmp_path)

@@ -56,6 +56,7 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_recipes_and_data_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     recipes = {path.relative_to(ROOT / "recipes").as_posix() for path in (ROOT / "recipes").rglob("*.yaml")}
@@ -66,6 +67,7 @@ def test_the_wheel_holds_recipes_and_data_files(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]
 
 
+@pytest.mark.slow
 def test_a_wheel_runs_without_the_checkout(python: Path, tmp_path: Path) -> None:
     home = call(python, tmp_path, "-c", "import upturn; print(upturn.__file__)")
     assert Path(home.strip()).is_relative_to(python.parents[1])

@@ -42,6 +42,7 @@ def numbers_in(cell: str) -> list[float]:
 # figures
 
 
+@pytest.mark.slow
 def test_table_of_figures_is_metrics_json(whole: StoredRun, page: Page) -> None:
     units = ["rounds/000/pretrain", "rounds/000/finetune", "rounds/001", "rounds/002", "rounds/003"]
     assert page.row("metric") == ["pretrain", "finetune", "round 1", "round 2", "round 3"]
@@ -173,6 +174,7 @@ def _decoded(uri: str) -> Array:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGBA"))
 
 
+@pytest.mark.slow
 def test_grid_shows_the_stored_pixels(tmp_path: Path) -> None:
     fake = StoredRun(tmp_path / "pictures", "image").whole()
     page = page_of(fake.run)
@@ -232,6 +234,7 @@ def test_greedy_candidates_are_displayed_once(tmp_path: Path) -> None:
     assert source.count('<pre>same 0.4</pre>') == 2 * 6  # the block, and the frame of the flip-book
 
 
+@pytest.mark.slow
 def test_points_have_the_real_ones_behind(tmp_path: Path) -> None:
     page = page_of(StoredRun(tmp_path / "points", "points").whole().run)
     clouds = {a["id"]: a["d"] for tag, a in page.tags if tag == "path" and a.get("id", "").startswith("cloud")}
@@ -253,6 +256,7 @@ def test_nearest_pairs_are_named_with_their_distance(page: Page) -> None:
 # at any time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "text", "points"])
 def test_half_finished_runs(tmp_path: Path, kind: str) -> None:
     fake = StoredRun(tmp_path / "half", kind)
@@ -299,6 +303,7 @@ def test_all_rounds_rejected_keeps_round_0(tmp_path: Path) -> None:
     assert "no gain in round 2" in page.text
 
 
+@pytest.mark.slow
 def test_long_runs_show_some_columns_and_say_so(tmp_path: Path) -> None:
     fake = StoredRun(tmp_path / "long", "image", rounds=20)
     fake.stages()
@@ -335,6 +340,7 @@ def test_writing_is_whole_and_repeatable(whole: StoredRun) -> None:
     assert not list(whole.folder.glob(".report*"))
 
 
+@pytest.mark.slow
 def test_it_needs_no_models(tmp_path: Path) -> None:
     import subprocess
     import sys

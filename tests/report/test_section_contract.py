@@ -48,6 +48,7 @@ def test_order_and_anchor_are_unique() -> None:
     assert [one.order for one in all_sections()] == sorted(one.order for one in every)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_finished_run_renders_and_escapes_what_models_write(name: str, finished: Facts) -> None:
     body = section(name).render(finished)

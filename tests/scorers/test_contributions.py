@@ -127,6 +127,7 @@ def test_fld_gain_where_one_sample_has_nearly_all_of_the_density() -> None:
     assert np.isfinite(found).all() and (found > 1000).all()
 
 
+@pytest.mark.slow
 def test_the_fit_of_widths_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number of distances none is kept: blocks are measured again, and no N x M is ever held."""
     centres, data = normal(70, 4, 13), normal(90, 4, 14)

@@ -109,6 +109,7 @@ def test_unscored(prompt: str, answer: str, why: str) -> None:
     assert math.isnan(score) and reason.startswith("unscored: ") and why in reason, reason
 
 
+@pytest.mark.slow
 def test_values_are_pythons() -> None:
     """5,000 random expressions with brackets and signs, against Python's parser over fractions."""
     rng = seeds.generator(1)
@@ -193,6 +194,7 @@ def test_deep_brackets_are_still_read() -> None:
     assert judged("1+2=", "(" * 400 + "3" + ")" * 400) == (1.0, "right")
 
 
+@pytest.mark.slow
 def test_twenty_thousand_completions_take_about_a_second() -> None:
     """All different: a+b*c-d, worked in three steps."""
     pairs = []
@@ -218,6 +220,7 @@ def test_an_operator_without_its_number_is_not_arithmetic(text: str) -> None:
         value(text)
 
 
+@pytest.mark.slow
 def test_a_text_of_signs_and_digits_has_a_value_or_a_reason() -> None:
     """200,000 random strings of the verifier's alphabet: a value, or NotArithmetic, and nothing else."""
     rng = np.random.default_rng(0)

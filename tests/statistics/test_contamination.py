@@ -26,6 +26,7 @@ def planted(share: float, seed: int, n: int = 400) -> np.ndarray:
     return np.concatenate([rows(n - count, 10 * seed), rows(count, 10 * seed + 1, made=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_the_interval_holds_the_planted_share(share):
     """8 seeds at 95%: fewer than 5 inside would happen once in 2,700 (binomial)."""
@@ -40,6 +41,7 @@ def test_the_interval_holds_the_planted_share(share):
     assert abs(np.mean([one.value for one in found]) - share) < 0.07
 
 
+@pytest.mark.slow
 def test_real_data_gives_no_false_alarm():
     found = [
         of_features(rows(400, 10 * seed), rows(400, 10 * seed + 2), rows(400, 10 * seed + 3, made=True), key=seed)
@@ -50,6 +52,7 @@ def test_real_data_gives_no_false_alarm():
     assert all(one.low < 0.1 for one in found)
 
 
+@pytest.mark.slow
 def test_a_synthetic_half_is_found_by_every_sign():
     found = of_features(planted(0.5, 1), rows(400, 12), rows(400, 13, made=True))
     assert found.detected
@@ -57,6 +60,7 @@ def test_a_synthetic_half_is_found_by_every_sign():
     assert found.signs["likelihood"].value > 0
 
 
+@pytest.mark.slow
 def test_copies_of_our_own_outputs_are_counted_exactly():
     """Nearly the same rows, as after a re-encoding: what is left of the interval is the rest's."""
     own = rows(400, 3, made=True)
@@ -78,6 +82,7 @@ def test_without_own_samples_it_is_a_bound():
     assert 0.3 < found.low <= share and found.high == 1.0  # certainly different, 200 rows to test on
 
 
+@pytest.mark.slow
 def test_synthetic_data_of_another_model_is_no_mixture_of_ours():
     """Where the scores contradict the assumption, it says so and falls back on the bound."""
     other = np.concatenate([rows(300, 1), 0.05 * rows(300, 2)])
@@ -86,6 +91,7 @@ def test_synthetic_data_of_another_model_is_no_mixture_of_ours():
     assert found.low <= 0.5
 
 
+@pytest.mark.slow
 def test_a_model_s_likelihood_counts_as_a_feature_and_as_a_sign():
     """Rows whose features say nothing: only the model knows."""
     rng = np.random.default_rng(0)

@@ -119,6 +119,7 @@ def test_balls_are_met_as_by_brute_force(k, monkeypatch):
     assert (wide[pairs.real, pairs.synthetic]).all()
 
 
+@pytest.mark.slow
 def test_a_collapsed_model_makes_no_list_of_all_pairs():
     """All samples in every ball: 3,000 x 2,000 pairs, of which a few a row are listed, and the counts are whole."""
     real, made = draw(2000, 2, 1), draw(3000, 2, 2) * np.float32(1e-3)

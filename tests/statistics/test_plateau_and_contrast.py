@@ -69,6 +69,7 @@ def test_clusters_widen_what_candidates_of_one_prompt_say() -> None:
     assert loose.p < honest.p and loose.high - loose.low < (honest.high - honest.low) / 2
 
 
+@pytest.mark.slow
 def test_the_plateau_is_where_planted_quality_stops_to_grow() -> None:
     right = 0
     for trial in range(20):
@@ -81,6 +82,7 @@ def test_the_plateau_is_where_planted_quality_stops_to_grow() -> None:
     assert right >= 18  # the best is seen as worse than it is with 5%
 
 
+@pytest.mark.slow
 def test_the_best_is_left_out_as_rarely_as_stated() -> None:
     trials, missed = 200, 0
     for trial in range(trials):

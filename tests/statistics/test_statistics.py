@@ -22,6 +22,7 @@ def covered(intervals: list[tuple[float, float]], truth: float) -> float:
     return float(np.mean([low <= truth <= high for low, high in intervals]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n", "truth"), [("normal", 40, 0.0), ("exponential", 150, 1.0), ("share", 60, 0.95), ("half", 25, 0.5)]
 )
@@ -35,6 +36,7 @@ def test_bootstrap_mean_covers_the_truth_at_its_level(name, n, truth):
     assert abs(found - 0.95) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binary", [False, True])
 def test_bootstrap_mean_of_clusters_covers_and_ignoring_them_does_not(binary):
     draw = np.random.default_rng(2)
@@ -109,6 +111,7 @@ def test_subsample_and_jackknife_cover_the_truth(name):
     assert abs(covered(blocks, truth) - 0.95) <= tolerance
 
 
+@pytest.mark.slow
 def test_subsample_covers_where_duplicates_break_the_bootstrap():
     """Mean distance to the nearest other row: in a bootstrap two rows in three meet their own copy, at distance 0.
 

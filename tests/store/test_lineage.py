@@ -83,6 +83,7 @@ def ids(samples: Samples, rows: slice) -> list[str]:
     return sorted(samples.ids[rows].tolist())
 
 
+@pytest.mark.slow
 def test_a_sample_is_traced_to_exactly_its_real_roots(family: tuple[Run, dict[str, Samples]]) -> None:
     run, s = family
     one = lineage.trace(run, s["s1"].ids[0])
@@ -98,6 +99,7 @@ def test_a_sample_is_traced_to_exactly_its_real_roots(family: tuple[Run, dict[st
     assert [place.unit for place in three.places] == ["rounds/003"]
 
 
+@pytest.mark.slow
 def test_a_real_sample_has_itself_and_its_split(family: tuple[Run, dict[str, Samples]]) -> None:
     run, s = family
     found = lineage.trace(run, s["data"].ids[5])
@@ -105,6 +107,7 @@ def test_a_real_sample_has_itself_and_its_split(family: tuple[Run, dict[str, Sam
     assert [(place.unit, place.split) for place in found.places] == [("data", "held_out")]
 
 
+@pytest.mark.slow
 def test_takedown_names_all_that_a_real_sample_touched(family: tuple[Run, dict[str, Samples]]) -> None:
     run, s = family
     early = lineage.trace_down(run, s["data"].ids[2])
@@ -122,6 +125,7 @@ def test_takedown_names_all_that_a_real_sample_touched(family: tuple[Run, dict[s
     assert unused.models == [] and unused.samples == {} and unused.mixtures == {}
 
 
+@pytest.mark.slow
 def test_takedown_of_a_synthetic_sample(family: tuple[Run, dict[str, Samples]]) -> None:
     run, s = family
     used, idle = lineage.trace_down(run, s["s1"].ids[3]), lineage.trace_down(run, s["s1"].ids[4])
@@ -129,6 +133,7 @@ def test_takedown_of_a_synthetic_sample(family: tuple[Run, dict[str, Samples]]) 
     assert used.samples == {"rounds/002": 6} and idle.models == [] and idle.samples == {}
 
 
+@pytest.mark.slow
 def test_both_directions_agree(family: tuple[Run, dict[str, Samples]]) -> None:
     run, s = family
     some = s["data"].ids[[0, 1, 7, 8, 20]]
@@ -139,6 +144,7 @@ def test_both_directions_agree(family: tuple[Run, dict[str, Samples]]) -> None:
         assert set(lineage.trace(run, name).real) & set(some) == roots
 
 
+@pytest.mark.slow
 def test_prompts_taken_from_samples_are_ancestors(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", "", {})
     data = real(10)
@@ -158,6 +164,7 @@ def test_prompts_taken_from_samples_are_ancestors(tmp_path: Path) -> None:
     assert lineage.trace_down(run, data.ids[1]).ids == [first.ids[1]]
 
 
+@pytest.mark.slow
 def test_unknown_short_and_ambiguous_ids_are_one_message(family: tuple[Run, dict[str, Samples]]) -> None:
     run, s = family
     doubled = real(2)
@@ -174,6 +181,7 @@ def test_unknown_short_and_ambiguous_ids_are_one_message(family: tuple[Run, dict
         lineage.trace(run, "100%_'; DROP")
 
 
+@pytest.mark.slow
 def test_the_answers_are_json_and_long_lists_are_limited(family: tuple[Run, dict[str, Samples]]) -> None:
     run, s = family
     for found in (lineage.trace(run, s["s3"].ids[0], limit=2), lineage.trace_down(run, s["data"].ids[2], limit=2)):
@@ -204,6 +212,7 @@ def test_a_damaged_file_is_named(family: tuple[Run, dict[str, Samples]]) -> None
         lineage.trace(run, s["s1"].ids[0])
 
 
+@pytest.mark.slow
 def test_fifty_thousand_samples_take_less_than_a_second_of_processor(tmp_path: Path) -> None:
     """Ten rounds of 5,000, each trained on 2,500 of the round before and 2,500 real ones."""
     run = Run.create(tmp_path / "run", "", {})

@@ -102,6 +102,7 @@ def any_samples(draw: st.DrawFn) -> Samples:
     )
 
 
+@pytest.mark.slow
 @QUICK
 @given(samples=any_samples())
 def test_samples_come_back_bit_for_bit(samples: Samples, tmp_path: Path) -> None:
@@ -451,6 +452,7 @@ for write in (
 """
 
 
+@pytest.mark.slow
 def test_a_real_write_that_the_system_refuses_is_one_message(run: Run) -> None:
     write(run, "data", "load", **{"samples.parquet": "x"})
     run.close()

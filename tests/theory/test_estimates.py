@@ -33,6 +33,7 @@ def twins(rng: np.random.Generator, lam: float, n: int, rounds: int, apart: floa
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.5, 2.0])
 def test_the_contraction_of_a_known_map(lam: float) -> None:
     rng = np.random.default_rng(0)
@@ -51,6 +52,7 @@ def test_twins_without_information() -> None:
     assert "no change" in estimates.contraction(*twins(rng, 1.0, 50, 0, 1.0)).note
 
 
+@pytest.mark.slow
 def test_effective_lambda_of_a_categorical_and_of_a_learner_that_hears_half() -> None:
     """Features are one-hot classes: an exponential family. A learner that gives the synthetic part half its weight."""
     rng = np.random.default_rng(2)
@@ -73,6 +75,7 @@ def test_effective_lambda_of_a_categorical_and_of_a_learner_that_hears_half() ->
     assert alike.note.startswith("unidentified")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [2, 4, 8])
 def test_effective_candidates_is_the_k_that_was_used(truth: int) -> None:
     rng = np.random.default_rng(3)
@@ -130,6 +133,7 @@ def test_curvature_against_closed_forms() -> None:
         curvature(network, torch.zeros(2001))
 
 
+@pytest.mark.slow
 def test_the_command_on_a_real_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A Gaussian in the real loop at λ = 1 and K = 4: both truths are inside their intervals."""
     from upturn.cli import app

@@ -148,6 +148,7 @@ def test_picks_follow_the_odds_and_real_data_stabilise_them() -> None:
     assert "it collapses" in pooled.statements[-1].text  # the real share of a growing pool shrinks: it holds nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lam", "temperature", "kind"), [("0.2", 1.0, "stable"), (".inf", 1.0, "drifts"), (".inf", 0.8, "collapses")]
 )

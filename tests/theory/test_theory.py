@@ -398,6 +398,7 @@ def test_fixed_point_from_rewards_is_that_of_the_whole_support() -> None:
     assert alone.shares == pytest.approx([0.651, 0.349], abs=5e-4)
 
 
+@pytest.mark.slow
 def test_fixed_point_agrees_with_a_simulated_loop() -> None:
     """100,000 choices among 4 candidates a round, rewards spread within classes: shares err by 1.6e-3 a round."""
     source, reference, lam = rng("loop"), np.array([0.5, 0.5]), 1.0
@@ -413,6 +414,7 @@ def test_fixed_point_agrees_with_a_simulated_loop() -> None:
     assert shares == pytest.approx(found.shares, abs=SIGMAS * 1.6e-3)
 
 
+@pytest.mark.slow
 def test_fixed_point_interval_covers() -> None:
     """95% intervals from 100 rewards a class hold the truth (from 100,000 quantiles) in at least 50 of 60 cases.
 

@@ -67,6 +67,7 @@ def test_schedules_are_those_of_torch(name: str) -> None:
         theirs.step()
 
 
+@pytest.mark.slow
 def test_a_user_defined_optimizer_and_schedule_work_in_a_recipe(tmp_path: Path) -> None:
     settings = [
         "rounds=null", "gate=null", f"stages.0.optimizer={{name: '{OWN_OPTIMIZER}', momentum: 0.5}}",

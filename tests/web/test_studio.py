@@ -40,6 +40,7 @@ def until(find: Any) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
     with voting_state(run, Question("pick", overlap=3)) as state:
         state.studio = Studio(run.folder, run.incumbent() or "", state.box)
@@ -70,6 +71,7 @@ def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
             state.studio.close()
 
 
+@pytest.mark.slow
 def test_a_missing_model_is_a_message(run: Run, tmp_path: Path) -> None:
     with open_box(run) as box:
         room = Studio(run.folder, "rounds/777", box)
