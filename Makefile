@@ -29,10 +29,9 @@ test: setup
 	@.ci/debian
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-# Without what takes seconds a test: runs that are killed, browsers, databases. Every worker collects all files, so the
-# tests are dealt out one by one: with files as a whole, one worker would wait for the other.
+# Without what takes long: whole runs, runs that are killed, browsers, databases.
 test-fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser and not database"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not browser and not database"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -111,6 +111,7 @@ def test_a_waiting_run_reports_the_missing_votes(waiting: Run, tmp_path: Path) -
     assert seen.rounds[1].state == "running" and seen.rounds[2].state == "pending"
 
 
+@pytest.mark.slow
 def test_status_counts_what_came_since(waiting: Run, tmp_path: Path) -> None:
     run = copied(waiting, tmp_path)
     vote_all(run, "more", most=2)
