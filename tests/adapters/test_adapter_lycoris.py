@@ -21,6 +21,8 @@ from upturn.adapters.lora import Lora
 from upturn.export import adapter_formats
 from upturn.export.sgm_names import sgm
 
+pytestmark = pytest.mark.slow
+
 ADAPTERS = {
     "lora": Lora(rank=2, alpha=3), "loha": Loha(rank=2, alpha=3), "lokr": Lokr(rank=2, alpha=3),
     "lokr-whole": Lokr(rank=64, alpha=3), "dora": Dora(rank=2, alpha=3),
@@ -47,7 +49,6 @@ def readable(pipeline: Any, kind: str) -> tuple[list[nn.Module], nn.Module]:
     return texts, Called(pipeline.unet, lambda path: sgm(path, config) if kind == "sdxl" else path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ADAPTERS))
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_lycoris_reads_every_layer_and_draws_the_same(kind: str, name: str, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ from upturn.training.feeds import FixedFeed
 from upturn.training.setup import TrainingSetup
 from upturn.types import Prompt, Samples, real_samples
 
+pytestmark = pytest.mark.slow
+
 UNET = {"name": "unet", "channels": [8, 16], "groups": 4}
 MLP = {"name": "mlp", "width": 24, "depth": 2, "embedding": 16}
 KINDS = {
@@ -154,7 +156,6 @@ def opened(kind: str, folder: Path) -> Any:
 # --- one stage ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [
     (name, kind) for name in KINDS for kind in ("llama", "gpt2", "mlp", "unet")
     if kind != "gpt2" or name not in ("loha", "lokr")  # GPT-2's layers are of a class that those do not fit
@@ -257,7 +258,6 @@ def loaded_id(kind: str, folder: Path, model: Any) -> str:
 # --- several adapters on one base ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "unet"])
 @pytest.mark.parametrize("chain", IN_TURN, ids="-".join)
 def test_a_chain_keeps_every_adapter(chain: tuple[str, ...], kind: str, tmp_path: Path) -> None:
@@ -289,7 +289,6 @@ def test_a_chain_keeps_every_adapter(chain: tuple[str, ...], kind: str, tmp_path
     torch.testing.assert_close(log_probs_of(model, kind), after, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_chain_in_plain_peft(tmp_path: Path) -> None:
     """Two stages, lora then dora: both files on one base, both on, in the recorded order."""
     from peft import PeftModel
@@ -316,7 +315,6 @@ def test_merged_opens_in_plain_transformers(tmp_path: Path) -> None:
     torch.testing.assert_close(log_probs_of(model, "llama"), ours, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(KINDS))
 def test_a_stage_resumes_with_an_adapter(name: str, tmp_path: Path) -> None:
     """The reference is the adapter as it was; another adapter lies around it, so that order matters."""
@@ -374,7 +372,6 @@ def ranks(folder: Path) -> dict[str, int]:
     return {key: len(value) for key, value in found.items() if key.endswith("lora_E")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "mlp"])
 def test_adalora_allocates_rank_to_important_layers(kind: str, tmp_path: Path) -> None:
     """Ranks differ at the end, and add up to the budget exactly; the pattern is in the file that `peft` reads."""
@@ -467,7 +464,6 @@ def test_adalora_refuses_gradients_that_were_cleared_too_early() -> None:
         adapter.after_step(model, 1)
 
 
-@pytest.mark.slow
 def test_a_pruned_adapter_keeps_its_ranks(tmp_path: Path) -> None:
     adapter = Adalora(rank=2, initial_rank=4)
     trained(perturbed_model("llama"), "llama", adapter, 20).save(tmp_path / "a")
@@ -510,7 +506,6 @@ def run_stage(adapter: Any, entry: Path, progress: Path | None, stop: int | None
     return model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [
     Lora(rank=3, dropout=0.1), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.2),
     Lora(rank=3, adapter_name="earlier"), Lokr(rank=2),
@@ -530,7 +525,6 @@ def test_pain_3_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: P
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "file"), [
     ("llama", "model.safetensors"), ("gpt2", "model.safetensors"), ("neox", "model.safetensors"),
     ("unet", "unet/diffusion_pytorch_model.safetensors"), ("mlp", "mlp/diffusion_pytorch_model.safetensors"),
@@ -772,7 +766,6 @@ def test_the_mlp_is_the_same_function_without_its_fused_sums() -> None:
 LORA_POINTS = POINTS.replace("train: {steps: 20,", "train: {adapter: {name: lora, rank: 4}, steps: 20,")
 
 
-@pytest.mark.slow
 def test_rounds_continue_an_adapter_and_export_it_merged(tmp_path: Path) -> None:
     assert LORA_POINTS != POINTS
     run = loop.run(small(LORA_POINTS), tmp_path)

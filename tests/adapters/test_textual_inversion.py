@@ -18,10 +18,11 @@ from upturn.errors import UserError
 from upturn.models.text_to_image import TextToImage
 from upturn.store.checkpoints import tree_hash
 
+pytestmark = pytest.mark.slow
+
 ADAPTER = TextualInversion(tokens={"<cat>": "c"}, vectors=2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "flux"])
 def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: str, tmp_path: Path) -> None:
     folder = tiny.saved(kind, tmp_path / kind)
@@ -67,7 +68,6 @@ def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: 
     same(drawn(model, TEXTS), theirs(kind, tiny.opened(tmp_path / "merged"), TEXTS, model.frame.shape))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("config", [True, False])
 def test_stopped_and_resumed_it_ends_with_the_same_bytes(config: bool, cache: bool, tmp_path: Path) -> None:
@@ -88,7 +88,6 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(config: bool, cache: bo
     assert run("stopped") == whole
 
 
-@pytest.mark.slow
 def test_the_reference_reads_captions_as_they_were_read(tmp_path: Path) -> None:
     model = built(tiny.saved("sd15", tmp_path / "sd15"))
     batch = model.encode(pictures())
@@ -104,7 +103,6 @@ def test_the_reference_reads_captions_as_they_were_read(tmp_path: Path) -> None:
         assert torch.equal(model.forward(batch, draw).log_probs, now) and not torch.equal(now, before)
 
 
-@pytest.mark.slow
 def test_the_stages_after_it_keep_the_tokens(tmp_path: Path) -> None:
     """A LoRA, then full training: both keep the rows unchanged and sample with them."""
     folder = tiny.saved("sd15", tmp_path / "sd15")
@@ -122,7 +120,6 @@ def test_the_stages_after_it_keep_the_tokens(tmp_path: Path) -> None:
         TextualInversion(tokens={"<cat>": "c"}, vectors=3).attach(again, 1, 1)
 
 
-@pytest.mark.slow
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
     for kind, name in (("sd3", "StableDiffusion3Pipeline"), ("pixart", "PixArtAlphaPipeline")):
         model = TextToImage(folder=str(tiny.saved(kind, tmp_path / kind)), size=SIZE)

@@ -15,6 +15,8 @@ from helpers.small_recipes import GAUSSIAN
 from upturn import cli
 from upturn.errors import RunError, UserError
 
+pytestmark = pytest.mark.slow
+
 RUNNER = CliRunner()
 
 
@@ -33,7 +35,6 @@ def invoke(*arguments: object) -> str:
     return result.output
 
 
-@pytest.mark.slow
 def test_status_report_and_compare(runs: Path) -> None:
     seen = json.loads(invoke("status", "gaussian", "--runs", runs, "--json"))
     assert [r["round"] for r in seen["rounds"]] == [0, 1, 2, 3]
@@ -49,7 +50,6 @@ def test_status_report_and_compare(runs: Path) -> None:
     assert "rounds.mix.lambda" in invoke("compare", "gaussian", "forked", "--runs", runs)
 
 
-@pytest.mark.slow
 def test_sample_depends_on_the_seed_alone(runs: Path, tmp_path: Path) -> None:
     def drawn(name: str, *more: object) -> list[str]:
         paths = invoke("sample", "gaussian", "--runs", runs, "--n", 3, "--to", tmp_path / name, *more).split()
@@ -59,7 +59,6 @@ def test_sample_depends_on_the_seed_alone(runs: Path, tmp_path: Path) -> None:
     assert len(drawn("d", "--round", 0)) == 3 and drawn("e", "--round", 0) != drawn("a")
 
 
-@pytest.mark.slow
 def test_trace_and_export(runs: Path, tmp_path: Path) -> None:
     from upturn.store import parquet_tables
 
@@ -92,7 +91,6 @@ def test_new_writes_a_recipe_that_is_read(tmp_path: Path) -> None:
         assert recipe.load(tmp_path / f"{kind}.yaml").rounds is not None
 
 
-@pytest.mark.slow
 def test_new_writes_every_shipped_recipe(tmp_path: Path) -> None:
     from upturn.config import shipped
 
@@ -104,7 +102,6 @@ def test_new_writes_every_shipped_recipe(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.yaml").read_bytes() == source.read_bytes()
 
 
-@pytest.mark.slow
 def test_the_points_starter_runs(tmp_path: Path) -> None:
     invoke("new", tmp_path / "p.yaml", "--for", "points")
     few = ["rounds.count=1", "stages.0.steps=30", "rounds.train.epochs=1", "evaluate.prompts=60",
@@ -113,7 +110,6 @@ def test_the_points_starter_runs(tmp_path: Path) -> None:
     assert "my-points: done" in out
 
 
-@pytest.mark.slow
 def test_plan_and_lab(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     text = invoke("plan", root / "recipes" / "points.yaml")
@@ -146,7 +142,6 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 def test_a_mistake_is_one_message(arguments: list[str], words: str, runs: Path) -> None:
     placed = arguments if arguments[0] in ("list", "new", "lab") else [*arguments, "--runs", str(runs)]
@@ -160,7 +155,6 @@ def whole(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
 
 
-@pytest.mark.slow
 def test_exit_codes_and_no_traceback(tmp_path: Path) -> None:
     bad = whole("run", tmp_path / "absent.yaml")
     assert bad.returncode == 2 and bad.stderr.startswith("upturn: ") and "Traceback" not in bad.stderr
@@ -168,7 +162,6 @@ def test_exit_codes_and_no_traceback(tmp_path: Path) -> None:
     assert usage.returncode == 2 and "Traceback" not in usage.stderr
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_fails_the_run_and_keeps_the_rest(tmp_path: Path) -> None:
     from helpers.small_recipes import POINTS
 

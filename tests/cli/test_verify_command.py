@@ -14,6 +14,8 @@ from upturn import cli
 from upturn.loop import loop
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 RUNNER = CliRunner()
 
 
@@ -33,7 +35,6 @@ def verify(folder: Path, *options: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-@pytest.mark.slow
 def test_an_intact_run(folder: Path) -> None:
     code, text = verify(folder)
     assert code == 0 and "Every file has its recorded hash." in text
@@ -84,7 +85,6 @@ def test_missing_files_of_the_run_itself(folder: Path) -> None:
     assert code == 1 and "fingerprint.json: missing" in text
 
 
-@pytest.mark.slow
 def test_removed_weights_are_no_damage(tmp_path: Path) -> None:
     run = loop.run(small(GAUSSIAN, "rounds.count=3", "keep.weights=last 1"), tmp_path)
     removed = len(run.deletions())

@@ -31,6 +31,8 @@ from upturn.training.feeds import FixedFeed
 from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Prompt, Samples, Stacks, by_size, concatenate, pictures, real_samples
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(16, 16), (24, 10), (8, 32), (16, 16), (32, 8), (64, 8)]  # width and height as photographed
 INTO = [(16, 16), (32, 8), (8, 32), (16, 16), (32, 8), (32, 8)]  # in buckets of step 8 and at most 4: by hand
 
@@ -155,7 +157,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: tiny.saved(kind, tmp_path_factory.mktemp(kind)) for kind in ("sd15", "sdxl", "sd3", "flux")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
 def test_a_requested_size_gives_the_images_of_plain_diffusers(
     kind: str, folders: dict[str, Path], tmp_path: Path
@@ -173,7 +174,6 @@ def test_a_requested_size_gives_the_images_of_plain_diffusers(
     assert model.sample([Prompt("a dog")], np.zeros((1, 1), dtype=np.int64), settings).content.shape == (1, 8, 24, 3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cache", [True, False, "folder"])
 def test_a_row_of_a_bucket_has_the_loss_that_it_has_alone(
     cache: bool | str, folders: dict[str, Path], tmp_path: Path
@@ -197,7 +197,6 @@ def test_a_row_of_a_bucket_has_the_loss_that_it_has_alone(
         batch.take(torch.arange(3))
 
 
-@pytest.mark.slow
 def test_sizes_that_do_not_fit_are_named(folders: dict[str, Path]) -> None:
     model = TextToImage(folder=str(folders["sd3"]), size=16)
     with pytest.raises(UserError, match="both sides must be multiples of 4"):
@@ -217,7 +216,6 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.slow
 def test_stopped_and_resumed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     samples = drawn(20)
 
@@ -284,7 +282,6 @@ def recipe_with(data: Path, *settings: str) -> Recipe:
     return parse(RECIPE.format(data=data), "shapes.yaml", settings)
 
 
-@pytest.mark.slow
 def test_a_run_trains_on_buckets_and_samples_the_requested_sizes(data: Path, tmp_path: Path) -> None:
     run = loop.run(recipe_with(data), tmp_path, Observer())
     real = parquet_tables.read_samples(run.folder / "data" / "samples.parquet")

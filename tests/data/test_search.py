@@ -18,6 +18,8 @@ from upturn.errors import UserError
 from upturn.runs import image_search as searching
 from upturn.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -76,7 +78,6 @@ def test_a_stale_index_is_reported(tmp_path: Path) -> None:
     assert "built now" in search.opened(tmp_path, fewer, encoder, "one")[1]
 
 
-@pytest.mark.slow
 def test_the_command_by_words_and_by_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small encoder is trained once; then words and an image find their colour, and the page escapes text."""
     monkeypatch.chdir(tmp_path)

@@ -25,6 +25,8 @@ import pytest
 
 from upturn import cli
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "how-to").rglob("*.md"))
 FENCE = re.compile(r"^```(\w+)(?: +title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -129,7 +131,6 @@ def workplace(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs" / "how-to")))
 def test_a_page_runs_and_prints_its_output(page: Path, workplace: Path) -> None:
     printed, ran = "", 0

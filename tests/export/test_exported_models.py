@@ -17,6 +17,8 @@ from upturn.loop import loop
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -25,7 +27,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(small(TEXT, adapter, "rounds.train.learning_rate=0.01"), tmp_path_factory.mktemp("run"))
 
 
-@pytest.mark.slow
 def test_groups_of_a_run_train_trl_unchanged(run: Run, tmp_path: Path) -> None:
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -100,7 +101,6 @@ def test_pain_7_rows_of_a_batch_are_independent(run: Run) -> None:
     torch.testing.assert_close(gradient([[0, 1, 2, 3, 4, 5]]), gradient([[i] for i in range(6)]), atol=1e-9, rtol=1e-7)
 
 
-@pytest.mark.slow
 def test_the_llama_rounds_run_on_any_folder_of_a_causal_model(run: Run, tmp_path: Path) -> None:
     """The shipped recipe on a tiny model from a folder: all its parts, few of each."""
     from upturn.config import recipe

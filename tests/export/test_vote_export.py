@@ -23,6 +23,8 @@ from upturn.export.vote_files import read_votes, write_votes
 from upturn.store.run import Run
 from upturn.types import Samples, Votes, concatenate
 
+pytestmark = pytest.mark.slow
+
 
 def same(first: Votes, second: Votes) -> None:
     for item in fields(Votes):

@@ -19,6 +19,8 @@ from upturn.features._local_encoder import preparation
 from upturn.models.classifier import Classifier
 from upturn.types import Array, Prompt, Samples, real_samples
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
 
 

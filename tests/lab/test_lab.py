@@ -24,6 +24,8 @@ from upturn.observer import Observer
 from upturn.report import theory_chart
 from upturn.store.columns import read_table
 
+pytestmark = pytest.mark.slow
+
 FEW = {"n": [10, 50], "rounds": 3, "replicas": 400}
 
 
@@ -127,7 +129,6 @@ def test_what_a_failure_leaves_is_kept(tmp_path: Path) -> None:
     assert seen.stacks == ["stack 2 of 2"]
 
 
-@pytest.mark.slow
 def test_only_the_last_state_is_kept_and_none_of_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +158,6 @@ def test_only_the_last_state_is_kept_and_none_of_what_is_done(
     assert rows == read_table(tmp_path / "whole" / "table.parquet").to_pylist() and len(rows) == 10
 
 
-@pytest.mark.slow
 def test_processes_make_the_same_table_and_tell_of_a_failure(tmp_path: Path) -> None:
     one, two = (experiment_runner.conduct("categorical", {
         "policy": ["replace", "accumulate"], "replicas": 50, "rounds": 3, "n": [20],

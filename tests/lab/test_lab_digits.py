@@ -17,6 +17,8 @@ from upturn.lab.experiments import _digit_claims
 from upturn.lab.experiments import _digit_classifiers as digits
 from upturn.lab.experiments import digits as lab
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "reward": ["class"], "n": 20, "rounds": 2, "seeds": 2, "first_steps": 3, "steps": 2, "batch": 8, "sampling_steps": 2
 }
@@ -130,7 +132,6 @@ def test_the_interval_is_student_s() -> None:
     assert (1 - low, high - 1) == pytest.approx((0.31824, 0.31824), abs=1e-4)
 
 
-@pytest.mark.slow
 def test_a_lost_round_is_repeated_with_equal_results(quick: None) -> None:
     """A loop thrown away after retraining 1 goes on from its state: shares, rewards and pictures are the same."""
     experiment = experiment_runner.make("digits", TINY)
@@ -146,7 +147,6 @@ def test_a_lost_round_is_repeated_with_equal_results(quick: None) -> None:
     assert first[0, lab.REWARD] == first[2, lab.REWARD] == first[3, lab.REWARD]  # one first model for all
 
 
-@pytest.mark.slow
 def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
     """λ = ∞ reads no real picture, λ = 1/2 two of three: the shares of a training's draws."""
     from upturn.lab.experiments._digit_rounds import Loop
@@ -160,7 +160,6 @@ def test_what_is_picked_alone_and_what_is_real(quick: None) -> None:
         assert all(torch.equal(value[:2], value[at : at + 2]) for at in (2, 4, 6))
 
 
-@pytest.mark.slow
 def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
     from upturn import report
 
@@ -171,7 +170,6 @@ def test_its_page_and_sentences(quick: None, tmp_path: Path) -> None:
     assert "the reward rises" in page and "beyond picks by chance" in page and lab.Digits.title in page
 
 
-@pytest.mark.slow
 def test_the_classifier_s_temperature_divides_its_logits(quick: None) -> None:
     """Log-odds of two classes shrink by it; who is judged the likeliest does not change."""
     made = np.random.default_rng(0).integers(0, 256, size=(50, 64), dtype=np.uint8)
@@ -179,7 +177,6 @@ def test_the_classifier_s_temperature_divides_its_logits(quick: None) -> None:
     assert np.allclose(soft[:, 1:] - soft[:, :1], (sharp[:, 1:] - sharp[:, :1]) / 4, atol=1e-9)
 
 
-@pytest.mark.slow
 def test_picks_by_chance_are_what_others_are_compared_with(quick: None) -> None:
     """No fixed point is asked of them, and they are no claim; what is beyond them is so by repetition."""
     found = experiment_runner.make("digits", TINY)
@@ -193,7 +190,6 @@ def test_picks_by_chance_are_what_others_are_compared_with(quick: None) -> None:
         assert by[cell, f"{lab.REWARD}, {lab.BEYOND}", 2] == pytest.approx(gap, abs=1e-12)
 
 
-@pytest.mark.slow
 def test_a_scale_of_zero_picks_by_chance(quick: None) -> None:
     """A vast scale picks the greatest reward of every K, zero any of them: 400 picks, within 4.5 standard errors."""
     from upturn.lab.experiments._digit_rounds import Loop

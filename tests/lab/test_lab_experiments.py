@@ -14,6 +14,8 @@ from upturn import seeds, theory
 from upturn.lab.experiments import _curated_exact as exact
 from upturn.lab.experiments import _guided_gaussians as guided
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, dict[str, Any]] = {
     "categorical": {"rounds": 10, "replicas": 500},
     "regression": {"n": [20], "rounds": 5, "replicas": 300},
@@ -31,7 +33,6 @@ SMALL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_theory_and_simulation_agree(tmp_path: Path, name: str) -> None:
     result = lab(tmp_path, name, **SMALL[name])
@@ -40,7 +41,6 @@ def test_theory_and_simulation_agree(tmp_path: Path, name: str) -> None:
     assert result["sentences"] or name in ("categorical", "regression", "kde", "mixture")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wrong", "formula", "settings"),
     [

@@ -20,6 +20,8 @@ from upturn.errors import UserError
 from upturn.lab.experiments import _gaussian_rounds as gaussians
 from upturn.lab.rows import BOUND
 
+pytestmark = pytest.mark.slow
+
 STEPPERS = {
     "replace": gaussians.replace, "accumulate": gaussians.accumulate, "accumulate_subsample": gaussians.subsample,
     "fresh": lambda rng, of: gaussians.blend(rng, of, True),
@@ -73,7 +75,6 @@ def test_sufficient_statistics_have_the_distribution_of_samples(policy: str, dim
         assert stats.ks_2samp(ours, theirs).pvalue > 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("n", "dim", "division"), [(10, 1, ""), (32, 3, "n"), (12, 2, "n-1")])
 def test_theory_and_simulation_agree(tmp_path: Path, n: int, dim: int, division: str) -> None:
     policies = ["replace", "accumulate", "accumulate_subsample", "fresh", "fixed_real"]
@@ -120,7 +121,6 @@ def test_same_seed_same_numbers(tmp_path: Path) -> None:
     assert first["checks"] == again["checks"] != other["checks"]
 
 
-@pytest.mark.slow
 def test_ten_thousand_replicas_take_under_ten_seconds_with_start_up(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("upturn")), "lab", "gaussian", "--n", "100", "--rounds", "100"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

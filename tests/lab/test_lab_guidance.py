@@ -17,6 +17,8 @@ from upturn.lab.experiments import guidance as lab
 from upturn.lab.stacked_diffusion import Stack
 from upturn.lab.stacked_guidance import GuidedStack
 
+pytestmark = pytest.mark.slow
+
 TINY = {"n": 60, "seeds": 2, "steps": 3, "spoiling": 2, "early": 2, "scale": [1.0, 2.0]}
 
 
@@ -71,7 +73,6 @@ def test_away_from_itself_is_nowhere() -> None:
     assert torch.allclose(left, strong.sample(50, [1], 10), atol=1e-4)
 
 
-@pytest.mark.slow
 def test_scale_one_is_the_good_model_alone(tmp_path: Path) -> None:
     """Every kind of bad model, the same samples: nothing won, nothing failed; the page is written."""
     from upturn import report
@@ -103,7 +104,6 @@ def test_settings_that_make_no_experiment_are_refused(settings: dict) -> None:
         experiment_runner.make("guidance", {**TINY, **settings})
 
 
-@pytest.mark.slow
 def test_clouds_have_every_scale() -> None:
     experiment = experiment_runner.make("guidance", {**TINY, "bad": ["twin"]})
     chunk = experiment.run(experiment.stacks()[0])
@@ -113,7 +113,6 @@ def test_clouds_have_every_scale() -> None:
     assert all(np.isfinite(cloud.points).all() for cloud in chunk.clouds)
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_table_and_a_page(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

@@ -23,6 +23,8 @@ from upturn.lab.stacked_diffusion import Pool, Stack
 from upturn.training.ema import Ema
 from upturn.training.schedule import learning_rate
 
+pytestmark = pytest.mark.slow
+
 SPEC = Training(steps=5, batch_size=16, learning_rate=1e-2, ema=0.9, clip=0.05)  # a norm that is reached
 KEYS, NETWORK = [3, 4], {"name": "mlp", "width": 8, "depth": 1}
 
@@ -141,7 +143,6 @@ class Stop(Exception):
     """Where a run is cut off."""
 
 
-@pytest.mark.slow
 def test_points_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     from upturn.observer import Observer
 
@@ -166,7 +167,6 @@ def test_points_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     assert set(lost) == {0, 1, 2} and lost[2]["theory"] is not None
 
 
-@pytest.mark.slow
 def test_a_formulation_learns_eight_gaussians(tmp_path: Path) -> None:
     """Width 64, 300 steps, one retraining: most samples lie on the data, and all modes are there."""
     found = lab(tmp_path, "points", lam=[0.5], n=1000, rounds=1, seeds=2, steps=300, batch=128)

@@ -17,6 +17,8 @@ from upturn.lab.experiments import _token_rows as passages
 from upturn.lab.experiments import text as lab
 from upturn.lab.stacked_language import Size, Writers
 
+pytestmark = pytest.mark.slow
+
 SMALL = Size(vocabulary=7, length=6, width=32, heads=1, layers=2)
 WORDS = ("the", "king", "and", "queen", "of", "this", "land", "shall", "yield", "man", "comes", "with", "sword", "gold")
 
@@ -54,7 +56,6 @@ def test_a_stack_is_what_its_models_are_alone() -> None:
         assert alone.measure(pool[0])[0] == pytest.approx(together.measure(pool[0])[m], abs=1e-3)
 
 
-@pytest.mark.slow
 def test_the_past_alone_is_seen_and_the_cache_changes_nothing() -> None:
     """A row's loss by tokens is what the step-by-step probabilities say, and a later token changes no earlier one."""
     models = Writers([1], SMALL, 0)
@@ -85,7 +86,6 @@ def test_the_past_alone_is_seen_and_the_cache_changes_nothing() -> None:
     assert np.abs(second - each(given)[1].exp().detach().numpy()).max() < 5 * math.sqrt(0.25 / len(after))
 
 
-@pytest.mark.slow
 def test_a_planted_law_is_learned() -> None:
     """Rows that count upwards from a random token: one token of six is chance, log 7 / 6 nats a token."""
     start = np.random.default_rng(0).integers(7, size=(2, 500, 1))
@@ -139,7 +139,6 @@ def _check(drawn: np.ndarray, expected: np.ndarray) -> None:
     assert np.all(np.abs(gone - expected) < 4 * np.sqrt(expected * (1 - expected) / len(drawn)))
 
 
-@pytest.mark.slow
 def test_counts_and_distinct_of_known_rows(story: str) -> None:
     read = passages.read(story, 280, 60, 2, 0)
     assert read.train.shape == (2, 60, passages.LENGTH) and not set(read.train[0].flat) & {read.words.begin}
@@ -152,7 +151,6 @@ def test_counts_and_distinct_of_known_rows(story: str) -> None:
         passages.read(story, 280, 100_000, 2, 0)
 
 
-@pytest.mark.slow
 def test_the_experiment_resumes_to_the_same_rows(story: str, tmp_path: Path) -> None:
     """A loop that is thrown away after a round goes on from its state, draw for draw."""
     settings = tiny(story, policy=["accumulate_subsample"])
@@ -164,7 +162,6 @@ def test_the_experiment_resumes_to_the_same_rows(story: str, tmp_path: Path) -> 
     assert np.array_equal(rest[0].state["made"], whole[2].state["made"])
 
 
-@pytest.mark.slow
 def test_a_writer_that_learns_nothing_is_seen(story: str, tmp_path: Path) -> None:
     """Without training each token is equally likely: perplexity is the vocabulary's size, and tail words are lost."""
     found = experiment_runner.conduct("text", tiny(story, learning_rate=1e-9, rounds=2), tmp_path, workers=1)

@@ -15,6 +15,8 @@ from PIL import Image
 from upturn.config import components
 from upturn.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 Case = Callable[[Path], tuple[dict[str, Any], list[str]]]
 CASES: dict[str, Case] = {}
 

@@ -19,6 +19,8 @@ from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import Samples
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: colours
 threads: 1
@@ -72,7 +74,6 @@ def stored(run: Run, name: str) -> Samples:
     return parquet_tables.read_samples(run.folder / name)
 
 
-@pytest.mark.slow
 def test_images_keep_their_ids_under_any_caption(done: tuple[Run, RecordedNotes], data: Path) -> None:
     real = stored(done[0], "data/samples.parquet")
     assert {p.text for p in real.prompts} == {f"a colour {i} thing" for i in range(30)}
@@ -138,7 +139,6 @@ def test_a_missing_field_stops_before_anything_is_trained(data: Path, tmp_path: 
     assert not (tmp_path / "colours" / "rounds").exists()
 
 
-@pytest.mark.slow
 def test_captions_prints_pairs_and_counts_for_several_strategies(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

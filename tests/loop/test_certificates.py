@@ -19,6 +19,8 @@ from upturn.store.run import Run
 from upturn.theory import certificates, mixed_update
 from upturn.theory.certificates import Mean, mean, variance
 
+pytestmark = pytest.mark.slow
+
 REPLICAS = 400
 P = np.array([0.3, 0.25, 0.2, 0.15, 0.1])
 R = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
@@ -51,7 +53,6 @@ def growth_words(rng: np.random.Generator, lam: float, alpha: float, learn: str)
     return check.word
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lam", [math.inf, 1.0])
 def test_an_ideal_learner_is_seldom_called_inconsistent(lam: float) -> None:
     """At 5% a check: of 400 rounds at most 20 and four standard errors."""
@@ -82,7 +83,6 @@ def test_a_learner_that_lost_the_gain_of_curation_is_found(learn: str) -> None:
     assert "consistent" not in words
 
 
-@pytest.mark.slow
 def test_mean_and_variance_and_their_errors() -> None:
     """Against numpy, and the spread of 2,000 repetitions: a standard error is right within 10%."""
     rng = np.random.default_rng(4)
@@ -161,7 +161,6 @@ def read(run: Run, number: int) -> dict[str, object]:
     return found
 
 
-@pytest.mark.slow
 def test_a_run_is_certified_by_exact_log_probs(done: Run) -> None:
     """KL between two Gaussians is known: the interval covers it. Every check passes, and no class is measured."""
     from safetensors.numpy import load_file
@@ -213,7 +212,6 @@ def test_the_report_shows_certificates(done: Run) -> None:
         path.write_text(untouched)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -231,7 +229,6 @@ def test_without_the_assumptions_there_is_a_reason(tmp_path: Path, settings: tup
     assert page is not None and said in page.why_not and not page.checks
 
 
-@pytest.mark.slow
 def test_surrogate_log_probs_give_a_note_that_kl_is_not_measured(tmp_path: Path) -> None:
     run = loop.run(small(POINTS, "rounds.count=1", "rounds.curate=choice", "rounds.mix.policy=replace",
                          "rounds.mix.lambda=0.25"), tmp_path)

@@ -23,6 +23,8 @@ from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.types import SYNTHETIC, Prompt, real_samples, synthetic_samples
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: dreambooth
 threads: 1
@@ -50,7 +52,6 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "adapter"), [
     ("sd15", "full"), ("sdxl", "{name: lora, rank: 2, modules: [to_q]}"),
     ("sd3", "{name: lora, rank: 2, modules: [to_q]}"), ("flux", "{name: lora, rank: 2, modules: [to_q]}"),

@@ -24,6 +24,8 @@ from upturn.store.animation import animated
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 UNIT = "rounds/000/pretrain"
 FLAT = ("rounds.count=0", "stages.1.steps=2", "stages.0.schedule=constant", "stages.0.warmup=0")
 LISTED = "stages.0.checkpoint_epochs=[0, 2, 5]"
@@ -58,7 +60,6 @@ def values(folder: Path) -> dict[str, float]:
     return {name: measured.value for name, measured in read_measured(folder).items()}
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_the_model_that_a_training_of_its_length_ends_with(done: Run, tmp_path: Path) -> None:
     short = loop.run(small(POINTS, *FLAT, "stages.0.steps=null", "stages.0.epochs=2",
                            "stages.0.checkpoint_epochs=[]"), tmp_path)
@@ -73,7 +74,6 @@ def test_epoch_0_is_the_model_before_training_and_0_steps_leave_it_so(done: Run,
     assert not (bare.unit(UNIT) / "epochs.json").exists()
 
 
-@pytest.mark.slow
 def test_the_final_checkpoint_is_in_the_table_and_measured_once(done: Run, pictures: Run) -> None:
     found = summary(done)
     assert [row["epoch"] for row in found["epochs"]][:3] == [0, 2, 5]
@@ -96,7 +96,6 @@ def test_every_checkpoint_has_the_same_prompts_and_noise(pictures: Run) -> None:
     assert np.array_equal(seen.content, np.concatenate([grid.content for grid in grids]))
 
 
-@pytest.mark.slow
 def test_the_noise_of_a_cell_depends_on_its_text_and_seed_alone(tmp_path: Path) -> None:
     every = [
         loop.run(small(DIGITS, f"name={name}", "stages.0.epochs=1", "stages.0.checkpoint_epochs=[]",
@@ -112,7 +111,6 @@ def test_the_noise_of_a_cell_depends_on_its_text_and_seed_alone(tmp_path: Path) 
     assert len(set(b.fields["key"].tolist())) == 12
 
 
-@pytest.mark.slow
 def test_wordings_are_drawn_from_the_noise_of_the_first(tmp_path: Path) -> None:
     run = loop.run(small(DIGITS, "stages.0.epochs=1", "stages.0.checkpoint_epochs=[]", "grid.texts=['3']",
                          "grid.wordings=[['7', '1', '4']]"), tmp_path)
@@ -133,7 +131,6 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_is_measured_resumes_to_the_same_bytes(
     done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +156,6 @@ def test_a_kill_while_a_checkpoint_is_measured_resumes_to_the_same_bytes(
     assert run.verify().intact
 
 
-@pytest.mark.slow
 def test_an_evaluation_may_leave_checkpoints_out(tmp_path: Path) -> None:
     run = loop.run(small(POINTS, *FLAT, LISTED, "evaluate.checkpoints=false"), tmp_path)
     assert values(run.unit(UNIT) / "epoch-0002") == {}
@@ -167,7 +163,6 @@ def test_an_evaluation_may_leave_checkpoints_out(tmp_path: Path) -> None:
     assert len(parquet_tables.read_samples(run.unit(UNIT) / "epoch-0002" / "grid.parquet"))
 
 
-@pytest.mark.slow
 def test_epochs_that_the_training_does_not_reach_are_noted(tmp_path: Path) -> None:
     notes: list[str] = []
 
@@ -179,7 +174,6 @@ def test_epochs_that_the_training_does_not_reach_are_noted(tmp_path: Path) -> No
     assert any("before epoch 99" in note for note in notes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "left"), [("all", 3), ("plateau", 1), ("none", 0)])
 def test_checkpoint_weights_are_kept_as_configured(keep: str, left: int, tmp_path: Path) -> None:
     run = loop.run(small(POINTS, *FLAT, LISTED, f"keep.checkpoints={keep}"), tmp_path)
@@ -240,7 +234,6 @@ def test_the_report_has_plateau_and_cost(pictures: Run) -> None:
     assert steps["checkpoints"] == pytest.approx(sum(within)) and len(within) == 4
 
 
-@pytest.mark.slow
 def test_the_plan_has_every_step_of_the_checkpoints(pictures: Run) -> None:
     rows = {(row.unit, row.step) for row in plan.plan(small(DIGITS)).rows}
     took = {(r.unit, r.step) for r in pictures.records() if r.unit == "rounds/000/train" and r.step != "mix"}

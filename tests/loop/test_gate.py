@@ -13,6 +13,8 @@ from upturn.errors import UserError
 from upturn.loop import gate
 from upturn.types import Measurement
 
+pytestmark = pytest.mark.slow
+
 BETTER = {"reward": "higher", "loss": "lower", "shares": "neither", "frechet": "lower", "coverage": "higher"}
 ALPHA, ROUNDS, RUNS = 0.05, 5, 200
 
@@ -49,14 +51,12 @@ def a_run(seed: int, gain: float, prompts: int = 60, candidates: int = 2) -> lis
     return decisions
 
 
-@pytest.mark.slow
 def test_null_runs_are_promoted_at_most_at_the_stated_share():
     false = sum("promoted" in a_run(seed, 0.0) for seed in range(RUNS))
     # 3 binomial standard errors of 200 runs at 5%: 4.6 points
     assert false / RUNS <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / RUNS)
 
 
-@pytest.mark.slow
 def test_without_spending_null_runs_would_be_promoted_far_more_often(monkeypatch):
     monkeypatch.setattr(gate, "spend", lambda alpha, rounds, number: alpha)
     false = sum("promoted" in a_run(seed, 0.0) for seed in range(80))

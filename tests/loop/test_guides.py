@@ -22,6 +22,8 @@ from upturn.store import lineage, parquet_tables
 from upturn.store.run import Run
 from upturn.types import Array, Prompt, Samples, real_samples
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: guided
 threads: 1
@@ -93,7 +95,6 @@ def by_hand(model: Any, guide: Any, prompts: list[Prompt], keys: Array, steps: i
     return back
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_guidance_by_equal_weights_changes_nothing(kind: str, tmp_path: Path) -> None:
     model, copy = MAKERS[kind](), MAKERS[kind]()
@@ -107,7 +108,6 @@ def test_guidance_by_equal_weights_changes_nothing(kind: str, tmp_path: Path) ->
     assert (model.generate(PROMPTS, keys, settings, {"earlier": copy}) - plain).abs().max() > 1e-2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_guidance_is_the_combination_of_two_networks(kind: str) -> None:
     model, guide = MAKERS[kind](), nudged(MAKERS[kind](), 900)
@@ -122,7 +122,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(recipe_with(), tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.slow
 def test_evaluation_is_guided_by_the_checkpoint_that_the_recipe_names(done: Run) -> None:
     parts = assemble(recipe_with())
     pretrain = done.unit("rounds/000/pretrain")
@@ -149,7 +148,6 @@ def test_the_guide_is_in_the_record_and_in_the_lineage(done: Run) -> None:
     assert touched.samples["rounds/001"] >= len(samples)
 
 
-@pytest.mark.slow
 def test_a_sample_of_a_stored_model_may_be_guided_by_any_version(done: Run, tmp_path: Path) -> None:
     """Also by a later round, as SIMS does with a model trained on samples; by itself it is not guided at all."""
     from PIL import Image

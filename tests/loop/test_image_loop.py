@@ -16,6 +16,8 @@ from upturn.config import recipe
 from upturn.loop import loop
 from upturn.store.columns import read_table
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: paired
 data: {{name: imagefolder, path: {folder}, size: 16, caption: name, held_out: 0.3}}
@@ -61,13 +63,11 @@ def paired(tmp_path: Path, encoder: str) -> Path:
     return done.folder
 
 
-@pytest.mark.slow
 def test_a_run_with_a_dual_encoder(tmp_path: Path) -> None:
     losses = json.loads((paired(tmp_path, SMALL) / "models" / "dual" / "losses.json").read_text())
     assert losses[-1]["held_out"] < losses[0]["held_out"]
 
 
-@pytest.mark.slow
 def test_a_pretrained_encoder_needs_no_fit_and_is_unchanged(tmp_path: Path) -> None:
     """A CLIP folder by name alone: scored and measured by it, kept in the run, its weights the folder's own."""
     folder = dual.tiny_clip(tmp_path / "clip")

@@ -21,6 +21,8 @@ from upturn.store import crash_points, parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 def models(folder: Path) -> dict[str, str]:
     """Every model/ of a run by the hash of its bytes."""
@@ -32,7 +34,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(small(GAUSSIAN), tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.slow
 def test_a_run_writes_the_documented_artifacts(done: Run) -> None:
     assert done.state.state == "done"
     for number in range(1, 4):
@@ -90,7 +91,6 @@ def test_status_json_has_the_stated_shape(done: Run) -> None:
         assert set(entry["cost"]) == {"seconds", "usd"} and entry["cost"]["seconds"]["train"] > 0
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(done: Run, tmp_path: Path) -> None:
     again = loop.run(small(GAUSSIAN), tmp_path)
     other = loop.run(small(GAUSSIAN, "seed=1", "name=other"), tmp_path)
@@ -118,7 +118,6 @@ def test_another_recipe_under_the_same_name_is_refused(done: Run) -> None:
         loop.run(small(GAUSSIAN, "rounds.mix.lambda=0.5"), done.folder.parent)
 
 
-@pytest.mark.slow
 def test_a_fork_resumes_from_its_round(done: Run, tmp_path: Path) -> None:
     forked = loop.run(small(GAUSSIAN, "name=fork", "rounds.mix.lambda=0.25"), tmp_path, fork=(done.folder, 1))
     mine, theirs = models(forked.folder), models(done.folder)
@@ -129,7 +128,6 @@ def test_a_fork_resumes_from_its_round(done: Run, tmp_path: Path) -> None:
         loop.run(small(GAUSSIAN, "name=fork2"), tmp_path, fork=(done.folder, 9))
 
 
-@pytest.mark.slow
 def test_the_gate_rejects_and_the_next_round_starts_from_the_incumbent(tmp_path: Path) -> None:
     """A guard that nothing can meet: every round is rejected, and each samples from round 0."""
     run = loop.run(small(GAUSSIAN, "gate.guards={coverage: {at_least: 5.0}}"), tmp_path)
@@ -141,7 +139,6 @@ def test_the_gate_rejects_and_the_next_round_starts_from_the_incumbent(tmp_path:
     assert all((run.unit(r.unit) / "model").is_dir() for r in seen.rounds)  # a rejected round keeps everything
 
 
-@pytest.mark.slow
 def test_python_interface(done: Run, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(GAUSSIAN)
@@ -152,7 +149,6 @@ def test_python_interface(done: Run, tmp_path: Path) -> None:
     assert upturn.open_run(tmp_path / "runs" / "gaussian").state == "done"
 
 
-@pytest.mark.slow
 def test_pain_21_every_sample_has_its_ancestry(done: Run) -> None:
     from upturn.store import lineage
 
@@ -178,7 +174,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return models(folder / "points")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("boundary", crash_points.BOUNDARIES)
 def test_killed_at_a_boundary_it_resumes_to_the_same_bytes(
     boundary: str, undisturbed: dict[str, str], tmp_path: Path
@@ -214,7 +209,6 @@ def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -
         process.join()
 
 
-@pytest.mark.slow
 def test_two_processes_share_the_training_of_a_run(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     """Two gloo processes run the recipe together: every round is there, and round 0's weights are one process's."""
     import os

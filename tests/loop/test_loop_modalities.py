@@ -14,6 +14,8 @@ from upturn.loop import loop
 from upturn.runs import status
 from upturn.store import parquet_tables
 
+pytestmark = pytest.mark.slow
+
 PIXELS = """
 name: pixels
 threads: 1
@@ -37,7 +39,6 @@ DPO_POINTS = POINTS.replace("curate: [deduplicate, choice]", "curate: []").repla
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", [DPO_POINTS, PIXELS, TEXT], ids=["points", "pixels", "text"])
 @pytest.mark.parametrize("objective", ["dpo", "likelihood"])
 def test_one_file_trains_every_kind(text: str, objective: str, tmp_path: Path) -> None:
@@ -60,7 +61,6 @@ def test_one_file_trains_every_kind(text: str, objective: str, tmp_path: Path) -
     assert (run.folder / "rounds" / "001" / "metrics.json").is_file()
 
 
-@pytest.mark.slow
 def test_dpo_moves_points_where_the_reward_is(tmp_path: Path) -> None:
     """The mean reward over fixed noise rises by more than 3 standard errors of the paired difference."""
     more = ("rounds.count=1", "stages.pretrain.steps=300", "rounds.train.steps=60", "rounds.sample.prompts=200",
@@ -73,7 +73,6 @@ def test_dpo_moves_points_where_the_reward_is(tmp_path: Path) -> None:
     assert gap.mean() > 3 * gap.std(ddof=1) / np.sqrt(len(gap))
 
 
-@pytest.mark.slow
 def test_a_tracker_gets_the_loss_curve(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -86,7 +85,6 @@ def test_a_tracker_gets_the_loss_curve(tmp_path: Path) -> None:
     assert [e.value for e in seen.Scalars("held_out")] == pytest.approx([p["held_out"] for p in points])
 
 
-@pytest.mark.slow
 def test_keep_promoted_removes_the_weights_of_rejected_rounds_and_nothing_else(tmp_path: Path) -> None:
     run = loop.run(small(GAUSSIAN, "gate.guards={coverage: {at_least: 5.0}}", "keep.weights=promoted"), tmp_path)
     assert [r.gate["decision"] for r in status.read(run).rounds[1:]] == ["rejected"] * 3  # type: ignore[index]
@@ -96,7 +94,6 @@ def test_keep_promoted_removes_the_weights_of_rejected_rounds_and_nothing_else(t
     assert len(run.deletions()) == 3
 
 
-@pytest.mark.slow
 def test_checkpoints_at_listed_epochs_are_models_with_images(tmp_path: Path) -> None:
     run = loop.run(small(POINTS, "rounds.count=0"), tmp_path)
     unit = run.unit("rounds/000/pretrain")

@@ -20,6 +20,8 @@ from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 from upturn.types import Batch
 
+pytestmark = pytest.mark.slow
+
 ONLINE = """
 name: online
 threads: 1
@@ -81,7 +83,6 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(small(ROUNDS), tmp_path_factory.mktemp("rounds"))
 
 
-@pytest.mark.slow
 def test_an_online_round_keeps_all_that_it_drew(online: Run) -> None:
     """40 steps, each on a draw of its own of 24 prompts x 8."""
     unit = online.unit("rounds/001")
@@ -97,7 +98,6 @@ def test_an_online_round_keeps_all_that_it_drew(online: Run) -> None:
     assert not list(unit.glob(".train-progress"))
 
 
-@pytest.mark.slow
 def test_an_online_round_has_its_ancestry_and_its_report(online: Run) -> None:
     samples = parquet_tables.read_samples(online.unit("rounds/002") / "samples.parquet")
     assert "rounds/000" in json.dumps(lineage.trace(online, str(samples.ids[0])), default=vars)
@@ -122,7 +122,6 @@ def test_pain_10_the_best_round_is_chosen_by_reward(online: Run) -> None:
     assert seen.incumbent.metrics["reward"]["value"] == max(r.metrics["reward"]["value"] for r in promoted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, 2.0])
 def test_an_online_run_killed_anywhere_resumes_to_the_same_bytes(seconds: float, online: Run, tmp_path: Path) -> None:
     process = children.start(ONLINE, tmp_path)
@@ -138,7 +137,6 @@ def test_an_online_run_killed_anywhere_resumes_to_the_same_bytes(seconds: float,
             assert drawn[0] == drawn[1]
 
 
-@pytest.mark.slow
 def test_a_round_of_two_trainings(rounds: Run) -> None:
     """Likelihood on the best, then DPO from there: each has its mixture, its weights and its parent."""
     first, second = rounds.done("rounds/001/best", "train"), rounds.done("rounds/001", "train")
@@ -163,7 +161,6 @@ def test_the_weights_of_a_training_within_a_round_go_with_the_round(rounds: Run)
     assert retention.decision(records, "rounds/001/best") == retention.decision(records, "rounds/001") is not None
 
 
-@pytest.mark.slow
 def test_a_reward_model_that_follows_the_policy(tmp_path: Path) -> None:
     """On digits: judges compare 40 prompts' candidates, the model learned from them scores all of them."""
     text = """
@@ -204,7 +201,6 @@ gate: {metric: gold_reward}
 # what must be loud
 
 
-@pytest.mark.slow
 def test_pain_9_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
     notes = Notes()
     recipe = small(ONLINE, "rounds.count=1", "rounds.train.kl_limit=0.001", "rounds.train.learning_rate=0.01")
@@ -216,7 +212,6 @@ def test_pain_9_a_kl_beyond_the_limit_stops_the_round(tmp_path: Path) -> None:
     assert samples.fields["draw"].max() == record.info["steps"] - 1  # only what was learned from is kept
 
 
-@pytest.mark.slow
 def test_pain_9_groups_without_spread_are_counted_and_reported(tmp_path: Path) -> None:
     """A reward that is nearly always zero: most groups have no spread."""
     notes = Notes()
@@ -228,7 +223,6 @@ def test_pain_9_groups_without_spread_are_counted_and_reported(tmp_path: Path) -
     assert any("do not train: they have equal rewards" in said for said in notes.said)
 
 
-@pytest.mark.slow
 def test_pain_9_preferences_without_spread_end_the_stage(tmp_path: Path) -> None:
     recipe = small(
         ONLINE, "rounds.count=1", "rounds.train.steps=40", "rounds.train.objective={name: dpo, beta: 0.1}",
@@ -243,7 +237,6 @@ def test_the_drift_between_sampler_and_trainer_is_in_every_record(online: Run) -
     assert record is not None and 0 <= record.info["drift"] < 1e-3
 
 
-@pytest.mark.slow
 def test_a_draw_may_be_gone_through_more_than_once(tmp_path: Path) -> None:
     """Two passes in halves: four steps a draw; states are saved between draws only, where a resume can begin."""
     recipe = small(ONLINE, "rounds.count=1", "rounds.train.steps=8", "rounds.train.online.passes=2",
@@ -253,7 +246,6 @@ def test_a_draw_may_be_gone_through_more_than_once(tmp_path: Path) -> None:
     assert np.bincount(samples.fields["draw"].astype(int)).tolist() == [192, 192]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "words"), [
     (["rounds.train.online=null"], "online"),
     (["rounds.score=[]"], "Add 'score:'"),

@@ -18,6 +18,8 @@ from upturn.report.page import render
 from upturn.store import parquet_tables
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 PLANTED = "helpers.planted_source:Planted"
 GAUSSIAN = """
 name: {name}
@@ -45,7 +47,6 @@ def earlier(tmp_path_factory):
     return ran(tmp_path_factory.mktemp("runs"), "earlier")
 
 
-@pytest.mark.slow
 def test_planted_samples_of_an_earlier_run_are_found_and_reported(earlier, tmp_path):
     share = 0.4
     done = ran(
@@ -62,7 +63,6 @@ def test_planted_samples_of_an_earlier_run_are_found_and_reported(earlier, tmp_p
     assert f"real {100 * (1 - found['high']):.0f}% to {100 * (1 - found['low']):.0f}%" in page
 
 
-@pytest.mark.slow
 def test_real_data_gives_no_warning(earlier, tmp_path):
     asked = f"provenance: {{trusted: {{name: '{PLANTED}', seed: 8}}, runs: [{earlier.folder}]}}"
     found = ran(tmp_path, "clean", "seed: 3", asked).done("data", "provenance").info

@@ -21,6 +21,8 @@ from upturn.store import parquet_tables
 from upturn.store.run import Run
 from upturn.types import REAL, SYNTHETIC, Prompt
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: shining
 threads: 1
@@ -89,7 +91,6 @@ def test_words_added_to_a_prompt_can_be_removed() -> None:
     assert words._without("a list, ", "") == "a list, "
 
 
-@pytest.mark.slow
 def test_a_run_appends_the_score_word_to_each_caption(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Planted brightness: words by its order in the training part, each synthetic image by its own."""
     heard: list[list[str]] = []
@@ -131,7 +132,6 @@ def test_a_run_appends_the_score_word_to_each_caption(data: Path, tmp_path: Path
     assert held_out and any(text.endswith("bright") for text in held_out[0])
 
 
-@pytest.mark.slow
 def test_a_second_start_finds_it_all_done(data: Path, tmp_path: Path) -> None:
     first = loop.run(recipe_with(data), tmp_path / "runs")
     before = {path: path.read_bytes() for path in first.folder.rglob("*.parquet")}
@@ -142,14 +142,12 @@ def test_a_second_start_finds_it_all_done(data: Path, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in again.folder.rglob("*.parquet")} == before
 
 
-@pytest.mark.slow
 def test_other_words_can_be_configured(data: Path, tmp_path: Path) -> None:
     done = loop.run(recipe_with(data, "score_words.ask=dull", "rounds=null"), tmp_path / "runs")
     shown = parquet_tables.read_samples(done.unit("rounds/000/tune") / "evaluation.parquet")
     assert all(prompt.text.endswith(", dull") for prompt in shown.prompts)
 
 
-@pytest.mark.slow
 def test_the_plan_counts_the_scoring(data: Path) -> None:
     rows = planning.plan(recipe_with(data)).rows
     assert [(row.unit, row.samples) for row in rows if row.step == "score_words"] == [("data", 40), ("rounds/001", 4)]

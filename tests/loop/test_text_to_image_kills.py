@@ -15,6 +15,8 @@ from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 children.preload(
     "upturn.models.text_to_image", "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_tiny", "transformers.models.clip.modeling_clip",

@@ -27,6 +27,8 @@ from upturn.store.checkpoints import tree_hash
 from upturn.store.run import Run
 from upturn.web.simulated_run import answer, run_through
 
+pytestmark = pytest.mark.slow
+
 RUNNER = CliRunner()
 FITTED = """
 name: fitted
@@ -97,7 +99,6 @@ def copied(run: Run, to: Path) -> Run:
     return Run.open(to / run.name)
 
 
-@pytest.mark.slow
 def test_a_waiting_run_reports_the_missing_votes(waiting: Run, tmp_path: Path) -> None:
     assert waiting.state.state == "waiting"
     path = tmp_path / "recipe.yaml"
@@ -111,7 +112,6 @@ def test_a_waiting_run_reports_the_missing_votes(waiting: Run, tmp_path: Path) -
     assert seen.rounds[1].state == "running" and seen.rounds[2].state == "pending"
 
 
-@pytest.mark.slow
 def test_status_counts_what_came_since(waiting: Run, tmp_path: Path) -> None:
     run = copied(waiting, tmp_path)
     vote_all(run, "more", most=2)
@@ -158,7 +158,6 @@ def test_picked_candidates_are_kept_and_the_votes_are_frozen(undisturbed: Run) -
             box.open_poll("rounds/001", "pick", [])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["commit:written", "commit:after-record"])
 def test_killed_around_the_vote_it_ends_with_the_same_bytes(
     voted: Run, undisturbed: Run, tmp_path: Path, fault: str
@@ -177,7 +176,6 @@ def test_killed_around_the_vote_it_ends_with_the_same_bytes(
     assert ended(run) == ended(undisturbed)
 
 
-@pytest.mark.slow
 def test_simulated_annotators_complete_a_run(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(VOTED)
@@ -195,7 +193,6 @@ def test_simulated_annotators_complete_a_run(tmp_path: Path) -> None:
     assert nearness[kept].mean() > nearness.mean()
 
 
-@pytest.mark.slow
 def test_corrected_texts_are_trained_on_with_their_parents(tmp_path: Path) -> None:
     run = loop.run(small(EDITED), tmp_path)
     vote_all(run)
@@ -212,7 +209,6 @@ def test_corrected_texts_are_trained_on_with_their_parents(tmp_path: Path) -> No
         assert set(written.fields["edited_by"]) == {box.people()[0].id}
 
 
-@pytest.mark.slow
 def test_preference_objectives_learn_from_the_votes(tmp_path: Path) -> None:
     text = VOTED.replace("models: {policy: gaussian}", "models: {policy: {name: points, network: {name: mlp, width: 8, "
                          "depth: 1}}}").replace("curate: picked", "curate: []").replace("count: 2", "count: 1")
@@ -227,7 +223,6 @@ def test_preference_objectives_learn_from_the_votes(tmp_path: Path) -> None:
     assert run.done("rounds/001", "mix").counts["pairs"] == 10  # type: ignore[union-attr]
 
 
-@pytest.mark.slow
 def test_a_reward_model_is_fitted_on_votes(tmp_path: Path) -> None:
     """Sixty pairs, one a pick, nine tenths of them fitted on; the scorer that it becomes chooses."""
     run = run_through(small(FITTED), tmp_path)
@@ -283,7 +278,6 @@ def test_the_plan_counts_votes_and_hours() -> None:
     assert "60 answers ('pick', 30 a round): 1.0 person-hours at 60 s each" in votes(rounds)[0]
 
 
-@pytest.mark.slow
 def test_the_record_counts_simulated_votes(waiting: Run, tmp_path: Path) -> None:
     """Some answers by a person, the rest by simulated annotators: the record counts both."""
     from upturn.loop.assemble import assemble

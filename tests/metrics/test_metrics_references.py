@@ -18,6 +18,8 @@ from upturn.metrics._transport import on_lines
 from upturn.metrics.mauve import area, divergence_curve, frontier
 from upturn.metrics.zipf import Law
 
+pytestmark = pytest.mark.slow
+
 
 def mixed(n: int, d: int, seed: int, scale: float = 1.0) -> np.ndarray:
     """Features that hang together, as an encoder's do."""
@@ -39,7 +41,6 @@ def test_precision_recall_density_coverage_are_prdcs(k):
         assert measure(name, given, k=k).value == pytest.approx(float(value), abs=1e-12), name
 
 
-@pytest.mark.slow
 def test_frechet_is_torchmetrics():
     from torchmetrics.image.fid import _compute_fid
 
@@ -118,7 +119,6 @@ def test_transport_on_lines_is_scipys_and_its_potentials_are_optimal(order, n, m
         assert potentials[:, i].mean() + other.mean() == pytest.approx(costs[i], rel=1e-9)
 
 
-@pytest.mark.slow
 def test_sliced_wasserstein_is_pots():
     import ot
 

@@ -15,6 +15,8 @@ from upturn.models._language.chunked_head import head_log_probs
 from upturn.models.causal_lm import CausalLm
 from upturn.types import Batch, Outputs
 
+pytestmark = pytest.mark.slow
+
 LLAMA = {
     "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "intermediate_size": 24, "max_position_embeddings": 32, "vocab_size": 50,
@@ -266,7 +268,6 @@ print(*levels)
 """
 
 
-@pytest.mark.slow
 def test_peak_memory_at_a_vocabulary_of_32_thousand() -> None:
     """Whole: 131 MB of logits and as much of gradient. By chunks: 34 MB, and its gradient. The peak only rises."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)

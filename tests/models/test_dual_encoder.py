@@ -23,6 +23,8 @@ from upturn.training.history import History
 from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Mixture, Outputs, Prompt, Samples
 
+pytestmark = pytest.mark.slow
+
 EMOJI = Path(__file__).parents[3] / "shared" / "data" / "emoji"
 SIZES = {"width": 16, "channels": 8, "hidden": 32}
 
@@ -113,7 +115,6 @@ def trained(model: Any, samples: Samples, epochs: int, micro: int | None = None,
     ))
 
 
-@pytest.mark.slow
 def test_a_small_one_learns_what_words_mean() -> None:
     """Each word alone, too: no caption that it was trained on has one."""
     model = DualEncoder(config=SIZES)
@@ -197,7 +198,6 @@ def test_files_that_are_not_weights_are_refused(tmp_path: Path) -> None:
         DualEncoder(folder=str(tmp_path / "nothing")).open()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_clip, tiny_siglip])
 def test_the_librarys_are_read_as_the_library_does(make: Any, tmp_path: Path) -> None:
     """Vectors of images and texts against its own processor and model, on images that must be resized."""
@@ -238,7 +238,6 @@ def test_the_librarys_are_read_as_the_library_does(make: Any, tmp_path: Path) ->
     assert model.flops(encoded) > 0
 
 
-@pytest.mark.slow
 def test_the_librarys_are_trained_too(tmp_path: Path) -> None:
     model = DualEncoder(folder=str(tiny_clip(tmp_path / "clip")))
     samples = planted(64, 1)
@@ -247,7 +246,6 @@ def test_the_librarys_are_trained_too(tmp_path: Path) -> None:
     assert history.points[-1]["loss"] < history.points[0]["loss"] - 0.3
 
 
-@pytest.mark.slow
 def test_preferences_train_its_rewards() -> None:
     """As PickScore was: two images of one prompt, the better is the one of the requested colour."""
     rng = np.random.default_rng(4)

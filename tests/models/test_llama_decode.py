@@ -20,6 +20,8 @@ from upturn.training.feeds import OnlineFeed
 from upturn.training.setup import TrainingSetup
 from upturn.types import Prompt, objects, real_samples
 
+pytestmark = pytest.mark.slow
+
 _SIZE: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50,
     "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
@@ -41,7 +43,6 @@ def _decoded(module: Any) -> generate.Decoded:
         choice=Choice(temperature=0.7), batch=512)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind, more", [
     ("llama", {}), ("llama", {"num_key_value_heads": 2, "tie_word_embeddings": True, "attention_bias": True}),
     ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
@@ -71,7 +72,6 @@ def test_unsupported_cases_use_the_model_itself() -> None:
     assert not llama_decode.fits(_module("llama").to(torch.bfloat16))
 
 
-@pytest.mark.slow
 def test_a_set_drawn_for_one_step_is_passed_once_with_equal_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights after three RLOO steps, with a pass of the policy less each time."""
     def trained(single: bool) -> tuple[list[torch.Tensor], int]:

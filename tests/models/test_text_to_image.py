@@ -19,6 +19,8 @@ from upturn.models._diffusion.sampling import denoiser
 from upturn.models.text_to_image import TextToImage
 from upturn.types import Batch, Prompt, objects, real_samples
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 TEXTS = ["a red cat", "a blue dog", "the ugly house", ""]
 PROMPTS = [Prompt(text) for text in TEXTS]
@@ -68,7 +70,6 @@ def small(**fields):
 # The same images in plain diffusers.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", tiny.MAKERS)
 def test_a_saved_model_draws_the_same_images_in_plain_diffusers(kind, pipelines, tmp_path):
     """Item 2: opened by DiffusionPipeline.from_pretrained, same noise, Euler steps and guidance: the same latents."""
@@ -87,7 +88,6 @@ def test_a_saved_model_draws_the_same_images_in_plain_diffusers(kind, pipelines,
     torch.testing.assert_close(ours, loaded.generate(PROMPTS[:2], np.arange(2), settings), rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_small_model_is_a_stable_diffusion_that_diffusers_samples_with_its_own_scheduler(tmp_path):
     model = small()
     model.save(tmp_path)
@@ -152,7 +152,6 @@ def _textbook(pipeline, kind, latents, noise, draw, texts):
     return (said - target).square().flatten(1).mean(1), at
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "sd3"])
 @pytest.mark.parametrize("cache", [False, True])
 def test_the_loss_is_that_of_the_training_step_of_diffusers(kind, cache, pipelines):
@@ -175,7 +174,6 @@ def test_the_loss_is_that_of_the_training_step_of_diffusers(kind, cache, pipelin
     assert len({round(float(s), 6) for s in draw.sigma[:, 0]}) == len(examples)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sd21"])
 def test_min_snr_is_the_papers_weight_of_each_prediction(kind, pipelines):
     """Hang et al. 2023: min(SNR, 5) / SNR of the noise's error, min(SNR, 5) / (SNR + 1) of the velocity's."""
@@ -218,7 +216,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_contract(case, pipelines, tmp_path):
     make = CASES[case](pipelines)
@@ -241,7 +238,6 @@ def test_contract(case, pipelines, tmp_path):
     contract.check_policy(Nudged, examples, PROMPTS[:3], tmp_path, settings=settings)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
 def test_a_image_is_the_same_alone_in_a_batch_in_a_grid_and_after_reload(kind, pipelines, tmp_path):
     """Item 3, with captions met in another order, and next to others of any length."""
@@ -261,7 +257,6 @@ def test_a_image_is_the_same_alone_in_a_batch_in_a_grid_and_after_reload(kind, p
 # Captions.
 
 
-@pytest.mark.slow
 def test_one_of_several_captions_is_read_each_with_the_same_chance():
     model = small()
     several = objects([("a cat", "a dog", "a house"), ("red",)] * 3)
@@ -316,7 +311,6 @@ def test_an_absent_caption_is_zeros_in_a_pipeline_configured_so(pipelines):
     assert float(plain["hidden"].abs().max()) > 0
 
 
-@pytest.mark.slow
 def test_a_text_encoder_that_trains_learns_from_the_loss(pipelines):
     for model in (small(), built(pipelines("sdxl"), train_text=True)):
         batch = model.encode(pictures())
@@ -330,7 +324,6 @@ def test_a_text_encoder_that_trains_learns_from_the_loss(pipelines):
 # Policy gradients.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["small", "sd15", "sd3"])
 def test_replay_gives_the_log_probs_of_the_rollout(kind, pipelines):
     model = small() if kind == "small" else built(pipelines(kind))
@@ -350,7 +343,6 @@ def test_replay_gives_the_log_probs_of_the_rollout(kind, pipelines):
         model.rollout(PROMPTS, keys, model.Sampling(steps=4, sampler="ancestral", guidance=2.0, negative="ugly"))
 
 
-@pytest.mark.slow
 def test_a_model_is_guided_by_another_of_its_own_captions(pipelines):
     """Autoguidance: each model reads captions with its own numbers; a copy of itself as the guide changes nothing."""
     model, guide = built(pipelines("sd15")), built(pipelines("sd15"))
@@ -366,7 +358,6 @@ def test_a_model_is_guided_by_another_of_its_own_captions(pipelines):
 # Files.
 
 
-@pytest.mark.slow
 def test_parts_that_did_not_change_are_linked(pipelines, tmp_path):
     model = built(pipelines("sd15"))
     model.save(tmp_path / "one")
@@ -383,7 +374,6 @@ def test_parts_that_did_not_change_are_linked(pipelines, tmp_path):
     assert source.stat().st_nlink == 1  # a person's own file is copied: it may be edited where it is
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["lora", "dora", "adalora"])
 @pytest.mark.parametrize("text", [False, True])
 def test_adapters_on_the_denoiser_and_on_the_text_encoder(adapter, text, pipelines, tmp_path):
@@ -476,7 +466,6 @@ def test_bad_fields_are_named(fields, says):
         components.make("model", {"name": "text_to_image", **fields})
 
 
-@pytest.mark.slow
 def test_settings_that_do_not_fit_are_named(pipelines, tmp_path):
     with pytest.raises(UserError, match="cannot be trained"):
         TextToImage(folder=str(pipelines("pixart")), train_text=True)

@@ -34,6 +34,8 @@ from upturn.training.feeds import FixedFeed
 from upturn.training.setup import TrainingSetup
 from upturn.types import Prompt, Samples, Stacks, real_samples
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 TEXTS = ["a red cat", "a blue dog", "the ugly house"]
 THREE = ["a", "b", "c"]
@@ -102,7 +104,6 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 # What is there is read.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3_with_t5", "flux", "pixart"])
 def test_a_cached_output_is_read_bit_for_bit(kind: str, tmp_path: Path, encoded_counts: dict[str, int]) -> None:
     folder, cache = tiny.saved(kind, tmp_path / kind), tmp_path / "cache"
@@ -141,7 +142,6 @@ grid: {{prompts: 1, per_prompt: 1}}
 """
 
 
-@pytest.mark.slow
 def test_a_run_ends_with_the_same_bytes_with_a_cache_and_without(
     sd15: Path, tmp_path: Path, encoded_counts: dict[str, int]
 ) -> None:
@@ -167,7 +167,6 @@ def test_a_run_ends_with_the_same_bytes_with_a_cache_and_without(
     assert spent[0]["pictures"] > spent[1]["pictures"] >= 14 and spent[2] == {"pictures": 0, "captions": 0}
 
 
-@pytest.mark.slow
 def test_new_tokens_are_never_kept(sd15: Path, tmp_path: Path) -> None:
     """Textual inversion: the same bytes with a cache and without, and no caption with a new token in the folder."""
     texts = ["a <cat>", "a red dog", "the <cat> house"]
@@ -218,7 +217,6 @@ def changed_weights(folder: Path, target: Path, part: str) -> Path:
     return target
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("part", "what"), [
     ("vae", "6 latents in {cache} are of another autoencoder: computed again"),
     ("text_encoder", "4 readings of the text_encoder in {cache} are of another text encoder: computed again"),
@@ -233,7 +231,6 @@ def test_other_weights_are_noted_and_computed_again(part: str, what: str, sd15: 
     assert same(read(built(sd15, cache), pictures()), old), "what the first one said is still there"
 
 
-@pytest.mark.slow
 def test_another_size_is_noted_and_computed_again(sd15: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     read(built(sd15, cache), pictures())
@@ -244,7 +241,6 @@ def test_another_size_is_noted_and_computed_again(sd15: Path, tmp_path: Path) ->
     assert large.notes[-1] == f"4 of 4 latents were in {cache}" and not any("of another" in n for n in large.notes)
 
 
-@pytest.mark.slow
 def test_other_settings_of_the_autoencoder_are_another_autoencoder(sd15: Path, tmp_path: Path) -> None:
     import json
     import shutil
@@ -281,7 +277,6 @@ def never(places: Sequence[int]) -> Iterator[shards.Row]:
     raise AssertionError(f"asked for {places}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped", "header", "foreign"])
 def test_a_damaged_file_is_removed_and_never_read(damage: str, sd15: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
@@ -308,7 +303,6 @@ def _killed(folder: str, boundary: str) -> None:
     Shards(Path(folder), "rows", {"by": "x"}).filled(THREE, rows)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("boundary", "there"), [("shard:written", False), ("shard:after-rename", True)])
 def test_a_kill_while_writing_leaves_all_or_nothing(boundary: str, there: bool, tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_killed, args=(str(tmp_path), boundary))
@@ -332,7 +326,6 @@ def _fills(folder: str, first: int, out: Any) -> None:
     out.put(found["x"][torch.arange(40)][:, 0].tolist())
 
 
-@pytest.mark.slow
 def test_several_processes_read_and_write_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
@@ -401,7 +394,6 @@ def test_stacks_are_their_rows() -> None:
         mixed[torch.tensor([0, 6])]
 
 
-@pytest.mark.slow
 def test_start_up_cost_with_and_without_a_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the seconds of processor time (docs/benchmarks.md has them); the test checks what was encoded."""
     folder = tiny.saved("sd15", tmp_path / "sd15")

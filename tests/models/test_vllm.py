@@ -26,6 +26,8 @@ from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.store import parquet_tables
 from upturn.types import Batch, Prompt, Ragged
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Params:
@@ -119,7 +121,6 @@ def own_log_probs(model: CausalLm, prompts: list[Prompt], engine: Engine) -> tor
     return (out.log_probs * out.mask).sum(dim=1)
 
 
-@pytest.mark.slow
 def test_sampling_parameters_and_their_mapping(vllm: type[Engine], learned: CausalLm, tmp_path: Path) -> None:
     prompts = [*worked(3).prompts, worked(1).prompts[0]]  # the first one twice
     samples = learned.sample(prompts, KEYS, TextSampling(sampler="vllm", max_tokens=9))
@@ -167,7 +168,6 @@ def test_unknown_values_are_left_out(vllm: type[Engine], learned: CausalLm) -> N
     assert greedy.content.tolist() == ours.content.tolist() and (greedy.fields["log_prob"] == 0).all()
 
 
-@pytest.mark.slow
 def test_one_engine_for_equal_weights_and_a_new_one_after_a_step(vllm: type[Engine]) -> None:
     model = trained(5)
     prompts, settings = list(worked(4).prompts), TextSampling(sampler="vllm", max_tokens=4)
@@ -182,7 +182,6 @@ def test_one_engine_for_equal_weights_and_a_new_one_after_a_step(vllm: type[Engi
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dora", [False, True])
 def test_adapters_are_merged_for_it_and_untouched_here(vllm: type[Engine], dora: bool) -> None:
     from peft import LoraConfig

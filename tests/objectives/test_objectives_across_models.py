@@ -22,6 +22,8 @@ from upturn.training.feeds import FixedFeed, OnlineFeed
 from upturn.training.setup import TrainingSetup
 from upturn.types import Array, Batch, Prompt, Samples, objects, real_samples
 
+pytestmark = pytest.mark.slow
+
 _PROMPTS, _CANDIDATES, _MEASURED = 48, 8, 400
 _Z = 4.0  # standard errors of the difference of means: one chance in 30,000 that nothing happened
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -120,7 +122,6 @@ def drawing(task: Task, objective: Any) -> Callable[[int], Batch]:
     return draw
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("task", ["points", "pixels", "causal_lm"], indirect=True)
 def test_the_reward_rises_beyond_chance(task: Task, objective: str) -> None:

@@ -20,6 +20,8 @@ from upturn.objectives.reward_weighted import RewardWeighted
 from upturn.objectives.rloo import Rloo
 from upturn.types import Batch, Outputs
 
+pytestmark = pytest.mark.slow
+
 BETA = 0.5  # so that p* is far from p_0: total variation 0.56 and 0.73 in the problems below
 NEAR = 0.02  # the total variation that issue 3 asks for
 
@@ -153,7 +155,6 @@ BANDIT = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("objective", BANDIT, ids=lambda o: type(o).__name__)
 def test_a_bandit_comes_to_its_optimum(objective: Any) -> None:
     world = bandit()
@@ -163,7 +164,6 @@ def test_a_bandit_comes_to_its_optimum(objective: Any) -> None:
     assert world.distance(target) < NEAR
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("objective", BANDIT[:4], ids=lambda o: type(o).__name__)
 def test_rows_of_several_actions_come_to_their_joint_optimum(objective: Any) -> None:
     world = tree()
@@ -173,7 +173,6 @@ def test_rows_of_several_actions_come_to_their_joint_optimum(objective: Any) -> 
     assert world.distance(target) < NEAR
 
 
-@pytest.mark.slow
 def test_grpo_comes_to_where_its_formulas_say() -> None:
     """The mean that holds the candidate itself makes r count for (K - 1) / K; plain k3 pulls along KL(ref || pi)."""
     few, rate = 8, 7 / 8
@@ -198,7 +197,6 @@ def forward_kl_optimum(world: Tree, beta: float) -> torch.Tensor:
     return beta * start / (high - rewards)
 
 
-@pytest.mark.slow
 def test_grpo_over_std_scales_beta_by_each_prompts_own() -> None:
     world = bandit()
     learn(world, Grpo(beta=BETA), turns=160, inner=1)
@@ -208,7 +206,6 @@ def test_grpo_over_std_scales_beta_by_each_prompts_own() -> None:
     assert world.distance(expected / expected.sum(dim=1, keepdim=True)) < NEAR
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.5, 2.0])
 def test_adaptive_kl_holds_its_target(start: float) -> None:
     """The coefficient ends where KL(p* || p_0) is the target, whether it began below or above."""

@@ -26,6 +26,8 @@ from upturn.training.feeds import FixedFeed
 from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Loss, Prompt, Samples, real_samples
 
+pytestmark = pytest.mark.slow
+
 LLAMA = {
     "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 24, "max_position_embeddings": 64,
@@ -162,7 +164,6 @@ def theirs(of: Any) -> float:
         return float(of.compute_loss(of.model, inputs))
 
 
-@pytest.mark.slow
 def test_log_probs(world: World, tmp_path: Path) -> None:
     of = dpo_trainer(world, tmp_path)
     inputs = of._prepare_inputs(next(iter(of.get_train_dataloader())))
@@ -178,7 +179,6 @@ def test_sft_loss(world: World, tmp_path: Path) -> None:
     assert mean(ours(Likelihood(), world, encoded)) == pytest.approx(theirs(sft_trainer(world, tmp_path)), abs=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "changes"),
     [
@@ -194,7 +194,6 @@ def test_pair_losses(world: World, tmp_path: Path, objective: Any, changes: dict
     assert mean(ours(objective, world, pairs(world.policy, world))) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_metrics_of_dpo(world: World, tmp_path: Path) -> None:
     of = dpo_trainer(world, tmp_path, beta=0.3)
     theirs(of)
@@ -322,7 +321,6 @@ class Wide:
         return log_probs, entropy, (2 * every).logsumexp(dim=-1), logits.mean(dim=-1), logits.argmax(dim=-1) == labels
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sft", "dpo", "ipo", "kto"])
 def test_twenty_steps(world: World, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, AdamW, gradients clipped at 1: the weights end within 1e-6 of each other.

@@ -19,6 +19,8 @@ from upturn.objectives.grpo import Grpo
 from upturn.objectives.rloo import Rloo
 from upturn.types import Batch, Outputs
 
+pytestmark = pytest.mark.slow
+
 trl = pytest.importorskip("trl")
 
 PROMPTS, GROUP, LONGEST, STEPS, PER_ROLLOUT, RATE, BETA = 3, 4, 7, 20, 2, 1e-3, 0.1
@@ -209,13 +211,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_rloo_is_trls(folder: Path) -> None:
     record = oracle(folder, "RLOO", STEPS, by_words)
     follow(folder, record, Rloo(beta=BETA))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "objective"),
     [

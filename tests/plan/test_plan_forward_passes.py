@@ -21,6 +21,8 @@ from upturn.plan import forward_passes, planner, timing
 from upturn.plan.forward_passes import Passes
 from upturn.training import trainer
 
+pytestmark = pytest.mark.slow
+
 # 20 pairs in batches of 5: no batch is smaller than the others, whichever come first
 FIXED = TEXT + SAMPLED.replace("    - {epochs: 2, batch_size: 16}\n", "").replace("batch_size: 8", "batch_size: 5")
 DPO = "rounds.train.0"
@@ -77,7 +79,6 @@ def counted(found: list[list[int]]) -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("text", "settings", "quiet"), [
     (FIXED, [f"{DPO}.steps=5"], 20),  # 25 examples are requested, there are 20: the reference once
     (FIXED, [f"{DPO}.steps=2"], 10),  # 10 are requested: not all of the set, and the reference in each step
@@ -103,7 +104,6 @@ def test_passes_are_those_of_the_run(
         assert made[-1][1] == quiet
 
 
-@pytest.mark.slow
 def test_forward_passes_outside_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second an example, and steps for nothing: the plan's seconds are the passes that no step is timed with."""
     monkeypatch.setattr(timing, "step_seconds", lambda *given: 0.0)
@@ -137,13 +137,11 @@ def _alone(tmp_path: Path, *settings: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.slow
 def test_data_that_another_process_loads_are_the_same(tmp_path: Path) -> None:
     here = plan.plan(small(TEXT))
     assert _alone(tmp_path) == " ".join([str(here.rows[0].samples), "True", *here.notes])
 
 
-@pytest.mark.slow
 def test_a_refusal_of_the_child_process_is_raised_here(tmp_path: Path) -> None:
     said = _alone(tmp_path, "data={name: jsonl, path: nowhere.jsonl}")
     assert said.startswith("refused") and "nowhere.jsonl" in said

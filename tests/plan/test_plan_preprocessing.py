@@ -25,6 +25,8 @@ from upturn.scorers.ink import Ink
 from upturn.store import parquet_tables
 from upturn.types import Samples, Scores, objects
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name: before
 threads: 1
@@ -69,7 +71,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-@pytest.mark.slow
 def test_the_counts_of_a_plan_are_those_of_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +173,6 @@ def test_a_plan_writes_nothing_into_the_cache(data: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.slow
 def test_a_plan_has_every_training_and_refit_of_a_round() -> None:
     """`recipes/llama-rounds.yaml`, smaller: two trainings a round, and the reward model's labels and fit in it."""
     changes = [

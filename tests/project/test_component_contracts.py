@@ -27,6 +27,8 @@ from upturn.lab.experiment import Experiment
 from upturn.report.section import Section
 from upturn.types import Array, Prompt, Samples, real_samples
 
+pytestmark = pytest.mark.slow
+
 Fields = Mapping[str, Any]
 FROM_SCRATCH: Fields = {"config": {"model_type": "llama"}}
 FOLDER: Fields = {"folder": "somewhere"}
@@ -138,7 +140,6 @@ def points(count: int, candidates: int = 1) -> Samples:
 # --- every kind ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_it_is_created_from_its_example_and_has_the_base_class_of_its_kind(kind: str, name: str) -> None:
     made = example(kind, name)

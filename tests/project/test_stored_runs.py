@@ -15,6 +15,8 @@ from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 STORED = Path(__file__).parents[1] / "data_files" / "run_of_0_1_0.tar.xz"
 
 

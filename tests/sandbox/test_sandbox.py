@@ -21,8 +21,9 @@ from upturn.sandbox import bubblewrap
 from upturn.sandbox.bubblewrap import opened
 from upturn.scorers.programs import Programs
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @sandboxed
 def test_no_file_of_the_machine_is_seen_or_written(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
@@ -80,7 +81,6 @@ def test_a_fork_bomb_is_bounded() -> None:
     assert score == 0.0 and "BlockingIOError" in said
 
 
-@pytest.mark.slow
 @sandboxed
 @pytest.mark.parametrize(
     ("program", "why", "settings"),
@@ -113,7 +113,6 @@ def test_nothing_is_left_of_a_program_that_was_stopped() -> None:
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-@pytest.mark.slow
 @sandboxed
 @pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv") or not os.path.exists("/usr/bin/python3"),

@@ -15,6 +15,8 @@ from upturn.scorers.safety import Safety
 from upturn.scorers.zero_shot_safety import ZeroShotSafety
 from upturn.types import Prompt, Samples
 
+pytestmark = pytest.mark.slow
+
 NAMES = list(COLOURS) * 8
 
 

@@ -35,6 +35,8 @@ from upturn.training.schedule import learning_rate
 from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Kind, Outputs, Prompt, Samples, real_samples
 
+pytestmark = pytest.mark.slow
+
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "max_position_embeddings": 64,
@@ -335,7 +337,6 @@ def test_it_opens_in_transformers_with_the_same_scores(config: dict[str, Any], t
     assert ids == batch["tokens"][0, : len(ids)].tolist()
 
 
-@pytest.mark.slow
 def test_saved_and_loaded_with_the_same_bytes(tmp_path: Path) -> None:
     text, image = letters(6), images_of(6)
     weights = {"ink": 1.0, "noise": -0.5}
@@ -390,7 +391,6 @@ def test_a_head_on_the_weights_of_a_language_model(tmp_path: Path) -> None:
         RewardText(folder=str(tmp_path / "rm"), attributes={"a": 1.0, "b": 1.0}).build(samples, 1)
 
 
-@pytest.mark.slow
 def test_pain_8_a_head_under_lora_is_trained_saved_and_loaded(tmp_path: Path) -> None:
     samples = letters(60)
     model = RewardText(config=LLAMA)
@@ -457,7 +457,6 @@ def test_images_score_equally_alone_and_together(side: int) -> None:
 # --- what they learn ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_text_reward_model_learns_a_planted_count() -> None:
     model, samples, unseen = RewardText(config=LLAMA), letters(300), letters(200, seed=1)
     model.build(samples, 1)
@@ -473,7 +472,6 @@ def test_a_text_reward_model_learns_a_planted_count() -> None:
     assert sum(b["count"] for b in found["bins"]) == found["pairs"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plackett_luce", "davidson", "bradley_terry"])
 def test_an_image_reward_model_learns_the_ink_that_the_class_asks_for(name: str) -> None:
     samples, unseen = images_of(150, 3, classes=4), images_of(100, 3, seed=1, classes=4)
@@ -486,7 +484,6 @@ def test_an_image_reward_model_learns_the_ink_that_the_class_asks_for(name: str)
     assert found["pairs"] == 300 and found["accuracy"]["value"] > 0.9
 
 
-@pytest.mark.slow
 def test_attributes_make_the_stated_reward() -> None:
     samples = letters(150)
     own = np.array([[text.count("a"), len(text)] for text in samples.content], dtype=float)
@@ -504,7 +501,6 @@ def test_attributes_make_the_stated_reward() -> None:
     assert np.corrcoef(rewards_of(model, samples).numpy(), wanted)[0, 1] > 0.8 and found["count"]["count"] == 300
 
 
-@pytest.mark.slow
 def test_unpaired_labels_are_learned() -> None:
     samples = images_of(200, 1)
     bright = samples.content.mean(axis=(1, 2, 3)) > 110
@@ -515,7 +511,6 @@ def test_unpaired_labels_are_learned() -> None:
     assert assess(model, samples)["labels"]["value"] > 0.9
 
 
-@pytest.mark.slow
 def test_ulmfit_pre_train_then_classify(tmp_path: Path) -> None:
     samples = letters(120)
     labels = np.array([int(text.count("a") > 2) for text in samples.content])
@@ -594,7 +589,6 @@ def test_the_loss_is_that_of_trl(margin: float, centre: float) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_twenty_steps_end_where_trls_loss_ends_them() -> None:
     pytest.importorskip("trl")
     samples = letters(60)
@@ -671,7 +665,6 @@ def test_scorers_by_reward_model_and_ensemble() -> None:
             components.make("scorer", {"name": "ensemble", "models": wrong})
 
 
-@pytest.mark.slow
 def test_an_ensemble_guards_against_what_no_member_knows() -> None:
     """Members fitted on dim images alone differ most on bright ones: there the guard takes most off."""
     known = images_of(120)

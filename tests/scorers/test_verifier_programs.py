@@ -16,6 +16,8 @@ from upturn.sandbox import bubblewrap
 from upturn.scorers._program_tests import NoTests, read_tests, same_output
 from upturn.scorers.programs import Programs
 
+pytestmark = pytest.mark.slow
+
 
 @sandboxed
 @pytest.mark.parametrize(
@@ -78,7 +80,6 @@ def test_unscored_where_there_are_no_tests() -> None:
         assert math.isnan(score) and reason.startswith("unscored: ") and why in reason
 
 
-@pytest.mark.slow
 @sandboxed
 def test_the_share_of_tests_passed() -> None:
     reason = "1 of 2 tests; 'assert add(1, 2) == 3': AssertionError"
@@ -106,7 +107,6 @@ def test_with_another_interpreter_its_packages_can_be_imported() -> None:
         Programs(python="/bin/false")
 
 
-@pytest.mark.slow
 @sandboxed
 def test_one_slow_program_does_not_hold_up_the_others_and_order_is_kept() -> None:
     programs = [f"def add(a, b):\n    return a + b + {i % 2}" for i in range(12)]

@@ -18,6 +18,8 @@ from upturn.errors import UserError
 from upturn.store import checkpoints, crash_points, files
 from upturn.store.run import Run
 
+pytestmark = pytest.mark.slow
+
 # One process imports everything once and has a child of its own for every run: a kill costs no start of Python.
 _SERVER = """
 import os, sys, traceback
@@ -82,7 +84,6 @@ CASES = [*crash_points.BOUNDARIES, "commit:file-moved:9", "commit:before-record:
          "state:before-rename:3"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", CASES)
 def test_a_run_killed_at_a_boundary_is_complete_and_resumes(
     fault: str, child: Child, undisturbed: dict[str, str], tmp_path: Path
@@ -112,7 +113,6 @@ def test_a_run_killed_at_a_boundary_is_complete_and_resumes(
     assert Run.open(tmp_path / "fork").verify().intact
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_it_still_ends_the_same(
     child: Child, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
@@ -136,7 +136,6 @@ def test_an_unknown_fault_is_one_message(monkeypatch: pytest.MonkeyPatch) -> Non
     crash_points.reach("commit:begin")
 
 
-@pytest.mark.slow
 def test_a_truncated_checkpoint_is_an_error(tmp_path: Path) -> None:
     import torch
 

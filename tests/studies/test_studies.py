@@ -26,6 +26,8 @@ from upturn.studies import cost, study_definition, study_results
 from upturn.studies.study_runner import conduct
 from upturn.types import Prompt, objects, real_samples
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 TOY = yaml.safe_load(GAUSSIAN.replace("count: 3", "count: 1"))
 DIGITS = """
@@ -171,7 +173,6 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 def test_over_seeds_it_is_a_paired_t_test(seeded: Path) -> None:
     def rewards(variant: str) -> list[float]:
         runs = [Run.open(seeded / f"{variant}-seed{n}") for n in (1, 2, 3)]
@@ -203,7 +204,6 @@ def test_a_finished_study_runs_nothing_again(seeded: Path) -> None:
     assert read(seeded) == said
 
 
-@pytest.mark.slow
 def test_judges_are_fitted_once_and_lent(digits: Path) -> None:
     lent = [digits / name / "models" / "referee" / "model" for name in ("few", "more", "bare")]
     files = [next(folder.rglob("*.safetensors")) for folder in lent]
@@ -213,7 +213,6 @@ def test_judges_are_fitted_once_and_lent(digits: Path) -> None:
     assert Run.open(digits / "few").verify().intact and read(digits)["warnings"] == []
 
 
-@pytest.mark.slow
 def test_judges_that_differ_give_a_warning(tmp_path: Path) -> None:
     tree = yaml.safe_load(DIGITS)
     tree |= {"judges": None, "vary": {"models.referee.fit.learning_rate": [1e-3, 2e-3]}, "variants": {}, "wordings": []}
@@ -247,7 +246,6 @@ def test_the_page_shows_every_variant_and_is_self_contained(digits: Path) -> Non
     assert page.count('alt="3, few"') == 2 and page.count('alt="8, bare"') == 1
 
 
-@pytest.mark.slow
 def test_a_variant_that_fails_stops_no_other(tmp_path: Path) -> None:
     # a filter that keeps nothing is only found when the data is there
     near = [{"name": "closeness", "to": [0.0, 0.0], "width": 1.0}]
@@ -267,7 +265,6 @@ def test_all_recipes_are_checked_before_the_first_run(tmp_path: Path) -> None:
     assert not (tmp_path / "toy").exists()
 
 
-@pytest.mark.slow
 def test_a_plan_adds_up_and_counts_lent_judges_once(tmp_path: Path) -> None:
     asked = study_definition.load(write(tmp_path, DIGITS))
     found = cost.estimate(asked)
@@ -290,7 +287,6 @@ def test_words_that_no_caption_has_and_concepts_held_out() -> None:
     assert study_results._words(samples) == {"a", "red", "apple", "fruit", "x"}
 
 
-@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_the_page(tmp_path: Path) -> None:
     from upturn.cli import app
 
@@ -308,7 +304,6 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.slow
 def test_a_study_killed_between_variants_resumes(tmp_path: Path, seeded: Path) -> None:
     class Impatient(Observer):
         def note(self, text: str) -> None:

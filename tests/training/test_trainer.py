@@ -29,6 +29,8 @@ from upturn.training.schedule import learning_rate
 from upturn.training.setup import TrainingSetup
 from upturn.types import Batch, Ragged
 
+pytestmark = pytest.mark.slow
+
 
 def plan(spec: Training, batch: Batch | None = None, **changes: object) -> TrainingSetup:
     batch = examples() if batch is None else batch
@@ -83,7 +85,6 @@ def test_micro_batches_of_pairs_do_not_change_dpo() -> None:
     torch.testing.assert_close(*results, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_pain_6_two_processes_do_not_change_the_loss(tmp_path: Path) -> None:
     """Two real gloo processes against one: the same weights after 16 steps, uneven batches included."""
     script = tmp_path / "child.py"

@@ -10,8 +10,9 @@ from helpers.api_fuzzing import fuzz
 from helpers.voting_server_cases import sampled_run, text_samples, voting_state
 from upturn.annotation.tasks import Question
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("role", [None, "voter", "admin"])
 def test_no_request_breaks_the_server(role: str | None, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(4))

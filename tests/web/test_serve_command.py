@@ -20,6 +20,8 @@ from upturn.web import installed
 from upturn.web.annotators_file import people_in
 from upturn.web.server import bound, hosts_for, is_loopback
 
+pytestmark = pytest.mark.slow
+
 RUNNER = CliRunner()
 
 
@@ -44,7 +46,6 @@ def started(runs: Path, *more: str) -> tuple[subprocess.Popen[str], list[str]]:
     return process, lines
 
 
-@pytest.mark.slow
 def test_serve_prints_a_link_that_signs_in(runs: Path) -> None:
     process, lines = started(runs)
     try:
@@ -82,7 +83,6 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda v: v if isinstance(v, str) else "")
 def test_serve_refuses_in_one_message(runs: Path, arguments: list[str], said: str) -> None:
     result = RUNNER.invoke(cli.app, [*arguments, "--runs", str(runs)])
@@ -136,7 +136,6 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         installed()
 
 
-@pytest.mark.slow
 def test_the_command_line_stays_light() -> None:
     heavy = ("fastapi", "sqlalchemy", "alembic", "uvicorn", "jinja2", "torch")
     code = f"import upturn.cli, sys; print(*[m for m in {heavy!r} if m in sys.modules])"

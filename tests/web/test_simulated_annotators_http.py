@@ -18,6 +18,8 @@ from upturn.types import Array, Samples, Votes
 from upturn.web.server_state import ServerState
 from upturn.web.simulated_annotators import Simulated, crowd, felt, simulate
 
+pytestmark = pytest.mark.slow
+
 
 def taste(samples: Samples) -> dict[str, float]:
     return {str(name): float(len(text) % 7) / 3 for name, text in zip(samples.ids, samples.content, strict=True)}
@@ -36,7 +38,6 @@ def picks(votes: Votes) -> dict[tuple[str, str], str]:
     }
 
 
-@pytest.mark.slow
 def test_they_pick_as_the_scorer_of_simulated_annotators_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same crowd twice: over HTTP, orders shuffled, and as the scorer that the loop uses; every pick is equal."""
     samples = text_samples(40)
@@ -69,7 +70,6 @@ def test_they_pick_as_the_scorer_of_simulated_annotators_does(tmp_path: Path, mo
         assert chosen == expected[person, tuple(sorted(votes.shown[row]))]
 
 
-@pytest.mark.slow
 def test_the_softmax_at_a_temperature() -> None:
     """10,000 draws of one person's noise against the softmax: each share within 4 standard errors."""
     rewards = np.array([0.0, 0.5, 1.0, 2.0])
@@ -84,7 +84,6 @@ def test_the_softmax_at_a_temperature() -> None:
             assert abs(chosen[k] / n - expected[k]) < 4 * math.sqrt(expected[k] * (1 - expected[k]) / n)
 
 
-@pytest.mark.slow
 def test_careless_and_biased_annotators(tmp_path: Path) -> None:
     """300 tasks each: shares within 4 standard errors of what each kind says."""
     samples = text_samples(300)
@@ -113,7 +112,6 @@ def test_careless_and_biased_annotators(tmp_path: Path) -> None:
     assert abs(share(3, first) - expected) < 4 * math.sqrt(expected * (1 - expected) / 300)
 
 
-@pytest.mark.slow
 def test_every_mode_is_answered(tmp_path: Path) -> None:
     samples = text_samples(6)
     run = sampled_run(tmp_path / "run", samples)

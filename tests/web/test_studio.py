@@ -24,6 +24,8 @@ from upturn.web import page_images
 from upturn.web.server import running
 from upturn.web.studio_worker import Studio
 
+pytestmark = pytest.mark.slow
+
 LONG = 240  # seconds: the worker imports everything anew, and the machine may be busy
 
 
@@ -40,7 +42,6 @@ def until(find: Any) -> Any:
     return found
 
 
-@pytest.mark.slow
 def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
     with voting_state(run, Question("pick", overlap=3)) as state:
         state.studio = Studio(run.folder, run.incumbent() or "", state.box)
@@ -71,7 +72,6 @@ def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
             state.studio.close()
 
 
-@pytest.mark.slow
 def test_a_missing_model_is_a_message(run: Run, tmp_path: Path) -> None:
     with open_box(run) as box:
         room = Studio(run.folder, "rounds/777", box)

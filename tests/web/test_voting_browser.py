@@ -16,7 +16,9 @@ from upturn.types import Prompt, synthetic_samples
 from upturn.web.server import running
 from upturn.web.server_state import ServerState
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.browser, pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not()),
+]
 SHOTS = os.environ.get("UPTURN_SHOTS", "")  # a folder to leave the screenshots in, to look at them
 
 
@@ -52,7 +54,6 @@ def looks(page: Any, name: str) -> None:
         Path(SHOTS, f"{name}-{width}.png").write_bytes(picture)
 
 
-@pytest.mark.slow
 def test_pick(browser: Any, tmp_path: Path) -> None:
     """Mouse, keys, undo, reload, the quota; small pictures; the help."""
     run = sampled_run(tmp_path / "run", image_samples(20))
@@ -90,7 +91,6 @@ def test_pick(browser: Any, tmp_path: Path) -> None:
         assert len(state.box.votes()) == 7
 
 
-@pytest.mark.slow
 def test_texts_are_texts(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(3, 4, [EVIL] + [f"{EVIL} {i}" for i in range(11)]))
     for style in ("plain", "markdown"):
@@ -108,7 +108,6 @@ def test_texts_are_texts(browser: Any, tmp_path: Path) -> None:
             answered(page, lambda: page.get_by_role("button", name="Pick 2").click())
 
 
-@pytest.mark.slow
 def test_compare(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(12))
     with voting_state(run, Question("compare")) as state, running(state) as address, browsers.page_of(browser) as page:
@@ -123,7 +122,6 @@ def test_compare(browser: Any, tmp_path: Path) -> None:
         assert votes.action.tolist()[7:] == ["tie", "bad"]
 
 
-@pytest.mark.slow
 def test_rate(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", image_samples(3))
     with voting_state(run, Question("rate")) as state, running(state) as address, browsers.page_of(browser) as page:
@@ -136,7 +134,6 @@ def test_rate(browser: Any, tmp_path: Path) -> None:
         assert [scores[0] for scores in votes.scores[:3]] == [7.0, 1.0, 10.0] and votes.action[3] == "bad"
 
 
-@pytest.mark.slow
 def test_rate_by_several_attributes(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(3))
     question = Question("rate", attributes=("helpful", "true", "clear"))
@@ -164,7 +161,6 @@ def both(state: ServerState) -> tuple[Any, Any]:
     return votes.ids, votes.scores
 
 
-@pytest.mark.slow
 def test_rank(browser: Any, tmp_path: Path) -> None:
     """By keys, by the arrow buttons, by arrow keys, by dragging."""
     run = sampled_run(tmp_path / "run", image_samples(8))
@@ -191,7 +187,6 @@ def test_rank(browser: Any, tmp_path: Path) -> None:
         assert state.box.votes().action.tolist()[-1] == "tie"
 
 
-@pytest.mark.slow
 def test_edit(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(3))
     with voting_state(run, Question("edit")) as state, running(state) as address, browsers.page_of(browser) as page:
@@ -212,7 +207,6 @@ def test_edit(browser: Any, tmp_path: Path) -> None:
         assert votes.action.tolist() == ["edit", "edit", "said"]
 
 
-@pytest.mark.slow
 def test_conversations(browser: Any, tmp_path: Path) -> None:
     prompt = Prompt("user: What boils at 71 °C?\nassistant: Water, on Mount Everest.\nuser: Why so early?")
     long = "assistant: The air is thin.\nuser: How thin?\nassistant: A third."
@@ -234,7 +228,6 @@ def run_ids(run: Any) -> list[str]:
     return [str(name) for name in parquet_tables.read_samples(run.unit("rounds/001") / "samples.parquet").ids]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["pick", "compare", "rate", "rank", "edit"])
 def test_on_a_phone(browser: Any, tmp_path: Path, mode: Any) -> None:
     samples = text_samples(4) if mode == "edit" else image_samples(4)
@@ -254,7 +247,6 @@ def test_on_a_phone(browser: Any, tmp_path: Path, mode: Any) -> None:
         assert len(state.box.votes()) == 1
 
 
-@pytest.mark.slow
 def test_an_answer_is_kept_while_the_network_is_away(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", image_samples(4))
     with voting_state(run, Question("pick")) as state, running(state) as address, browsers.page_of(browser) as page:
@@ -267,7 +259,6 @@ def test_an_answer_is_kept_while_the_network_is_away(browser: Any, tmp_path: Pat
         assert len(state.box.votes()) == 1 and page.locator("#trouble").is_hidden()
 
 
-@pytest.mark.slow
 def test_progress_admin_and_sign_in(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", image_samples(4))
     with (

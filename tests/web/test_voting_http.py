@@ -24,6 +24,8 @@ from upturn.web.server import running
 from upturn.web.server_state import ServerState
 from upturn.web.sessions import Rates, RequestRate
 
+pytestmark = pytest.mark.slow
+
 MODES = (
     Question("pick"), Question("compare"), Question("rate", attributes=("clear", "true")), Question("rank"),
     Question("edit"),
@@ -60,7 +62,6 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ANSWERS)
 def test_every_mode_by_program(state: ServerState, address: str, mode: str) -> None:
     ada = caller(state, address)
@@ -95,7 +96,6 @@ FORMS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", FORMS)
 def test_every_mode_without_a_script(state: ServerState, address: str, mode: str) -> None:
     """The form of the page itself, its hidden fields included."""
@@ -126,7 +126,6 @@ def form_of(page: str) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', body))
 
 
-@pytest.mark.slow
 def test_nothing_without_signing_in(state: ServerState, address: str) -> None:
     nobody = Caller(address)
     for path in ("/", "/progress", "/admin", "/studio", "/pictures/0/1", "/admin/votes.jsonl"):
@@ -140,7 +139,6 @@ def test_nothing_without_signing_in(state: ServerState, address: str) -> None:
     assert nobody.call("GET", "/api/session")[0] == 401
 
 
-@pytest.mark.slow
 def test_a_voter_sees_their_own_and_nothing_else(state: ServerState, address: str) -> None:
     ada, bob = caller(state, address), caller(state, address, "bob")
     task = ada.json("GET", "/api/task?mode=pick")["task"]
@@ -160,7 +158,6 @@ def test_a_voter_sees_their_own_and_nothing_else(state: ServerState, address: st
         assert bob.call("GET", path)[0] == 404, path
 
 
-@pytest.mark.slow
 def test_what_changes_something_needs_the_token_of_its_own_page(state: ServerState, address: str) -> None:
     ada = caller(state, address, role="admin")
     task, csrf = ada.json("GET", "/api/task?mode=pick")["task"], ada.csrf
@@ -178,7 +175,6 @@ def test_what_changes_something_needs_the_token_of_its_own_page(state: ServerSta
     assert ada.call("POST", "/api/votes", said, headers={"Origin": address, "Sec-Fetch-Site": "same-origin"})[0] == 200
 
 
-@pytest.mark.slow
 def test_every_answer_carries_the_policy_and_no_path(state: ServerState, address: str, run: Run) -> None:
     ada = caller(state, address, role="admin")
     task = ada.json("GET", "/api/task?mode=pick")["task"]
@@ -225,7 +221,6 @@ def test_markdown_is_cleaned(run: Run) -> None:
     assert "&lt;script&gt;" in html
 
 
-@pytest.mark.slow
 def test_admins_add_pause_and_renew(state: ServerState, address: str) -> None:
     boss = caller(state, address, "boss", "admin")
     made = boss.json("POST", "/api/people", {"name": "bob", "team": "b", "quota": 1}, expect=201)
@@ -325,7 +320,6 @@ def test_images_are_encoded_again_and_belong_to_an_assignment(tmp_path: Path) ->
         assert ada.call("GET", task["candidates"][0]["picture"][:-1] + "3")[0] == 404
 
 
-@pytest.mark.slow
 def test_conversations_are_turns(tmp_path: Path) -> None:
     prompt = Prompt("user: What is two and two?\nassistant: Four.\nuser: And three?")
     exact = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "user: is a word"}]
@@ -345,7 +339,6 @@ def test_conversations_are_turns(tmp_path: Path) -> None:
         assert state.box.votes().shown[0] == tuple(one["sample"] for one in task["candidates"])
 
 
-@pytest.mark.slow
 def test_rounds_side_by_side(tmp_path: Path) -> None:
     for number in (0, 2):
         samples = synthetic_samples(
@@ -386,7 +379,6 @@ def test_unusable_candidates_are_counted_or_a_message(tmp_path: Path) -> None:
     assert parquet_tables.SAMPLES == "samples.parquet"
 
 
-@pytest.mark.slow
 def test_votes_from_many_at_once(state: ServerState, address: str) -> None:
     """Ten people, all tasks, whatever the order: nobody sees one twice, nothing is doubled."""
     people = [caller(state, address, f"p{i}") for i in range(10)]
@@ -408,7 +400,6 @@ def test_votes_from_many_at_once(state: ServerState, address: str) -> None:
     assert sorted(picks.ids) == sorted(sent) and len(picks) == len(set(picks.task)) == 8
 
 
-@pytest.mark.slow
 def test_the_studio_queue(run: Run) -> None:
     """A model that needs a moment: places in the queue, votes meanwhile, what is taken apart from what was asked."""
     from upturn.annotation.db import studio
@@ -456,7 +447,6 @@ def test_the_studio_queue(run: Run) -> None:
         path.unlink()
 
 
-@pytest.mark.slow
 def test_the_progress_page_has_the_agreement_of_two_annotators(tmp_path: Path) -> None:
     """Counted by hand: of 24 tasks Bob sides with Ada in 18; below 20 there is no figure yet."""
     tasks, sided = 24, 18
@@ -474,7 +464,6 @@ def test_the_progress_page_has_the_agreement_of_two_annotators(tmp_path: Path) -
         assert row.groups() == (str(round(100 * sided / tasks)), str(tasks))
 
 
-@pytest.mark.slow
 def test_the_progress_page_says_what_is_missing_before_agreement_is_known(state: ServerState, address: str) -> None:
     ada = caller(state, address)
     ada.vote(ada.json("GET", "/api/task?mode=pick")["task"], pick=1)
