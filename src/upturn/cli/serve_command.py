@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from upturn.cli import serve_options as options
 from upturn.cli.find_run import find_round, find_run
 from upturn.cli.options import RUNS, RunName, RunsFolder
 from upturn.cli.serve_links import new_links
+from upturn.cli.serve_options import (
+    AnnotatorsFile,
+    Attributes,
+    Candidates,
+    Certificate,
+    CertificateKey,
+    Continue,
+    Database,
+    Gold,
+    GoldShare,
+    Host,
+    Markdown,
+    Modes,
+    NewLinks,
+    Overlap,
+    Port,
+    Quota,
+    RepeatShare,
+    Rounds,
+    Unit,
+    WithStudio,
+)
 from upturn.cli.serve_polls import PollOptions, open_polls
 from upturn.errors import UserError
 
@@ -18,26 +39,26 @@ if TYPE_CHECKING:
 
 def serve(
     run: RunName,
-    mode: options.Modes = [],
-    rounds: options.Rounds = [],
-    unit: options.Unit = "",
-    candidates: options.Candidates = 4,
-    overlap: options.Overlap = 1,
-    quota: options.Quota = None,
-    attributes: options.Attributes = [],
-    gold: options.Gold = None,
-    gold_share: options.GoldShare = 0.1,
-    repeat_share: options.RepeatShare = 0.0,
-    people: options.AnnotatorsFile = None,
-    link: options.NewLinks = [],
-    studio: options.WithStudio = True,
-    markdown: options.Markdown = False,
-    database: options.Database = None,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 8000,
-    certificate: options.Certificate = None,
-    key: options.CertificateKey = None,
-    resume: options.Continue = False,
+    mode: Modes = [],
+    rounds: Rounds = [],
+    unit: Unit = "",
+    candidates: Candidates = 4,
+    overlap: Overlap = 1,
+    quota: Quota = None,
+    attributes: Attributes = [],
+    gold: Gold = None,
+    gold_share: GoldShare = 0.1,
+    repeat_share: RepeatShare = 0.0,
+    people: AnnotatorsFile = None,
+    link: NewLinks = [],
+    studio: WithStudio = True,
+    markdown: Markdown = False,
+    database: Database = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    certificate: Certificate = None,
+    key: CertificateKey = None,
+    resume: Continue = False,
     runs: RunsFolder = RUNS,
 ) -> None:
     """The voting page: annotators pick, compare, rate, rank or edit samples of a run."""

@@ -22,7 +22,7 @@ from upturn.web.server_state import ServerState
 from upturn.web.sessions import Session
 
 router = APIRouter()
-_Said = Annotated[Words, Field(max_length=200)]
+_Text = Annotated[Words, Field(max_length=200)]
 _Quota = Annotated[int, Field(ge=0, le=10_000_000)]
 _FormQuota = Annotated[str, Form(pattern=r"^\s*\d{0,7}\s*$")]
 _Csrf = Annotated[str, Form(max_length=200)]
@@ -30,15 +30,15 @@ _ONE = Annotated[Name, Path()]
 
 
 class PersonIn(Strict):
-    name: _Said
+    name: _Text
     role: Role = "voter"
-    team: _Said = ""
+    team: _Text = ""
     quota: _Quota | None = None
 
 
 class PersonChange(Strict):
     role: Role | None = None
-    team: _Said | None = None
+    team: _Text | None = None
     quota: _Quota | None = None
     paused: bool | None = None
 
@@ -90,7 +90,7 @@ async def _act(state: ServerState, session: Session, act: Callable[[], Any]) -> 
 
 @router.post("/admin/people", response_class=HTMLResponse)
 async def add(
-    state: State, session: Admin, name: Annotated[_Said, Form()], team: Annotated[_Said, Form()] = "",
+    state: State, session: Admin, name: Annotated[_Text, Form()], team: Annotated[_Text, Form()] = "",
     role: Annotated[Role, Form()] = "voter", quota: _FormQuota = "", csrf: _Csrf = "",
 ) -> Response:
     """A new person: their link is displayed on this page alone."""
@@ -115,7 +115,7 @@ async def token(state: State, session: Admin, person: _ONE, csrf: _Csrf = "") ->
 @router.post("/admin/people/{person}", response_class=HTMLResponse)
 async def change(
     state: State, session: Admin, person: _ONE, role: Annotated[Role, Form()] = "voter",
-    team: Annotated[_Said, Form()] = "", quota: _FormQuota = "", paused: Annotated[Literal["", "yes"], Form()] = "",
+    team: Annotated[_Text, Form()] = "", quota: _FormQuota = "", paused: Annotated[Literal["", "yes"], Form()] = "",
     csrf: _Csrf = "",
 ) -> Response:
     checked(session, csrf)
