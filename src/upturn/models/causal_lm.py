@@ -156,8 +156,8 @@ class CausalLm(TextModel, Policy):
     ) -> tuple[Decoded, list[list[int]]]:
         if not keys.size:
             raise UserError("there are no prompts to sample from", where="sampling", fix="Give at least one.")
-        texts, which = prompt_template.distinct([prompt.text for prompt in prompts])
-        read = prompt_template.prompt_tokens(self.codec, texts)
+        different, which = prompt_template.distinct_prompts(prompts)
+        read = self._format.prompt_tokens(different)
         limit, longest = self._positions(), max(map(len, read))
         free = limit - longest
         wanted = free if settings.max_tokens is None else settings.max_tokens
@@ -173,13 +173,13 @@ class CausalLm(TextModel, Policy):
         try:
             if settings.sampler == "vllm":
                 decoded = vllm.decode(
-                    self.module, read, which, keys, stop=self.codec.eos, max_tokens=wanted, positions=limit,
+                    self.module, read, which, keys, stop=self.stops, max_tokens=wanted, positions=limit,
                     choice=choice,
                 )
             else:
                 decoded = decode(
                     self.module, self._bare.config, read, np.repeat(which, keys.shape[1]), keys.reshape(-1),
-                    stop=self.codec.eos, max_tokens=wanted, batch=settings.batch, choice=choice,
+                    stop=self.stops, max_tokens=wanted, batch=settings.batch, choice=choice,
                 )
         finally:
             self.module.train(was_training)

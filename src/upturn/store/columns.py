@@ -16,14 +16,15 @@ import numpy as np
 
 from upturn.errors import UserError
 from upturn.store import files, png
-from upturn.types import Array, Prompt, Samples, objects
+from upturn.types import Array, Prompt, Samples, conversations, objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CONTENT = {"text": "text", "image": "image", "points": "point"}  # kind -> name of the content's column
 BASE = ("id", "prompt", "label", "prompt_fields", "origin", "source", "group", "candidate")
-_RESERVED = {*BASE, *CONTENT.values()}
+_CHAT = ("prompt_messages", "prompt_tools")  # of tables in which some prompt is a conversation
+_RESERVED = {*BASE, *CONTENT.values(), *_CHAT}
 _PICTURES = 4096  # images encoded at a time, and rows of a row group with images
 _ROWS = 1 << 16  # rows of any other row group
 
@@ -112,18 +113,24 @@ def content_column(samples: Samples) -> tuple[Any, list[int] | None]:
 
 
 def prompt_columns(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """The columns prompt, label and prompt_fields (JSON); one object in many rows is encoded once."""
+    """The columns prompt, label and prompt_fields (JSON), with prompt_messages and prompt_tools (JSON, "" for none) where
+    some prompt is a conversation; one object in many rows is encoded once."""
     import pyarrow as pa
 
     encoded: dict[int, str] = {}
     for prompt in prompts:
         if id(prompt) not in encoded:
             encoded[id(prompt)] = json.dumps(dict(prompt.fields), sort_keys=True, ensure_ascii=False)
-    return {
+    columns = {
         "prompt": pa.array([prompt.text for prompt in prompts], pa.string()),
         "label": pa.array([prompt.label for prompt in prompts], pa.int64()),
         "prompt_fields": pa.array([encoded[id(prompt)] for prompt in prompts], pa.string()),
     }
+    if any(prompt.messages for prompt in prompts):
+        chats = {id(p): conversations.to_json(p.messages) if p.messages else "" for p in prompts}
+        columns["prompt_messages"] = pa.array([chats[id(prompt)] for prompt in prompts], pa.string())
+        columns["prompt_tools"] = pa.array([prompt.tools for prompt in prompts], pa.string())
+    return columns
 
 
 def to_table(samples: Samples) -> pa.Table:
@@ -191,16 +198,21 @@ def further_of(table: pa.Table, notes: Mapping[str, Any]) -> dict[str, Array]:
 
 def prompts_of(table: pa.Table) -> tuple[Prompt, ...]:
     """The prompts of a table: equal ones are one object."""
-    rows = list(zip(*(table.column(name).to_pylist() for name in ("prompt", "label", "prompt_fields")), strict=True))
-    made = {row: Prompt(row[0], row[1], json.loads(row[2])) for row in set(rows)}
-    return tuple(made[row] for row in rows)
+    names = ["prompt", "label", "prompt_fields", *(name for name in _CHAT if name in table.column_names)]
+    rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+    found = {row: _prompt(*row) for row in set(rows)}
+    return tuple(found[row] for row in rows)
+
+
+def _prompt(text: str, label: int | None, fields: str, messages: str = "", tools: str = "") -> Prompt:
+    return Prompt(text, label, json.loads(fields), conversations.from_json(messages) if messages else (), tools)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
     """One Parquet file; RunError for a full disk, UserError without permission."""
     import pyarrow.parquet as pq
 
-    plain = ["prompt", "prompt_fields", "label", "origin", "source", "unit", "scorer", "curator", "reason"]
+    plain = ["prompt", "prompt_fields", *_CHAT, "label", "origin", "source", "unit", "scorer", "curator", "reason"]
     compression = {name: "none" if name == "image.bytes" else "zstd" for name in _leaves(table)}
     rows = _PICTURES if "image" in table.column_names else _ROWS
     with files.disk_errors(path):

@@ -1,5 +1,10 @@
 """Data types of the loop: frozen dataclasses, in columns where there are many rows."""
 
+from upturn.types.conversations import (
+    COMPLETION_MESSAGES,
+    Message,
+    Messages,
+)
 from upturn.types.feedback import (
     BEST,
     WORST,
@@ -45,6 +50,7 @@ from upturn.types.tensors import (
 
 __all__ = [
     "BEST",
+    "COMPLETION_MESSAGES",
     "REAL",
     "SYNTHETIC",
     "WORST",
@@ -57,6 +63,8 @@ __all__ = [
     "Likelihood",
     "Loss",
     "Measurement",
+    "Message",
+    "Messages",
     "MixingCase",
     "Mixture",
     "Outputs",

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from upturn.types.conversations import COMPLETION_MESSAGES, Messages, to_json
+
 Array = npt.NDArray[Any]
 Kind = Literal["text", "image", "points"]
 REAL, SYNTHETIC = "real", "synthetic"
@@ -41,18 +43,23 @@ def content_id(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What goes into a model: a text, a class, both or neither (unconditional).
+    """What goes into a model: a text, a conversation, a class, a text and a class, or nothing (unconditional).
 
-    ``fields`` carries what scorers and templates need and the model never sees, e.g. the answer.
+    ``fields`` carries what scorers and templates need and the model never sees, e.g. the answer. Where there are
+    ``messages``, a language model reads them through its chat template, with ``tools`` (JSON, "" for none); ``text`` is
+    then their plain text, which scorers, votes and reports read.
     """
 
     text: str = ""
     label: int | None = None
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    messages: Messages = ()
+    tools: str = ""
 
     @cached_property
     def id(self) -> str:
-        return content_id(self.text, self.label, json.dumps(dict(self.fields), sort_keys=True))
+        chat = (to_json(self.messages), self.tools) if self.messages else ()
+        return content_id(self.text, self.label, json.dumps(dict(self.fields), sort_keys=True), *chat)
 
 
 @dataclass(frozen=True)
@@ -213,7 +220,15 @@ def synthetic_samples(
 
 
 def concatenate(parts: Sequence[Samples]) -> Samples:
-    """All rows, in order, groups renumbered so that they stay apart; only the fields that all parts have."""
+    """All rows, in order, groups renumbered so that they stay apart; only the fields that all parts have.
+
+    The messages of completions are kept where only some parts have them.
+    """
+    if any(COMPLETION_MESSAGES in part.fields for part in parts):
+        parts = [
+            part.with_fields(**{COMPLETION_MESSAGES: part.fields.get(COMPLETION_MESSAGES, objects([""] * len(part)))})
+            for part in parts
+        ]
     shared = set.intersection(*(set(part.fields) for part in parts))
     offsets, start = [], 0
     for part in parts:

@@ -84,7 +84,7 @@ def choose(logits: Tensor, uniform: Tensor, choice: Choice) -> tuple[Tensor, Ten
 
 def decode(
     module: torch.nn.Module, config: PretrainedConfig, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *,
-    stop: int, max_tokens: int, choice: Choice, batch: int,
+    stop: Sequence[int], max_tokens: int, choice: Choice, batch: int,
 ) -> Decoded:
     """Completions for N rows: row r continues ``prompts[of[r]]`` with the randomness of ``keys[r]``.
 
@@ -114,7 +114,7 @@ def decode(
 @torch.no_grad()
 def _decode_batch(
     module: torch.nn.Module, config: PretrainedConfig, prompts: Sequence[Sequence[int]], of: Array, keys: Array,
-    stop: int, max_tokens: int, choice: Choice,
+    stop: Sequence[int], max_tokens: int, choice: Choice,
 ) -> Decoded:
     from transformers import DynamicCache
 
@@ -137,6 +137,7 @@ def _decode_batch(
     live = torch.arange(count, device=device)  # the row that each row of the running batch writes to
     done = torch.zeros(count, dtype=torch.bool, device=device)
     row_keys = keys
+    ends = torch.tensor(list(stop), device=device)
     for at in range(max_tokens):
         chance = seeds.uniform(row_keys, stream=at).to(device)
         chosen, acted_now, own_now = choose(logits, chance, choice)
@@ -145,7 +146,7 @@ def _decode_batch(
         tokens[write, at] = chosen[open_rows]
         acted[write, at] = acted_now[open_rows]
         own[write, at] = own_now[open_rows]
-        done[live] |= chosen == stop
+        done[live] |= chosen == ends if len(stop) == 1 else torch.isin(chosen, ends)
         going = ~done[live]
         left = int(going.sum())
         if left == 0 or at == max_tokens - 1:

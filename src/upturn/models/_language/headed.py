@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upturn.data.chat_template import TrainOn
 from upturn.data.tokenizers import Codec
 from upturn.models._language import headed_checkpoints
 from upturn.models._language.text_model import TextModel
@@ -28,6 +29,10 @@ class HeadedText(TextModel):
     @property
     def _outputs(self) -> int:
         return 1
+
+    @property
+    def _learned_part(self) -> TrainOn:
+        return "all"  # the head is read at the last token of a conversation, whoever wrote it
 
     def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
         return headed_checkpoints.from_config(config, codec, self._outputs)

@@ -1,23 +1,186 @@
-"""[BOS] prompt completion [EOS]: the one template, the same in training and in sampling."""
+"""Rows of text as tokens: [BOS] prompt completion [EOS], or a conversation through the tokenizer's chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
+from upturn.data.chat_template import ChatTemplate, TrainOn
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
-from upturn.types import Array, Batch, Ragged, Samples
+from upturn.types import COMPLETION_MESSAGES, Array, Batch, Prompt, Ragged, Samples
+from upturn.types.conversations import completion_of
 
 NAME = "[BOS] prompt completion [EOS]"
+TooLong = Literal["refuse", "drop", "truncate_left", "truncate_right"]
+TOO_LONG = get_args(TooLong)
 
 
-def prompt_tokens(codec: Codec, texts: Sequence[str]) -> list[list[int]]:
+@dataclass(frozen=True)
+class Format:
+    """How rows become tokens: see the fields of the text models. ``chat`` is None where the tokenizer has no template."""
+
+    codec: Codec
+    chat: ChatTemplate | None
+    train_on: TrainOn
+    too_long: TooLong
+    max_length: int
+    truncated_at_most: float
+
+    def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The tokens before each completion: one BOS and the text, or what the chat template writes for the messages."""
+        plain = iter(plain_prompt_tokens(self.codec, [prompt.text for prompt in prompts if not prompt.messages]))
+        return [
+            self._template().prompt(prompt.messages, prompt.tools) if prompt.messages else next(plain)
+            for prompt in prompts
+        ]
+
+    def _template(self) -> ChatTemplate:
+        if self.chat is None:
+            raise UserError(
+                "the rows are conversations, and the model's tokenizer has no chat template", where="model",
+                fix="Add 'chat_template: chatml' (or another name, or a file) to the model, or use a chat model.",
+            )
+        return self.chat
+
+    def encode(self, samples: Samples) -> tuple[Batch, tuple[str, ...]]:
+        """Ragged columns "tokens" int64 and "mask" float32 (1 where learned), with notes that count cut rows and unknown
+        tokens.
+
+        Of plain text the completion and its EOS are learned, of a conversation what ``train_on`` names. Raises UserError
+        where a row is too long and ``too_long`` is "refuse", or where nothing of it would be left to learn; with "drop"
+        its mask is 0 throughout.
+        """
+        chats = np.array([bool(prompt.messages) for prompt in samples.prompts], dtype=bool)
+        if not chats.any():
+            rows, mask = self._plain(samples)
+        elif chats.all():
+            rows, mask = self._conversations(samples)
+        else:
+            rows, mask = self._mixed(samples, chats)
+        full = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        values = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(full.sum()))
+        values, mask, kept, notes = self._shortened(samples, values, mask, full)
+        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(kept)]))
+        columns = {
+            "tokens": Ragged(torch.from_numpy(values), offsets),
+            "mask": Ragged(torch.from_numpy(mask.astype(np.float32)), offsets),
+        }
+        if self.codec.unknown is not None:
+            unknown = int((values == self.codec.unknown).sum())
+            if unknown:
+                notes = (*notes, f"{unknown} of {len(values)} tokens are unknown to the tokenizer")
+        return Batch(columns), notes
+
+    def _plain(self, samples: Samples) -> tuple[list[list[int]], Array]:
+        texts, which = distinct([prompt.text for prompt in samples.prompts])
+        prompts = plain_prompt_tokens(self.codec, texts)
+        contents = [str(content) for content in samples.content]
+        completions = completion_tokens(self.codec, texts, which, prompts, contents)
+        rows = [[*prompts[p], *c, self.codec.eos] for p, c in zip(which, completions, strict=True)]
+        full = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        before = np.fromiter(map(len, prompts), dtype=np.int64, count=len(prompts))[which]
+        return rows, _places(full) >= np.repeat(before, full)
+
+    def _conversations(self, samples: Samples) -> tuple[list[list[int]], Array]:
+        turns = samples.fields.get(COMPLETION_MESSAGES)
+        rows = []
+        for row, (prompt, content) in enumerate(zip(samples.prompts, samples.content, strict=True)):
+            completion = completion_of(str(content), "" if turns is None else turns[row])
+            rows.append(((*prompt.messages, *completion), prompt.tools, len(prompt.messages)))
+        encoded = self._template().encode(
+            rows, self.train_on, lambda row: f"the conversation that begins {samples.prompts[row].text[:60]!r}"
+        )
+        learned = list(chain.from_iterable(row.learned for row in encoded))
+        return [row.tokens for row in encoded], np.array(learned, dtype=bool)
+
+    def _mixed(self, samples: Samples, chats: Array) -> tuple[list[list[int]], Array]:
+        rows: list[list[int]] = [[]] * len(samples)
+        masks: list[Array] = [np.empty(0)] * len(samples)
+        for some, method in ((chats, self._conversations), (~chats, self._plain)):
+            tokens, mask = method(samples.take(some))
+            ends = np.cumsum([len(row) for row in tokens])
+            for place, row, own in zip(np.flatnonzero(some), tokens, np.split(mask, ends[:-1]), strict=True):
+                rows[place], masks[place] = row, own
+        return rows, np.concatenate(masks)
+
+    def _shortened(
+        self, samples: Samples, values: Array, mask: Array, full: Array
+    ) -> tuple[Array, Array, Array, tuple[str, ...]]:
+        """Tokens and mask of rows of at most ``max_length`` tokens, the length of each, and notes."""
+        limit, long = self.max_length, full > self.max_length
+        if not long.any():
+            return values, mask, full, ()
+        at, lengths = _places(full), np.repeat(full, full)
+        inside = at >= lengths - limit if self.too_long == "truncate_left" else at < limit
+        rows = np.repeat(np.arange(len(full)), full)
+        left = np.bincount(rows, weights=mask & inside, minlength=len(full))
+        notes = self._too_long(samples, full, long, left)
+        if self.too_long == "drop":
+            mask = mask & ~np.repeat(long, full)
+        return values[inside], mask[inside], np.minimum(full, limit), notes
+
+    def _too_long(self, samples: Samples, full: Array, long: Array, left: Array) -> tuple[str, ...]:
+        count, first, limit = int(long.sum()), int(np.flatnonzero(long)[0]), self.max_length
+        message = f"{count} of {len(full)} rows are longer than {limit} tokens with their prompt"
+        if self.too_long == "drop":
+            if count == len(full):
+                raise UserError(f"{message}: nothing would be left", where="model.max_length",
+                                fix="Raise max_length, or choose another 'too_long:'.")
+            return (f"{message}: they were dropped",)
+        empty = np.flatnonzero(long & (left == 0))
+        if len(empty):
+            row = int(empty[0])
+            raise UserError(
+                f"the prompt of {len(empty)} of {len(full)} samples fills all {limit} tokens: nothing of the "
+                f"completion is left to learn (the first is {samples.prompts[row].text[:60]!r}, {full[row]} tokens)",
+                where="model.max_length", fix="Raise max_length, or write 'too_long: drop' or 'truncate_left'.",
+            )
+        if self.too_long == "refuse" and count > self.truncated_at_most * len(full):
+            raise UserError(
+                f"{message} (the first is {str(samples.content[first])[:60]!r}; the longest has "
+                f"{int(full.max())} tokens)",
+                where="model.max_length",
+                fix="Raise max_length, or write 'too_long: drop', 'truncate_left' or 'truncate_right', or allow a share "
+                    f"to be cut on the right with truncated_at_most (now {self.truncated_at_most:g}).",
+            )
+        where = "at their beginning" if self.too_long == "truncate_left" else "without an end token"
+        return (f"{message}: they were cut, {where}",)
+
+
+def plain_prompt_tokens(codec: Codec, texts: Sequence[str]) -> list[list[int]]:
     """The tokens before the completion: one BOS and the prompt."""
     return [[codec.bos, *tokens] for tokens in codec.encode(texts)]
+
+
+def completion_tokens(
+    codec: Codec, texts: Sequence[str], which: Array, prompts: Sequence[Sequence[int]], contents: Sequence[str]
+) -> list[list[int]]:
+    """The tokens of each completion after those of its prompt: of the joint text, as a model reads it.
+
+    Tokenized by itself, a completion would begin with a space in some tokenizers (Llama 2). Where the tokens of the prompt
+    are not the first of the joint text, since a token would reach over the border, the completion is tokenized apart:
+    when sampling, the prompt is all there is.
+    """
+    if not any(texts):
+        return codec.encode(contents)
+    joint = codec.encode([texts[place] + content for place, content in zip(which, contents, strict=True)])
+    found: list[list[int]] = []
+    apart: list[int] = []
+    for row, (place, tokens) in enumerate(zip(which, joint, strict=True)):
+        own = prompts[place][1:]
+        fits = tokens[: len(own)] == own
+        found.append(tokens[len(own) :] if fits else [])
+        if not fits:
+            apart.append(row)
+    for row, tokens in zip(apart, codec.encode([contents[row] for row in apart]), strict=True):
+        found[row] = tokens
+    return found
 
 
 def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
@@ -27,61 +190,18 @@ def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
     return list(place), index
 
 
-def encode(
-    codec: Codec, samples: Samples, max_length: int, truncated_at_most: float
-) -> tuple[Batch, tuple[str, ...]]:
-    """Ragged columns "tokens" int64 and "mask" float32, with notes that count cut completions and unknown tokens.
-
-    The mask is 1 on the completion and its EOS (on everything after BOS where the prompt is empty). Raises UserError
-    where more than ``truncated_at_most`` of the completions would be cut, or one would be cut away altogether.
-    """
-    texts, which = distinct([prompt.text for prompt in samples.prompts])
-    prompts = prompt_tokens(codec, texts)
-    completions = codec.encode([str(content) for content in samples.content])
-    before = np.array([len(p) for p in prompts], dtype=np.int64)[which]
-    full = before + np.fromiter(map(len, completions), dtype=np.int64, count=len(completions)) + 1
-    notes = _truncation(samples, before, full, max_length, truncated_at_most)
-    end = [codec.eos]
-    rows = chain.from_iterable((prompts[p], c, end) for p, c in zip(which, completions, strict=True))
-    values = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(full.sum()))
-    at = np.arange(len(values)) - np.repeat(np.cumsum(full) - full, full)
-    mask = at >= np.repeat(before, full)
-    if (full > max_length).any():
-        inside = at < max_length
-        values, mask = values[inside], mask[inside]
-    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(np.minimum(full, max_length))]))
-    columns = {
-        "tokens": Ragged(torch.from_numpy(values), offsets),
-        "mask": Ragged(torch.from_numpy(mask.astype(np.float32)), offsets),
-    }
-    if codec.unknown is not None:
-        unknown = int((values == codec.unknown).sum())
-        if unknown:
-            notes = (*notes, f"{unknown} of {len(values)} tokens are unknown to the tokenizer")
-    return Batch(columns), notes
+def distinct_prompts(prompts: Sequence[Prompt]) -> tuple[list[Prompt], Array]:
+    """The same of prompts: those that a model reads alike are one."""
+    place: dict[tuple[object, ...], int] = {}
+    index = np.empty(len(prompts), dtype=np.int64)
+    first: list[Prompt] = []
+    for row, prompt in enumerate(prompts):
+        index[row] = place.setdefault((prompt.text, prompt.messages, prompt.tools), len(place))
+        if len(place) > len(first):
+            first.append(prompt)
+    return first, index
 
 
-def _truncation(
-    samples: Samples, before: Array, full: Array, max_length: int, truncated_at_most: float
-) -> tuple[str, ...]:
-    cut = full > max_length
-    if not cut.any():
-        return ()
-    count, first = int(cut.sum()), int(np.flatnonzero(cut)[0])
-    empty = np.flatnonzero(before >= max_length)
-    if len(empty):
-        row = int(empty[0])
-        raise UserError(
-            f"the prompt of {len(empty)} of {len(full)} samples fills all {max_length} tokens: nothing of the "
-            f"completion is left to learn (the first is {samples.prompts[row].text[:60]!r}, {before[row]} tokens)",
-            where="model.max_length", fix="Raise max_length, or drop the samples with such long prompts.",
-        )
-    message = f"{count} of {len(full)} completions are longer than {max_length} tokens with their prompt"
-    if count > truncated_at_most * len(full):
-        raise UserError(
-            f"{message} and would be cut (the first is {str(samples.content[first])[:60]!r}; the longest has "
-            f"{int(full.max())} tokens)",
-            where="model.max_length",
-            fix=f"Raise max_length, or allow it with truncated_at_most (now {truncated_at_most:g}).",
-        )
-    return (f"{message}: they were cut, without an end token",)
+def _places(lengths: Array) -> Array:
+    """The place of each token in its row, for rows of these lengths."""
+    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -12,10 +12,12 @@ import torch
 
 from upturn import seeds
 from upturn.data import tokenizers as _tokenizer
+from upturn.data.chat_template import TRAIN_ON, ChatTemplate, TrainOn, added_tokens, named_template
 from upturn.data.tokenizers import Codec
 from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._language import pretrained_weights, prompt_template
+from upturn.models._language.prompt_template import TOO_LONG, Format, TooLong
 from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
@@ -39,7 +41,10 @@ class TextModel(Trainable, ABC):
     hub: str | None = None
     tokenizer: dict[str, Any] = field(default_factory=lambda: {"kind": "characters"})
     max_length: int | None = None
-    truncated_at_most: float = 0.0  # the share of completions that may be cut; none, unless it is allowed
+    truncated_at_most: float = 0.0  # the share of rows that "refuse" lets be cut on the right
+    too_long: TooLong = "refuse"  # rows of more tokens than max_length
+    chat_template: str | None = None  # a name (chatml, plain) or a Jinja file; None: the tokenizer's own
+    train_on: TrainOn = "assistant"  # what of a conversation's completion is learned
     id: str = field(default="", init=False)
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: cut completions, unknown tokens
     module: torch.nn.Module = field(init=False, repr=False)
@@ -58,6 +63,10 @@ class TextModel(Trainable, ABC):
             raise ValueError("max_length must be at least 2: BOS, and one token after it")
         if not 0 <= self.truncated_at_most <= 1:
             raise ValueError("truncated_at_most must be a share between 0 and 1")
+        if self.too_long not in TOO_LONG:
+            raise ValueError(f"too_long must be one of {', '.join(TOO_LONG)}, not {self.too_long!r}")
+        if self.train_on not in TRAIN_ON:
+            raise ValueError(f"train_on must be one of {', '.join(TRAIN_ON)}, not {self.train_on!r}")
         _tokenizer.check(self.tokenizer)
 
     @abstractmethod
@@ -87,9 +96,13 @@ class TextModel(Trainable, ABC):
         if self.config is not None:
             texts = prompt_template.distinct([p.text for p in examples.prompts])[0] + [str(c) for c in examples.content]
             self.codec, _ = _tokenizer.settle(_tokenizer.train(self.tokenizer, texts), "model.tokenizer")
+            self._set_template()
             self.module = self._from_config(self.config, self.codec)
         else:
             self.module, self.codec = self._from_files()
+            if self._set_template():
+                self._bare.resize_token_embeddings(len(self.codec.tokenizer))
+        self._settle_format()
         self.id = content_id(self.name, key, self._stated(), self.folder, self.hub)
         self._positions()
 
@@ -115,10 +128,47 @@ class TextModel(Trainable, ABC):
             )
         return int(own if self.max_length is None else self.max_length)  # type: ignore[arg-type]
 
+    def _set_template(self) -> bool:
+        """The tokenizer's template becomes the one that the recipe names; whether the embedding must grow for it."""
+        if self.chat_template is None:
+            return False
+        source = named_template(self.chat_template, "model.chat_template")
+        self.codec.tokenizer.chat_template = source
+        before = len(self.codec.tokenizer)
+        self.codec.tokenizer.add_special_tokens({"additional_special_tokens": added_tokens(source)},
+                                                replace_extra_special_tokens=False)
+        return len(self.codec.tokenizer) > before and (
+            len(self.codec.tokenizer) > self._bare.get_input_embeddings().weight.shape[0] if self.config is None
+            else True
+        )
+
+    def _settle_format(self) -> None:
+        """How rows become tokens, once the module and its tokenizer are known."""
+        source = self.codec.tokenizer.chat_template
+        if isinstance(source, dict):  # several, by name
+            source = source.get("default")
+        chat = None if source is None else ChatTemplate(self.codec, source)
+        self._format = Format(
+            self.codec, chat, self._learned_part, self.too_long, self._positions(), self.truncated_at_most
+        )
+
+    @property
+    def _learned_part(self) -> TrainOn:
+        return self.train_on
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens that end a completion: the tokenizer's, those of generation_config, the template's end of turn."""
+        known = self._bare.generation_config.eos_token_id if self._bare.can_generate() else None
+        own = known if isinstance(known, list) else [] if known is None else [known]
+        chat = self._format.chat
+        turn = [] if chat is None or chat.end_of_turn is None else [chat.end_of_turn]
+        return tuple(dict.fromkeys([self.codec.eos, *map(int, own), *turn]))
+
     def encode(self, samples: Samples) -> Batch:
-        """Ragged "tokens" and "mask" (1 where a token is learned); see ``notes`` for cut completions."""
+        """Ragged "tokens" and "mask" (1 where a token is learned); see ``notes`` for cut rows."""
         self._need_text(samples)
-        batch, self.notes = prompt_template.encode(self.codec, samples, self._positions(), self.truncated_at_most)
+        batch, self.notes = self._format.encode(samples)
         return batch
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
@@ -144,6 +194,8 @@ class TextModel(Trainable, ABC):
                 where=str(at),
             )
         self.module, self.codec = self._from_saved(folder, settings)
+        self._set_template()
+        self._settle_format()
         self.id = files.tree_hash(folder)[:16]
 
     def _work(self) -> tuple[float, float]:

@@ -61,7 +61,7 @@ _held: list[_Held] = []  # at most one: a GPU does not have memory for two
 
 
 def decode(
-    module: torch.nn.Module, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *, stop: int, max_tokens: int,
+    module: torch.nn.Module, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *, stop: Sequence[int], max_tokens: int,
     positions: int, choice: Choice,
 ) -> Decoded:
     """P * K completions, prompt-major, of ``prompts[of[p]]`` for ``keys`` (P, K), in the fields of our own sampler.
@@ -76,7 +76,7 @@ def decode(
     params = [
         vllm.SamplingParams(
             n=keys.shape[1], temperature=choice.temperature, top_p=choice.top_p, top_k=choice.top_k or -1,
-            seed=int(first) % _SEEDS, max_tokens=max_tokens, stop_token_ids=[stop], logprobs=0, detokenize=False,
+            seed=int(first) % _SEEDS, max_tokens=max_tokens, stop_token_ids=list(stop), logprobs=0, detokenize=False,
         )
         for first in keys[:, 0]
     ]
@@ -91,7 +91,7 @@ def decode(
 _OTHER = "This version of vLLM is not understood: use 0.10.1 or later, or leave 'sampler' out."
 
 
-def _decoded(found: Sequence[Any], stop: int, choice: Choice) -> Decoded:
+def _decoded(found: Sequence[Any], stop: Sequence[int], choice: Choice) -> Decoded:
     lengths = np.array([len(one.token_ids) for one in found])
     inside = np.arange(int(lengths.max()))[None, :] < lengths[:, None]
     tokens = np.full(inside.shape, -1, dtype=np.int64)
@@ -105,7 +105,7 @@ def _decoded(found: Sequence[Any], stop: int, choice: Choice) -> Decoded:
     ]
     stopped = np.array([one.finish_reason == "stop" for one in found])
     last = tokens[np.arange(len(found)), lengths - 1]
-    if ((last == stop) != stopped).any():
+    if (np.isin(last, list(stop)) != stopped).any():
         raise RunError("vLLM's finish reasons contradict the last tokens", where="sampling.sampler", fix=_OTHER)
     plain = choice.temperature == 1.0 and not choice.top_k and choice.top_p >= 1.0
     other = 0.0 if choice.temperature == 0.0 else float("nan")
