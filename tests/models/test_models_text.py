@@ -129,7 +129,7 @@ def test_pad_becomes_distinct_where_a_given_tokenizer_has_pad_equal_to_eos(tmp_p
 def test_pain_2_a_truncated_completion_is_refused() -> None:
     model = built(max_length=16)
     long = real_samples("text", ["1+2=3", "1+1+1+1+1+1+1+1"], [Prompt("1+2=")] * 2, "s")
-    with pytest.raises(UserError, match=r"1 of 2 completions are longer than 16 tokens.*truncated_at_most"):
+    with pytest.raises(UserError, match=r"1 of 2 rows are longer than 16 tokens.*truncated_at_most"):
         model.encode(long)
 
 
@@ -137,7 +137,7 @@ def test_pain_2_an_allowed_truncation_is_counted_and_has_no_eos_target() -> None
     model = built(max_length=16, truncated_at_most=0.5)
     long = real_samples("text", ["1+2=3", "1+1+1+1+1+1+1+1"], [Prompt("1+2=")] * 2, "s")
     batch = model.encode(long).take(torch.arange(2))
-    assert "1 of 2 completions" in model.notes[0] and "cut" in model.notes[0]
+    assert "1 of 2 rows" in model.notes[0] and "cut" in model.notes[0]
     assert batch["tokens"].shape == (2, 16)
     assert model.codec.eos not in batch["tokens"][1].tolist()
     assert batch["mask"].sum(dim=1).tolist() == [6, 11]

@@ -1,8 +1,8 @@
 """A tokenizer's chat template: conversations as tokens, and which of the tokens are learned.
 
-A template is text in which special tokens are written out. What a user or a model wrote may spell a special token, too,
-and must stay text. So the tokens that the template writes are marked while it renders (:class:`_Marks`), and only marked
-ones become special tokens.
+A template is text in which special tokens are written out. What a user or a model wrote may spell a special token,
+too, and must stay text. So the tokens that the template writes are marked while it renders (:class:`_Marks`), and only
+marked ones become special tokens.
 """
 
 from __future__ import annotations
@@ -73,12 +73,11 @@ class ChatTemplate:
 
     @cached_property
     def end_of_turn(self) -> int | None:
-        """The special token with which the template ends an answer; None where it ends it with text, or with nothing."""
+        """The special token with which the template ends an answer; None where it ends it with none."""
         prompt, whole = self.render(_PROBE[:1], "", True), self.render(_PROBE, "")
         if not whole.startswith(prompt):
             return None
-        special = self._marks.special_of(whole[len(prompt) :].partition("a")[2])
-        return special
+        return self._marks.special_of(whole[len(prompt) :].partition("a")[2])
 
     def render(self, messages: Sequence[Message], tools: str, generation_prompt: bool = False) -> str:
         """The text of the template, its special tokens marked."""
@@ -188,10 +187,10 @@ class ChatTemplate:
 class _Marks:
     """Keeps the special tokens that a template writes apart from text that spells one.
 
-    Each special token has two stand-ins of its own length in private characters. Text of messages that spells the token
-    is replaced by one of them while the template renders (:meth:`hidden`); afterwards the tokens that the template wrote
-    are replaced by the other, and the text of messages comes back (:meth:`marked`). A copy of the tokenizer in which the
-    special tokens bear their marked names reads the result: it knows no other special token.
+    Each special token has two other names of its own length in private characters. Where a message spells the token, it
+    is replaced by one of them while the template renders (:meth:`hidden`); afterwards the tokens that the template
+    wrote are replaced by the other, and the text of messages is restored (:meth:`marked`). A copy of the tokenizer in
+    which the special tokens have their marked names reads the result: it knows no other special token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -199,7 +198,7 @@ class _Marks:
         self._special = [(int(i), str(token)) for i, token in sorted(added.items()) if token.special and str(token)]
         names = sorted(((text, place) for place, (_, text) in enumerate(self._special)), key=lambda it: -len(it[0]))
         self._pattern = re.compile("|".join(re.escape(text) for text, _ in names)) if names else None
-        self._place = {text: place for text, place in names}
+        self._place = dict(names)
         self._raw = tokenizer.backend_tokenizer
 
     def _outer(self, text: str) -> str:

@@ -113,8 +113,10 @@ def content_column(samples: Samples) -> tuple[Any, list[int] | None]:
 
 
 def prompt_columns(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """The columns prompt, label and prompt_fields (JSON), with prompt_messages and prompt_tools (JSON, "" for none) where
-    some prompt is a conversation; one object in many rows is encoded once."""
+    """The columns prompt, label and prompt_fields (JSON); one object in many rows is encoded once.
+
+    Where some prompt is a conversation also prompt_messages and prompt_tools (JSON, "" for none).
+    """
     import pyarrow as pa
 
     encoded: dict[int, str] = {}

@@ -23,7 +23,7 @@ TOO_LONG = get_args(TooLong)
 
 @dataclass(frozen=True)
 class Format:
-    """How rows become tokens: see the fields of the text models. ``chat`` is None where the tokenizer has no template."""
+    """How rows become tokens: see the fields of the text models. ``chat`` is None without a chat template."""
 
     codec: Codec
     chat: ChatTemplate | None
@@ -33,7 +33,7 @@ class Format:
     truncated_at_most: float
 
     def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """The tokens before each completion: one BOS and the text, or what the chat template writes for the messages."""
+        """The tokens before each completion: one BOS and the text, or what the chat template writes."""
         plain = iter(plain_prompt_tokens(self.codec, [prompt.text for prompt in prompts if not prompt.messages]))
         return [
             self._template().prompt(prompt.messages, prompt.tools) if prompt.messages else next(plain)
@@ -49,12 +49,11 @@ class Format:
         return self.chat
 
     def encode(self, samples: Samples) -> tuple[Batch, tuple[str, ...]]:
-        """Ragged columns "tokens" int64 and "mask" float32 (1 where learned), with notes that count cut rows and unknown
-        tokens.
+        """Ragged columns "tokens" int64 and "mask" float32 (1 where learned), and notes.
 
-        Of plain text the completion and its EOS are learned, of a conversation what ``train_on`` names. Raises UserError
-        where a row is too long and ``too_long`` is "refuse", or where nothing of it would be left to learn; with "drop"
-        its mask is 0 throughout.
+        Of plain text the completion and its EOS are learned, of a conversation what ``train_on`` names. The notes count
+        cut rows and unknown tokens. Raises UserError where a row is too long and ``too_long`` is "refuse", or where
+        nothing of it would be left to learn; with "drop" its mask is 0 throughout.
         """
         chats = np.array([bool(prompt.messages) for prompt in samples.prompts], dtype=bool)
         if not chats.any():
@@ -146,8 +145,8 @@ class Format:
                 f"{message} (the first is {str(samples.content[first])[:60]!r}; the longest has "
                 f"{int(full.max())} tokens)",
                 where="model.max_length",
-                fix="Raise max_length, or write 'too_long: drop', 'truncate_left' or 'truncate_right', or allow a share "
-                    f"to be cut on the right with truncated_at_most (now {self.truncated_at_most:g}).",
+                fix="Raise max_length, or write 'too_long: drop', 'truncate_left' or 'truncate_right', or allow a "
+                    f"share to be cut on the right with truncated_at_most (now {self.truncated_at_most:g}).",
             )
         where = "at their beginning" if self.too_long == "truncate_left" else "without an end token"
         return (f"{message}: they were cut, {where}",)
@@ -163,9 +162,9 @@ def completion_tokens(
 ) -> list[list[int]]:
     """The tokens of each completion after those of its prompt: of the joint text, as a model reads it.
 
-    Tokenized by itself, a completion would begin with a space in some tokenizers (Llama 2). Where the tokens of the prompt
-    are not the first of the joint text, since a token would reach over the border, the completion is tokenized apart:
-    when sampling, the prompt is all there is.
+    Tokenized by itself, a completion would begin with a space in some tokenizers (Llama 2). Where the tokens of the
+    prompt are not the first of the joint text, since a token would reach over the border, the completion is tokenized
+    apart: when sampling, the prompt is all there is.
     """
     if not any(texts):
         return codec.encode(contents)

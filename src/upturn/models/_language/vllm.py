@@ -61,8 +61,8 @@ _held: list[_Held] = []  # at most one: a GPU does not have memory for two
 
 
 def decode(
-    module: torch.nn.Module, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *, stop: Sequence[int], max_tokens: int,
-    positions: int, choice: Choice,
+    module: torch.nn.Module, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *, stop: Sequence[int],
+    max_tokens: int, positions: int, choice: Choice,
 ) -> Decoded:
     """P * K completions, prompt-major, of ``prompts[of[p]]`` for ``keys`` (P, K), in the fields of our own sampler.
 
