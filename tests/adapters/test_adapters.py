@@ -522,6 +522,24 @@ def test_pain_3_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: P
         assert len(set(ranks(tmp_path / "straight").values())) > 1
 
 
+@pytest.mark.parametrize("adapter", [Lora(rank=3), Full()], ids=["lora", "full"])
+def test_a_resume_state_holds_no_frozen_tensor_and_a_tied_one_once(adapter: Any, tmp_path: Path) -> None:
+    """By the bytes: weights, two moments and the average of what is trained, and no more."""
+    model = CausalLm(config={**LLAMA, "tie_word_embeddings": True})
+    model.build(worked(12), 1)
+    model.save(tmp_path / "entry")
+    run_stage(adapter, tmp_path / "entry", None).save(tmp_path / "straight")
+    run_stage(adapter, tmp_path / "entry", tmp_path / "progress", 5)
+    path = next(tmp_path.glob("progress/step-*/weights.safetensors"))
+    state = load_file(path)
+    adapter.attach(model, 12, 11)
+    trainable = sum(p.numel() for p in adapter.parameters(model))
+    numbers = sum(value.numel() for value in state.values() if value.ndim)
+    assert numbers == 4 * trainable
+    run_stage(adapter, tmp_path / "entry", tmp_path / "progress").save(tmp_path / "resumed")
+    assert tree_hash(tmp_path / "straight") == tree_hash(tmp_path / "resumed")
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from upturn.errors import RunError
@@ -20,8 +21,8 @@ def save(state: TrainingState, folder: Path, step: int, accelerator: Accelerator
     if not accelerator.is_main_process:
         return
     module = accelerator.unwrap_model(state.model.module)
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    tensors = {f"{_MODEL}{name}": value for name, value in module.state_dict().items() if name not in frozen}
+    written = _changing(module)
+    tensors = {f"{_MODEL}{name}": value for name, value in module.state_dict().items() if name in written}
     moments = optimizer.tensors(state.optimizer, state.parameters)
     tensors |= {f"{_OPTIMIZER}{name}": value for name, value in moments.items()}
     if state.ema is not None:
@@ -44,11 +45,16 @@ def resume(state: TrainingState, folder: Path, accelerator: Accelerator) -> None
     module = state.model.module
     weights = {name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)}
     missing, unknown = module.load_state_dict(weights, strict=False)
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    if unknown or set(missing) - frozen:
+    if unknown or set(missing) & _changing(module):
         raise RunError("the saved state is of another model", where=str(newest), fix="Remove it and run again.")
     moments = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
     optimizer.restore(state.optimizer, state.parameters, moments)
     if state.ema is not None:
         state.ema.values = [tensors[f"{_EMA}{i}"].to(p.device) for i, p in enumerate(state.parameters)]
     state.history = History(**scalars)
+
+
+def _changing(module: torch.nn.Module) -> set[str]:
+    """Names of what a training may change: trained parameters, a shared (tied) one once, and buffers."""
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return trained | {name for name, _ in module.named_buffers()}
