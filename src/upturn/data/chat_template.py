@@ -53,10 +53,14 @@ def added_tokens(source: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of a conversation and which of them are learned (0 or 1)."""
+    """Tokens of a conversation, which of them are learned (0 or 1), and whether one reaches into a learned part.
+
+    A token that ends what comes before and begins what is learned is not learned, and sampling never sees it.
+    """
 
     tokens: list[int]
     learned: list[int]
+    crossed: bool = False
 
 
 class ChatTemplate:
@@ -129,13 +133,12 @@ class ChatTemplate:
             spans.append(found)
         encoded = []
         for (tokens, offsets), learned in zip(self._marks.encode(texts), spans, strict=True):
-            mask = np.zeros(len(tokens), dtype=np.int64)
+            mask, crossed = np.zeros(len(tokens), dtype=np.int64), False
             for start, stop in learned:
                 mask |= (offsets[:, 0] >= start) & (offsets[:, 0] < stop)
-            row = Encoded(tokens, mask.tolist())
-            if self.end_of_turn is None:
-                row = Encoded([*row.tokens, self.codec.eos], [*row.learned, 1])
-            encoded.append(row)
+                crossed |= bool(((offsets[:, 0] < start) & (offsets[:, 1] > start)).any())
+            end = [] if self.end_of_turn is not None else [self.codec.eos]
+            encoded.append(Encoded([*tokens, *end], [*mask.tolist(), *([1] * len(end))], crossed))
         return encoded
 
     def _learned(

@@ -35,7 +35,7 @@ def message_of(given: Mapping[str, Any]) -> Message:
     body = given.get("content")
     if body is None and extra:
         extra["content"] = None  # templates tell a message without content from one with an empty text
-    text = json.dumps(extra, sort_keys=True, ensure_ascii=False) if extra else ""
+    text = json.dumps(extra, ensure_ascii=False) if extra else ""
     return Message(str(given["role"]), "" if body is None else str(body), text)
 
 

@@ -56,15 +56,16 @@ class Format:
         nothing of it would be left to learn; with "drop" its mask is 0 throughout.
         """
         chats = np.array([bool(prompt.messages) for prompt in samples.prompts], dtype=bool)
+        notes: list[str] = []
         if not chats.any():
             rows, mask = self._plain(samples)
         elif chats.all():
-            rows, mask = self._conversations(samples)
+            rows, mask = self._conversations(samples, notes)
         else:
-            rows, mask = self._mixed(samples, chats)
+            rows, mask = self._mixed(samples, chats, notes)
         full = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         values = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(full.sum()))
-        values, mask, kept, notes = self._shortened(samples, values, mask, full)
+        values, mask, kept = self._shortened(samples, values, mask, full, notes)
         offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(kept)]))
         columns = {
             "tokens": Ragged(torch.from_numpy(values), offsets),
@@ -73,8 +74,8 @@ class Format:
         if self.codec.unknown is not None:
             unknown = int((values == self.codec.unknown).sum())
             if unknown:
-                notes = (*notes, f"{unknown} of {len(values)} tokens are unknown to the tokenizer")
-        return Batch(columns), notes
+                notes.append(f"{unknown} of {len(values)} tokens are unknown to the tokenizer")
+        return Batch(columns), tuple(notes)
 
     def _plain(self, samples: Samples) -> tuple[list[list[int]], Array]:
         texts, which = distinct([prompt.text for prompt in samples.prompts])
@@ -86,7 +87,7 @@ class Format:
         before = np.fromiter(map(len, prompts), dtype=np.int64, count=len(prompts))[which]
         return rows, _places(full) >= np.repeat(before, full)
 
-    def _conversations(self, samples: Samples) -> tuple[list[list[int]], Array]:
+    def _conversations(self, samples: Samples, notes: list[str]) -> tuple[list[list[int]], Array]:
         turns = samples.fields.get(COMPLETION_MESSAGES)
         rows = []
         for row, (prompt, content) in enumerate(zip(samples.prompts, samples.content, strict=True)):
@@ -95,43 +96,50 @@ class Format:
         encoded = self._template().encode(
             rows, self.train_on, lambda row: f"the conversation that begins {samples.prompts[row].text[:60]!r}"
         )
+        crossed = sum(row.crossed for row in encoded)
+        if crossed:
+            notes.append(
+                f"in {crossed} of {len(encoded)} conversations a token joins the end of the chat template's header and "
+                "the beginning of an answer: it is not learned, and sampling never sees it"
+            )
         learned = list(chain.from_iterable(row.learned for row in encoded))
         return [row.tokens for row in encoded], np.array(learned, dtype=bool)
 
-    def _mixed(self, samples: Samples, chats: Array) -> tuple[list[list[int]], Array]:
+    def _mixed(self, samples: Samples, chats: Array, notes: list[str]) -> tuple[list[list[int]], Array]:
         rows: list[list[int]] = [[]] * len(samples)
         masks: list[Array] = [np.empty(0)] * len(samples)
-        for some, method in ((chats, self._conversations), (~chats, self._plain)):
-            tokens, mask = method(samples.take(some))
+        parts = ((chats, self._conversations(samples.take(chats), notes)), (~chats, self._plain(samples.take(~chats))))
+        for some, (tokens, mask) in parts:
             ends = np.cumsum([len(row) for row in tokens])
             for place, row, own in zip(np.flatnonzero(some), tokens, np.split(mask, ends[:-1]), strict=True):
                 rows[place], masks[place] = row, own
         return rows, np.concatenate(masks)
 
     def _shortened(
-        self, samples: Samples, values: Array, mask: Array, full: Array
-    ) -> tuple[Array, Array, Array, tuple[str, ...]]:
-        """Tokens and mask of rows of at most ``max_length`` tokens, the length of each, and notes."""
+        self, samples: Samples, values: Array, mask: Array, full: Array, notes: list[str]
+    ) -> tuple[Array, Array, Array]:
+        """Tokens and mask of rows of at most ``max_length`` tokens, and the length of each."""
         limit, long = self.max_length, full > self.max_length
         if not long.any():
-            return values, mask, full, ()
+            return values, mask, full
         at, lengths = _places(full), np.repeat(full, full)
         inside = at >= lengths - limit if self.too_long == "truncate_left" else at < limit
         rows = np.repeat(np.arange(len(full)), full)
         left = np.bincount(rows, weights=mask & inside, minlength=len(full))
-        notes = self._too_long(samples, full, long, left)
+        notes.append(self._too_long(samples, full, long, left))
         if self.too_long == "drop":
             mask = mask & ~np.repeat(long, full)
-        return values[inside], mask[inside], np.minimum(full, limit), notes
+        return values[inside], mask[inside], np.minimum(full, limit)
 
-    def _too_long(self, samples: Samples, full: Array, long: Array, left: Array) -> tuple[str, ...]:
+    def _too_long(self, samples: Samples, full: Array, long: Array, left: Array) -> str:
+        """A note that counts the rows that are too long; UserError where they are refused."""
         count, first, limit = int(long.sum()), int(np.flatnonzero(long)[0]), self.max_length
         message = f"{count} of {len(full)} rows are longer than {limit} tokens with their prompt"
         if self.too_long == "drop":
             if count == len(full):
                 raise UserError(f"{message}: nothing would be left", where="model.max_length",
                                 fix="Raise max_length, or choose another 'too_long:'.")
-            return (f"{message}: they were dropped",)
+            return f"{message}: they were dropped"
         empty = np.flatnonzero(long & (left == 0))
         if len(empty):
             row = int(empty[0])
@@ -149,7 +157,7 @@ class Format:
                     f"share to be cut on the right with truncated_at_most (now {self.truncated_at_most:g}).",
             )
         where = "at their beginning" if self.too_long == "truncate_left" else "without an end token"
-        return (f"{message}: they were cut, {where}",)
+        return f"{message}: they were cut, {where}"
 
 
 def plain_prompt_tokens(codec: Codec, texts: Sequence[str]) -> list[list[int]]:
