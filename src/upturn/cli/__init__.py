@@ -11,6 +11,7 @@ import typer
 
 from upturn.cli.captions_command import captions
 from upturn.cli.compare_command import compare
+from upturn.cli.data_command import data
 from upturn.cli.estimate_command import estimate
 from upturn.cli.export_command import export
 from upturn.cli.lab_command import app as lab_app
@@ -33,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
 for _command in (
-    new, plan, captions, run, study, status, report, compare, estimate, trace, verify, sample, export, serve, search,
+    new, data, plan, captions, run, study, status, report, compare, estimate, trace, verify, sample, export, serve, search,
 ):
     app.command(_command.__name__)(_command)
 app.command("list")(list_components)

@@ -132,6 +132,11 @@ class Model(Part):
         return {"name": self.name, **(self.model_extra or {})}
 
     @property
+    def pretrained(self) -> bool:
+        """Whether it starts from weights that were trained before, elsewhere."""
+        return any(self.spec.get(place) for place in ("folder", "hub"))
+
+    @property
     def ready(self) -> bool:
         """Whether it has weights that this run does not train."""
         return self.fit is not None and 0 in (self.fit.steps, self.fit.epochs)

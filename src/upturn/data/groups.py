@@ -129,6 +129,23 @@ def encode_groups(
     return Batch(columns, wide, given)
 
 
+def without_empty(batch: Batch) -> Batch:
+    """The examples all of whose rows have something that is learned: a text that is too long may have been dropped."""
+    import torch
+
+    mask = batch.columns.get("mask")
+    if not isinstance(mask, Ragged):
+        return batch
+    sums = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
+    kept = (sums.reshape(-1, batch.candidates) > 0).all(dim=1)
+    if bool(kept.all()):
+        return batch
+    examples = kept.nonzero()[:, 0]
+    rows = (examples[:, None] * batch.candidates + torch.arange(batch.candidates)).reshape(-1)
+    columns = {name: _gathered(column, rows) for name, column in batch.columns.items()}
+    return Batch(columns, batch.candidates, {name: values[examples] for name, values in batch.given.items()})
+
+
 def _of_width(groups: Groups, candidates: int | None) -> Groups:
     if candidates is None:
         return groups

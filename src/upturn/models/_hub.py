@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from upturn.data.tokenizers import Codec, settle
 from upturn.embeddings.pretrained import quiet, without_dropout
 from upturn.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -39,26 +43,16 @@ def read(form: Form, name: str, where: str, *, local: bool, dropout: bool) -> tu
     """
     import transformers
 
-    try:
-        with quiet():
-            config = transformers.AutoConfig.from_pretrained(name, local_files_only=local, trust_remote_code=False)
-            if not dropout:
-                without_dropout(config, {})
-            for key, value in form.config.items():
-                setattr(config, key, value)
-            module, report = getattr(transformers, form.auto).from_pretrained(
-                name, config=config, local_files_only=local, trust_remote_code=False, use_safetensors=True,
-                dtype=torch.float32, output_loading_info=True,
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                name, local_files_only=local, trust_remote_code=False
-            )
-    except Exception as error:  # the readers of weights, JSON and tokenizers raise exceptions of any class
-        lines = str(error).strip().splitlines()
-        raise UserError(
-            f"the model '{name}' cannot be read{form.unfit}: {lines[0] if lines else repr(error)}", where=where,
-            fix=form.needs,
-        ) from error
+    with _readable(form, name, where), quiet():
+        config, tokenizer = _config_and_tokenizer(name, local)
+        if not dropout:
+            without_dropout(config, {})
+        for key, value in form.config.items():
+            setattr(config, key, value)
+        module, report = getattr(transformers, form.auto).from_pretrained(
+            name, config=config, local_files_only=local, trust_remote_code=False, use_safetensors=True,
+            dtype=torch.float32, output_loading_info=True,
+        )
     missing = sorted(key for key in report["missing_keys"] if not form.random or not key.startswith(f"{form.random}."))
     if missing:
         raise UserError(
@@ -69,3 +63,29 @@ def read(form: Form, name: str, where: str, *, local: bool, dropout: bool) -> tu
     if grown and len(codec.tokenizer) > module.get_input_embeddings().weight.shape[0]:
         module.resize_token_embeddings(len(codec.tokenizer))
     return module, codec, not report["missing_keys"]
+
+
+def read_without_weights(form: Form, name: str, where: str, *, local: bool) -> tuple[Codec, PretrainedConfig]:
+    """The tokenizer and the config alone. Raises UserError where one cannot be read."""
+    with _readable(form, name, where), quiet():
+        config, tokenizer = _config_and_tokenizer(name, local)
+    return settle(tokenizer, where)[0], config
+
+
+def _config_and_tokenizer(name: str, local: bool) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+    return config, transformers.AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+
+
+@contextmanager
+def _readable(form: Form, name: str, where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the readers of weights, JSON and tokenizers raise exceptions of any class
+        lines = str(error).strip().splitlines()
+        raise UserError(
+            f"the model '{name}' cannot be read{form.unfit}: {lines[0] if lines else repr(error)}", where=where,
+            fix=form.needs,
+        ) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from upturn.protocols.component import Component
 from upturn.protocols.sampler import SamplingSettings
-from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Prompt, Rollout, Samples
+from upturn.types import Array, Batch, Draw, Kind, Likelihood, Outputs, Prompt, Rollout, Samples, TokenRows
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +61,13 @@ class Trainable(Component):
     def encode(self, samples: Samples) -> Batch:
         """The tensors of the samples that ``forward`` reads: tokens, latents, captions."""
         raise NotImplementedError
+
+    def token_rows(self, samples: Samples, examples: Samples, key: int) -> TokenRows | None:
+        """The samples as tokens, before there are weights; None where the model reads none.
+
+        ``examples`` and ``key`` are what :meth:`build` will get. Raises UserError where a row cannot be read.
+        """
+        return None
 
     def draw(self, batch: Batch, key: int, start: int) -> Draw | None:
         """Random numbers for the examples ``start``, ``start + 1``, … of the global batch that ``key`` names.

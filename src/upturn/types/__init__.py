@@ -48,6 +48,8 @@ from upturn.types.tensors import (
     Stacks,
 )
 
+from upturn.types.tokens import TokenRows
+
 __all__ = [
     "BEST",
     "COMPLETION_MESSAGES",
@@ -76,6 +78,7 @@ __all__ = [
     "Scores",
     "Selection",
     "Splits",
+    "TokenRows",
     "Stacks",
     "Votes",
     "by_size",

@@ -252,6 +252,7 @@ class Splits:
     held_out: Samples
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what was skipped and why, with counts; always printed
+    layout: str = ""  # how the rows are written ("messages", "alpaca", …), where a source recognizes it
 
 
 # The mixing policies of the literature that the theory describes.

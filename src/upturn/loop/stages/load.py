@@ -59,6 +59,20 @@ def store_of(context: RunContext) -> Path:
     return folder
 
 
+def fitting_rows(parts: Assembly, splits: Splits) -> tuple[str, ...]:
+    """What a language model that was trained before cuts or drops of the data; UserError where it refuses a row.
+
+    Here and in a plan, so that a row that is too long, or a conversation that the chat template refuses, is found before
+    the first step. A model from a config has its tokenizer from the data, and reads it at once.
+    """
+    policy = parts.model("policy")
+    if policy.kind != "text" or not parts.recipe.models["policy"].pretrained:
+        return ()
+    every = concatenate([splits.train, splits.held_out])
+    rows = policy.token_rows(every, splits.train, seeds.key(parts.recipe.seed, "build", "policy"))
+    return () if rows is None else rows.notes
+
+
 def load(context: RunContext) -> Outcome:
     """Both parts into data/samples.parquet; a held-out sample that is also in the training part is refused."""
     if context.finished(DATA, "load"):
@@ -66,7 +80,7 @@ def load(context: RunContext) -> Outcome:
     with context.committing(DATA, "load") as out:
         splits, wordings = worded(context.parts, context.parts.source.load(), store_of(context))
         check_leakage(example_keys(splits.train), example_keys(splits.held_out), where="data")
-        for note in splits.notes:
+        for note in (*splits.notes, *fitting_rows(context.parts, splits)):
             context.observer.note(note)
         policy = context.parts.recipe.models["policy"].spec
         if policy.get("classes") and splits.classes and policy["classes"] != len(splits.classes):

@@ -14,7 +14,7 @@ import torch
 
 from upturn import seeds
 from upturn.config.schema import Training
-from upturn.data.groups import encode_groups, from_fields
+from upturn.data.groups import encode_groups, from_fields, without_empty
 from upturn.data.labelled import labelled
 from upturn.errors import UserError
 from upturn.loop.assembly import load_model
@@ -209,17 +209,17 @@ def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) ->
     if objective.example != "group":
         encoded = model.encode(mixture.samples)
         weights = torch.from_numpy(mixture.weights.astype(np.float32))
-        return Batch(encoded.columns, 1, {**encoded.given, "weights": weights}), ()
+        return without_empty(Batch(encoded.columns, 1, {**encoded.given, "weights": weights})), ()
     groups, messages = from_fields(mixture.samples)
     if objective.unrelated:
         return labelled(model, groups), messages
     # a group has one weight: that of the annotator who voted, else 1
     shares = mixture.weights[groups.rows[:, 0]]
     batch = encode_groups(model, groups, objective.candidates, shares)
-    return batch, messages
+    return without_empty(batch), messages
 
 
 def _held_out(model: Trainable, held_out: Samples, objective: Objective) -> Batch | None:
     if objective.example != "sample" or len(held_out) == 0:
         return None
-    return model.encode(held_out.take(np.arange(min(_HELD_OUT, len(held_out)))))
+    return without_empty(model.encode(held_out.take(np.arange(min(_HELD_OUT, len(held_out))))))

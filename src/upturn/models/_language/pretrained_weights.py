@@ -15,11 +15,11 @@ from upturn.data.tokenizers import Codec
 from upturn.embeddings.pretrained import located, quiet, without_dropout
 from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
-from upturn.models._hub import Form, read
+from upturn.models._hub import Form, read, read_without_weights
 from upturn.store.weights import linked
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"
 _FORM = Form(
@@ -84,6 +84,11 @@ def from_files(folder: str | None, hub: str | None) -> tuple[torch.nn.Module, Co
             f"'{hub}' is neither in the local cache nor can it be fetched: {error.what}", where="model.hub",
             fix=f"Fetch it where there is a network (hf download {hub}), or give a local folder.",
         ) from error
+
+
+def tokenizer_and_config(folder: str | None, hub: str | None) -> tuple[Codec, PretrainedConfig]:
+    """The tokenizer and the config of a pre-trained model, without its weights."""
+    return located(folder, hub, lambda name, where, local: read_without_weights(_FORM, name, where, local=local))
 
 
 def load(folder: Path) -> tuple[torch.nn.Module, Codec]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal, get_args
 
@@ -13,12 +13,13 @@ import torch
 from upturn.data.chat_template import ChatTemplate, TrainOn
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
-from upturn.types import COMPLETION_MESSAGES, Array, Batch, Prompt, Ragged, Samples
+from upturn.types import COMPLETION_MESSAGES, Array, Batch, Prompt, Ragged, Samples, TokenRows
 from upturn.types.conversations import completion_of
 
 NAME = "[BOS] prompt completion [EOS]"
 TooLong = Literal["refuse", "drop", "truncate_left", "truncate_right"]
 TOO_LONG = get_args(TooLong)
+_UNLIMITED = 1 << 62  # tokens
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,18 @@ class Format:
             if unknown:
                 notes.append(f"{unknown} of {len(values)} tokens are unknown to the tokenizer")
         return Batch(columns), tuple(notes)
+
+    def rows(self, samples: Samples) -> TokenRows:
+        """The rows as tokens, cut as :meth:`encode` cuts them; a row that is dropped has nothing that is learned."""
+        batch, notes = self.encode(samples)
+        whole, _ = replace(self, max_length=_UNLIMITED).encode(samples)
+        raw = self.codec.tokenizer.backend_tokenizer
+        tokens, learned = _lists(batch, "tokens"), _lists(batch, "mask")
+        names = {token: raw.decode([token], skip_special_tokens=False) for row in tokens for token in row}
+        return TokenRows(
+            tokens, learned, [[names[token] for token in row] for row in tokens],
+            [len(row) for row in _lists(whole, "tokens")], self.max_length, notes,
+        )
 
     def _plain(self, samples: Samples) -> tuple[list[list[int]], Array]:
         texts, which = distinct([prompt.text for prompt in samples.prompts])
@@ -158,6 +171,12 @@ class Format:
             )
         where = "at their beginning" if self.too_long == "truncate_left" else "without an end token"
         return f"{message}: they were cut, {where}"
+
+
+def _lists(batch: Batch, name: str) -> list[list[int]]:
+    column = batch.columns[name]
+    assert isinstance(column, Ragged)
+    return [part.long().tolist() for part in torch.split(column.values, column.lengths.tolist())]
 
 
 def plain_prompt_tokens(codec: Codec, texts: Sequence[str]) -> list[list[int]]:

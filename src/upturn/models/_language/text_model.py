@@ -20,7 +20,7 @@ from upturn.models._language import pretrained_weights, prompt_template
 from upturn.models._language.prompt_template import TOO_LONG, Format, TooLong
 from upturn.protocols import Trainable
 from upturn.store import files
-from upturn.types import Batch, Draw, Kind, Ragged, Samples, content_id
+from upturn.types import Batch, Draw, Kind, Ragged, Samples, TokenRows, content_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,15 +94,15 @@ class TextModel(Trainable, ABC):
         self._need_text(examples)
         seeds.seed_torch(key)
         if self.config is not None:
-            texts = prompt_template.distinct([p.text for p in examples.prompts])[0] + [str(c) for c in examples.content]
-            self.codec, _ = _tokenizer.settle(_tokenizer.train(self.tokenizer, texts), "model.tokenizer")
-            self._set_template()
+            self.codec = self._trained_codec(examples)
+            self._set_template(self.codec)
             self.module = self._from_config(self.config, self.codec)
         else:
             self.module, self.codec = self._from_files()
-            if self._set_template():
+            self._set_template(self.codec)
+            if len(self.codec.tokenizer) > self._bare.get_input_embeddings().weight.shape[0]:
                 self._bare.resize_token_embeddings(len(self.codec.tokenizer))
-        self._settle_format()
+        self._format = self._format_of(self.codec, self._positions())
         self.id = content_id(self.name, key, self._stated(), self.folder, self.hub)
         self._positions()
 
@@ -116,7 +116,10 @@ class TextModel(Trainable, ABC):
 
     def _positions(self) -> int:
         """Tokens in a row at most: ``max_length``, or the model's own number of positions."""
-        own = getattr(self._bare.config.get_text_config(), "max_position_embeddings", None)
+        return self._limit(getattr(self._bare.config.get_text_config(), "max_position_embeddings", None))
+
+    def _limit(self, own: int | None) -> int:
+        """Tokens in a row at most, of a model with ``own`` positions; UserError where neither states a number."""
         if self.max_length is None and own is None:
             raise UserError(
                 "this model has no limit of its own", where="model.max_length", fix="State max_length in tokens."
@@ -128,29 +131,42 @@ class TextModel(Trainable, ABC):
             )
         return int(own if self.max_length is None else self.max_length)  # type: ignore[arg-type]
 
-    def _set_template(self) -> bool:
-        """The tokenizer's template becomes the one that the recipe names; whether the embedding must grow for it."""
+    def token_rows(self, samples: Samples, examples: Samples, key: int) -> TokenRows:
+        """The rows as tokens: the tokenizer and the config are read, no weights."""
+        self._need_text(samples)
+        if self.config is not None:
+            from transformers import AutoConfig
+
+            codec = self._trained_codec(examples)
+            own = AutoConfig.for_model(self.config["model_type"], **{
+                name: value for name, value in self.config.items() if name != "model_type"
+            })
+        else:
+            codec, own = pretrained_weights.tokenizer_and_config(self.folder, self.hub)
+        self._set_template(codec)
+        positions = getattr(own.get_text_config(), "max_position_embeddings", None)
+        return self._format_of(codec, self._limit(positions)).rows(samples)
+
+    def _trained_codec(self, examples: Samples) -> Codec:
+        texts = prompt_template.distinct([p.text for p in examples.prompts])[0] + [str(c) for c in examples.content]
+        return _tokenizer.settle(_tokenizer.train(self.tokenizer, texts), "model.tokenizer")[0]
+
+    def _set_template(self, codec: Codec) -> None:
+        """The tokenizer's template becomes the one that the recipe names, its special tokens among the tokenizer's."""
         if self.chat_template is None:
-            return False
+            return
         source = named_template(self.chat_template, "model.chat_template")
-        self.codec.tokenizer.chat_template = source
-        before = len(self.codec.tokenizer)
-        self.codec.tokenizer.add_special_tokens({"additional_special_tokens": added_tokens(source)},
-                                                replace_extra_special_tokens=False)
-        return len(self.codec.tokenizer) > before and (
-            len(self.codec.tokenizer) > self._bare.get_input_embeddings().weight.shape[0] if self.config is None
-            else True
+        codec.tokenizer.chat_template = source
+        codec.tokenizer.add_special_tokens(
+            {"additional_special_tokens": added_tokens(source)}, replace_extra_special_tokens=False
         )
 
-    def _settle_format(self) -> None:
-        """How rows become tokens, once the module and its tokenizer are known."""
-        source = self.codec.tokenizer.chat_template
+    def _format_of(self, codec: Codec, limit: int) -> Format:
+        source = codec.tokenizer.chat_template
         if isinstance(source, dict):  # several, by name
             source = source.get("default")
-        chat = None if source is None else ChatTemplate(self.codec, source)
-        self._format = Format(
-            self.codec, chat, self._learned_part, self.too_long, self._positions(), self.truncated_at_most
-        )
+        chat = None if source is None else ChatTemplate(codec, source)
+        return Format(codec, chat, self._learned_part, self.too_long, limit, self.truncated_at_most)
 
     @property
     def _learned_part(self) -> TrainOn:
@@ -194,8 +210,8 @@ class TextModel(Trainable, ABC):
                 where=str(at),
             )
         self.module, self.codec = self._from_saved(folder, settings)
-        self._set_template()
-        self._settle_format()
+        self._set_template(self.codec)
+        self._format = self._format_of(self.codec, self._positions())
         self.id = files.tree_hash(folder)[:16]
 
     def _work(self) -> tuple[float, float]:
