@@ -34,7 +34,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
 for _command in (
-    new, data, plan, captions, run, study, status, report, compare, estimate, trace, verify, sample, export, serve, search,
+    new, data, plan, captions, run, study, status, report, compare, estimate, trace, verify, sample, export, serve,
+    search,
 ):
     app.command(_command.__name__)(_command)
 app.command("list")(list_components)

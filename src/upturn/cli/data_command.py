@@ -63,7 +63,8 @@ def _print(found: DataPreview, count: int) -> None:
         figures = lengths[name]
         assert isinstance(figures, dict)
         print(f"{name} a row: " + ", ".join(f"{key} {value:,.10g}" for key, value in figures.items()))
-    print(f"{lengths['too_long']:,} of {lengths['rows']:,} rows are longer than max_length ({lengths['limit']:,} tokens)")
+    long, limit = lengths["too_long"], lengths["limit"]
+    print(f"{long:,} of {lengths['rows']:,} rows are longer than max_length ({limit:,} tokens)")
 
 
 def highlighted(pieces: Sequence[str], learned: Sequence[int], marks: tuple[str, str]) -> str:

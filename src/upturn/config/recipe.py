@@ -37,7 +37,7 @@ from upturn.errors import UserError
 
 
 def _has_weights(model: Model) -> bool:
-    return model.fit is None and model.refit is None and any(model.spec.get(at) for at in ("folder", "hub"))
+    return model.fit is None and model.refit is None and model.pretrained
 
 
 class Recipe(Part):

@@ -35,9 +35,9 @@ class DataPreview:
 
     def lengths(self) -> dict[str, object]:
         """Tokens of a row before it is cut, and how many are learned; rows that are longer than the limit."""
-        full = np.array(self.rows.full)
+        full, learned = np.array(self.rows.full), np.array(list(map(sum, self.rows.learned)))
         return {
-            "rows": len(full), "tokens": _summary(full), "learned": _summary(np.array(list(map(sum, self.rows.learned)))),
+            "rows": len(full), "tokens": _summary(full), "learned": _summary(learned),
             "limit": self.rows.limit, "too_long": int((full > self.rows.limit).sum()),
         }
 

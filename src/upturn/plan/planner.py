@@ -18,6 +18,7 @@ from upturn.config.schema import Training
 from upturn.loop.assembly import Assembly, Evaluator
 from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.stages.evaluate import EvaluationEvidence
+from upturn.loop.stages.load import fitting_rows
 from upturn.loop.stages.train import encode_examples
 from upturn.loop.tools import Toolbox, where
 from upturn.plan import forward_passes as passes
@@ -66,7 +67,7 @@ class Planner:
     def __init__(self, parts: Assembly, splits: Splits, loading: float) -> None:
         self.parts, self.recipe, self.splits = parts, parts.recipe, splits
         self.rows = [Row("data", "load", len(splits.train) + len(splits.held_out), 0, 0.0, 2 * loading)]
-        self.notes: list[str] = list(splits.notes)
+        self.notes: list[str] = [*splits.notes, *fitting_rows(parts, splits)]
         self._steps: dict[tuple[str | int | None, ...], float] = {}
         self._quiet: dict[tuple[str | int, ...], float] = {}
         self._measured: list[tuple[Evaluator, Line, Line]] = []

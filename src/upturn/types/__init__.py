@@ -47,7 +47,6 @@ from upturn.types.tensors import (
     Rollout,
     Stacks,
 )
-
 from upturn.types.tokens import TokenRows
 
 __all__ = [
@@ -78,8 +77,8 @@ __all__ = [
     "Scores",
     "Selection",
     "Splits",
-    "TokenRows",
     "Stacks",
+    "TokenRows",
     "Votes",
     "by_size",
     "concatenate",

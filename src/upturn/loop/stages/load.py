@@ -62,8 +62,8 @@ def store_of(context: RunContext) -> Path:
 def fitting_rows(parts: Assembly, splits: Splits) -> tuple[str, ...]:
     """What a language model that was trained before cuts or drops of the data; UserError where it refuses a row.
 
-    Here and in a plan, so that a row that is too long, or a conversation that the chat template refuses, is found before
-    the first step. A model from a config has its tokenizer from the data, and reads it at once.
+    Here and in a plan, so that a row that is too long, or a conversation that the chat template refuses, is found
+    before the first step. A model from a config has its tokenizer from the data, and reads it at once.
     """
     policy = parts.model("policy")
     if policy.kind != "text" or not parts.recipe.models["policy"].pretrained:
