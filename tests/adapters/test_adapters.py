@@ -24,11 +24,14 @@ from upturn.adapter_layers import injection
 from upturn.adapters import _rank_importance, _targets
 from upturn.adapters._entry import AtEntry
 from upturn.adapters.adalora import Adalora
+from upturn.adapters.alora import Alora
 from upturn.adapters.dora import Dora
+from upturn.adapters.dylora import Dylora
 from upturn.adapters.full import Full
 from upturn.adapters.loha import Loha
 from upturn.adapters.lokr import Lokr
 from upturn.adapters.lora import Lora
+from upturn.adapters.sora import Sora
 from upturn.config import components
 from upturn.config.schema import Training
 from upturn.errors import UserError
@@ -52,6 +55,8 @@ UNET = {"name": "unet", "channels": [8, 16], "groups": 4}
 MLP = {"name": "mlp", "width": 24, "depth": 2, "embedding": 16}
 KINDS = {
     "lora": Lora(rank=3), "dora": Dora(rank=3), "adalora": Adalora(rank=2), "loha": Loha(rank=3), "lokr": Lokr(rank=2),
+    "alora": Alora(rank=2, moves=2, rows=2, share=0.2, warmup=0.3), "dylora": Dylora(rank=3),
+    "sora": Sora(rank=3, sparsity=0.3),
 }
 IN_TURN = [("lora", "adalora", "dora"), ("lora", "loha", "lokr", "dora")]
 MOVED = 1e-4  # of a log-prob, that training has changed; what must not change is held to a hundredth of it
@@ -109,15 +114,23 @@ def fit(model: Any, kind: str, adapter: Any, steps: int = 6, attach: bool = True
     batch = batch_of(model, kind)
     optimiser = torch.optim.AdamW(list(adapter.parameters(model)), lr=rate)
     model.module.train()
+
+    def mean_loss(count: int) -> float:
+        few = batch.take(torch.arange(count))
+        with torch.no_grad():
+            return -float(model.forward(few, model.draw(few, 0, 0)).log_probs.mean())
+
     for step in range(steps):
+        adapter.before_step(model, step, mean_loss)
         out = model.forward(batch, model.draw(batch, step, 0))
         loss = -out.log_probs.sum() / out.log_probs.numel()
         extra = adapter.regulariser(model)
         (loss if extra is None else loss + extra).backward()
         optimiser.step()
-        adapter.after_step(model, step + 1)
+        adapter.after_step(model, step + 1, rate)
         optimiser.zero_grad()
         yield step
+    adapter.finish(model)
     model.module.eval()
 
 
@@ -412,7 +425,7 @@ def test_adalora_agrees_with_peft_on_the_same_gradients() -> None:
         _, pattern = theirs.update_and_allocate(model.module, step)
         for parameter, value in zip(own, values, strict=True):
             parameter.data.copy_(value)  # what theirs has masked
-        adapter.after_step(model, step)
+        adapter.after_step(model, step, 1e-3)
         if pattern is not None:
             ours = [layer.importance.kept.tolist() for layer in layers]
             ranked = _rank_importance.ranked(model.module, "adalora")
@@ -430,7 +443,7 @@ def test_equal_ranks_never_lose_more_than_the_budget() -> None:
     adapter.attach(model, 1, 1)
     for parameter in adapter.parameters(model):
         parameter.grad = torch.zeros_like(parameter)
-    adapter.after_step(model, 1)
+    adapter.after_step(model, 1, 1e-3)
     layers = [layer for _, layer in _rank_importance.ranked(model.module, "adalora")]
     assert sum(int(layer.importance.kept.sum()) for layer in layers) == 2 * len(layers)
 
@@ -461,7 +474,7 @@ def test_adalora_refuses_gradients_that_were_cleared_too_early() -> None:
     model, adapter = perturbed_model("llama"), Adalora(rank=2)
     adapter.attach(model, 5, 1)
     with pytest.raises(ValueError, match="before they are cleared"):
-        adapter.after_step(model, 1)
+        adapter.after_step(model, 1, 1e-3)
 
 
 def test_a_pruned_adapter_keeps_its_ranks(tmp_path: Path) -> None:
@@ -508,8 +521,9 @@ def run_stage(adapter: Any, entry: Path, progress: Path | None, stop: int | None
 
 @pytest.mark.parametrize("adapter", [
     Lora(rank=3, dropout=0.1), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.2),
-    Lora(rank=3, adapter_name="earlier"), Lokr(rank=2),
-], ids=["lora", "adalora", "continued", "lokr"])  # fmt: skip
+    Lora(rank=3, adapter_name="earlier"), Lokr(rank=2), Alora(rank=2, moves=3, rows=2, share=0.2, warmup=0.3),
+    Dylora(rank=4), Sora(rank=4),
+], ids=["lora", "adalora", "continued", "lokr", "alora", "dylora", "sora"])  # fmt: skip
 def test_pain_3_a_resumed_stage_ends_in_the_same_bytes(adapter: Any, tmp_path: Path) -> None:
     """Through the trainer, its optimiser, average and saved states; killed in the middle, and again."""
     trained(perturbed_model("llama"), "llama", Lora(rank=3, adapter_name="earlier")).save(tmp_path / "entry")
@@ -735,6 +749,8 @@ def test_dora_refuses_what_it_cannot_do() -> None:
     ("lora", {"adapter_name": "a.b"}, "cannot be called"), ("lora", {"adapter_name": "train"}, "cannot be called"),
     ("adalora", {"initial_rank": 4}, "at least rank"), ("adalora", {"warmup": 0.8, "settle": 0.3}, "below 1"),
     ("adalora", {"orthogonality": -1.0}, "not be below 0"), ("loha", {"dropout": 0.1}, "no dropout"),
+    ("sora", {"sparsity": -1.0}, "not be below 0"), ("alora", {"most": 4}, "at least rank"),
+    ("alora", {"share": 0.0}, "above 0"), ("alora", {"warmup": 0.8}, "below 1"), ("dylora", {"rank": 0}, "at least 1"),
     ("lokr", {"factor": 0}, "at least 1"), ("lora", {"ranks": 3}, "Did you mean 'rank'"),
 ])  # fmt: skip
 def test_fields_are_checked_when_a_recipe_is_read(kind: str, fields: dict[str, Any], complaint: str) -> None:
@@ -744,7 +760,10 @@ def test_fields_are_checked_when_a_recipe_is_read(kind: str, fields: dict[str, A
     assert isinstance(components.make("adapter", kind), LowRankOf[kind])
 
 
-LowRankOf = {"lora": Lora, "dora": Dora, "adalora": Adalora, "loha": Loha, "lokr": Lokr}
+LowRankOf = {
+    "lora": Lora, "dora": Dora, "adalora": Adalora, "loha": Loha, "lokr": Lokr, "alora": Alora, "dylora": Dylora,
+    "sora": Sora,
+}
 
 
 def test_a_model_without_files_for_adapters_is_refused() -> None:

@@ -59,7 +59,8 @@ EXAMPLES: dict[str, dict[str, Fields]] = {
         "text_to_image": {"config": {}},
     },
     "adapter": {
-        "adalora": {}, "dora": {}, "full": {}, "loha": {}, "lokr": {}, "lora": {},
+        "adalora": {}, "alora": {}, "dora": {}, "dylora": {}, "full": {}, "loha": {}, "lokr": {}, "lora": {},
+        "sora": {},
         "textual_inversion": {"tokens": {"<my-cat>": "cat"}},
     },
     "objective": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,14 @@ class LowRank(Adapter, ABC):
         """Raises UserError where the adapter cannot go on these layers of this model."""
         return
 
+    def first(self, module: PreTrainedModel) -> None:
+        """The first weights of a new adapter, where they are not those of `peft`; random ones from torch's stream."""
+        return
+
+    def continued(self, module: PreTrainedModel) -> None:
+        """Prepares an adapter that an earlier stage has trained."""
+        return
+
     def begin(self, module: PreTrainedModel) -> None:
         """Prepares a stage beyond the adapter itself."""
         return
@@ -104,10 +112,12 @@ class LowRank(Adapter, ABC):
         new_config = self.config(common, total_steps)
         if self.adapter_name in earlier:
             self._check_same(module, new_config, paths)
+            self.continued(module)
         else:
             self.check(module, paths)
             adapters.inject(module, self.adapter_name, new_config)
             self._check_layers(module, paths)
+            self.first(module)
         for name in adapters.names(module):
             adapters.dropout(module, name, self.dropout if name == self.adapter_name else 0.0)
         module.requires_grad_(False)
@@ -160,7 +170,13 @@ class LowRank(Adapter, ABC):
     def regulariser(self, model: Trainable) -> torch.Tensor | None:
         return None
 
-    def after_step(self, model: Trainable, step: int) -> None:
+    def before_step(self, model: Trainable, step: int, loss: Callable[[int], float]) -> None:
+        return None
+
+    def after_step(self, model: Trainable, step: int, learning_rate: float) -> None:
+        return None
+
+    def finish(self, model: Trainable) -> None:
         return None
 
     def merge(self, model: Trainable) -> None:

@@ -76,7 +76,7 @@ class Adalora(LowRank):
         loss = _rank_importance.orthogonality([layer for _, layer in found], self.adapter_name)
         return None if loss is None else self.orthogonality * loss
 
-    def after_step(self, model: Trainable, step: int) -> None:
+    def after_step(self, model: Trainable, step: int, learning_rate: float) -> None:
         """Importance from the step's gradients, which must not be cleared yet; then the budget of this step."""
         module = adapters.inner(model.module)
         config = module.peft_config[self.adapter_name]

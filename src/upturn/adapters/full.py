@@ -32,11 +32,5 @@ class Full(Adapter):
     def parameters(self, model: Trainable) -> Iterable[torch.nn.Parameter]:
         return [p for p in model.module.parameters() if p.requires_grad]
 
-    def regulariser(self, model: Trainable) -> torch.Tensor | None:
-        return None
-
-    def after_step(self, model: Trainable, step: int) -> None:
-        return None
-
     def merge(self, model: Trainable) -> None:
         adapters.merge(adapters.inner(model.module))

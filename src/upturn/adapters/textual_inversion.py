@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from upturn.adapter_layers import injection as adapters
@@ -108,12 +107,6 @@ class TextualInversion(Adapter):
     def parameters(self, model: Trainable) -> Iterable[nn.Parameter]:
         of: Any = model
         return [row for word in self._words(of) for row in of.token_rows(word).values()]
-
-    def regulariser(self, model: Trainable) -> torch.Tensor | None:
-        return None
-
-    def after_step(self, model: Trainable, step: int) -> None:
-        return None
 
     def merge(self, model: Trainable) -> None:
         """Tokens and adapters of the model into its base."""

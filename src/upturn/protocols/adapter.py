@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from upturn.protocols.component import Component
@@ -38,8 +38,18 @@ class Adapter(Component):
         """A term that is added to the loss; None for none."""
         return None
 
-    def after_step(self, model: Trainable, step: int) -> None:
-        """Called after each optimizer step."""
+    def before_step(self, model: Trainable, step: int, loss: Callable[[int], float]) -> None:
+        """Called before the forward pass of step ``step``, from 0.
+
+        ``loss(n)`` is the mean loss of the first n examples of the step's batch with the weights as they are, without
+        dropout; it is the same in all processes.
+        """
+
+    def after_step(self, model: Trainable, step: int, learning_rate: float) -> None:
+        """Called after each optimizer step, counted from 1, with the learning rate of that step."""
+
+    def finish(self, model: Trainable) -> None:
+        """Called once after the last step of a stage, before an EMA replaces the weights."""
 
     def merge(self, model: Trainable) -> None:
         """Adds the adapter's layers to the weights of the model, for export."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +25,7 @@ from upturn.training.precompute import Precomputation, live_outputs
 from upturn.training.schedule import learning_rate
 from upturn.training.setup import TrainingSetup
 from upturn.training.state import TrainingState
-from upturn.types import Batch, Outputs
+from upturn.types import Batch, Draw, Outputs
 
 _WEIGHT, _LOSS = " weight", " loss"  # among the sums of a step; no metric has such a name
 _IDLE_STEPS = 10  # steps in a row without a gradient, and no fewer than an epoch, before a stage fails
@@ -49,6 +50,7 @@ class OptimizationStep:
         setup, module, count = self.setup, self.state.model.module, self.accelerator.num_processes
         key = int(seeds.fold(setup.key, step)[0])
         batch = self.feed.batch(step, lambda raw: self.precomputation.prepare(raw, key))
+        setup.adapter.before_step(self.state.model, step, partial(self._mean_loss, batch, key))
         sums: dict[str, torch.Tensor] = {}
         parts = list(self._micro_batches(len(batch)))
         for i, (start, stop) in enumerate(parts):
@@ -75,6 +77,9 @@ class OptimizationStep:
         out = live_outputs(micro, self.precomputation.live)
         if out is None:
             out = self.forward(self.state.model, micro, draw)
+        return self._with_reference(out, micro, draw)
+
+    def _with_reference(self, out: Outputs, micro: Batch, draw: Draw | None) -> tuple[Outputs, Batch]:
         if "ref_log_probs" not in self.setup.objective.inputs:
             return out, micro
         cached = next((micro[name] for name in (REFERENCE, "before_ref_log_probs") if name in micro.columns), None)
@@ -83,6 +88,19 @@ class OptimizationStep:
             with torch.no_grad():
                 cached = self.forward(self.reference, micro, draw).log_probs
         return replace(out, ref_log_probs=cached), micro
+
+    @torch.no_grad()
+    def _mean_loss(self, batch: Batch, key: int, examples: int) -> float:
+        """Of the first examples of a global batch with the weights as they are, in evaluation mode."""
+        module = self.state.model.module
+        micro = batch.take(torch.arange(min(examples, len(batch)))).to(self.accelerator.device)
+        draw = self.forward.draw(self.state.model, micro, key, 0)
+        module.eval()
+        try:
+            loss = self.setup.objective(*self._with_reference(self.forward(self.state.model, micro, draw), micro, draw))
+        finally:
+            module.train()
+        return float(loss.sum) / max(float(loss.weight), torch.finfo(torch.float32).tiny)
 
     def _micro_batches(self, examples: int) -> Iterator[tuple[int, int]]:
         """This process's share of a global batch as (start, stop)."""
@@ -119,11 +137,12 @@ class OptimizationStep:
                 where=f"{setup.where}, step {step + 1}",
                 fix="Lower learning_rate or clip; everything before this stage is kept.",
             )
+        rate = learning_rate(setup.spec, step, setup.total_steps)
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(setup.spec, step, setup.total_steps)
+            group["lr"] = rate
         state.history.idle_in_a_row = 0
         state.optimizer.step()
-        setup.adapter.after_step(state.model, step + 1)  # some adapters read the gradients of the step
+        setup.adapter.after_step(state.model, step + 1, rate)  # some adapters read the gradients of the step
         state.optimizer.zero_grad(set_to_none=True)
         if state.ema is not None:
             state.ema.update(step + 1)

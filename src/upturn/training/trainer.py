@@ -64,6 +64,7 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
                 checkpointing.save(state, setup.progress, done, accelerator)
     finally:
         model.module = module
+    setup.adapter.finish(model)
     if state.ema is not None:
         state.ema.copy_to_model()
     module.eval()
