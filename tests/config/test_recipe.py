@@ -70,6 +70,13 @@ def test_settings_reach_any_key() -> None:
     ]
 
 
+@pytest.mark.parametrize(("given", "read"), [("7", 7), ("90 s", "90 s"), ("1.5h", "1.5h")])
+def test_checkpoints_are_due_by_steps_or_by_time(given: str, read: int | str) -> None:
+    found = recipe.parse(GOOD, "r", [f"stages.0.save_every={given}"])
+    assert found.stages[0].save_every == read
+    assert recipe.parse(recipe.to_yaml(found), "stored") == found
+
+
 def line_of(text: str, words: str) -> int:
     return next(i for i, line in enumerate(text.splitlines(), 1) if words in line)
 
@@ -84,6 +91,8 @@ STRUCTURE = [  # (what to replace, by what, words that the message must have)
     ("steps: 2500", "steps: -1", ["stages.0.steps", "greater than or equal to 0"]),
     ("steps: 2500", "steps: 2500\n    epochs: 3", ["stages.0", "exactly one of 'epochs' and 'steps'"]),
     ("    steps: 2500\n", "", ["stages.0", "exactly one of 'epochs' and 'steps'"]),
+    ("ema: 0.995", "save_every: 0", ["stages.0.save_every", "steps", "10 min"]),
+    ("ema: 0.995", "save_every: 10 weeks", ["stages.0.save_every", "steps", "10 min"]),
     ("ema: 0.995", "ema: 1.5", ["stages.0.ema", "less than 1"]),
     ("lambda: 1.0", "lambda: -2", ["rounds.mix.lambda", "greater than or equal to 0"]),
     ("policy: replace", "policy: replacing", ["rounds.mix.policy", "Did you mean 'replace'", "accumulate, "]),

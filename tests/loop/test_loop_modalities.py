@@ -83,6 +83,10 @@ def test_a_tracker_gets_the_loss_curve(tmp_path: Path) -> None:
     seen.Reload()
     points = json.loads((run.unit("rounds/000/pretrain") / "losses.json").read_text())
     assert [e.value for e in seen.Scalars("held_out")] == pytest.approx([p["held_out"] for p in points])
+    lines = [json.loads(line) for line in (run.unit("rounds/000/pretrain") / "steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 41))
+    for name in ("loss", "learning_rate"):
+        assert [e.value for e in seen.Scalars(name)] == pytest.approx([line[name] for line in lines])
 
 
 def test_keep_promoted_removes_the_weights_of_rejected_rounds_and_nothing_else(tmp_path: Path) -> None:

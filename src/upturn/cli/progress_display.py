@@ -4,15 +4,53 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 from upturn.observer import Observer
 
 _QUICK = 0.05  # seconds below which a step is not worth a line of its own
+_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+
+
+class Progress:
+    """How far the current step is: says when a line is due, and estimates the time left."""
+
+    def __init__(self, unit: str = "", step: str = "") -> None:
+        self.unit, self.step = unit, step
+        self._printed = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when progress was first reported, and how much was done then
+
+    def due(self, done: int) -> bool:
+        """Whether the last line is 30 seconds ago; it is then printed now."""
+        now = time.monotonic()
+        self._first = self._first or (now, done)
+        if now - self._printed < _EVERY:
+            return False
+        self._printed = now
+        return True
+
+    def seconds_left(self, done: int, total: int) -> float | None:
+        """At the mean speed of this step so far; None before there is one."""
+        began, first = self._first or (0.0, done)
+        return (time.monotonic() - began) / (done - first) * (total - done) if done > first else None
 
 
 class Lines(Observer):
-    """One line a committed step, for logs."""
+    """One line a committed step, and one every 30 seconds of a long step, for logs."""
+
+    def __init__(self) -> None:
+        self._progress = Progress()
+
+    def begin(self, unit: str, step: str) -> None:
+        self._progress = Progress(unit, step)
+
+    def advance(self, done: int, total: int, text: str = "") -> None:
+        now = self._progress
+        if now.due(done):
+            left = now.seconds_left(done, total)
+            words = [f"{done:,} of {total:,}", text, "" if left is None else f"{left / 60:.1f} min left"]
+            print(f"{now.unit:24} {now.step:9} {', '.join(word for word in words if word)}", flush=True)
 
     def end(self, unit: str, step: str, seconds: float, info: dict[str, Any]) -> None:
         if seconds >= _QUICK or step == "gate":
@@ -56,13 +94,23 @@ class Bars(Lines):
 
 
 class Events(Observer):
-    """One JSON object a line on standard output."""
+    """One JSON object a line on standard output; of progress within a step one every 30 seconds."""
+
+    def __init__(self) -> None:
+        self._progress = Progress()
 
     def _say(self, **what: Any) -> None:
         print(json.dumps(what, default=str), flush=True)
 
     def begin(self, unit: str, step: str) -> None:
+        self._progress = Progress(unit, step)
         self._say(event="begin", unit=unit, step=step)
+
+    def advance(self, done: int, total: int, text: str = "") -> None:
+        now = self._progress
+        if now.due(done):
+            self._say(event="progress", unit=now.unit, step=now.step, done=done, total=total, text=text,
+                      seconds_left=now.seconds_left(done, total))
 
     def end(self, unit: str, step: str, seconds: float, info: dict[str, Any]) -> None:
         self._say(event="end", unit=unit, step=step, seconds=seconds, info=info)

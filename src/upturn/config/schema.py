@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from upturn.config import components
+from upturn.config import components, save_interval
 from upturn.errors import UserError
 
 
@@ -44,6 +44,7 @@ def none_or_more(value: object) -> Any:
 PlugIn = str | dict[str, Any]
 Component = Annotated[dict[str, Any], BeforeValidator(named)]
 Positive = Annotated[int, Field(gt=0)]
+SaveInterval = Annotated[int | str, BeforeValidator(save_interval.checked)]
 
 
 class Part(BaseModel):
@@ -85,7 +86,7 @@ class Training(Part):
     kl_limit: Annotated[float | None, Field(gt=0)] = None  # nats per sample to the reference; beyond it the stage stops
     online: Online | None = None  # draw from the policy itself instead of a mixture; in rounds only
     checkpoint_epochs: tuple[Annotated[int, Field(ge=0)], ...] = ()  # weights kept and evaluated; 0: before training
-    save_every: Positive = 500  # steps between two states to resume from
+    save_every: SaveInterval = "10 min"  # steps, or a time ("90 s", "10 min", "1 h"), between two states to resume from
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:

@@ -145,7 +145,7 @@ def step_seconds(parts: Assembly, model: Trainable, spec: Training, feed: Feed) 
         if len(marks) >= _STEPS + _WARM or (len(marks) > _WARM and marks[-1] - began > _BUDGET):
             raise Enough
 
-    endless = {"epochs": None, "steps": 10**6, "held_out_every": 10**6, "save_every": 10**9, "patience": None}
+    endless = {"epochs": None, "steps": 10**6, "held_out_every": 10**6, "patience": None}
     objective = parts.objective(spec)
     if "values" in objective.inputs:
         trained.add_value_head(0)  # type: ignore[attr-defined]

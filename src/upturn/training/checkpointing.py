@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
+from upturn.config import save_interval
 from upturn.errors import RunError
 from upturn.store import checkpoints
 from upturn.training import optimizer
@@ -14,6 +16,28 @@ from upturn.training.history import History
 from upturn.training.state import TrainingState
 
 _MODEL, _OPTIMIZER, _EMA = "model.", "optimizer.", "average."  # prefixes of the names of saved tensors
+
+
+class CheckpointInterval:
+    """Whether the next checkpoint is due: after so many steps, or after so much time since the last one.
+
+    Time decides only when a checkpoint is taken: a training resumed from any of them ends with the same bytes.
+    """
+
+    def __init__(self, every: int | str) -> None:
+        self._steps = every if isinstance(every, int) else 0
+        self._seconds = save_interval.seconds_of(every)
+        self._since = time.monotonic()
+
+    def passed(self, done: int, saved: int) -> bool:
+        """After step ``done``, where the last checkpoint is of step ``saved``."""
+        if self._seconds is None:
+            return done // self._steps > saved // self._steps
+        return time.monotonic() - self._since >= self._seconds
+
+    def restart(self) -> None:
+        """A checkpoint was taken."""
+        self._since = time.monotonic()
 
 
 def save(state: TrainingState, folder: Path, step: int, accelerator: Accelerator) -> None:

@@ -26,7 +26,7 @@ class TrainingSetup:
     progress: Path | None = None  # folder of the checkpoints to resume from
     on_step: Callable[[int, int, float], None] = lambda step, total, loss: None
     on_epoch: Callable[[int], None] = lambda epoch: None  # after an epoch that the recipe lists
-    log: Callable[[Mapping[str, float], int], None] = lambda values, step: None
+    log: Callable[[Mapping[str, float], int], None] = lambda values, step: None  # after each step: see ``step_log``
 
     @property
     def total_steps(self) -> int:

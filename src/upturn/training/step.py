@@ -31,9 +31,23 @@ _WEIGHT, _LOSS = " weight", " loss"  # among the sums of a step; no metric has s
 _IDLE_STEPS = 10  # steps in a row without a gradient, and no fewer than an epoch, before a stage fails
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """The mean loss and metrics of a global batch, the norm of its gradient before clipping, and its size.
+
+    tokens  of a text model: those that the loss is over (the mask is 1), in the whole global batch; else None
+    """
+
+    loss: float
+    metrics: dict[str, float]
+    gradient_norm: float
+    examples: int = 0
+    tokens: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class OptimizationStep:
-    """Calling it runs step ``step`` (from 0) and gives the mean loss and the mean metrics.
+    """Calling it runs step ``step`` (from 0) and gives its result.
 
     Everything that a step uses is a function of its number: order, noise, learning rate, decay of the EMA.
     """
@@ -46,7 +60,7 @@ class OptimizationStep:
     reference: Trainable | None
     precomputation: Precomputation
 
-    def __call__(self, step: int) -> tuple[float, dict[str, float]]:
+    def __call__(self, step: int) -> StepResult:
         setup, module, count = self.setup, self.state.model.module, self.accelerator.num_processes
         key = int(seeds.fold(setup.key, step)[0])
         batch = self.feed.batch(step, lambda raw: self.precomputation.prepare(raw, key))
@@ -68,7 +82,10 @@ class OptimizationStep:
         joined = torch.stack([sums[name] for name in names])
         if count > 1:
             joined = self.accelerator.reduce(joined, reduction="sum")
-        return self._update(step, dict(zip(names, joined, strict=True)), count)
+        result = self._update(step, dict(zip(names, joined, strict=True)), count)
+        # the global batch is on the CPU: counting does not wait for the device
+        learned = int(batch["mask"].sum()) if self.state.model.kind == "text" and "mask" in batch.columns else None
+        return replace(result, examples=len(batch), tokens=learned)
 
     def outputs(self, micro: Batch, key: int, start: int) -> tuple[Outputs, Batch]:
         """The model's outputs for examples from ``start`` of a global batch, and those examples on the device."""
@@ -112,7 +129,7 @@ class OptimizationStep:
         for start in range(first, last, size):
             yield start, min(start + size, last)
 
-    def _update(self, step: int, sums: dict[str, torch.Tensor], processes: int) -> tuple[float, dict[str, float]]:
+    def _update(self, step: int, sums: dict[str, torch.Tensor], processes: int) -> StepResult:
         """The optimizer's step, with the gradient of the global mean; the mean loss and metrics."""
         setup, state = self.setup, self.state
         weight = sums.pop(_WEIGHT)
@@ -130,7 +147,7 @@ class OptimizationStep:
         ).tolist()
         if total <= 0:
             self._skip(step)
-            return 0.0, {IDLE: 1.0}
+            return StepResult(0.0, {IDLE: 1.0}, 0.0)
         if not math.isfinite(gradient_norm):
             raise RunError(
                 f"the loss is not a number any more (gradient norm {gradient_norm})",
@@ -147,7 +164,7 @@ class OptimizationStep:
         if state.ema is not None:
             state.ema.update(step + 1)
         metrics = dict(zip(names, means, strict=True))
-        return metrics.pop(_LOSS), metrics
+        return StepResult(metrics.pop(_LOSS), metrics, gradient_norm)
 
     def _skip(self, step: int) -> None:
         """A batch without weight: of samples an error at once; of groups, which may all be ties, after an epoch."""

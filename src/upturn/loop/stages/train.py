@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from upturn.protocols import ClosedForm, Objective, Trainable, ValueHead
 from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.units import DATA, model_unit
+from upturn.training import step_log
 from upturn.training.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
 from upturn.training.tracking import tracking
 from upturn.types import Batch, Mixture, Samples
@@ -131,6 +132,8 @@ def finish(context: RunContext, out: Any, unit: str, model: Trainable, history: 
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(kept, target, copy_function=os.link)  # one disk: a frozen base stays one file
     (out.path / "losses.json").write_text(json.dumps(history.points, indent=1))
+    if (progress / step_log.NAME).exists():
+        shutil.copyfile(progress / step_log.NAME, out.path / step_log.NAME)
     if history.points:
         out.info.update(epochs=history.points[-1]["epoch"], training_seconds=history.seconds)
     identity = f"model-{tree_hash(out.path / 'model')[:16]}"
@@ -167,17 +170,27 @@ def fitted(
     else:
         feed = FixedFeed(_encoded(context, unit, model, mixture, objective), spec.batch_size, key)
     recipe = context.parts.recipe
-    with tracking(None if context.follower else recipe.tracker, context.run.folder, f"{recipe.name}/{unit}") as log:
+    with tracking(None if context.follower else recipe.tracker, context.run.folder, f"{recipe.name}/{unit}") as track:
         keep = (lambda epoch: None) if context.follower else _keeper(model, progress)
         if 0 in spec.checkpoint_epochs:
             keep(0)
-        plan = TrainingSetup(
+
+        def log(line: Mapping[str, float], step: int) -> None:
+            track(line, step)
+            context.observer.advance(step, setup.total_steps, _progress_text(line))
+
+        setup = TrainingSetup(
             spec=spec, objective=objective, adapter=context.parts.adapter(spec), feed=feed, key=key, where=unit,
             held_out=_held_out(model, held_out, objective), progress=progress,
-            on_step=lambda step, total, loss: context.observer.advance(step, total, f"loss {loss:.4f}"),
             on_epoch=keep, log=log,
         )
-        return trainer.train(model, plan)
+        return trainer.train(model, setup)
+
+
+def _progress_text(line: Mapping[str, float]) -> str:
+    """Of a line of the log, what a person reads while the training runs."""
+    unit = "tokens" if "tokens_per_second" in line else "examples"
+    return f"loss {line['loss']:.4f}, {line[f'{unit}_per_second']:,.0f} {unit}/s"
 
 
 def _encoded(context: RunContext, unit: str, model: Trainable, mixture: Mixture, objective: Objective) -> Batch:
