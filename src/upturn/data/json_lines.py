@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from upturn.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
 _SHOWN = 60
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -43,7 +45,30 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
             f"a JSON object is expected, this is a {type(found).__name__}", where=where,
             fix='Write each line as {"column": value, …}.',
         )
+    if _HALF.search(line):  # an escape such as \ud83d: half a character, unless its other half follows
+        for name, value in found.items():
+            check_whole(value, name, where)
     return found
+
+
+def check_whole(value: Any, name: str, where: str) -> None:
+    """Raises UserError where a text holds half of a surrogate pair: no tokenizer, file or table can hold it."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"column '{name}' holds half a character (\\u{ord(value[error.start]):04x}, a lone surrogate) at "
+                f"character {error.start + 1}", where=where,
+                fix="Write the text again: it was cut in the middle of an emoji, say.",
+            ) from error
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            check_whole(key, name, where)
+            check_whole(inner, name, where)
+    elif isinstance(value, list):
+        for inner in value:
+            check_whole(inner, name, where)
 
 
 def column(found: dict[str, Any], name: str, where: str, key: str) -> Any:

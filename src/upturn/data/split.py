@@ -8,6 +8,7 @@ when data is added, on any machine.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,8 +22,9 @@ _SHOWN = 80  # characters of an example in a message
 
 
 def normalised(text: str) -> str:
-    """Text as it is compared: casefolded, runs of white space one space."""
-    return " ".join(text.casefold().split())
+    """Text as it is compared: casefolded, runs of white space one space, accents composed with their letters (NFC)."""
+    plain = " ".join(text.casefold().split())
+    return plain if plain.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFD", plain).casefold())
 
 
 def content_keys(kind: Kind, content: Array | Sequence[str]) -> Array:

@@ -50,10 +50,26 @@ def from_json(text: str) -> Messages:
 
 
 def flattened(messages: Sequence[Message]) -> str:
-    """The messages as plain text, for people and for scorers: one is its content, several are lines "role: content"."""
+    """The messages as plain text, for people and for scorers: one is its content, several are lines "role: content".
+
+    Calls of tools follow the content, one a line, as their names with the arguments in brackets.
+    """
     if len(messages) == 1:
-        return messages[0].content
-    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+        return _written(messages[0])
+    return "\n".join(f"{message.role}: {_written(message)}" for message in messages)
+
+
+def _written(message: Message) -> str:
+    calls = json.loads(message.extra).get("tool_calls") if message.extra else None
+    if not isinstance(calls, list):
+        return message.content
+    parts = [message.content] if message.content else []
+    for call in calls:
+        inner = call.get("function", call) if isinstance(call, Mapping) else {}
+        given = inner.get("arguments", "") if isinstance(inner, Mapping) else ""
+        text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+        parts.append(f"{inner.get('name', '') if isinstance(inner, Mapping) else call}({text})")
+    return "\n".join(parts)
 
 
 def completion_of(content: str, turns: str = "") -> Messages:

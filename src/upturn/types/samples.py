@@ -188,10 +188,12 @@ def real_samples(
     kind: Kind, content: Array | Sequence[Any], prompts: Sequence[Prompt], source: str,
     fields: Mapping[str, Array] | None = None,
 ) -> Samples:
-    """Samples of a source: ids from the source's name, the prompt and the content."""
+    """Samples of a source: ids from the source's name, the prompt and the content (its messages, too)."""
     body = objects(content) if kind == "text" else np.asarray(content)
-    ids = objects([content_id(source, prompt.id, row) for prompt, row in zip(prompts, body, strict=True)])
     n = len(prompts)
+    turns = (fields or {}).get(COMPLETION_MESSAGES, [""] * n)
+    each = zip(prompts, body, turns, strict=True)
+    ids = objects([content_id(source, prompt.id, row, *([turn] if turn else [])) for prompt, row, turn in each])
     return Samples(
         kind, ids, tuple(prompts), body, objects([REAL] * n), objects([source] * n),
         np.arange(n), np.zeros(n, dtype=np.int64), dict(fields or {}),

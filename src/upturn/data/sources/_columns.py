@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 
+from upturn.data.sources import _text_layouts
 from upturn.data.sources._common import Rows, check_fraction
+from upturn.data.sources._text_layouts import FURTHER, recognized
 from upturn.data.split import content_keys, normalised
 from upturn.errors import UserError
 from upturn.types import Array, Kind, Prompt, content_id, objects
@@ -22,9 +24,21 @@ _PLAIN = (str, int, float, bool)
 class Columns:
     """Which column is what: the fields that every source of tables has.
 
-    text        plain text without a prompt ("text" where nothing else is named)
-    prompt      text of the prompt; needs ``completion`` where the content is text
-    completion  text of the sample
+    Where none names the content, the columns of the data decide: ``messages`` (or ``conversations``), ``instruction``
+    and ``output``, ``prompt`` and ``completion`` (or ``response``), ``text``, in this order. A note names it.
+
+    messages    conversations: lists of {role, content}, or of {from, value} as in ShareGPT; what comes before the first
+                answer is the prompt, the rest is the completion
+    tools       tools that a conversation offers: their descriptions, or JSON text of them ("tools", where there is one)
+    system      the system message of a conversation, or of an instruction ("system", where there is one)
+    instruction what the user asks, as in Alpaca; needs ``output``; becomes a conversation
+    input       what belongs to the instruction, in the next line ("input", where there is one)
+    output      the answer to the instruction
+    history     earlier turns of an instruction, pairs of texts ("history", where there is one)
+    text        plain text without a prompt
+    prompt      text of the prompt, or its messages; needs ``completion`` where the content is text
+    completion  text of the sample, or its messages
+    rendered    texts in which a chat template is written out (<|im_start|>, [INST], …) are read as its messages
     label       class of the prompt: names or numbers; with it the classes are all that occur, sorted
     points      list of d numbers
     fields      columns kept in ``Prompt.fields`` for verifiers and templates, never given to the model
@@ -32,9 +46,17 @@ class Columns:
     held_out    share of the contents that training never sees
     """
 
+    messages: str | None = None
+    tools: str | None = None
+    system: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    output: str | None = None
+    history: str | None = None
     text: str | None = None
     prompt: str | None = None
     completion: str | None = None
+    rendered: bool = False
     label: str | None = None
     points: str | None = None
     fields: list[str] = field(default_factory=list)
@@ -44,22 +66,52 @@ class Columns:
     def check_columns(self, image: str | None = None) -> None:
         """Raises ValueError where the columns named do not make one kind of content."""
         check_fraction(self.held_out)
-        given = {"text": self.text, "completion": self.completion, "points": self.points, "image": image}
+        given = {"messages": self.messages, "instruction": self.instruction, "text": self.text}
+        given |= {"completion": self.completion, "points": self.points, "image": image}
         contents = [name for name, column in given.items() if column]
         if len(contents) > 1:
-            raise ValueError(f"only one of text, completion, points and image can be the content, not {contents}")
+            raise ValueError(f"only one of {', '.join(given)} can be the content, not {contents}")
         if self.prompt and not contents:
             raise ValueError("prompt needs completion (or points, or image): the column of the content")
         if self.prompt and self.text:
             raise ValueError("text has no prompt: name the columns 'prompt' and 'completion'")
+        if self.prompt and (self.messages or self.instruction):
+            raise ValueError(f"{contents[0]} holds the prompt itself: leave 'prompt' out")
+        if bool(self.instruction) != bool(self.output):
+            raise ValueError("instruction and output are named together: the column of the question, and of the answer")
+
+    def settled(
+        self, found: Sequence[str], where: str, image: str | None = None, possible: Sequence[str] = ()
+    ) -> Self:
+        """With the columns that the data has, where the recipe does not name the content.
+
+        ``found`` are the columns of the data, ``possible`` those that further rows may have. UserError where they are
+        no layout that is known.
+        """
+        named = self.messages or self.instruction or self.text or self.completion or self.points or image
+        layout: dict[str, Any] = {}
+        if not named:
+            layout = {"text": "text"} if self.label and "text" in found else recognized(found, where)
+        every = {**vars(self), **layout}
+        for content, keys in FURTHER.items():
+            if every[content]:
+                layout |= {key: key for key in keys if not every[key] and key in (*found, *possible)}
+        return replace(self, **layout)
 
     def wanted(self, image: str | None = None) -> dict[str, str]:
         """field -> column, of all columns that are read; ``image`` is the column of images."""
-        plain = self.text or (None if self.completion or self.points or image else "text")
-        every = {"text": plain, "prompt": self.prompt, "completion": self.completion, "label": self.label}
-        every |= {"points": self.points, "image": image, "split_by": self.split_by}
+        every = {name: getattr(self, name) for name in (*_TEXT, "label", "points", "split_by")} | {"image": image}
         found = {key: column for key, column in every.items() if column}
         return found | {f"fields.{place}": column for place, column in enumerate(self.fields)}
+
+    @property
+    def of_text(self) -> dict[str, str]:
+        """field -> column, of those that make the content where it is text."""
+        return {name: column for name in _TEXT if (column := getattr(self, name))}
+
+
+OPTIONAL = ("tools", "system", "input", "history")  # fields whose column a row may lack
+_TEXT = ("messages", "instruction", "input", "output", "history", "tools", "system", "text", "prompt", "completion")
 
 
 def check_present(wanted: Mapping[str, str], found: Sequence[str], where: str) -> None:
@@ -69,6 +121,17 @@ def check_present(wanted: Mapping[str, str], found: Sequence[str], where: str) -
             raise UserError(
                 f"column '{name}' is expected (field '{key}'); found: {', '.join(found) or 'none'}", where=where,
                 fix=f"Set '{key}' to one of the columns found.",
+            )
+
+
+def check_optional(spec: Columns, table: Table) -> None:
+    """Raises UserError where a column that the recipe names for a field of ``OPTIONAL`` is in no row."""
+    for key in OPTIONAL:
+        name = getattr(spec, key)
+        if name and all(value is None for value in table.columns[name]):
+            raise UserError(
+                f"column '{name}' is expected (field '{key}'), and no row has it", where=table.place(0),
+                fix=f"Fix '{key}', or leave it out.",
             )
 
 
@@ -167,41 +230,41 @@ def joined(tables: Sequence[Table]) -> Table:
 
 
 def rows_of(
-    table: Table, spec: Columns, images: Array | None = None, index: tuple[Sequence[int], Sequence[str]] | None = None
+    table: Table, spec: Columns, images: Array | None = None, index: tuple[Sequence[int], Sequence[str]] | None = None,
+    described: bool = True,
 ) -> tuple[Rows, list[str]]:
-    """Rows of the content that ``spec`` names (or of ``images``, (N, H, W, C)), and notes that count the empty ones.
+    """Rows of the content that ``spec`` names (or of ``images``, (N, H, W, C)), and notes that count those left out.
 
-    ``index`` are the classes over train and test together.
+    ``index`` are the classes over train and test together. The notes say which layout of text was read where
+    ``described``.
     """
     kind: Kind = "image" if images is not None else "points" if spec.points else "text"
     columns, place = table.columns, table.place
-    content: Array
-    if images is not None:
-        content = images
-    elif spec.points:
-        content = points(columns[spec.points], spec.points, place)
-    else:
-        name = spec.completion or spec.text or "text"
-        content = objects(texts(columns[name], name, place))
-    prompts = _prompts(table, spec, index)
-    keys = _keys(kind, table, spec, content, prompts)
-    rows = Rows(kind, content, prompts, keys)
     if kind != "text":
-        return rows, []
-    full = np.array([bool(text.strip()) for text in content], dtype=bool)
-    if full.all():
-        return rows, []
-    if not full.any():
-        raise UserError("the text of every row is empty", where=place(0), fix="Name another column, or other data.")
-    first = place(int(np.flatnonzero(~full)[0]))
-    note = f"{int((~full).sum()):,} of {len(full):,} rows have no text, left out, the first at {first}"
-    kept = np.flatnonzero(full)
-    return Rows(kind, content[kept], [prompts[row] for row in kept], keys[kept]), [note]
+        content = images if images is not None else points(columns[str(spec.points)], str(spec.points), place)
+        words = texts(columns[spec.prompt], spec.prompt, place) if spec.prompt else None
+        prompts = _prompts(table, spec, index, words)
+        return Rows(kind, content, prompts, _keys(kind, table, spec, content, prompts)), []
+    read = _text_layouts.read(columns, spec.of_text, spec.rendered, place)
+    content = objects(read.contents)
+    whole = any(read.chats)
+    prompts = _prompts(table, spec, index, read.prompts if spec.prompt or whole else None)
+    if whole:
+        known: dict[Prompt, Prompt] = {}
+        given = zip(prompts, read.chats, read.tools, strict=True)
+        prompts = [replace(p, messages=chat, tools=tools) if chat else p for p, chat, tools in given]
+        prompts = [known.setdefault(prompt, prompt) for prompt in prompts] if not spec.fields else prompts
+    keys = _keys(kind, table, spec, content, prompts, bool(spec.prompt) or whole)
+    kept, notes = _text_layouts.left_out(read.faults, place)
+    notes = [*(read.notes if described else ()), *notes]
+    rows = Rows(kind, content, prompts, keys, read.fields)
+    return (rows if kept.all() else rows.take(kept)), notes
 
 
-def _prompts(table: Table, spec: Columns, index: tuple[Sequence[int], Sequence[str]] | None) -> list[Prompt]:
+def _prompts(
+    table: Table, spec: Columns, index: tuple[Sequence[int], Sequence[str]] | None, prompts: Sequence[str] | None
+) -> list[Prompt]:
     n, columns = len(table), table.columns
-    prompts = texts(columns[spec.prompt], spec.prompt, table.place) if spec.prompt else None
     labels = index[0] if index is not None else None
     names = index[1] if index is not None else ()
     if prompts is None and not spec.fields:  # one object a class: there may be millions of rows
@@ -214,9 +277,11 @@ def _prompts(table: Table, spec: Columns, index: tuple[Sequence[int], Sequence[s
     return [Prompt(words[row], None if labels is None else int(labels[row]), kept[row]) for row in range(n)]
 
 
-def _keys(kind: Kind, table: Table, spec: Columns, content: Array, prompts: Sequence[Prompt]) -> Array:
+def _keys(
+    kind: Kind, table: Table, spec: Columns, content: Array, prompts: Sequence[Prompt], by_prompt: bool = False
+) -> Array:
     if spec.split_by:
         return objects([content_id(normalised(as_field(value))) for value in table.columns[spec.split_by]])
-    if kind == "text" and spec.prompt:
+    if by_prompt:
         return content_keys("text", [prompt.text or text for prompt, text in zip(prompts, content, strict=True)])
     return content_keys(kind, content)

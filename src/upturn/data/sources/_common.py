@@ -71,6 +71,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def take(self, kept: Array) -> Rows:
+        """The rows where a boolean mask is true."""
+        rows = np.flatnonzero(kept).tolist()
+        fields = {name: column[rows] for name, column in self.fields.items()}
+        return Rows(self.kind, self.content[rows], [self.prompts[row] for row in rows], self.keys[rows], fields)
+
 
 def _unique(rows: Rows, source: str, part: str) -> tuple[Samples, Array, list[str]]:
     """Samples and their keys with exact repetitions (prompt and content) kept once, and a note that counts them."""

@@ -34,11 +34,11 @@ def splits(train: Table, test: Table | None, spec: Columns, source: str, image: 
     notes = [*notes, *empty_class(index)]
     first = np.arange(len(whole)) < border
 
-    def part(mask: Array) -> tuple[Any, list[str]]:
+    def part(mask: Array, described: bool = False) -> tuple[Any, list[str]]:
         own = None if index is None else ([index[0][row] for row in np.flatnonzero(mask)], index[1])
-        return rows_of(whole.take(mask), spec, None if images is None else images[mask], own)
+        return rows_of(whole.take(mask), spec, None if images is None else images[mask], own, described)
 
-    rows, more = part(first)
+    rows, more = part(first, described=True)
     if test is None:
         return divide(rows, spec.held_out, source, classes=classes, notes=(*notes, *more))
     held, others = part(~first)

@@ -18,7 +18,8 @@ from upturn.types import Kind, Splits
 class Hub(Columns, ImageOptions, Source):
     """A data set of the Hugging Face hub, or a local folder (of save_to_disk, or of files); no remote code is run.
 
-    Content (N,) str, (N, d) float32, or (N, size, size, channels) uint8; the fields name the columns.
+    Content (N,) str, (N, d) float32, or (N, size, size, channels) uint8; the fields name the columns, and without them
+    the columns of conversations or text are recognized.
 
     path      name on the hub ("owner/name"), or a folder
     config    configuration of the data set, where it has several
@@ -50,9 +51,11 @@ class Hub(Columns, ImageOptions, Source):
         data set cannot be reached."""
         found = self._open()
         source = f"hub:{Path(self.path).name if Path(self.path).exists() else self.path}"
-        train = self._table(found, self.split, "split")
-        test = self._table(found, self.test, "test") if self.test else None
-        return splits(train, test, self, source, self.image)
+        spec = self.settled(self._split(found, self.split, "split").column_names, f"{self.path}, split {self.split}",
+                            self.image)
+        train = spec._table(found, self.split, "split")
+        test = spec._table(found, self.test, "test") if self.test else None
+        return splits(train, test, spec, source, self.image)
 
     def _open(self) -> dict[str, Any]:
         import datasets
@@ -74,15 +77,18 @@ class Hub(Columns, ImageOptions, Source):
             raise UserError(f"{here} ({_first_line(error)})", where=self.path, fix=advice) from error
         return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
 
-    def _table(self, found: dict[str, Any], split: str, key: str) -> Table:
-        import datasets
-
+    def _split(self, found: dict[str, Any], split: str, key: str) -> Any:
         if split not in found:
             raise UserError(
                 f"split '{split}' is expected (field '{key}'); found: {', '.join(found)}", where=self.path,
                 fix=f"Set '{key}' to one of the splits found.",
             )
-        data = found[split]
+        return found[split]
+
+    def _table(self, found: dict[str, Any], split: str, key: str) -> Table:
+        import datasets
+
+        data = self._split(found, split, key)
         wanted = self.wanted(self.image)
         check_present(wanted, data.column_names, f"{self.path}, split {split}")
         named: tuple[str, ...] = ()
