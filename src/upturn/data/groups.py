@@ -53,6 +53,40 @@ def from_fields(samples: Samples) -> tuple[Groups, tuple[str, ...]]:
     return groups, tuple(notes)
 
 
+def preferred(samples: Samples) -> Array:
+    """(N,) bool: which rows imitation learns of samples with the field "rank"; all rows without it.
+
+    Those of the best rank in their group, so all of a tie; a lone candidate where its label is good (rank 1). A group
+    without any rank says of no candidate that it is bad: all of it stays.
+    """
+    if RANK not in samples.fields or not len(samples):
+        return np.ones(len(samples), dtype=bool)
+    ranks = np.asarray(samples.fields[RANK], dtype=np.int64)
+    _, member, sizes = np.unique(samples.group, return_inverse=True, return_counts=True)
+    best = np.full(len(sizes), np.iinfo(np.int64).max)
+    np.minimum.at(best, member[ranks > 0], ranks[ranks > 0])
+    best[sizes == 1] = np.where(best[sizes == 1] == np.iinfo(np.int64).max, best[sizes == 1], 1)
+    unranked = best[member] == np.iinfo(np.int64).max
+    found: Array = unranked | (ranks == best[member])
+    return found
+
+
+def first_of_each(samples: Samples) -> Array:
+    """(G,) the first row of each group, in order: one occurrence of each prompt, however many candidates it has."""
+    _, first = np.unique(samples.group, return_index=True)
+    rows: Array = np.sort(first)
+    return rows
+
+
+def whole(samples: Samples, kept: Array) -> Array:
+    """(N,) bool: ``kept`` without the groups of which a candidate is not kept, so that no comparison is taken apart."""
+    _, member = np.unique(samples.group, return_inverse=True)
+    torn = np.zeros(int(member.max(initial=-1)) + 1, dtype=bool)
+    torn[member[~kept]] = True
+    found: Array = kept & ~torn[member]
+    return found
+
+
 def by_reward(samples: Samples, rewards: Array, candidates: int | None = None) -> Groups:
     """All candidates of each prompt, ranked by their rewards (N,): the highest is 1, equals are ties, NaN is unranked.
 

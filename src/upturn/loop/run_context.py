@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from upturn import seeds
+from upturn.data.groups import first_of_each
 from upturn.data.score_words import asking
 from upturn.errors import UserError
 from upturn.loop import guides
@@ -122,9 +123,13 @@ class RunContext:
         self.tools.train = self._used(self.real.take(split == "train"))
 
     def evaluation_prompts(self, evaluator: Evaluator) -> list[Prompt]:
-        """The prompts of the held-out part, or of the rows that this evaluation selects, in its own wording."""
+        """The prompts of the held-out part, or of the rows that this evaluation selects, in its own wording.
+
+        A prompt that has several candidates in the data counts once.
+        """
         held_out = self.tools.held_out
         rows = np.flatnonzero(fitting(held_out, evaluator.where, f"evaluate.{evaluator.name}"))
+        rows = rows[first_of_each(held_out.take(rows))]
         prompts = [held_out.prompts[row] for row in rows]
         if evaluator.captions is None:
             return self.with_score_words(prompts)

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from upturn.data.groups import preferred
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
 from upturn.seeds import fold
 from upturn.statistics.intervals import bootstrap_mean
-from upturn.types import Array, Measurement
+from upturn.types import Array, Measurement, Samples
 
 _ROWS = 256  # samples in one forward pass
 
@@ -24,7 +25,8 @@ class HeldOutLoss(Metric):
     Each sample's sum over its mask is divided by mask and dimensions, then samples are averaged, so that rounds can be
     paired by sample; ``pooled`` in the details weighs every token equally instead. Diffusion models draw times and
     noise from keys without the round: the same for every checkpoint. What a log-probability means is the model's
-    ``likelihood``, in the details: a surrogate compares checkpoints of one model, never models.
+    ``likelihood``, in the details: a surrogate compares checkpoints of one model, never models. Of preferences
+    the chosen candidates are measured, which are what likelihood learns.
     """
 
     draws: int = 4  # of time and noise a sample, where the model needs any: halves their part of the error against 1
@@ -47,10 +49,11 @@ class HeldOutLoss(Metric):
     @defined_or_note
     def measure(self, evidence: Evidence) -> Measurement:
         held_out = evidence.tools.held_out
+        held_out = held_out.take(preferred(held_out))
         if not len(held_out):
             raise UndefinedMetric("there are no held-out samples")
         key = metric_key(evidence, "held_out_loss")
-        losses, weights = self._losses(evidence, key)
+        losses, weights = self._losses(evidence, held_out, key)
         seen = weights > 0
         known, broken = int(seen.sum()), int((~np.isfinite(losses)).sum())
         if broken:
@@ -65,12 +68,12 @@ class HeldOutLoss(Metric):
         }
         return Measurement(float(np.nanmean(values)), low, high, known, values, note, details)
 
-    def _losses(self, evidence: Evidence, key: int) -> tuple[Array, Array]:
+    def _losses(self, evidence: Evidence, held_out: Samples, key: int) -> tuple[Array, Array]:
         """(M,) summed losses and (M,) summed weights (mask times dimensions) over all draws."""
         import torch
 
         model = evidence.tools.model(self.model)
-        batch = model.encode(evidence.tools.held_out)
+        batch = model.encode(held_out)
         losses, weights = np.zeros(len(batch)), np.zeros(len(batch))
         training = model.module.training
         model.module.eval()

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from upturn.data.groups import preferred
 from upturn.embeddings.inference import log_likelihoods
 from upturn.errors import UserError
 from upturn.metrics._embedded import metric_key, spread_rows
@@ -52,6 +53,7 @@ class Perplexity(Metric):
                 where="evaluate: perplexity", fix="Remove the metric.",
             )
         held_out = evidence.tools.held_out
+        held_out = held_out.take(preferred(held_out))  # of preferences what likelihood learns: the chosen ones
         used = held_out.take(spread_rows(len(held_out), self.documents))
         if not len(used):
             raise UndefinedMetric("there is no held-out text")

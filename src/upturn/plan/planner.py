@@ -19,7 +19,8 @@ from upturn.loop.assembly import Assembly, Evaluator
 from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.stages.evaluate import EvaluationEvidence
 from upturn.loop.stages.load import fitting_rows
-from upturn.loop.stages.train import encode_examples
+from upturn.loop.stages.mix import learned
+from upturn.loop.stages.train import count_examples, encode_examples
 from upturn.loop.tools import Toolbox, where
 from upturn.plan import forward_passes as passes
 from upturn.plan import preprocessing, several_sizes, timing
@@ -102,7 +103,7 @@ class Planner:
                 self.rows.append(Row(model_unit(name), "fit", 0, 0, 0.0, 2 * COMMIT))
             elif model.fit is not None:
                 own = self.splits.train if model.fit.split == "train" else self.splits.held_out
-                chosen = where(own, model.fit.where, f"models.{name}.fit")
+                chosen, _ = learned(self.parts.objective(model.fit), where(own, model.fit.where, f"models.{name}.fit"))
                 self.train_on(model_unit(name), "fit", self.tools.model(name), model.fit, chosen, len(chosen))
         if self.recipe.filter is not None:
             kept, row, notes = preprocessing.filtered(self.parts, self.splits, self.tools)
@@ -116,6 +117,7 @@ class Planner:
         for stage in self.recipe.stages:
             unit = stage_unit(stage.name)
             chosen = where(self.splits.train, stage.where, f"stages.{stage.name}")
+            chosen, _ = learned(self.parts.objective(stage), chosen)
             self.train_on(unit, "train", self.policy, stage, chosen, len(chosen))
             self.evaluate(unit, stage)
 
@@ -131,13 +133,15 @@ class Planner:
         """A row of training on ``rows`` samples that are encoded as these are, ``made`` of them in this round."""
         more = several_sizes.more_batches(like, spec.batch_size)
         like = several_sizes.of_one_size(like)
-        groups = len(np.unique(like.group))
-        shown = like.take(np.arange(min(len(like), _SHOWN * spec.batch_size * len(like) // groups)))
-        objective, mixture = self.parts.objective(spec), Mixture(shown, np.ones(len(shown)))
+        objective = self.parts.objective(spec)
+        total = count_examples(like, objective)
+        shown = like.take(np.isin(like.group, np.unique(like.group)[: _SHOWN * spec.batch_size]))
+        mixture = Mixture(shown, np.ones(len(shown)))
         examples, _ = self._encoding.timed(model, len(shown), lambda: encode_examples(model, mixture, objective))
         held_out = min(_HELD_OUT, len(self.splits.held_out)) if objective.example == "sample" else 0
         self.rows += self._encoding.row(unit, model, rows + held_out, made)
-        count = max(1, rows * len(examples) // len(shown))
+        there = len(examples) / max(1, count_examples(shown, objective))  # less than 1 where rows hold nothing to learn
+        count = max(1, round(rows * total / len(like) * there))
         feed = FixedFeed(examples, spec.batch_size, 0)
         self.train(unit, step, model, spec, Timed(examples, feed, count, more), rows)
 

@@ -76,6 +76,10 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
     line = _scoring(measure, len(train), tools)
     kept = expected_counts.after_filter(asked, len(train))
     rows: Array = np.linspace(0, len(train) - 1, kept).astype(np.int64)
+    if parts.source.compares:  # whole comparisons
+        groups = np.unique(train.group)
+        some = np.linspace(0, len(groups) - 1, max(1, kept * len(groups) // len(train))).astype(np.int64)
+        rows = np.flatnonzero(np.isin(train.group, groups[some]))
     row = Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT)
     return train.take(rows), row, expected_counts.guesses(asked.curate, "the filter's curator")
 

@@ -10,6 +10,7 @@ from upturn.config.schema import Rounds, Sampling, Turn
 from upturn.data.groups import by_reward, encode_groups
 from upturn.data.mixer import expected_real_fraction
 from upturn.loop.checks.caption_strategy import prompt_for
+from upturn.loop.stages.mix import learned
 from upturn.loop.tools import where
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Planner, PromptDraw, Timed
@@ -33,7 +34,7 @@ def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
 
 def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[float, ...]:
     pool = where(planner.splits.train, rounds.mix.where if asked.where is None else asked.where, "rounds.sample")
-    real = where(planner.splits.train, rounds.mix.where, "rounds.mix")
+    mixable = where(planner.splits.train, rounds.mix.where, "rounds.mix")
     settings, mixing = planner.parts.sampling, planner.parts.mixing
     assert mixing is not None
     seen = planner.sampled(pool, asked.candidates, settings, asked.prompts)
@@ -55,7 +56,6 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 groups = _as_groups(seen, None)
                 planner.train_on(within(unit, name), "fit", planner.tools.model(name), model.refit, groups, rows)
         planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(asked.prompts) + 2 * COMMIT))
-        sizes = [len(real), *[expected_counts.kept(rounds)] * number]
         fraction = 1.0
         for turn in rounds.train:
             into = unit if turn is rounds.train[-1] else within(unit, turn.label)
@@ -65,6 +65,8 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
                 rows, fraction = len(like) * asked.prompts // seen.prompts, 0.0
                 made = rows
             else:
+                real, _ = learned(objective, mixable)
+                sizes = [len(real), *[expected_counts.kept(rounds)] * number]
                 like, made = real, expected_counts.kept(rounds)
                 rows = expected_counts.mixed(mixing, rounds.mix, sizes, rounds.count)
                 if planner.recipe.score_words is not None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
+from upturn.data.groups import whole
 from upturn.errors import RunError
 from upturn.loop.run_context import RunContext
 from upturn.loop.stages.curate import chosen
 from upturn.loop.stages.outcome import Done, Outcome
 from upturn.store import parquet_tables
 from upturn.store.units import DATA
+from upturn.types import Array, Samples, Selection, objects
 
 _SAID = 3  # reasons that the note counts
+_TORN = "another candidate of its comparison is dropped"
 
 
 def filter_real(context: RunContext) -> Outcome:
@@ -26,6 +31,8 @@ def filter_real(context: RunContext) -> Outcome:
         with context.committing(DATA, "filter") as out, context.computing(out):
             found, rewards = context.judged(train, filtering.scorers)
             selections, alive, reasons = chosen(context, DATA, filtering.curators, train, rewards)
+            if context.parts.source.compares:
+                selections, alive = _whole_groups(train, selections, reasons)
             counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(_SAID))
             if not len(alive):
                 raise RunError(
@@ -44,3 +51,15 @@ def filter_real(context: RunContext) -> Outcome:
         context.observer.note(f"filter: {len(alive):,} of {len(train):,} training samples kept{dropped}")
     context.narrow()
     return Done()
+
+
+def _whole_groups(train: Samples, selections: list[Selection], reasons: Counter[str]) -> tuple[list[Selection], Array]:
+    """The selections, then one that drops the rest of each comparison that they took a candidate from."""
+    before = selections[-1].kept
+    kept = whole(train, before)
+    why = objects([""] * len(train))
+    why[~kept] = "dropped by an earlier curator"
+    why[before & ~kept] = _TORN
+    if (before & ~kept).any():
+        reasons[_TORN] = int((before & ~kept).sum())
+    return [*selections, Selection("whole comparisons", kept, why)], np.flatnonzero(kept)

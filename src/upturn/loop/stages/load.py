@@ -93,7 +93,8 @@ def load(context: RunContext) -> Outcome:
             for name, part in (("train", splits.train), ("held_out", splits.held_out))
         ]
         everything = concatenate(parts)
-        everything = replace(everything, group=np.arange(len(everything)))
+        if not context.parts.source.compares:  # without comparisons each sample is a group of its own
+            everything = replace(everything, group=np.arange(len(everything)))
         parquet_tables.write_samples(out.path / "samples.parquet", everything)
         (out.path / "asked.json").write_text(json.dumps(wordings, ensure_ascii=False), encoding="utf-8")
         out.counts.update(train=len(splits.train), held_out=len(splits.held_out))

@@ -8,7 +8,7 @@ import numpy as np
 
 from upturn.annotation.to_groups import groups_for
 from upturn.config.schema import People, Stage, Turn
-from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
+from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward, preferred
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
 from upturn.errors import RunError
@@ -27,13 +27,27 @@ from upturn.types import REAL, Array, Groups, Mixture, Samples, concatenate
 
 
 def mix_real(context: RunContext, unit: str, stage: Stage) -> Outcome:
-    """A stage before the rounds: the real samples that it names, all of weight 1."""
+    """A stage before the rounds: the real samples that it names, all of weight 1; of preferences, by likelihood, the
+    chosen ones."""
     if context.finished(unit, "mix"):
         return Done()
     samples = where(context.tools.train, stage.where, f"stages.{stage.name}")
+    samples, rejected = learned(context.parts.objective(stage), samples)
+    if rejected:
+        context.observer.note(f"{unit}: of {len(samples) + rejected:,} candidates {len(samples):,} are learned, those "
+                              "that were chosen or are tied")
     with context.committing(unit, "mix") as out:
+        out.counts.update({"rejected": rejected} if rejected else {})
         _write(context, out, Mixture(with_words(context, samples), np.ones(len(samples))), {})
     return Done()
+
+
+def learned(objective: Objective, samples: Samples) -> tuple[Samples, int]:
+    """What the objective learns of real samples, and how many rejected candidates likelihood leaves out."""
+    if not objective.maximum_likelihood:
+        return samples, 0
+    chosen = samples.take(preferred(samples))
+    return chosen, len(samples) - len(chosen)
 
 
 def mix_round(context: RunContext, unit: str, number: int, turn: Turn) -> Outcome:
@@ -71,7 +85,7 @@ def mix_round(context: RunContext, unit: str, number: int, turn: Turn) -> Outcom
         policy=context.parts.mixing, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
         size=rounds.mix.size, rounds=rounds.count, repeat=rounds.mix.repeat,
     )
-    real = where(context.tools.train, rounds.mix.where, "rounds.mix")
+    real, _ = learned(objective, where(context.tools.train, rounds.mix.where, "rounds.mix"))
     with context.committing(unit, "mix") as out:
         mixture = mixer.mix(real, kept, key=context.key("mix"), round=number)
         _write(context, out, Mixture(with_words(context, mixture.samples), mixture.weights), units)

@@ -8,6 +8,7 @@ import numpy as np
 
 from upturn import seeds
 from upturn.config.schema import Rounds, Sampling
+from upturn.data.groups import first_of_each
 from upturn.loop.checks.caption_strategy import prompt_for
 from upturn.loop.run_context import RunContext, prompt_keys
 from upturn.loop.stages.outcome import Done, Outcome
@@ -68,7 +69,11 @@ def _prompts(context: RunContext, rounds: Rounds, sampling: Sampling, number: in
 
 
 def round_prompts(pool: Samples, count: int, key: int) -> list[Prompt]:
-    """``count`` prompts of real samples, each used equally often up to one, in an order that depends on the key."""
+    """``count`` prompts of real samples, each used equally often up to one, in an order that depends on the key.
+
+    A prompt that has several candidates in the data is one prompt.
+    """
+    pool = pool.take(first_of_each(pool))
     rng = seeds.generator(key)
     passes = -(-count // len(pool))
     order = np.concatenate([rng.permutation(len(pool)) for _ in range(passes)])[:count]

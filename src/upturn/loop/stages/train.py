@@ -15,10 +15,11 @@ import torch
 from upturn import seeds
 from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields, without_empty
-from upturn.data.labelled import labelled
+from upturn.data.labelled import labelled, labels_of
 from upturn.errors import UserError
 from upturn.loop.assembly import load_model
 from upturn.loop.run_context import RunContext
+from upturn.loop.stages.mix import learned
 from upturn.loop.stages.online import Draws, keep_draws
 from upturn.loop.stages.outcome import Done, Outcome
 from upturn.loop.stages.reward_model_quality import assess
@@ -51,7 +52,7 @@ def fit(context: RunContext, name: str) -> Outcome:
         return _taken(context, unit, name)
     own = context.tools.train if spec.split == "train" else context.tools.held_out
     other = context.tools.held_out if spec.split == "train" else context.tools.train
-    samples = where(own, spec.where, f"models.{name}.fit")
+    samples, _ = learned(context.parts.objective(spec), where(own, spec.where, f"models.{name}.fit"))
     model = context.parts.model(name)
     model.build(samples, context.key("build", name))
     if context.follower:
@@ -232,7 +233,18 @@ def encode_examples(model: Trainable, mixture: Mixture, objective: Objective) ->
     return without_empty(batch), messages
 
 
+def count_examples(samples: Samples, objective: Objective) -> int:
+    """How many examples :func:`encode_examples` makes of samples, without encoding them."""
+    if objective.example != "group":
+        return len(samples)
+    groups, _ = from_fields(samples)
+    if objective.unrelated:
+        return len(labels_of(groups)[0])
+    return int(((groups.rows >= 0).sum(axis=1) >= (objective.candidates or 1)).sum())
+
+
 def _held_out(model: Trainable, held_out: Samples, objective: Objective) -> Batch | None:
+    held_out, _ = learned(objective, held_out)
     if objective.example != "sample" or len(held_out) == 0:
         return None
     return without_empty(model.encode(held_out.take(np.arange(min(_HELD_OUT, len(held_out))))))
