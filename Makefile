@@ -1,5 +1,5 @@
 # make demo   install, then train, improve and report on real handwritten digits
-# make test   install, then run the tests; make test-fast: the unit tests, in a minute
+# make test   install, then run the tests (TESTS=tests/loop: some); make test-fast: the unit tests, in a minute
 # make docs   install, then build the documentation into build/site
 
 PYTHON ?= python3
@@ -29,7 +29,7 @@ demo: setup
 # Workers run side by side with one thread each: more threads than cores make small models slower.
 test: setup
 	@.ci/debian
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 # Without what takes long: whole runs, runs that are killed, browsers, databases.
 test-fast: setup

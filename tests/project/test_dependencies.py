@@ -6,8 +6,12 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+from helpers.source_trees import nodes_of
 
 ROOT = Path(__file__).parents[2]
 # No import names these: a library loads them (the reason is beside each).
@@ -33,11 +37,12 @@ def declared(*groups: str) -> set[str]:
     return {normal(re.match(r"[A-Za-z0-9._-]+", line)[0]) for line in lines}  # type: ignore[index]
 
 
+@cache
 def imported() -> dict[str, set[str]]:
     """Third-party top-level modules that ``src`` imports, with the files that import them."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / "src").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -48,8 +53,14 @@ def imported() -> dict[str, set[str]]:
     return found
 
 
+@cache
+def installed() -> Mapping[str, list[str]]:
+    """The distributions of each module that is installed: one pass over the files of all of them."""
+    return metadata.packages_distributions()
+
+
 def distributions(module: str) -> set[str]:
-    return {normal(name) for name in metadata.packages_distributions().get(module, [module])}
+    return {normal(name) for name in installed().get(module, [module])}
 
 
 def test_every_runtime_dependency_is_imported() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.source_trees import tree_of
 from upturn.config import components
 
 PACKAGE = Path(__file__).parents[2] / "src" / "upturn"
@@ -149,7 +150,7 @@ def _modules() -> list[str]:
 
 
 def _tree(place: str) -> ast.Module:
-    return ast.parse((PACKAGE / place).read_text(encoding="utf-8"))
+    return tree_of(PACKAGE / place)
 
 
 @pytest.mark.slow

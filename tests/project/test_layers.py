@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from helpers.source_trees import nodes_of
 from upturn.config.components import FOLDERS
 
 PACKAGE = Path(__file__).parents[2] / "src" / "upturn"
@@ -69,15 +70,23 @@ def imports(root: Path) -> list[Import]:
     out = []
     for name, path in known.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 targets = list(_targets(node, package, known))
             elif isinstance(node, ast.Call):
                 targets = _component(node)
             else:
                 continue
+            targets = list(dict.fromkeys(one for target in targets for one in (*_packages(target, name), target)))
             out += [Import(name, target, node.lineno) for target in targets if target != name]
     return out
+
+
+def _packages(target: str, source: str) -> list[str]:
+    """The packages whose ``__init__`` runs before ``target`` does, and had not begun when ``source`` did."""
+    parts = target.split(".")
+    above = [".".join(parts[:i]) for i in range(1, len(parts))]
+    return [package for package in above if not f"{source}.".startswith(f"{package}.")]
 
 
 def _component(node: ast.Call) -> list[str]:
@@ -225,7 +234,8 @@ GOOD = {
     "curators/_helpers.py": "from upturn import types",
     "curators/choice.py": "from upturn.curators._helpers import x\nfrom ._helpers import y\nfrom ..types import z",
     "loop/loop.py": "def f():\n    from upturn.curators import choice\n    from upturn import curators",
-    "report/page.py": "from upturn.report import parts\nfrom upturn.types import x",
+    "report/page.py": "from upturn.report import parts\nfrom upturn.types import x\nfrom .sections import charts",
+    "report/sections/charts.py": "from upturn.report import parts",
     "report/parts.py": "",
 }
 
@@ -256,6 +266,7 @@ def test_a_package_that_follows_the_layers_passes(tmp_path: Path) -> None:
         ("report/parts.py", "from upturn.report import page", "a cycle: report.page -> report.parts -> report.page"),
         ("report/parts.py", "def f():\n    from .page import x", "a cycle: report.page -> report.parts"),
         ("report/parts.py", f"{TYPES}:\n    from .page import x", "a cycle: report.page -> report.parts"),
+        ("report/sections/__init__.py", "from upturn.report.page import x", "a cycle: report.page -> report.sections ->"),
         ("misc.py", "", "misc: has no layer"),
     ],
 )  # fmt: skip

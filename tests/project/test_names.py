@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.source_trees import nodes_of
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "upturn"
 BANNED = (
@@ -37,7 +39,7 @@ def names(root: Path) -> Iterator[tuple[str, str, str]]:
         where = path.relative_to(root).as_posix()
         if path.name != "__init__.py":
             yield where, "module", path.stem
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.ClassDef):
                 yield f"{where}:{node.lineno}", "class", node.name
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

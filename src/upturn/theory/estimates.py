@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.statistics.intervals import jackknife
-from upturn.theory.curation import choice_kernel
+from upturn.theory.curation import laplace
 from upturn.types import Array
 
 _WIDE = 0.5  # an interval wider than this is no estimate of a rate between 0 and 1
 _BLOCKS = 20
 _MOST_CANDIDATES = 4096.0
 _HALVINGS = 25  # of the range of log K: to one in ten million
-_SUPPORT = 400  # rewards that represent a round's: the cost of the kernel grows with them
+_SUPPORT = 400  # rewards that represent a round's: the cost grows with them
 
 
 @dataclass(frozen=True)
@@ -160,17 +160,21 @@ def selection_strength(rewards: Array, groups: Array, kept: Array) -> Estimated:
 
 
 def _candidates(rewards: Array, wanted: float, top: float) -> float:
-    """K with Σ p H e^r = ``wanted`` (in units of e^{top}), by bisection; 1 where less, inf where none is enough."""
+    """K with Σ p H e^r = ``wanted`` (in units of e^{top}), by bisection; 1 where less, inf where none is enough.
+
+    H of :func:`choice_kernel` at many K: what does not depend on K is summed over the support once.
+    """
     support = np.sort(rewards)
     if len(support) > _SUPPORT:  # midpoints of equal shares of the sorted rewards
         at = (np.arange(_SUPPORT) + 0.5) / _SUPPORT * len(support)
         support = support[at.astype(int)]
-    p = np.full(len(support), 1 / len(support))
-    lifted = np.exp(support - top)
+    fitness, decay, weights = laplace(support)
+    each = decay.mean(axis=0)
+    chosen, lifted = weights * (fitness @ decay), weights * ((fitness * np.exp(support - top)) @ decay)
 
     def raised(count: float) -> float:
-        weight = p * choice_kernel(p, support, count)
-        return float(np.sum(weight * lifted) / weight.sum())
+        others = each ** (count - 1)
+        return float((lifted @ others) / (chosen @ others))
 
     low, high = 1.0, _MOST_CANDIDATES
     if wanted <= raised(low):
