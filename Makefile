@@ -8,6 +8,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.docs-installed
 
+unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: each would compile the package again
+
 .PHONY: setup demo test test-fast lint bench docs clean
 
 setup: $(INSTALLED)
