@@ -73,6 +73,9 @@ class Training(Part):
     steps: Annotated[int | None, Field(ge=0)] = None
     batch_size: Positive = 128
     micro_batch: Positive | None = None  # examples in one forward pass; None: the whole batch of a process
+    # tokens in one forward pass, of whole rows one after the other without padding; no token attends to another row.
+    # None: padded rows, batched by length
+    pack_tokens: Positive | None = None
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Annotated[PlugIn, plug_in("schedule")] = "cosine"
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the steps
@@ -92,6 +95,8 @@ class Training(Part):
     def _one_length(self) -> Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
+        if self.micro_batch is not None and self.pack_tokens is not None:
+            raise ValueError("give 'micro_batch' or 'pack_tokens', not both: each limits what one forward pass reads")
         return self
 
 

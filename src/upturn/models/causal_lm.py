@@ -17,10 +17,12 @@ from upturn.models._language import pretrained_weights, prompt_template, vllm
 from upturn.models._language.chunked_head import head_log_probs, pays
 from upturn.models._language.generate import Choice, Decoded, decode
 from upturn.models._language.log_probs import token_log_probs
+from upturn.models._language.packed_rows import PackedRows, refusal
 from upturn.models._language.plain_head import aside, plain_head
 from upturn.models._language.text_model import TextModel
 from upturn.protocols import Policy, SamplingSettings
 from upturn.types import (
+    PACKED,
     Array,
     Batch,
     Draw,
@@ -112,24 +114,38 @@ class CausalLm(TextModel, Policy):
     def forward(self, batch: Batch, draw: Draw | None) -> Outputs:
         """log p of token t + 1 given tokens 0 … t: (N, T) nats, T = row length - 1; the mask is shifted equally.
 
-        Where whole logits would be large, they are never computed, and log-probs are 0 wherever the mask is.
+        Where whole logits would be large, they are never computed, and log-probs are 0 wherever the mask is. With the
+        column ``PACKED`` rows are read without their padding, and log-probs are 0 on it.
         """
-        tokens, mask = batch["tokens"][:, 1:], batch["mask"][:, 1:]
+        inputs, tokens, mask = batch["tokens"][:, :-1], batch["tokens"][:, 1:], batch["mask"][:, 1:]
+        if PACKED not in batch.columns:
+            log_probs, values = self._read({"input_ids": inputs, "use_cache": False}, tokens, mask)
+            return Outputs(log_probs, mask, values=values)
+        rows = PackedRows((batch[PACKED] - 1).clamp_min(1), tokens.shape[1])
+        log_probs, values = self._read(rows.inputs(self._bare, inputs), rows.pack(tokens), rows.pack(mask))
+        return Outputs(rows.unpack(log_probs), mask, values=None if values is None else rows.unpack(values))
+
+    def _read(
+        self, inputs: Mapping[str, Any], tokens: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(N, T) log-probs of tokens (N, T), and (N, T) values where there is a value head."""
         head, values = self._chunked(tokens), self._values
-        inputs = {"input_ids": batch["tokens"][:, :-1], "use_cache": False}
         if head is None:
             out = self.module(**inputs, output_hidden_states=values is not None)
-            outputs = Outputs(token_log_probs(out.logits, tokens), mask)
-            return outputs if values is None else replace(outputs, values=_valued(values, out.hidden_states[-1]))
+            log_probs = token_log_probs(out.logits, tokens)
+            return log_probs, None if values is None else _valued(values, out.hidden_states[-1])
         with aside(self._bare, head):
             hidden = self.module(**inputs).logits
-        outputs = Outputs(head_log_probs(hidden, head.weight, head.bias, tokens, mask), mask)
-        return outputs if values is None else replace(outputs, values=_valued(values, hidden))
+        log_probs = head_log_probs(hidden, head.weight, head.bias, tokens, mask)
+        return log_probs, None if values is None else _valued(values, hidden)
 
     def _chunked(self, tokens: torch.Tensor) -> torch.nn.Linear | None:
         """The head, where computing it in chunks pays and it is a plain linear map."""
         config = self._bare.config.get_text_config()
         return plain_head(self._bare) if pays(tokens.numel(), config.vocab_size) else None
+
+    def refuses_packing(self) -> str:
+        return refusal(self._bare)
 
     def act(self, batch: Batch) -> Outputs:
         """The same as ``forward``: the actions of a text are its tokens."""

@@ -88,6 +88,13 @@ class Trainable(Component):
         """Reads what ``save`` wrote. Raises UserError where it cannot be read."""
         raise NotImplementedError
 
+    def refuses_packing(self) -> str:
+        """Why ``forward`` cannot read rows of uneven length as one sequence without padding; "" where it can.
+
+        Where it can, a batch with the column ``PACKED`` gives the same outputs as without it, within rounding.
+        """
+        return "it does not read rows as one sequence"
+
     def flops(self, batch: Batch) -> float:
         """Floating-point operations of one forward pass over the batch."""
         raise NotImplementedError

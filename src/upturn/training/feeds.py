@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
@@ -65,11 +65,15 @@ class FixedFeed:
         rows = (order[:, None] * self.examples.candidates + wide).reshape(-1)
         back = torch.empty_like(rows)
         back[rows] = torch.arange(len(rows))
-        parts = [log_probs(self.examples.take(part)).cpu() for part in torch.split(order, self.batch_size)]
+        parts = [log_probs(self.examples.take(part)).cpu() for part in self.in_parts(order)]
         # a row of text has one log-prob fewer than tokens
         own = next((c.lengths - 1 for c in self.examples.columns.values() if isinstance(c, Ragged)), None)
         column = torch.cat(parts)[back] if own is None else _cut(parts, own[rows], back)
         return replace(self, examples=self.examples.with_columns(**{REFERENCE: column}))
+
+    def in_parts(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Examples in the parts that go through the model at once without gradient."""
+        return torch.split(order, self.batch_size)
 
     @lru_cache(maxsize=2)  # noqa: B019 - a feed lives as long as its stage
     def _order(self, epoch: int) -> tuple[torch.Tensor, ...]:

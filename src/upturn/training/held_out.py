@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
+from upturn.training.packing import consecutive, tokens_of
 from upturn.training.setup import TrainingSetup
 from upturn.training.state import TrainingState
 from upturn.types import Batch, Outputs
@@ -26,9 +27,17 @@ def held_out_loss(
     module = state.model.module
     module.eval()
     with state.sampled_weights():
-        for start, rows in held_out.parts(_CHUNK):
+        for start, rows in _parts(held_out, setup.spec.pack_tokens):
             out, chunk = outputs(held_out.take(rows), setup.key, start)
             loss = setup.objective(out, chunk)
             total, weight = total + float(loss.sum), weight + float(loss.weight)
     module.train()
     return total / max(weight, 1e-12)
+
+
+def _parts(held_out: Batch, limit: int | None) -> Iterable[tuple[int, torch.Tensor]]:
+    """(place of the first, which examples) of the parts that go through the model at once."""
+    if limit is None:
+        return held_out.parts(_CHUNK)
+    parts = consecutive(tokens_of(held_out), torch.arange(len(held_out)), limit)
+    return [(int(part[0]), part) for part in parts]

@@ -7,7 +7,7 @@ are also stored as columns "live_…" that still carry their gradient, and no se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from upturn.protocols import Objective, Trainable
 from upturn.training.feeds import REFERENCE, Feed, FixedFeed, OnlineFeed
 from upturn.training.forward import ForwardPass
+from upturn.training.packing import consecutive, tokens_of
 from upturn.training.setup import TrainingSetup
 from upturn.training.state import TrainingState
 from upturn.types import Batch, Outputs
@@ -30,12 +31,12 @@ def required_columns(objective: Objective) -> frozenset[str]:
 
 
 def columns(
-    required: frozenset[str], batch: Batch, size: int, *, policy: NoGradPass, reference: NoGradPass
+    required: frozenset[str], batch: Batch, parts: Sequence[torch.Tensor], *, policy: NoGradPass, reference: NoGradPass
 ) -> dict[str, torch.Tensor]:
-    """Columns "before_…" and "before_mask", ``size`` examples at a time, without gradient."""
+    """Columns "before_…" and "before_mask", without gradient; ``parts`` are consecutive examples, all together."""
     found: dict[str, list[torch.Tensor]] = {}
-    for start in range(0, len(batch), size):
-        part = batch.take(torch.arange(start, min(start + size, len(batch))))
+    for examples in parts:
+        start, part = int(examples[0]), batch.take(examples)
         outputs = _detached(policy(part, start)) if required & POLICY_OUTPUTS else {}
         if "ref_log_probs" in required:
             if REFERENCE in part.columns:
@@ -116,9 +117,10 @@ class Precomputation:
     live: Outputs | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        spec, processes = self.setup.spec, self.forward.accelerator.num_processes
         self.single_pass = (
-            self.forward.accelerator.num_processes == 1 and self.setup.uses_rollouts
-            and one_pass(self.feed, self.setup.spec.micro_batch, self.state.model.module)
+            processes == 1 and self.setup.uses_rollouts and spec.pack_tokens is None
+            and one_pass(self.feed, spec.micro_batch, self.state.model.module)
         )
 
     def prepare(self, batch: Batch, key: int) -> Batch:
@@ -134,9 +136,16 @@ class Precomputation:
         history.steering = objective.steer(history.steering, prepared)
         return prepared
 
+    def _parts(self, batch: Batch) -> Sequence[torch.Tensor]:
+        """A global batch in the parts that go through the model at once, in its own order."""
+        spec, order = self.setup.spec, torch.arange(len(batch))
+        if spec.pack_tokens is None:
+            return torch.split(order, spec.micro_batch or len(batch))
+        return consecutive(tokens_of(batch), order, spec.pack_tokens)
+
     def _columns(self, batch: Batch, required: frozenset[str], key: int) -> dict[str, torch.Tensor]:
         """Columns "before_…" (N, T) of the whole global batch, without gradient and dropout."""
-        model, setup, reference = self.state.model, self.setup, self.reference
+        model, reference = self.state.model, self.reference
         was_training = model.module.training
         once = "log_probs" in required and self.single_pass
 
@@ -146,7 +155,7 @@ class Precomputation:
 
         model.module.eval()
         found = columns(
-            required - POLICY_OUTPUTS if once else required, batch, setup.spec.micro_batch or len(batch),
+            required - POLICY_OUTPUTS if once else required, batch, self._parts(batch),
             policy=lambda part, start: self.forward.no_grad(model, part, key, start), reference=of_reference,
         )
         model.module.train(was_training)

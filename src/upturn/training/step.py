@@ -7,7 +7,6 @@ change it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +20,7 @@ from upturn.protocols import Trainable
 from upturn.training.feeds import REFERENCE, Feed
 from upturn.training.forward import ForwardPass
 from upturn.training.history import IDLE
+from upturn.training.packing import micro_batches
 from upturn.training.precompute import Precomputation, live_outputs
 from upturn.training.schedule import learning_rate
 from upturn.training.setup import TrainingSetup
@@ -66,15 +66,13 @@ class OptimizationStep:
         batch = self.feed.batch(step, lambda raw: self.precomputation.prepare(raw, key))
         setup.adapter.before_step(self.state.model, step, partial(self._mean_loss, batch, key))
         sums: dict[str, torch.Tensor] = {}
-        parts = list(self._micro_batches(len(batch)))
-        for i, (start, stop) in enumerate(parts):
+        parts, share = self._micro_batches(batch)
+        for i, part in enumerate(parts):
+            start = int(part[0])
             seeds.seed_torch(int(seeds.fold(key, start)[0]))
             with self.accelerator.no_sync(module) if i < len(parts) - 1 else nullcontext():
-                micro = batch.take(torch.arange(start, max(stop, start + 1)))
-                out, micro = self.outputs(micro, key, start)
+                out, micro = self.outputs(batch.take(part), key, start)
                 loss = setup.objective(out, micro)
-                # a process without a share of a small last batch still takes part in the exchange of gradients
-                share = 1.0 if stop > start else 0.0
                 self.accelerator.backward(loss.sum * share)
             for name, value in {_WEIGHT: loss.weight, _LOSS: loss.sum, **loss.metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().double() * share
@@ -119,15 +117,16 @@ class OptimizationStep:
             module.train()
         return float(loss.sum) / max(float(loss.weight), torch.finfo(torch.float32).tiny)
 
-    def _micro_batches(self, examples: int) -> Iterator[tuple[int, int]]:
-        """This process's share of a global batch as (start, stop)."""
-        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+    def _micro_batches(self, batch: Batch) -> tuple[list[torch.Tensor], float]:
+        """This process's share of a global batch in parts, and 1, the factor of their losses.
+
+        A process without a share of a small last batch still takes part in the exchange of gradients, by the factor 0.
+        """
+        examples, rank, count = len(batch), self.accelerator.process_index, self.accelerator.num_processes
         first, last = examples * rank // count, examples * (rank + 1) // count
-        size = self.setup.spec.micro_batch or max(1, -(-examples // count))
         if first == last:
-            yield min(first, examples - 1), min(first, examples - 1)
-        for start in range(first, last, size):
-            yield start, min(start + size, last)
+            return [torch.tensor([min(first, examples - 1)])], 0.0
+        return list(micro_batches(batch, range(first, last), self.setup.spec)), 1.0
 
     def _update(self, step: int, sums: dict[str, torch.Tensor], processes: int) -> StepResult:
         """The optimizer's step, with the gradient of the global mean; the mean loss and metrics."""

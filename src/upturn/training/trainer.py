@@ -16,6 +16,7 @@ from upturn.training.forward import ForwardPass
 from upturn.training.held_out import held_out_loss
 from upturn.training.history import History
 from upturn.training.optimizer import build_optimizer
+from upturn.training.packing import packed
 from upturn.training.precompute import Precomputation, with_reference
 from upturn.training.schedule import learning_rate
 from upturn.training.setup import TrainingSetup
@@ -33,6 +34,7 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
     Raises RunError when a loss or a gradient is not finite, naming the step; the last checkpoint stays.
     """
     accelerator = accelerator_for(setup.spec)
+    setup = packed(setup, model)
     total = setup.total_steps
     setup.adapter.attach(model, total, int(seeds.fold(setup.key, _ATTACH)[0]))
     model.module.to(accelerator.device)

@@ -37,6 +37,7 @@ from upturn.types.samples import (
     synthetic_samples,
 )
 from upturn.types.tensors import (
+    PACKED,
     Batch,
     Column,
     Draw,
@@ -52,6 +53,7 @@ from upturn.types.tokens import TokenRows
 __all__ = [
     "BEST",
     "COMPLETION_MESSAGES",
+    "PACKED",
     "REAL",
     "SYNTHETIC",
     "WORST",

@@ -17,6 +17,7 @@ from upturn.types.samples import Samples
 if TYPE_CHECKING:
     from torch import Tensor
 
+PACKED = "packed_lengths"  # the column of a batch that a model reads without its padding
 Likelihood = Literal["exact", "elbo", "surrogate", "reward"]  # reward: a head's output, no likelihood at all
 
 
@@ -119,7 +120,8 @@ Column = Union["Tensor", Ragged, Stacks]
 class Batch:
     """Encoded examples, each of ``candidates`` rows that follow each other.
 
-    columns  row-level, (N, ...) tensors; until a batch is taken also :class:`Ragged` or :class:`Stacks`
+    columns  row-level, (N, ...) tensors; until a batch is taken also :class:`Ragged` or :class:`Stacks`; with the
+             column ``PACKED`` (N,) int64, the length of each row, a model reads the rows as one sequence
     given    example-level, (E, ...): "weights" (E,), and of groups "ranks" (E, K) int64 (1 is best, equal is a tie,
              0 nothing was said), "rewards" (E, K) float32 (NaN where there is none), "strength" (E,), "present" (E, K)
              bool (False: the group has fewer than K candidates, and the row repeats another)

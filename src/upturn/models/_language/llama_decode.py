@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from upturn.models._language.packed_rows import ATTENTION
+
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
@@ -31,7 +33,7 @@ def fits(module: PreTrainedModel) -> bool:
     config = module.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     slides = type(module).__name__ == "MistralForCausalLM" and config.sliding_window is not None
-    plain = config._attn_implementation in {"sdpa", "eager"} and kinds == {"full_attention"} and not slides
+    plain = config._attn_implementation in {"sdpa", "eager", ATTENTION} and kinds == {"full_attention"} and not slides
     return plain and all(parameter.dtype == torch.float32 for parameter in module.parameters())
 
 
