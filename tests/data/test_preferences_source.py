@@ -57,7 +57,7 @@ def test_pairs_keep_their_group_rank_strength_and_scores(tmp_path: Path) -> None
     rows[3] |= {"margin": 2.0, "tie": True, "score_chosen": 7, "score_rejected": 7.0}
     found = load(tmp_path / "a.jsonl", rows, strongest=4.0)
     samples = whole(found)
-    assert len(samples) == 120 and samples.kind == "text" and not found.notes
+    assert len(samples) == 120 and samples.kind == "text" and len(found.notes) == 1
     assert len(set(samples.ids)) == 120 and set(samples.origin) == {"real"}
     expected = {(f"good {i}", f"bad {i}") for i in range(60)}
     got = {tuple(content for content, _ in group) for group in groups_of(samples)}
@@ -111,21 +111,6 @@ def test_unpaired_labels_and_attributes(tmp_path: Path) -> None:
     samples = whole(load(tmp_path / "b.jsonl", steered, attributes=["helpfulness", "verbosity"]))
     assert [samples.fields["helpfulness"][r] for r in range(30)] == [int(str(c)[1:]) % 5 for c in samples.content]
     assert np.isnan(samples.fields["verbosity"]).all() and (samples.fields["rank"] == 0).all()
-
-
-def test_conversations_are_flattened_and_a_shared_beginning_is_the_prompt(tmp_path: Path) -> None:
-    def message(role: str, content: str) -> dict[str, str]:
-        return {"role": role, "content": content}
-
-    rows = []
-    for i in range(30):
-        start = [message("user", f"hi {i}")] if i % 2 else [message("system", "be kind"), message("user", f"hi {i}")]
-        chosen, rejected = message("assistant", "hello"), message("assistant", "go")
-        rows.append({"chosen": [*start, chosen], "rejected": [*start, rejected]})
-    samples = whole(load(tmp_path / "a.jsonl", rows))
-    texts = {prompt.text for prompt in samples.prompts}
-    assert texts == {f"hi {i}" if i % 2 else f"system: be kind\nuser: hi {i}" for i in range(30)}
-    assert set(samples.content) == {"hello", "go"}
 
 
 def test_columns_can_be_renamed_and_parquet_reads_equally(tmp_path: Path) -> None:
@@ -191,7 +176,7 @@ def test_a_separate_test_file(tmp_path: Path) -> None:
     test.write_text("\n".join(json.dumps(r) for r in [*many(10), {"prompt": "new", "chosen": "x", "rejected": "y"}]))
     found = load(tmp_path / "a.jsonl", many(), test=str(test))
     assert groups_of(found.held_out) == [[("x", 1), ("y", 2)]]
-    assert len(found.train) == 120 and "10 of 11 test examples have a prompt that is in train" in found.notes[0]
+    assert len(found.train) == 120 and "10 of 11 test examples have a prompt that is in train" in found.notes[-1]
 
 
 def test_pain_18_rows_without_a_preference_are_counted_and_ties_are_kept(tmp_path: Path) -> None:

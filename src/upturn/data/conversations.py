@@ -38,7 +38,7 @@ def messages_of(value: object, column: str, where: str) -> Messages:
     """
     given = _list_in(value)
     if not isinstance(given, list):
-        raise _wrong(column, "a list of {role, content}", given, where)
+        raise wrong(column, "a list of {role, content}", given, where)
     return tuple(_message(item, column, where) for item in given)
 
 
@@ -53,7 +53,7 @@ def _list_in(value: object) -> object:
 
 def _message(given: object, column: str, where: str) -> Message:
     if not isinstance(given, Mapping) or not ("role" in given or "from" in given):
-        raise _wrong(column, "a list of {role, content} or {from, value}", given, where)
+        raise wrong(column, "a list of {role, content} or {from, value}", given, where)
     turn = dict(without_nulls(given))
     name = turn.pop("role", None) or turn.pop("from", None)
     turn.pop("from", None)
@@ -76,7 +76,7 @@ def _text(body: object, column: str, where: str) -> str:
     if isinstance(body, str):
         return body
     if not isinstance(body, list):
-        raise _wrong(column, "messages whose content is text", body, where)
+        raise wrong(column, "messages whose content is text", body, where)
     parts = []
     for part in body:
         kind = "text" if isinstance(part, str) else part.get("type", "text") if isinstance(part, Mapping) else "nothing"
@@ -99,7 +99,7 @@ def _calls(value: object, column: str, where: str) -> list[dict[str, Any]]:
     calls = found if isinstance(found, list) else [found]
     named = [dict(call) for call in calls if isinstance(call, Mapping) and "name" in call]
     if len(named) < len(calls):
-        raise _wrong(column, "calls of functions as JSON {name, arguments}", value, where)
+        raise wrong(column, "calls of functions as JSON {name, arguments}", value, where)
     return [{"type": "function", "function": {"arguments": {}, **call}} for call in named]
 
 
@@ -119,12 +119,12 @@ def tools_of(value: object, column: str, where: str) -> str:
     try:
         found = json.loads(value) if isinstance(value, str) else value
     except json.JSONDecodeError as error:
-        raise _wrong(column, "a list of tools, or that list as JSON text", value, where) from error
+        raise wrong(column, "a list of tools, or that list as JSON text", value, where) from error
     found = [found] if isinstance(found, Mapping) else found
     if found is None or found == []:
         return ""
     if not isinstance(found, list):
-        raise _wrong(column, "a list of tools", found, where)
+        raise wrong(column, "a list of tools", found, where)
     return json.dumps(without_nulls(found), ensure_ascii=False)
 
 
@@ -183,6 +183,7 @@ def shared_beginning(several: Sequence[Messages]) -> int:
     return place
 
 
-def _wrong(column: str, expected: str, found: object, where: str) -> UserError:
+def wrong(column: str, expected: str, found: object, where: str) -> UserError:
+    """The error for a value that is none of those expected."""
     what = "nothing (null)" if found is None else repr(found)[:60]
     return UserError(f"column '{column}' must hold {expected}, here it holds {what}", where=where, fix="Fix the row.")

@@ -105,6 +105,13 @@ class Columns:
         return found | {f"fields.{place}": column for place, column in enumerate(self.fields)}
 
     @property
+    def layout(self) -> str:
+        """How rows of text are written, "" for points and images."""
+        if self.messages or self.instruction or self.text:
+            return "messages" if self.messages else "alpaca" if self.instruction else "text"
+        return "prompt and completion" if self.completion and self.prompt else "text" if self.completion else ""
+
+    @property
     def of_text(self) -> dict[str, str]:
         """field -> column, of those that make the content where it is text."""
         return {name: column for name in _TEXT if (column := getattr(self, name))}

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any, Literal
 
+from upturn.data import conversations
+from upturn.data.sources import _preference_texts
 from upturn.data.sources._columns import named
+from upturn.data.sources._preference_texts import Bodies
 from upturn.errors import UserError
+from upturn.types.conversations import Messages
 
 Layout = Literal["pair", "signed", "list", "label", "attributes"]
 Row = Mapping[str, Any]
 KNOWN = frozenset({
     "prompt", "chosen", "rejected", "margin", "strength", "tie", "chosen_score", "rejected_score", "completions",
-    "ranks", "scores", "completion", "label", "response_1", "response_2", "preference_strength",
+    "ranks", "scores", "completion", "label", "response_1", "response_2", "preference_strength", "tools",
 })  # fmt: skip
 _ALSO = {  # other names that published data sets have for a column
-    "completion": ("response",), "completions": ("responses",), "chosen_score": ("score_chosen", "chosen_reward"),
+    "prompt": ("conversations", "messages"), "completion": ("response",),
+    "completions": ("responses",), "chosen_score": ("score_chosen", "chosen_reward"),
     "rejected_score": ("score_rejected", "rejected_reward"), "strength": ("margin",),
     "response_1": ("response1",), "response_2": ("response2",), "preference_strength": ("overall_preference",),
 }
@@ -32,14 +36,34 @@ _EXPECTED = (
 class Example:
     """K candidates of one prompt: ranks 1 best, 0 unknown; scores and attributes NaN where there is none."""
 
-    prompt: str
-    contents: list[Any]
+    bodies: Bodies | None  # None for images
+    images: list[bytes]
     ranks: list[int]
     scores: list[float]
     strength: float
     where: str
     label: int | None = None  # class of the prompt
     attributes: dict[str, float] = field(default_factory=dict)
+    caption: str = ""  # the prompt of images
+    tools: str = ""
+
+    @property
+    def prompt(self) -> str:
+        return self.bodies.prompt if self.bodies is not None else self.caption
+
+    @property
+    def messages(self) -> Messages:
+        return self.bodies.messages if self.bodies is not None else ()
+
+    @property
+    def contents(self) -> list[Any]:
+        return self.bodies.contents if self.bodies is not None else list(self.images)
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the scores of a pair say the opposite of its order."""
+        scored = len(self.ranks) == 2 and not any(math.isnan(score) for score in self.scores)
+        return scored and (self.ranks[1] - self.ranks[0]) * (self.scores[0] - self.scores[1]) < 0
 
 
 def layout_of(row: Row, attributes: Sequence[str], where: str) -> Layout:
@@ -60,31 +84,42 @@ def layout_of(row: Row, attributes: Sequence[str], where: str) -> Layout:
     )
 
 
-def example(layout: Layout, row: Row, attributes: Sequence[str], content: str, where: str) -> Example:
+def example(
+    layout: Layout, row: Row, attributes: Sequence[str], content: str, where: str, rendered: bool = False
+) -> Example:
     """One row as an example. Raises UserError naming the column that is not there, or holds a wrong value."""
-    read: Callable[[Any, str, str], Any] = text if content == "text" else image_bytes
-    if layout == "pair":
-        return _pair(row, read, where)
-    prompt = text(_column(row, "prompt", where), "prompt", where) if "prompt" in row else ""
-    if layout == "signed":
-        return _signed(row, prompt, read, where)
-    if layout == "list":
-        return _list(row, prompt, read, where)
-    body = read(_column(row, "completion", where), "completion", where)
-    if layout == "label":
-        return Example(prompt, [body], [1 if _good(row, where) else 2], [math.nan], 1.0, where)
-    found = {name: _number(_column(row, name, where), name, where) for name in attributes}
-    score = _number(row.get("score"), "score", where)
-    return Example(prompt, [body], [0], [score], 1.0, where, None, found)
+    found = _ORDERS[layout](row, attributes, where)
+    prompt = _one(row, "prompt")
+    tools = conversations.tools_of(row.get("tools"), "tools", where)
+    if content == "text":
+        if prompt is not None and not isinstance(prompt, str) and not _messages_or_none(prompt):
+            raise _wrong("prompt", "text, or a list of {role, content}", prompt, where)
+        bodies = _preference_texts.read(prompt, found.completions, found.columns, where, rendered)
+        return Example(bodies, [], *found.order, where, found.label, found.attributes, tools=tools)
+    if prompt is not None and not isinstance(prompt, str):
+        raise _wrong("prompt", "text", prompt, where)
+    pictures = [
+        image_bytes(value, name, where) for value, name in zip(found.completions, found.columns, strict=True)
+    ]
+    return Example(None, pictures, *found.order, where, found.label, found.attributes, prompt or "")
 
 
-def _pair(row: Row, read: Callable[[Any, str, str], Any], where: str) -> Example:
-    chosen, rejected = _column(row, "chosen", where), _column(row, "rejected", where)
-    prompt = row.get("prompt")
-    if prompt is None and _is_chat(chosen) and _is_chat(rejected):
-        both = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
-        shared = min(sum(1 for _ in both), len(chosen) - 1, len(rejected) - 1)
-        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+def _messages_or_none(value: object) -> bool:
+    return value == [] or conversations.is_conversation(value)
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """The completions of one row as they stand there, the column of each, and (ranks, scores, strength)."""
+
+    completions: list[Any]
+    columns: list[str]
+    order: tuple[list[int], list[float], float]
+    label: int | None = None
+    attributes: dict[str, float] = field(default_factory=dict)
+
+
+def _pair(row: Row, attributes: Sequence[str], where: str) -> _Ordered:
     tie = row.get("tie") or False
     if not isinstance(tie, bool | int) or tie not in (0, 1):
         raise _wrong("tie", "true or false", tie, where)
@@ -95,29 +130,27 @@ def _pair(row: Row, read: Callable[[Any, str, str], Any], where: str) -> Example
     if label is not None and (not isinstance(label, int) or isinstance(label, bool)):
         raise _wrong("label", "the class of the prompt, a whole number", label, where)
     scores = [_number(_one(row, f"{name}_score"), f"{name}_score", where) for name in ("chosen", "rejected")]
-    return Example(
-        "" if prompt is None else text(prompt, "prompt", where),
-        [read(chosen, "chosen", where), read(rejected, "rejected", where)], [1, 1] if tie else [1, 2], scores,
-        1.0 if math.isnan(strength) else strength, where, label,
-    )
+    names = ["chosen", "rejected"]
+    order = ([1, 1] if tie else [1, 2], scores, 1.0 if math.isnan(strength) else strength)
+    return _Ordered([_column(row, name, where) for name in names], names, order, label)
 
 
-def _signed(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: str) -> Example:
+def _signed(row: Row, attributes: Sequence[str], where: str) -> _Ordered:
     """As in HelpSteer2 (Wang et al. 2024, "HelpSteer2-Preference"): below 0 response_1 is better, above it response_2.
 
     0 is a tie; without a number the order is unknown.
     """
-    contents = [read(_column(row, name, where), name, where) for name in ("response_1", "response_2")]
+    names = ["response_1", "response_2"]
+    contents = [_column(row, name, where) for name in names]
     by = _number(_column(row, "preference_strength", where), "preference_strength", where)
     ranks = [0, 0] if math.isnan(by) else [1 + (by > 0), 1 + (by < 0)]
-    return Example(prompt, contents, ranks, [math.nan] * 2, abs(by) if by and not math.isnan(by) else 1.0, where)
+    return _Ordered(contents, names, (ranks, [math.nan] * 2, abs(by) if by and not math.isnan(by) else 1.0))
 
 
-def _list(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: str) -> Example:
-    given = _column(row, "completions", where)
-    if not isinstance(given, list) or not given:
-        raise _wrong("completions", "a list of completions", given, where)
-    contents = [read(value, "completions", where) for value in given]
+def _list(row: Row, attributes: Sequence[str], where: str) -> _Ordered:
+    contents = _column(row, "completions", where)
+    if not isinstance(contents, list) or not contents:
+        raise _wrong("completions", "a list of completions", contents, where)
     lists: dict[str, list[Any] | None] = {}
     for name in ("ranks", "scores"):
         lists[name] = row.get(name)
@@ -132,18 +165,23 @@ def _list(row: Row, prompt: str, read: Callable[[Any, str, str], Any], where: st
         ranks = [place.get(score, 0) for score in scores]
     else:
         ranks = [_rank(value, where) for value in lists["ranks"] or []]
-    return Example(prompt, contents, ranks, scores, 1.0, where)
+    return _Ordered(contents, ["completions"] * len(contents), (ranks, scores, 1.0))
 
 
-def text(value: object, name: str, where: str) -> str:
-    """Text, or messages flattened: one is its content, several are lines "role: content"."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or (value and not _is_chat(value)):
-        raise _wrong(name, "text, or a list of {role, content}", value, where)
-    if len(value) == 1:
-        return str(value[0]["content"])
-    return "\n".join(f"{message['role']}: {message['content']}" for message in value)
+def _label(row: Row, attributes: Sequence[str], where: str) -> _Ordered:
+    rank = 1 if _good(row, where) else 2
+    return _Ordered([_column(row, "completion", where)], ["completion"], ([rank], [math.nan], 1.0))
+
+
+def _attributes(row: Row, attributes: Sequence[str], where: str) -> _Ordered:
+    found = {name: _number(_column(row, name, where), name, where) for name in attributes}
+    score = _number(row.get("score"), "score", where)
+    return _Ordered([_column(row, "completion", where)], ["completion"], ([0], [score], 1.0), None, found)
+
+
+_ORDERS: Mapping[Layout, Callable[[Row, Sequence[str], str], _Ordered]] = {
+    "pair": _pair, "signed": _signed, "list": _list, "label": _label, "attributes": _attributes,
+}
 
 
 def image_bytes(value: object, name: str, where: str) -> bytes:
@@ -151,12 +189,6 @@ def image_bytes(value: object, name: str, where: str) -> bytes:
     if not isinstance(raw, bytes):
         raise _wrong(name, "the bytes of an image", raw, where)
     return raw
-
-
-def _is_chat(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
-    )
 
 
 def _has(row: Row, name: str) -> bool:

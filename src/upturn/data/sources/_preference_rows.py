@@ -12,7 +12,7 @@ from upturn.data.images import ImageOptions
 from upturn.data.sources._preference_layouts import Example
 from upturn.data.split import check_leakage, content_keys, normalised, split_by_content
 from upturn.errors import UserError
-from upturn.types import REAL, Array, Prompt, Samples, Splits, content_id, objects
+from upturn.types import COMPLETION_MESSAGES, REAL, Array, Prompt, Samples, Splits, content_id, objects
 
 
 def divided(
@@ -82,6 +82,9 @@ def _unusable(example: Example) -> str:
         return "have an empty completion"
     if len(contents) > 1 and all(body == contents[0] for body in contents):
         return "compare equal completions"
+    turns = example.bodies.turns if example.bodies is not None else []
+    if any(turn and '"role": "assistant"' not in turn for turn in turns):
+        return "have a completion without an answer of the assistant"
     return ""
 
 
@@ -104,20 +107,28 @@ def _samples(examples: Sequence[Example], images: Array | None, source: str, att
     candidate = np.concatenate([np.arange(size) for size in sizes])
     names = _names(examples, source)
     ids = [content_id(names[example], number) for example, number in zip(owner, candidate, strict=True)]
-    made: dict[tuple[str, int | None], Prompt] = {}
-    prompts = [made.setdefault((e.prompt, e.label), Prompt(e.prompt, e.label)) for e in examples]
+    known: dict[Prompt, Prompt] = {}
+    prompts = [known.setdefault(prompt, prompt) for prompt in map(_prompt, examples)]
     fields = {
         "rank": np.array([rank for e in examples for rank in e.ranks], dtype=np.int64),
         "score": np.array([score for e in examples for score in e.scores], dtype=np.float64),
         "strength": np.array([e.strength for e in examples], dtype=np.float64)[owner],
     }
     fields |= {name: np.array([e.attributes[name] for e in examples], dtype=np.float64)[owner] for name in attributes}
+    turns = [turn for e in examples if e.bodies is not None for turn in e.bodies.turns]
+    if any(turns):
+        fields[COMPLETION_MESSAGES] = objects(turns)
     n = len(flat)
     return Samples(
         "text" if images is None else "image", objects(ids), tuple(prompts[i] for i in owner),
         objects(flat) if images is None else images, objects([REAL] * n), objects([source] * n), owner, candidate,
         fields,
     )
+
+
+def _prompt(example: Example) -> Prompt:
+    tools = example.tools if example.messages else ""
+    return Prompt(example.prompt, example.label, messages=example.messages, tools=tools)
 
 
 def _names(examples: Sequence[Example], source: str) -> list[str]:

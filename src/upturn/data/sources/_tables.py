@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,11 @@ def splits(train: Table, test: Table | None, spec: Columns, source: str, image: 
 
     rows, more = part(first, described=True)
     if test is None:
-        return divide(rows, spec.held_out, source, classes=classes, notes=(*notes, *more))
-    held, others = part(~first)
-    return with_own_test(rows, held, source, classes=classes, notes=(*notes, *more, *others))
+        found = divide(rows, spec.held_out, source, classes=classes, notes=(*notes, *more))
+    else:
+        held, others = part(~first)
+        found = with_own_test(rows, held, source, classes=classes, notes=(*notes, *more, *others))
+    return replace(found, layout=spec.layout)
 
 
 def _renamed(index: tuple[list[int], list[str]] | None, table: Table) -> tuple[list[int], list[str]] | None:

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Literal
 from upturn.data.images import ImageOptions
 from upturn.data.json_lines import records
 from upturn.data.sources import _preference_layouts as layouts
+from upturn.data.sources import _preference_notes as notes
 from upturn.data.sources._common import check_fraction, files
 from upturn.data.sources._preference_layouts import Example, Layout
+from upturn.data.sources._preference_notes import Believe
 from upturn.data.sources._preference_rows import divided
 from upturn.errors import UserError
 from upturn.protocols import Source
@@ -32,16 +34,21 @@ class Preferences(ImageOptions, Source):
     - ``prompt, completion`` (or response) and the columns that ``attributes`` names, as in HelpSteer.
 
     Rows of one example have one ``group``. Fields: "rank" int64, "strength" and "score" float64 (NaN: none), and the
-    attributes. What is written as a list of {"role", "content"} is flattened: one message is its content, several are
-    lines "role: content". Without a prompt, chosen and rejected messages that begin alike share these as their prompt.
-    About ``held_out`` of the prompts (of the contents, where there are none) are held out. Repeated examples stay: they
-    may be votes of several annotators.
+    attributes. Prompts and completions are text, or lists of {role, content} (or ShareGPT's {from, value}); dialogues
+    as in hh-rlhf ("\\n\\nHuman: …\\n\\nAssistant: …") are messages, too. Without a prompt, the beginning that the
+    completions share is it (of one completion: all before the last answer); a prompt that the completions repeat is
+    taken out of them. A column of tools goes with the conversation. A note says which layout was read. About
+    ``held_out`` of the prompts (of the contents, where there are none) are held out. Repeated examples stay: they may
+    be votes of several annotators.
 
     path       a file, or a glob; .parquet, else JSON lines
     test       the data's own test file; its prompts that are in train are taken out and counted
     content    "image": chosen, rejected and completions are images (Parquet: bytes, or Hugging Face's struct)
     columns    our name -> the file's, where they differ: {chosen: better}
     attributes columns of numbers, each a field of the samples
+    believe    where chosen_score and rejected_score contradict chosen and rejected: "order" (the scores are dropped),
+               "scores" (the order is turned round) or "neither" (the example is left out)
+    rendered   texts in which a chat template is written out (<|im_start|>, [INST], …) are read as its messages
     strongest  of strength or margin in the data, so that "strength" is a share of it (a scale of 0 to 3: 3)
     """
 
@@ -53,6 +60,8 @@ class Preferences(ImageOptions, Source):
     columns: dict[str, str] = field(default_factory=dict)
     attributes: list[str] = field(default_factory=list)
     strongest: float = 1.0
+    believe: Believe = "order"
+    rendered: bool = False
     held_out: float = 0.1
 
     def __post_init__(self) -> None:
@@ -71,12 +80,21 @@ class Preferences(ImageOptions, Source):
     def load(self) -> Splits:
         """Reads the examples. Raises UserError naming file and line, what was found there and what is expected."""
         found = files(self.path, "path")
-        train = self._examples(found)
-        test = self._examples(files(self.test, "test")) if self.test else None
-        source = f"preferences:{found[0].stem}"
-        return divided(train, test, self.held_out, source, self.attributes, self if self.content == "image" else None)
+        train, layout = self._examples(found)
+        test = self._examples(files(self.test, "test"))[0] if self.test else []
+        every, repeated = notes.without_repeated([*train, *test])
+        stated = notes.described(every[: len(train)], layout)
+        every, contradicting = notes.settled(every, self.believe)
+        own = {example.where for example in train}
+        test = [example for example in every if example.where not in own]
+        train = [example for example in every if example.where in own]
+        splits = divided(
+            train, test if self.test else None, self.held_out, f"preferences:{found[0].stem}", self.attributes,
+            self if self.content == "image" else None,
+        )
+        return replace(splits, layout=layout, notes=(*stated, *repeated, *contradicting, *splits.notes))
 
-    def _examples(self, paths: Sequence[Path]) -> list[Example]:
+    def _examples(self, paths: Sequence[Path]) -> tuple[list[Example], Layout]:
         found: list[Example] = []
         layout: Layout | None = None
         for path in paths:
@@ -87,11 +105,11 @@ class Preferences(ImageOptions, Source):
                 named = {**row, **{ours: row[theirs] for ours, theirs in self.columns.items() if theirs in row}}
                 if layout is None:
                     layout = layouts.layout_of(named, self.attributes, where)
-                example = layouts.example(layout, named, self.attributes, self.content, where)
+                example = layouts.example(layout, named, self.attributes, self.content, where, self.rendered)
                 found.append(replace(example, strength=example.strength / self.strongest))
-        if not found:
+        if layout is None:
             raise UserError("the data has no rows", where=str(paths[0]), fix="Give data with rows in it.")
-        return found
+        return found, layout
 
 
 def _parquet(path: Path) -> list[tuple[int, dict[str, Any]]]:
