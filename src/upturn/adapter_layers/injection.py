@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import PreTrainedModel
 
+NARROW = (torch.bfloat16, torch.float16)
+_OF_CONFIG = ("quantization_config",)  # what the library notes of a quantized model
+_OF_MODULE = ("is_quantized", "is_loaded_in_4bit", "hf_quantizer", "quantization_method", "_weight_conversions")
 ENTRY = "@entry"  # suffix of a frozen copy of an adapter; no configured adapter has such a name
 _PARTS = (
     "lora_A", "lora_E", "lora_B", "lora_magnitude_vector",
@@ -120,7 +123,7 @@ def merged(module: PreTrainedModel) -> Iterator[None]:
         whole = [(layer.get_base_layer().weight, _effective(layer, names(module))) for _, _, layer in outermost(module)]
     kept = [weight.data for weight, _ in whole]
     for weight, effective in whole:
-        weight.data = effective
+        weight.data = effective.to(weight.dtype)
     try:
         yield
     finally:
@@ -139,8 +142,16 @@ def inject(module: PreTrainedModel, name: str, config: PeftConfig) -> None:
     for _, layer in layers(module):
         if hasattr(layer.get_base_layer(), "groups") and not hasattr(layer, "groups"):
             layer.groups = layer.get_base_layer().groups  # an outer adapter of another kind reads them
+    _widen(module, name)
     dropout(module, name, 0.0)
     activate([layer for _, layer in layers(module)], names(module))
+
+
+def _widen(module: PreTrainedModel, name: str) -> None:
+    """An adapter in float32, also on a base of fewer bits: its steps are smaller than those can say."""
+    for parameter in tensors(module, name).values():
+        if parameter.dtype in NARROW:
+            parameter.data = parameter.data.float()
 
 
 @torch.no_grad()
@@ -159,6 +170,7 @@ def copy_entry(module: PreTrainedModel, name: str) -> None:
             if svd:
                 layer.ranknum[twin].copy_(layer.ranknum[name])
     module.peft_config[twin] = config
+    _widen(module, twin)
     values = tensors(module, name)
     for key, parameter in tensors(module, twin).items():
         parameter.copy_(values[key])
@@ -195,6 +207,7 @@ def write(module: PreTrainedModel, name: str, values: Mapping[str, Tensor]) -> N
         if given is not None and len(given) != len(layer.lora_E[name]):
             layer.update_layer(name, len(given), config.lora_alpha, config=config)
             layer.ranknum[name].fill_(float(config.init_r))  # the scale stays that of the first rank
+    _widen(module, name)
     own = tensors(module, name)
     odd = sorted(own.keys() ^ values.keys())
     if odd:
@@ -207,13 +220,27 @@ def write(module: PreTrainedModel, name: str, values: Mapping[str, Tensor]) -> N
 
 @torch.no_grad()
 def merge(module: PreTrainedModel) -> None:
-    """Merge every adapter into the base and remove it: the same function within rounding."""
-    for parent, name, layer in outermost(module):
+    """Merge every adapter into the base and remove it: the same function within rounding.
+
+    A quantized base becomes one of plain linear layers: 4 bits cannot say what an adapter adds.
+    """
+    merged_weights = {}
+    for path, (parent, name, layer) in _paths(module):
         base = layer.get_base_layer()
-        base.weight.copy_(_effective(layer, names(module)))
+        merged_weights[path] = _effective(layer, names(module))
         parent._modules[name] = base
+    if quantized(module):
+        _dequantize(module)
+    for path, weight in merged_weights.items():
+        module.get_submodule(path).weight.copy_(weight)
     if hasattr(module, "peft_config"):
         del module.peft_config
+
+
+def _paths(module: PreTrainedModel) -> list[tuple[str, tuple[torch.nn.Module, str, Any]]]:
+    """``outermost`` with the path of each layer in the model without adapters."""
+    known = {id(layer): path for path, layer in module.named_modules()}
+    return [(known[id(layer)], (parent, name, layer)) for parent, name, layer in outermost(module)]
 
 
 def _effective(outer: BaseTunerLayer, active: list[str]) -> Tensor:
@@ -227,7 +254,7 @@ def _effective(outer: BaseTunerLayer, active: list[str]) -> Tensor:
     chain = [outer]
     while isinstance(chain[-1].base_layer, BaseTunerLayer):
         chain.append(chain[-1].base_layer)
-    base: Tensor = outer.get_base_layer().weight
+    base = _values(outer.get_base_layer().weight)
     weight = base.clone()
     for layer in reversed(chain):
         flipped = bool(getattr(layer, "fan_in_fan_out", False))  # weights (in, out), as GPT-2 has them
@@ -242,3 +269,36 @@ def _effective(outer: BaseTunerLayer, active: list[str]) -> Tensor:
                 factor = (magnitude.weight / norm).reshape(-1)
                 weight = weight * (factor if flipped else factor.reshape(-1, *[1] * (weight.ndim - 1)))
     return weight
+
+
+def quantized(module: PreTrainedModel) -> bool:
+    """Whether the base is in 4 bits (bitsandbytes)."""
+    return any(hasattr(parameter, "quant_state") for parameter in module.parameters())
+
+
+def _dequantize(module: PreTrainedModel) -> None:
+    """Linear layers of plain weights in place of those in 4 bits (the library's own fails where the dtype is text)."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            weight: Any = getattr(child, "weight", None)
+            if hasattr(weight, "quant_state"):
+                linear: Any = child
+                plain_layer = torch.nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+                plain_layer.weight = torch.nn.Parameter(_values(weight), requires_grad=False)
+                plain_layer.bias = linear.bias
+                parent._modules[name] = plain_layer
+    for owner, names_of in ((module.config, _OF_CONFIG), (module, _OF_MODULE)):
+        for name in names_of:
+            if name in vars(owner):
+                delattr(owner, name)
+
+
+def _values(weight: Tensor) -> Tensor:
+    """The numbers of a weight that may be quantized (bitsandbytes)."""
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    found: Tensor = dequantize_4bit(weight.data, state)
+    return found

@@ -72,6 +72,8 @@ def _whole(layer: nn.Module) -> bool:
 
 def _sides(layer: nn.Module) -> tuple[int, int]:
     """Of the weight as a matrix: out (of Conv1D: in) and the rest."""
+    if isinstance(layer, nn.Linear):  # a quantized weight has another shape
+        return layer.out_features, layer.in_features
     weight: Any = layer.weight
     return weight.shape[0], weight[0].numel()
 

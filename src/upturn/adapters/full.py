@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from upturn.adapter_layers import injection as adapters
+from upturn.errors import UserError
 from upturn.protocols import Adapter, Trainable
 
 
@@ -22,6 +23,9 @@ class Full(Adapter):
     def attach(self, model: Trainable, total_steps: int, key: int) -> None:
         model.module.requires_grad_(False)
         for parameter in adapters.weights(model.module):
+            if not parameter.is_floating_point():
+                raise UserError("the weights are quantized, and cannot be trained", where="adapter",
+                                fix="Train an adapter ('adapter: {name: lora}'), or leave 'quantization:' out.")
             parameter.requires_grad_(True)
 
     def reference(self, model: Trainable) -> Trainable:

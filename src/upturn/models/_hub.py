@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from upturn.data.tokenizers import Codec, settle
 from upturn.embeddings.pretrained import quiet, without_dropout
 from upturn.errors import UserError
+from upturn.models._weight_format import PLAIN, WeightFormat
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
@@ -23,6 +23,7 @@ class Form:
 
     auto    the class of `transformers`, "AutoModelForCausalLM"
     config  keys set on the config before the weights are read
+    format  data type, quantization and attention
     random  a module whose weights may be missing: it was initialized at random, and the result says so
     unfit   after "the model '…' cannot be read"
     needs   the files that it must have, as a fix;  whole  the same where weights are missing
@@ -34,24 +35,28 @@ class Form:
     unfit: str = ""
     random: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    format: WeightFormat = PLAIN
 
 
 def read(form: Form, name: str, where: str, *, local: bool, dropout: bool) -> tuple[torch.nn.Module, Codec, bool]:
-    """A model in float32, its tokenizer, and whether every weight was there: False where ``form.random`` was missing.
+    """A model, its tokenizer, and whether every weight was there: False where ``form.random`` was missing.
 
     ``dropout`` keeps the rates of the config. Raises UserError where something cannot be read or is missing.
     """
     import transformers
 
+    arguments = form.format.read_arguments()
     with _readable(form, name, where), quiet():
         config, tokenizer = _config_and_tokenizer(name, local)
         if not dropout:
             without_dropout(config, {})
+        if getattr(config, "quantization_config", None) is not None:
+            arguments.pop("quantization_config", None)  # it was saved in 4 bits
         for key, value in form.config.items():
             setattr(config, key, value)
         module, report = getattr(transformers, form.auto).from_pretrained(
             name, config=config, local_files_only=local, trust_remote_code=False, use_safetensors=True,
-            dtype=torch.float32, output_loading_info=True,
+            output_loading_info=True, **arguments,
         )
     missing = sorted(key for key in report["missing_keys"] if not form.random or not key.startswith(f"{form.random}."))
     if missing:
@@ -85,7 +90,8 @@ def _readable(form: Form, name: str, where: str) -> Iterator[None]:
         yield
     except Exception as error:  # the readers of weights, JSON and tokenizers raise exceptions of any class
         lines = str(error).strip().splitlines()
-        raise UserError(
-            f"the model '{name}' cannot be read{form.unfit}: {lines[0] if lines else repr(error)}", where=where,
-            fix=form.needs,
+        reason = lines[0] if lines else repr(error)
+        missing = isinstance(error, OSError)  # of the file, whatever the format
+        raise (None if missing else form.format.refusal(reason)) or UserError(
+            f"the model '{name}' cannot be read{form.unfit}: {reason}", where=where, fix=form.needs,
         ) from error

@@ -95,13 +95,13 @@ class CausalLm(TextModel, Policy):
     Sampling: ClassVar[type] = TextSampling
 
     def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
-        return pretrained_weights.from_config(config, codec)
+        return pretrained_weights.from_config(config, codec, self._weights)
 
     def _from_files(self) -> tuple[torch.nn.Module, Codec]:
-        return pretrained_weights.from_files(self.folder, self.hub)
+        return pretrained_weights.from_files(self.folder, self.hub, self._weights)
 
     def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
-        return pretrained_weights.load(folder)
+        return pretrained_weights.load(folder, self._weights)
 
     def _stated(self) -> str:
         return json.dumps(self.config)

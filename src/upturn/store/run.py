@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from upturn.errors import UserError
+from upturn.store import bases, files, retention, units, verification
 from upturn.store import commit as commits
-from upturn.store import files, retention, units, verification
 from upturn.store.commit import STAGES, Draft, Record
 from upturn.store.crash_points import reach
 from upturn.store.lock import Lock
@@ -60,6 +60,7 @@ class Run:
         folder = Path(folder)
         with new_folder(folder, recipe_text, fingerprint, {"catalog": catalog}):
             pass
+        bases.sweep(folder.parent)
         run = cls(folder)
         run.set_state("running")
         return run
@@ -217,7 +218,10 @@ class Run:
         """
         self.lock()
         with files.disk_errors(self.folder):
-            return retention.prune(self.folder, self.records(), keep, budget)
+            removed = retention.prune(self.folder, self.records(), keep, budget)
+            if removed:
+                bases.sweep(self.folder.parent)
+            return removed
 
     # state and the one writer
 

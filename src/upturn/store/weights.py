@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _THREADS = 8  # hashing releases the interpreter's lock
+_WORTH_A_LINK = 1 << 14  # bytes: a smaller file takes a few blocks of the disk
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
@@ -44,10 +46,30 @@ def linked(source: Path | None, target: Path, weights: Mapping[str, Tensor]) -> 
     if source is None or not source.is_file() or not _holds(source, weights):
         return False
     try:
+        link(source, target)
+    except FileNotFoundError:  # removed meanwhile
+        return False
+    return True
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a copy on a disk that knows none or where ``source`` is on another."""
+    try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-    return True
+
+
+def link_equal(source: Path, target: Path) -> None:
+    """Files below ``target`` with the bytes of those of the same name below ``source`` become hard links to them."""
+    for path in sorted(target.rglob("*")):
+        same = source / path.relative_to(target)
+        if not path.is_file() or not same.is_file() or same.samefile(path) or path.stat().st_size < _WORTH_A_LINK:
+            continue
+        if filecmp.cmp(same, path, shallow=False):
+            draft = path.with_name(f".{path.name}.tmp")
+            link(same, draft)
+            os.replace(draft, path)
 
 
 def _holds(source: Path, weights: Mapping[str, Tensor]) -> bool:

@@ -15,6 +15,7 @@ from upturn.training.ema import Ema
 from upturn.training.forward import ForwardPass
 from upturn.training.held_out import held_out_loss
 from upturn.training.history import History
+from upturn.training.master_weights import MasterWeights
 from upturn.training.optimizer import build_optimizer
 from upturn.training.packing import packed
 from upturn.training.precompute import Precomputation, with_reference
@@ -41,6 +42,7 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
     forward = ForwardPass(accelerator, setup.uses_rollouts)
     feed, reference = with_reference(setup, model, forward)
     parameters = list(setup.adapter.parameters(model))
+    masters = MasterWeights(parameters)
     optimizer = build_optimizer(setup.spec, parameters)
     state = TrainingState(model, parameters, optimizer, Ema(parameters, setup.spec.ema) if setup.spec.ema else None)
     precomputation = Precomputation(setup, state, forward, feed, reference)
@@ -64,7 +66,7 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
                 history.steps = done
                 history.seconds = time.perf_counter() - start
                 setup.on_step(done, total, result.loss)
-                line = _line(step, done, result, seconds) | _record(step, done, result)
+                line = _line(step, done, result, seconds) | _record(step, done, result, masters)
                 lines.write(line)
                 setup.log(line, done)
                 history.stopped = reason_to_stop(setup.spec, history, result.metrics, setup.where)
@@ -83,6 +85,7 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
     setup.adapter.finish(model)
     if state.ema is not None:
         state.ema.copy_to_model()
+    masters.finish()
     module.eval()
     return history
 
@@ -101,7 +104,9 @@ def _line(step: OptimizationStep, done: int, result: StepResult, seconds: float)
     return line
 
 
-def _record(step: OptimizationStep, done: int, result: StepResult) -> dict[str, float]:
+def _record(
+    step: OptimizationStep, done: int, result: StepResult, masters: MasterWeights
+) -> dict[str, float]:
     """After step ``done``: a point of the curve, and the callback of an epoch; the held-out loss, where it is due."""
     setup, state = step.setup, step.state
     per_epoch, total = step.feed.steps_per_epoch, setup.total_steps
@@ -116,6 +121,6 @@ def _record(step: OptimizationStep, done: int, result: StepResult) -> dict[str, 
         state.history.points.append(point | found)
     epoch, rest = divmod(done, per_epoch)
     if rest == 0 and epoch in setup.spec.checkpoint_epochs:
-        with state.sampled_weights():
+        with state.sampled_weights(), masters.rounded():
             setup.on_epoch(epoch)
     return found

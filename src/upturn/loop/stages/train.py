@@ -30,6 +30,7 @@ from upturn.protocols import ClosedForm, Objective, Trainable, ValueHead
 from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
 from upturn.store.units import DATA, model_unit
+from upturn.store.weights import link_equal
 from upturn.training import step_log
 from upturn.training.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
 from upturn.training.tracking import tracking
@@ -113,7 +114,7 @@ def train(context: RunContext, unit: str, spec: Training, start: str | None) -> 
         if spec.online is not None:
             each = steps_of_a_draw(spec.online.prompts, spec.batch_size, spec.online.passes)
             keep_draws(context, unit, context.progress(unit), -(-history.steps // each), out)
-        finish(context, out, unit, policy, history, parent)
+        finish(context, out, unit, policy, history, parent, start)
     shutil.rmtree(context.progress(unit), ignore_errors=True)
     return Done()
 
@@ -125,13 +126,20 @@ def assessed(model: Trainable, held_out: Samples, name: str, key: int) -> dict[s
     return {"assessment": assess(model, held_out, name, key)}
 
 
-def finish(context: RunContext, out: Any, unit: str, model: Trainable, history: History, parent: str | None) -> None:
+def finish(
+    context: RunContext, out: Any, unit: str, model: Trainable, history: History, parent: str | None,
+    start: str | None = None,
+) -> None:
+    """Saves the model and its checkpoints; what is as in unit ``start`` (a tokenizer, an earlier adapter) is linked."""
     model.save(out.path / "model")
+    if start is not None:
+        link_equal(context.model_folder(start), out.path / "model")
     progress = context.progress(unit)
     for kept in sorted(progress.glob("epoch-*")):
         target = out.path / "checkpoints" / kept.name
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(kept, target, copy_function=os.link)  # one disk: a frozen base stays one file
+        link_equal(out.path / "model", target)
     (out.path / "losses.json").write_text(json.dumps(history.points, indent=1))
     if (progress / step_log.NAME).exists():
         shutil.copyfile(progress / step_log.NAME, out.path / step_log.NAME)

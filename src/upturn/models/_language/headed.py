@@ -35,17 +35,17 @@ class HeadedText(TextModel):
         return "all"  # the head is read at the last token of a conversation, whoever wrote it
 
     def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
-        return headed_checkpoints.from_config(config, codec, self._outputs)
+        return headed_checkpoints.from_config(config, codec, self._outputs, self._weights)
 
     def _from_files(self) -> tuple[torch.nn.Module, Codec]:
-        return headed_checkpoints.from_files(self.folder, self.hub, self._outputs)[:2]
+        return headed_checkpoints.from_files(self.folder, self.hub, self._outputs, self._weights)[:2]
 
     def _settle(self, settings: dict[str, Any]) -> None:
         """Take over the settings of ``_settings``."""
 
     def _from_saved(self, folder: Path, settings: dict[str, Any]) -> tuple[torch.nn.Module, Codec]:
         self._settle(settings)
-        return headed_checkpoints.load(folder, self._outputs)
+        return headed_checkpoints.load(folder, self._outputs, self._weights)
 
     def _read(self, batch: Batch) -> Tensor:
         """(N, A) outputs of the head, at least float32.

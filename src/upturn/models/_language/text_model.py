@@ -18,6 +18,7 @@ from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.models._language import pretrained_weights, prompt_template
 from upturn.models._language.prompt_template import TOO_LONG, Format, TooLong
+from upturn.models._weight_format import Dtype, Quantization, WeightFormat
 from upturn.protocols import Trainable
 from upturn.store import files
 from upturn.types import Batch, Draw, Kind, Ragged, Samples, TokenRows, content_id
@@ -45,6 +46,10 @@ class TextModel(Trainable, ABC):
     too_long: TooLong = "refuse"  # rows of more tokens than max_length
     chat_template: str | None = None  # a name (chatml, plain) or a Jinja file; None: the tokenizer's own
     train_on: TrainOn = "assistant"  # what of a conversation's completion is learned
+    dtype: Dtype = "float32"  # of the base in memory and in files; what a stage trains is float32 while it trains
+    quantization: Quantization | None = None  # the linear layers of the base in 4 bits (bitsandbytes); for adapters
+    gradient_checkpointing: bool = False  # in training: less memory, a second forward pass
+    attn_implementation: str | None = None  # sdpa, eager, …; None: the library's choice
     id: str = field(default="", init=False)
     notes: tuple[str, ...] = field(default=(), init=False)  # of the last encode: cut completions, unknown tokens
     module: torch.nn.Module = field(init=False, repr=False)
@@ -68,6 +73,11 @@ class TextModel(Trainable, ABC):
         if self.train_on not in TRAIN_ON:
             raise ValueError(f"train_on must be one of {', '.join(TRAIN_ON)}, not {self.train_on!r}")
         _tokenizer.check(self.tokenizer)
+        self._weights.check()
+
+    @property
+    def _weights(self) -> WeightFormat:
+        return WeightFormat(self.dtype, self.attn_implementation, self.quantization, self.gradient_checkpointing)
 
     @abstractmethod
     def _from_config(self, config: dict[str, Any], codec: Codec) -> torch.nn.Module:
@@ -102,6 +112,8 @@ class TextModel(Trainable, ABC):
             self._set_template(self.codec)
             if len(self.codec.tokenizer) > self._bare.get_input_embeddings().weight.shape[0]:
                 self._bare.resize_token_embeddings(len(self.codec.tokenizer))
+            pretrained_weights.unchanged(self.module)
+        self._weights.apply(self._bare)
         self._format = self._format_of(self.codec, self._positions())
         self.id = content_id(self.name, key, self._stated(), self.folder, self.hub)
         self._positions()
@@ -211,6 +223,7 @@ class TextModel(Trainable, ABC):
             )
         self.module, self.codec = self._from_saved(folder, settings)
         self._set_template(self.codec)
+        self._weights.apply(self._bare)
         self._format = self._format_of(self.codec, self._positions())
         self.id = files.tree_hash(folder)[:16]
 
