@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from common import ROOT, say
-from helpers.smollm2 import smollm2
 
+from helpers.smollm2 import smollm2
 from upturn.models.causal_lm import CausalLm, TextSampling
 from upturn.types import Prompt, real_samples
 from upturn.types.conversations import Message

@@ -11,18 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from upturn.adapters.lora import Lora
 from upturn.config import components
-from upturn.data.groups import encode_groups, from_fields
 from upturn.data.sources.jsonl import Jsonl
-from upturn.data.sources.preferences import Preferences
 from upturn.data.tokenizers import train
 from upturn.models.causal_lm import CausalLm
-from upturn.models.reward_text import RewardText
 from upturn.types import Samples, concatenate
 
 pytestmark = pytest.mark.slow

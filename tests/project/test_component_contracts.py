@@ -88,7 +88,7 @@ EXAMPLES: dict[str, dict[str, Fields]] = {
         "downstream_accuracy": {}, "fld": {}, "frechet": {}, "frechet_unbiased": {},
         "gold_reward": {"scorer": {"name": "closeness", "to": [0.0, 0.0]}}, "held_out_loss": {}, "kid": {},
         "label_agreement": {}, "mauve": {}, "memorisation": {}, "nearest_real": {}, "per_class": {"metric": "coverage"},
-        "perplexity": {}, "pit": {}, "precision": {}, "prompt_responsiveness": {}, "recall": {}, "reward": {},
+        "perplexity": {}, "pit": {}, "precision": {}, "preference_accuracy": {}, "prompt_responsiveness": {}, "recall": {}, "reward": {},
         "reward_accuracy": {"scorer": {"name": "closeness", "to": [0.0, 0.0]}}, "reward_variance": {}, "self_bleu": {},
         "sliced_wasserstein": {}, "tail_coverage": {}, "vendi": {}, "verifier_accuracy": {}, "wasserstein": {},
         "zipf": {},

@@ -15,7 +15,11 @@ def new(
         Path | None, typer.Argument(help="The file to write. Default: recipe.yaml, or NAME.yaml with --from.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--for", help="A commented starter: images (the default), text or points.")
+        str | None,
+        typer.Option(
+            "--for", metavar="KIND", help="A commented starter: images (the default), text or points; or a job on your "
+            "own chat model: sft, dpo, reward-model, rejection-sampling-dpo, rloo, grpo or ppo.",
+        ),
     ] = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="NAME", help="A recipe that comes with upturn, such as digits.")

@@ -130,6 +130,22 @@ def pairs(groups: Groups) -> Groups:
     return replace(groups, rows=taken(groups.rows), ranks=taken(groups.ranks), rewards=taken(groups.rewards))
 
 
+def ordered_pairs(groups: Groups) -> tuple[Array, Array, Array, int]:
+    """(M,) rows of the better and of the worse candidate of every ordered pair, (M,) its group, and how many tie.
+
+    Candidates without a rank are worse than a pick, and are in no pair otherwise.
+    """
+    ranks, there = groups.ranks, groups.rows >= 0
+    pick = ranks.max(axis=1, initial=0)[:, None] == 1
+    placed = np.where(pick & there & (ranks == 0), 2, np.where(there, ranks, 0))
+    known = placed > 0
+    both = known[:, :, None] & known[:, None, :]
+    which, better, worse = np.nonzero(both & (placed[:, :, None] < placed[:, None, :]))
+    ranked = both & (ranks[:, :, None] > 0) & (ranks[:, None, :] > 0)
+    ties = np.triu(ranked & (placed[:, :, None] == placed[:, None, :]), k=1)
+    return groups.rows[which, better], groups.rows[which, worse], which, int(ties.sum())
+
+
 def encode_groups(
     model: Trainable, groups: Groups, candidates: int | None, weights: Array | None = None
 ) -> Batch:

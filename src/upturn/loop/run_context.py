@@ -22,7 +22,7 @@ from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly, Evaluator, load_model, models_named
 from upturn.loop.tools import Toolbox, fitting
 from upturn.observer import Observer
-from upturn.protocols import Policy, Scorer, Trainable
+from upturn.protocols import INITIAL_POLICY, Policy, Scorer, Trainable
 from upturn.store import parquet_tables
 from upturn.store.commit import Draft
 from upturn.store.promotion import newest_promoted
@@ -142,6 +142,10 @@ class RunContext:
         return list(prompts) if spoken is None else [asking(prompt, spoken.ask) for prompt in prompts]
 
     def _helper(self, name: str) -> Trainable:
+        if name == INITIAL_POLICY:
+            policy = self.parts.model("policy")
+            policy.build(self.tools.train, self.key("build", "policy"))
+            return policy
         if name not in self.parts.recipe.models or name == "policy":
             raise UserError(f"there is no model '{name}'", where="models")
         unit = self.helper_unit(name)

@@ -27,7 +27,7 @@ from upturn.plan import preprocessing, several_sizes, timing
 from upturn.plan.forward_passes import Passes
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.timing import Line, SamplingTime
-from upturn.protocols import ClosedForm, Metric, Trainable
+from upturn.protocols import INITIAL_POLICY, ClosedForm, Metric, Trainable
 from upturn.store.units import model_unit, stage_unit
 from upturn.training.feeds import Feed, FixedFeed
 from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
@@ -84,6 +84,8 @@ class Planner:
         self._fits = 0.0  # seconds of trainings that metrics requested, which are counted and not done
 
     def _built(self, name: str) -> Trainable:
+        if name == INITIAL_POLICY:
+            return self.policy
         refit = self.recipe.models[name].refit
         with TemporaryDirectory() as folder:
             if refit is not None and refit.base == "policy":

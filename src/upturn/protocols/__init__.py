@@ -8,7 +8,7 @@ from upturn.protocols.adapter import Adapter
 from upturn.protocols.capabilities import ClosedForm, FromFiles, Pretrained, Standardises, ValueHead
 from upturn.protocols.caption import Caption
 from upturn.protocols.component import Component
-from upturn.protocols.component_tools import Tools
+from upturn.protocols.component_tools import INITIAL_POLICY, Tools
 from upturn.protocols.curator import Curator, SelectionLaw
 from upturn.protocols.features import Features
 from upturn.protocols.metric import Better, Evidence, Metric
@@ -21,6 +21,7 @@ from upturn.protocols.scorer import Scorer
 from upturn.protocols.source import Source
 
 __all__ = [
+    "INITIAL_POLICY",
     "Adapter",
     "Better",
     "Caption",

@@ -8,6 +8,9 @@ from typing import Protocol
 from upturn.protocols.model import Trainable
 from upturn.types import Array, Samples
 
+INITIAL_POLICY = "policy before training"
+"""The name under which :meth:`Tools.model` knows the policy as it was before its first training in this run."""
+
 
 class Tools(Protocol):
     """What a component is given to work with: models, features and the real data."""

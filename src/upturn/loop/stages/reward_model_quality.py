@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from upturn.data.groups import RANK, SCORE, from_fields
+from upturn.data.groups import RANK, SCORE, from_fields, ordered_pairs
 from upturn.embeddings.rewards import rewarded
 from upturn.errors import UserError
 from upturn.protocols import Trainable
@@ -66,20 +66,9 @@ def assess(model: Trainable, held_out: Samples, name: str = "reward", key: int =
 
 
 def pair_gaps(groups: Groups, rewards: Array) -> tuple[Array, Array, int]:
-    """(M,) reward of the better less that of the worse, for every ordered pair; (M,) its group; and how many tie.
-
-    Candidates without a vote rank below a pick, and are in no pair otherwise.
-    """
-    ranks, there = groups.ranks, groups.rows >= 0
-    pick = ranks.max(axis=1, initial=0)[:, None] == 1
-    placed = np.where(pick & there & (ranks == 0), 2, np.where(there, ranks, 0))
-    known = placed > 0
-    both = known[:, :, None] & known[:, None, :]
-    own = np.where(there, rewards[groups.rows], np.nan)
-    which, better, worse = np.nonzero(both & (placed[:, :, None] < placed[:, None, :]))
-    ranked = both & (ranks[:, :, None] > 0) & (ranks[:, None, :] > 0)
-    equal = np.triu(ranked & (placed[:, :, None] == placed[:, None, :]), k=1)
-    return own[which, better] - own[which, worse], which, int(equal.sum())
+    """(M,) reward of the better less that of the worse, for every ordered pair; (M,) its group; and how many tie."""
+    better, worse, owner, ties = ordered_pairs(groups)
+    return rewards[better] - rewards[worse], owner, ties
 
 
 def _labels(groups: Groups, rewards: Array, key: int) -> dict[str, float | None] | None:
