@@ -55,7 +55,7 @@ def added_tokens(source: str) -> list[str]:
 class Encoded:
     """Tokens of a conversation, which of them are learned (0 or 1), and whether one reaches into a learned part.
 
-    A token that ends what comes before and begins what is learned is not learned, and sampling never sees it.
+    Such a token ends what comes before and begins what is learned: it is learned, and sampling never sees it.
     """
 
     tokens: list[int]
@@ -135,7 +135,7 @@ class ChatTemplate:
         for (tokens, offsets), learned in zip(self._marks.encode(texts), spans, strict=True):
             mask, crossed = np.zeros(len(tokens), dtype=np.int64), False
             for start, stop in learned:
-                mask |= (offsets[:, 0] >= start) & (offsets[:, 0] < stop)
+                mask |= (offsets[:, 1] > start) & (offsets[:, 0] < stop)
                 crossed |= bool(((offsets[:, 0] < start) & (offsets[:, 1] > start)).any())
             end = [] if self.end_of_turn is not None else [self.codec.eos]
             encoded.append(Encoded([*tokens, *end], [*mask.tolist(), *([1] * len(end))], crossed))

@@ -113,7 +113,7 @@ class Format:
         if crossed:
             notes.append(
                 f"in {crossed} of {len(encoded)} conversations a token joins the end of the chat template's header and "
-                "the beginning of an answer: it is not learned, and sampling never sees it"
+                "the beginning of an answer: sampling never meets it"
             )
         learned = list(chain.from_iterable(row.learned for row in encoded))
         return [row.tokens for row in encoded], np.array(learned, dtype=bool)
