@@ -102,7 +102,6 @@ STRUCTURE = [  # (what to replace, by what, words that the message must have)
     ("alpha: 0.05", "alpha: 2", ["gate.alpha", "less than 1"]),
     ("models:\n  policy:", "models:\n  model:", ["models", "needs 'policy'"]),
     ("- name: pretrain", "- name: Pre Train", ["stages.0.name"]),
-    ("stages:", "stages: []\nolder:", ["stages", "at least 1 item"]),
 ]
 PARTS = [
     ("features: points", "features: pointz", ["there is no feature 'pointz'", "'points'", "features"]),

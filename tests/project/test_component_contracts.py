@@ -100,7 +100,7 @@ EXAMPLES: dict[str, dict[str, Fields]] = {
         "class_balance": {}, "data_mixture": {}, "human_feedback": {}, "kept_and_dropped": {}, "loss_curves": {},
         "metric_charts": {}, "model_lineage": {}, "nearest_samples": {}, "recipe_summary": {}, "reward_hacking": {},
         "round_certificates": {}, "round_decisions": {}, "run_verdict": {}, "sample_gallery": {}, "time_and_cost": {},
-        "training_progress": {},
+        "stage_changes": {}, "training_progress": {},
     },
     "vote_mode": {"compare": {}, "edit": {}, "pick": {}, "rank": {}, "rate": {}},
     "experiment": {

@@ -29,11 +29,12 @@ from upturn.config.schema import (
     Rounds,
     ScoreWords,
     Stage,
-    listed,
     named,
     none_or_more,
 )
 from upturn.errors import UserError
+
+BASE = "base"  # the stage that stands for a pre-trained policy as it came: measured, not trained
 
 
 def _has_weights(model: Model) -> bool:
@@ -52,9 +53,9 @@ class Recipe(Part):
     score_words: ScoreWords | None = None
     models: dict[str, Annotated[Model, BeforeValidator(named)]]
     features: Component = Field({"name": "pixels"})
-    stages: list[Stage] = Field(min_length=1)
+    stages: Annotated[list[Stage], BeforeValidator(none_or_more)] = Field([])  # none: round 0 is the model as it came
     rounds: Rounds | None = None
-    evaluate: Annotated[list[Evaluation], BeforeValidator(listed), Field(min_length=1)]
+    evaluate: Annotated[list[Evaluation], BeforeValidator(none_or_more)] = Field([])  # none: losses alone, and no gate
     gate: Gate | None = None
     grid: Grid = Grid()
     keep: Keep = Keep()
@@ -83,6 +84,7 @@ class Recipe(Part):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what}: the name '{twice[0]}' occurs twice")
+        self._check_what_there_is()
         known = self.metric_names()
         if self.gate is not None:
             for name in (self.gate.metric, *self.gate.guards):
@@ -91,6 +93,35 @@ class Recipe(Part):
                     hint = f"; did you mean '{near[0]}'?" if near else ""
                     raise ValueError(f"gate: '{name}' is not among the metrics of evaluate: {', '.join(known)}{hint}")
         return self
+
+    def _check_what_there_is(self) -> None:
+        """Whether a recipe without stages or evaluations still says what is to be done."""
+        policy = self.models["policy"]
+        if not self.stages and not policy.pretrained:
+            raise ValueError(
+                "stages: there are none, and the policy has no weights yet; add a stage that trains it, or name its "
+                "weights: 'models: {policy: {folder: …}}' or 'hub:'"
+            )
+        if not self.evaluate and self.rounds is not None:
+            raise ValueError("evaluate: is missing, and each round is compared with the one before; name the metrics")
+        if not self.evaluate and self.gate is not None:
+            raise ValueError("gate: decides by a metric, and 'evaluate:' is missing")
+        if not self.evaluate and not self.stages:
+            raise ValueError("there is nothing to do: give 'stages:', 'rounds:' or 'evaluate:'")
+        if self._comes_first and any(stage.name == BASE for stage in self.stages):
+            raise ValueError(f"stages: '{BASE}' is the name of the model as it came; give the stage another name")
+
+    @property
+    def _comes_first(self) -> bool:
+        """Whether the model as it came is a unit of its own: it has weights, and no stage of 0 steps stands for it."""
+        if not self.models["policy"].pretrained or (self.stages and not self.evaluate):
+            return False
+        return not self.stages or 0 not in (self.stages[0].steps, self.stages[0].epochs)
+
+    @property
+    def all_stages(self) -> list[Stage]:
+        """What makes round 0, in order: the model as it came, where it has weights, then the stages."""
+        return [Stage.model_validate({"name": BASE, "steps": 0}), *self.stages] if self._comes_first else self.stages
 
     def metric_names(self) -> list[str]:
         """As they are in metrics.json: the first evaluation's by name, the others' as evaluation/name."""

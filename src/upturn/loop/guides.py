@@ -64,7 +64,8 @@ def version(recipe: Recipe, guide: str, where: str) -> Version | None:
     if found is None or (at and not epoch.isdecimal()):
         models = [name for name in recipe.models if name != "policy"]
         count = recipe.rounds.count if recipe.rounds else 0
-        known = [*models, *(stage.name for stage in recipe.stages), "round 0", *([f"round {count}"] if count else [])]
+        stages = [stage.name for stage in recipe.all_stages]
+        known = [*models, *stages, "round 0", *([f"round {count}"] if count else [])]
         raise UserError(
             f"'{guide}' is neither a model nor an earlier version of the policy", where=where,
             fix=f"There: {', '.join(known)}; with '@5' after a stage or round, its weights after the listed epoch 5.",
@@ -81,14 +82,14 @@ def version(recipe: Recipe, guide: str, where: str) -> Version | None:
 
 def _place(recipe: Recipe, name: str) -> tuple[str, Training] | None:
     """The unit that a stage or "round N" trains in, and how; round 0 is the last stage."""
-    stages, numbered = {stage.name: stage for stage in recipe.stages}, _ROUND.fullmatch(name)
+    stages, numbered = {stage.name: stage for stage in recipe.all_stages}, _ROUND.fullmatch(name)
     if name in stages:
         return stage_unit(name), stages[name]
     if numbered is None:
         return None
     number = int(numbered[1])
     if number == 0:
-        return stage_unit(recipe.stages[-1].name), recipe.stages[-1]
+        return stage_unit(recipe.all_stages[-1].name), recipe.all_stages[-1]
     if recipe.rounds is None or number > recipe.rounds.count:
         return None
     return round_unit(number), recipe.rounds.train[-1]
@@ -112,10 +113,10 @@ def check(recipe: Recipe, settings: SamplingSettings, where: str, measures: bool
             f"'{guide}' is not there yet when round 1 samples, or is measured", where=at,
             fix="Name a stage or 'round 0'; a model of a later round can guide 'upturn sample'.",
         )
-    elif measures and named.unit != (first := stage_unit(recipe.stages[0].name)):
+    elif measures and named.unit != (first := stage_unit(recipe.all_stages[0].name)):
         raise UserError(
             f"'{guide}' is not there yet when {first} is measured", where=at,
-            fix=f"Name '{recipe.stages[0].name}', or an epoch of it.",
+            fix=f"Name '{recipe.all_stages[0].name}', or an epoch of it.",
         )
 
 

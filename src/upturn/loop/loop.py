@@ -119,15 +119,19 @@ def _steps(context: RunContext, parts: Assembly) -> Iterator[Step]:
     if recipe.score_words is not None:
         yield lambda: stages.score_words(context)
     start: str | None = None
-    for stage in recipe.stages:
-        unit = stage_unit(stage.name)
-        yield lambda unit=unit, stage=stage: stages.mix_real(context, unit, stage)  # type: ignore[misc]
-        yield lambda unit=unit, stage=stage, start=start: stages.train(context, unit, stage, start)  # type: ignore[misc]
-        yield lambda unit=unit: stages.evaluate(context, unit)  # type: ignore[misc]
-        yield lambda unit=unit, stage=stage: stages.checkpoints(context, unit, stage)  # type: ignore[misc]
-        start = unit
-    assert start is not None
-    yield lambda: stages.base(context, start)
+    last = ""
+    for stage in recipe.all_stages:
+        unit = last = stage_unit(stage.name)
+        if stage not in recipe.stages:  # the model as it came; what follows reads its weights from where they are
+            yield lambda unit=unit: stages.as_it_came(context, unit)  # type: ignore[misc]
+        else:
+            yield lambda unit=unit, stage=stage: stages.mix_real(context, unit, stage)  # type: ignore[misc]
+            yield lambda unit=unit, stage=stage, start=start: stages.train(context, unit, stage, start)  # type: ignore[misc]
+            start = unit
+        if recipe.evaluate:
+            yield lambda unit=unit: stages.evaluate(context, unit)  # type: ignore[misc]
+            yield lambda unit=unit, stage=stage: stages.checkpoints(context, unit, stage)  # type: ignore[misc]
+    yield lambda: stages.base(context, last)
     if recipe.rounds is None:
         return
     for number in range(1, recipe.rounds.count + 1):

@@ -116,8 +116,12 @@ class Planner:
         if self.recipe.score_words is not None:
             count = len(self.splits.train) + len(self.splits.held_out)
             self.rows.append(Row("data", "score_words", count, 0, 0.0, self.words(count) + COMMIT))
-        for stage in self.recipe.stages:
+        for stage in self.recipe.all_stages:
             unit = stage_unit(stage.name)
+            if stage not in self.recipe.stages:  # the model as it came
+                self.rows.append(Row(unit, "train", 0, 0, 0.0, 2 * COMMIT))
+                self.evaluate(unit, stage)
+                continue
             chosen = where(self.splits.train, stage.where, f"stages.{stage.name}")
             chosen, _ = learned(self.parts.objective(stage), chosen)
             self.train_on(unit, "train", self.policy, stage, chosen, len(chosen))
@@ -229,6 +233,8 @@ class Planner:
 
     def evaluate(self, unit: str, spec: Training) -> None:
         """Rows of an evaluation, and of those of the checkpoints within the training ``spec`` before it."""
+        if not self.parts.evaluators:
+            return
         if not self._measured:
             self._measured = [(e, *self._measuring(e)) for e in self.parts.evaluators]
         self._evaluation(unit, "evaluate", self._measured)

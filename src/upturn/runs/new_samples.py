@@ -32,7 +32,7 @@ class Drawer:
     def __init__(self, run: Run, unit: str, settings: Sequence[str] = ()) -> None:
         self._context = RunContext.open(run)
         self._policy = self._context.policy(unit)
-        self._settings = _changed(self._context.parts, settings)
+        self._settings = _changed(self._context.parts, self._policy, settings)
 
     @property
     def conditional(self) -> bool:
@@ -66,10 +66,10 @@ def to_files(
         raise UserError(f"cannot be written: {error.strerror}", where=str(folder), fix="Name another --to.") from error
 
 
-def _changed(parts: Assembly, settings: Sequence[str]) -> Any:
-    """The first evaluation's sampling settings, some of them replaced."""
-    own = parts.evaluators[0].settings
-    values = dict(parts.recipe.evaluate[0].settings)
+def _changed(parts: Assembly, policy: Policy, settings: Sequence[str]) -> Any:
+    """The first evaluation's sampling settings, the model's own without one, some of them replaced."""
+    values = dict(parts.recipe.evaluate[0].settings) if parts.evaluators else {}
+    own = parts.evaluators[0].settings if parts.evaluators else components.checked(policy.Sampling, {}, "", "sampling")
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:

@@ -107,10 +107,10 @@ def _missing(run: Run, recipe: Recipe) -> str | None:
 
 def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], price: float) -> RoundStatus:
     inner = []
-    for stage in recipe.stages:
+    for stage in recipe.all_stages:
         unit = stage_unit(stage.name)
         seconds = _seconds(records, unit)
-        state = _state(records, unit, "evaluate")
+        state = _state(records, unit, "evaluate" if recipe.evaluate else "train")
         inner.append(StageStatus(stage.name, unit, state, _fraction(records, unit), _metrics(run, unit), seconds))
     total: dict[str, float] = {}
     for entry in inner:

@@ -16,7 +16,7 @@ from upturn.loop.stages.round_zero import base
 from upturn.loop.stages.sample import sample
 from upturn.loop.stages.score import score
 from upturn.loop.stages.score_words import score_words
-from upturn.loop.stages.train import fit, train
+from upturn.loop.stages.train import as_it_came, fit, train
 from upturn.loop.stages.vote import edited, vote
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "RunContext",
     "Waiting",
+    "as_it_came",
     "base",
     "checkpoints",
     "curate",

@@ -19,7 +19,8 @@ def base(context: RunContext, last: str) -> Outcome:
     with context.committing(unit, "base") as out:
         shutil.copytree(source / "model", out.path / "model", copy_function=os.link)
         for name in ("metrics.json", "values.parquet", "grid.parquet", "evaluation.parquet"):
-            os.link(source / name, out.path / name)
+            if (source / name).exists():  # without 'evaluate:' nothing is measured
+                os.link(source / name, out.path / name)
         record = context.run.done(last, "train")
         assert record is not None
         out.info.update(model=record.info["model"], parent=record.info["parent"], mixture=last)

@@ -88,6 +88,25 @@ def _taken(context: RunContext, unit: str, name: str) -> Outcome:
     return Done()
 
 
+def as_it_came(context: RunContext, unit: str) -> Outcome:
+    """The pre-trained policy before any stage: nothing of this data is in it, and what follows is compared with it."""
+    if context.finished(unit, "train"):
+        return Done()
+    if context.follower:
+        context.wait_for(unit, "train")
+        return Done()
+    from upturn.training.history import History
+
+    with context.committing(unit, "train") as out:
+        nothing = context.tools.train.take([])
+        parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(nothing, np.zeros(0)), [])
+        with context.computing(out):
+            policy: Trainable = context.parts.model("policy")
+            policy.build(context.tools.train, context.key("build", "policy"))
+        finish(context, out, unit, policy, History(), parent=None)
+    return Done()
+
+
 def train(context: RunContext, unit: str, spec: Training, start: str | None) -> Outcome:
     """The policy on the unit's mixture, from the weights of unit ``start`` or from nothing."""
     if context.finished(unit, "train"):

@@ -68,6 +68,8 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         f"{plural(e.prompts, 'prompt')}{_where(e.where)}{f' × {e.candidates}' if e.candidates > 1 else ''}: "
         f"{listed([str(m.get('as', m['name'])) for m in e.metrics])}" for e in recipe.evaluate
     )
+    if not recipe.evaluate:
+        return rows
     rows.append(("Evaluation", f"With the same prompts and noise for every model. {measured}."))
     return rows
 

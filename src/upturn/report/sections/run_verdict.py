@@ -60,6 +60,8 @@ def verdict(facts: Facts, warnings: Sequence[str] = ()) -> VerdictText:
         lead = "Nothing has been measured yet."
         if facts.columns:
             lead = f"No round has started: the newest model is the one after {facts.columns[-1].title}."
+        elif not facts.recipe.evaluate:
+            lead = "Nothing is measured: the recipe has no evaluation. The losses of its trainings are below."
         return VerdictText(lead, (), state, alarm, (), "", "")
     term = titles.term(name, facts.specs.get(name))
     sentences = [*_gains(facts, kept, name, term), *_rejected(facts), *warnings]
@@ -103,7 +105,7 @@ def _lead(facts: Facts, kept: Column) -> str:
 
 
 def _last_stage(facts: Facts) -> str:
-    return facts.recipe.stages[-1].name
+    return facts.recipe.all_stages[-1].name
 
 
 def _baselines(facts: Facts, kept: Column) -> list[Column]:
