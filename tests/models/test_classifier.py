@@ -335,8 +335,9 @@ def scored(spec: dict[str, Any], samples: Samples, classes: tuple[str, ...] = ()
 
 
 def probabilities(samples: Samples) -> Array:
+    model = judge()[0]  # outside: the first call trains it
     with torch.no_grad():
-        logits = judge()[0].forward(everything(judge()[0], samples), None).logits
+        logits = model.forward(everything(model, samples), None).logits
     assert logits is not None
     return logits.double().softmax(1).numpy()
 
