@@ -119,7 +119,7 @@ def pair_file(folder: Path) -> Path:
 
 def everything(kind: type, path: Path) -> Samples:
     """Both parts of a source, whatever share of so few rows leaves neither empty."""
-    for share in (0.5, 0.4, 0.3, 0.6, 0.7):
+    for share in (0.5, 0.3, 0.7, 0.1, 0.9, 0.2, 0.8, 0.4, 0.6):
         try:
             splits = kind(path=str(path), held_out=share).load()
         except UserError:
@@ -161,6 +161,8 @@ def trl_loss(kind: Any, config: Any, model: Any, path: Path, tokenizer: Path, **
     data = load_dataset("json", data_files=str(path), split="train", cache_dir=str(path.parent / "cache"))
     trainer = kind(model, args=args, train_dataset=data, processing_class=AutoTokenizer.from_pretrained(tokenizer),
                    **further)
+    if "ref" in getattr(trainer.model, "peft_config", {}):
+        trainer.model.delete_adapter("ref")  # a copy of the adapter: here the reference is the base without it
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     trainer.model.eval()
     with torch.no_grad():
