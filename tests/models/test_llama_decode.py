@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from upturn import seeds
 from upturn.config import components
 from upturn.config.schema import Training
-from upturn.models._language import generate, llama_decode
+from upturn.models._language import generate, llama_decode, precision
 from upturn.models._language.generate import Choice, decode
 from upturn.training import precompute, trainer
 from upturn.training.feeds import OnlineFeed
@@ -39,7 +39,7 @@ def _decoded(module: Any) -> generate.Decoded:
     """Uneven prompts, three candidates each: padding on the left, shared reading, rows that end and leave."""
     prompts = [np.random.default_rng(i).integers(3, 50, 3 + 4 * i).tolist() for i in range(3)]
     return decode(
-        module, module.config, prompts, np.repeat(np.arange(3), 3), np.arange(9), stop=2, max_tokens=20,
+        module, module.config, prompts, np.repeat(np.arange(3), 3), np.arange(9), stop=(2,), max_tokens=20,
         choice=Choice(temperature=0.7), batch=512)
 
 
@@ -69,7 +69,70 @@ def test_the_fast_step_equals_the_forward_pass(
 def test_unsupported_cases_use_the_model_itself() -> None:
     assert not llama_decode.fits(_module("mistral", sliding_window=8))
     assert not llama_decode.fits(_module("gpt2"))
-    assert not llama_decode.fits(_module("llama").to(torch.bfloat16))
+    mixed = _module("llama")
+    mixed.lm_head.to(torch.bfloat16)
+    assert not llama_decode.fits(mixed)
+    assert not llama_decode.fits(_module("llama").to(torch.float16))
+
+
+@pytest.mark.parametrize("kind, more", [
+    ("llama", {"num_key_value_heads": 2, "tie_word_embeddings": True}), ("qwen2", {"num_key_value_heads": 2}),
+])
+@pytest.mark.parametrize("joined", [0, llama_decode._JOINED], ids=["apart", "joined"])
+def test_the_fast_step_in_bfloat16_equals_the_forward_pass_within_its_rounding(
+    kind: str, more: dict[str, Any], joined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are compared with float32 arithmetic on the same weights: the fast step strays no further."""
+    module = _module(kind, **more).to(torch.bfloat16)
+    monkeypatch.setattr(llama_decode, "_JOINED", joined)
+    prompt, following = torch.randint(3, 50, (4, 7)), torch.randint(3, 50, (6, 4))
+
+    def logits(of: Any, quick: bool) -> torch.Tensor:
+        cache, found = DynamicCache(config=of.config), []
+        with torch.no_grad():
+            of(input_ids=prompt, past_key_values=cache, use_cache=True)
+            step = llama_decode.LlamaStep(of, cache, None, torch.full((4,), 7), 6)
+            for tokens in following:
+                whole = None if quick else of(input_ids=tokens[:, None], past_key_values=cache, use_cache=True)
+                found.append(step.next(tokens) if whole is None else whole.logits[:, -1])
+        return torch.stack(found).float()
+
+    assert llama_decode.fits(module)
+    quick, plain = logits(module, True), logits(module, False)
+    exact = logits(module.float(), False)
+    rounding = (plain - exact).abs()
+    assert 0 < rounding.max() < 0.1 * exact.abs().max()
+    assert (quick - exact).abs().mean() <= 1.25 * rounding.mean()
+
+
+def test_the_sampling_precision_rounds_the_weights_and_restores_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 on any processor: the log-probs of the model whose weights were rounded, and afterwards the same bytes."""
+    model = components.make("model", {"name": "causal_lm", "config": _CONFIG}, "test")
+    asked = [Prompt(f"{i}+{i}=") for i in range(4)]
+    model.build(real_samples("text", objects([str(2 * i) for i in range(4)]), asked, "test"), 0)
+    for parameter in model.module.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    keys = seeds.fold(3, range(16)).reshape(4, 4)
+    greedy = {"temperature": 0.0, "max_tokens": 8}
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda device: False)
+    rounded = model.sample(asked, keys, model.Sampling(precision="bf16", **greedy))
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda device: True)
+    narrow = model.sample(asked, keys, model.Sampling(precision="bf16", **greedy))
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+    whole = model.sample(asked, keys, model.Sampling(precision="fp32", **greedy))
+    with torch.no_grad():
+        for parameter in model.module.parameters():
+            parameter.copy_(parameter.to(torch.bfloat16))
+    expected = model.sample(asked, keys, model.Sampling(**greedy))
+    assert (rounded.content == expected.content).all()
+    np.testing.assert_array_equal(rounded.fields["model_log_prob"], expected.fields["model_log_prob"])
+    assert (rounded.fields["model_log_prob"] != whole.fields["model_log_prob"]).any()
+    same = narrow.content == expected.content  # near ties may fall otherwise in bfloat16
+    assert same.mean() >= 0.75
+    np.testing.assert_allclose(
+        narrow.fields["model_log_prob"][same], expected.fields["model_log_prob"][same], atol=0.3)
 
 
 def test_a_set_drawn_for_one_step_is_passed_once_with_equal_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from upturn.models._language.generate import Choice, Decoded, decode
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models._language.packed_rows import PackedRows, refusal
 from upturn.models._language.plain_head import aside, plain_head
+from upturn.models._language.precision import in_precision
 from upturn.models._language.text_model import TextModel
 from upturn.protocols import Policy, SamplingSettings
 from upturn.types import (
@@ -44,6 +45,7 @@ class TextSampling(SamplingSettings):
     """How texts are drawn: ``temperature`` 0 is greedy, ``top_k`` 0 and ``top_p`` 1 leave every token in.
 
     ``max_tokens`` counts the end token; None: what ``max_length`` leaves after the longest prompt.
+    ``precision`` bf16 rounds the weights to bfloat16 and computes in it where the processor can, else in float32.
     ``sampler`` vllm samples with vLLM, which needs a GPU and does not reproduce a text from its key: only for the
     samples of a round.
     """
@@ -54,6 +56,7 @@ class TextSampling(SamplingSettings):
     max_tokens: int | None = None
     batch: int = 512  # rows at once; a 0.1 M Llama on one thread: 2,048 rows in 2.4 s by 256, 1.7 by 512, 1.4 by 1,024
     sampler: Literal["own", "vllm"] = "own"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the weights while sampling; auto: as they are
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
@@ -193,10 +196,11 @@ class CausalLm(TextModel, Policy):
                     choice=choice,
                 )
             else:
-                decoded = decode(
-                    self.module, self._bare.config, read, np.repeat(which, keys.shape[1]), keys.reshape(-1),
-                    stop=self.stops, max_tokens=wanted, batch=settings.batch, choice=choice,
-                )
+                with in_precision(self.module, settings.precision):
+                    decoded = decode(
+                        self.module, self._bare.config, read, np.repeat(which, keys.shape[1]), keys.reshape(-1),
+                        stop=self.stops, max_tokens=wanted, batch=settings.batch, choice=choice,
+                    )
         finally:
             self.module.train(was_training)
         return decoded, [read[i] for i in which]

@@ -24,7 +24,8 @@ _JOINED = 1 << 22  # weights (16 MB) up to which maps are joined: above, the cos
 
 
 def fits(module: PreTrainedModel) -> bool:
-    """Whether :class:`LlamaStep` computes the same as this model's forward pass: float32, full causal attention.
+    """Whether :class:`LlamaStep` computes the same as this model's forward pass: full causal attention, and all weights
+    in float32 or all in bfloat16.
 
     Layers with an adapter are called as they are; sliding windows and other kinds of attention are not supported.
     """
@@ -34,7 +35,8 @@ def fits(module: PreTrainedModel) -> bool:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     slides = type(module).__name__ == "MistralForCausalLM" and config.sliding_window is not None
     plain = config._attn_implementation in {"sdpa", "eager", ATTENTION} and kinds == {"full_attention"} and not slides
-    return plain and all(parameter.dtype == torch.float32 for parameter in module.parameters())
+    kinds_of_weights = {parameter.dtype for parameter in module.parameters()}
+    return plain and kinds_of_weights in ({torch.float32}, {torch.bfloat16})
 
 
 class LlamaStep:
@@ -74,28 +76,33 @@ class LlamaStep:
 
 
 def _scaled(x: Tensor, norm: LlamaRMSNorm) -> Tensor:
-    """x over its root mean square (Zhang & Sennrich 2019, equation 4), not yet times the weight."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    """x over its root mean square (Zhang & Sennrich 2019, equation 4), in float32, not yet times the weight."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.variance_epsilon)).to(x.dtype)
 
 
 class _Joined:
     """Several linear maps of one normed row, side by side: (rows, D) -> (rows, sum of their outputs).
 
-    Small plain ones are one matrix, the norm's weight inside it; others (large, or with adapters) stay as they are.
+    Small plain ones are one matrix, in float32 with the norm's weight inside it; others (large, or with adapters)
+    stay as they are.
     """
 
     def __init__(self, norm: LlamaRMSNorm, *maps: Any) -> None:
         self.norm, self.maps = norm, maps
         self.weight: Tensor | None = None
         if all(type(each) is torch.nn.Linear for each in maps) and sum(m.weight.numel() for m in maps) <= _JOINED:
-            self.weight = torch.cat([each.weight for each in maps]) * norm.weight
+            self.weight = torch.cat([each.weight for each in maps])
+            self.normed = self.weight.dtype == torch.float32  # in bfloat16 the product would be rounded
+            if self.normed:
+                self.weight = self.weight * norm.weight
             biases = [each.bias for each in maps]
             self.bias = None if biases[0] is None else torch.cat(biases)
 
     def __call__(self, x: Tensor) -> Tensor:
         x = _scaled(x, self.norm)
         if self.weight is not None:
-            return F.linear(x, self.weight, self.bias)
+            return F.linear(x if self.normed else x * self.norm.weight, self.weight, self.bias)
         x = x * self.norm.weight
         return torch.cat([each(x) for each in self.maps], dim=-1)
 
