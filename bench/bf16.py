@@ -23,7 +23,7 @@ from common import say
 
 PROMPTS, CANDIDATES = 16, 4
 TEXT = (
-    "Explain in simple words how a sailing ship moves against the wind, why the keel matters, and what a crew has to do "
+    "Explain in simple words how a sailing ship moves against the wind, why the keel matters, and what a crew must do "
     "when the wind turns; then name three books about the sea that a child of ten years would like to read on a long "
     "journey by train, and say in one sentence what each of them is about."
 )
