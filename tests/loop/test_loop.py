@@ -210,28 +210,26 @@ def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -
 
 
 def test_two_processes_share_the_training_of_a_run(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    """Two gloo processes run the recipe together: every round is there, and round 0's weights are one process's."""
-    import os
-    import socket
+    """``--processes 2``: every round is there, and the losses and weights of round 0 are those of one process."""
+    import json
     import subprocess
     import sys
 
     from safetensors.torch import load_file
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     recipe = tmp_path / "points.yaml"
     recipe.write_text(POINTS)
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    code = f"import upturn; upturn.run({str(recipe)!r}, runs={str(tmp_path)!r})"
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank})
-        for rank in ("0", "1")
-    ]
-    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    command = [sys.executable, "-m", "upturn", "run", str(recipe), "--runs", str(tmp_path), "--processes", "2"]
+    subprocess.run(command, check=True, timeout=200)
     run = Run.open(tmp_path / "points")
     assert run.state.state == "done" and set(models(run.folder)) == set(undisturbed) and run.verify().intact
+    assert run.fingerprint["processes"] == "2"
     alone = loop.run(small(POINTS, "name=alone", "rounds.count=0"), tmp_path)
     one, two = (load_file(next((r.unit("rounds/000") / "model").rglob("*.safetensors"))) for r in (alone, run))
     assert all((one[key] - two[key]).abs().max() < 1e-4 for key in one)
+    for stage in ("pretrain", "finetune"):
+        curves = [
+            [json.loads(line)["loss"] for line in (r.unit(f"rounds/000/{stage}") / "steps.jsonl").open()]
+            for r in (alone, run)
+        ]
+        assert curves[0] == pytest.approx(curves[1], rel=1e-5)

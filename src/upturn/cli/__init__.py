@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from upturn.cli import several_processes
 from upturn.cli.captions_command import captions
 from upturn.cli.compare_command import compare
 from upturn.cli.data_command import data
@@ -62,19 +63,24 @@ def main() -> None:
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # a recipe may name its own components; at the end, so that no file here hides a package
+    several_processes.end_with_the_launcher()
     try:
         app()
     except UserError as error:
-        print(f"upturn: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("upturn: stopped. The same command resumes from the last finished step.", file=sys.stderr)
-        sys.exit(1)
+        _fail("stopped. The same command resumes from the last finished step.", 1)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
-        print(f"upturn: {_unexpected(error)}", file=sys.stderr)
-        sys.exit(1)
+        _fail(_unexpected(error), 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """Print the message and exit; one of several processes gives it to the process that started them."""
+    if not several_processes.report(message, code):
+        print(f"upturn: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _unexpected(error: Exception) -> str:

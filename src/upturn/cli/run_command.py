@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +13,7 @@ import typer
 
 from upturn.cli.find_run import find_run
 from upturn.cli.options import RUNS, RunsFolder, Settings
-from upturn.errors import UserError
+from upturn.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from upturn.config.recipe import Recipe
@@ -27,19 +30,29 @@ def run(
     source: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Fork another run.")] = None,
     after: Annotated[int | None, typer.Option("--round", help="With --from: continue after this round.")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="The recipe's simulated annotators vote.")] = False,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Train in several, each on its device.")] = 1,
 ) -> None:
     """Run a recipe; run it again to resume from the last finished step."""
+    from upturn.cli import several_processes
+
+    if processes > 1 and simulate:
+        raise UserError("--simulate and --processes do not go together", fix="Leave one of them out.")
+    if processes > 1 and not several_processes.started():
+        _recipe(recipe, settings, name, _fork(source, after, runs))  # a mistake in it needs no processes
+        with _interrupts_reported():
+            code = several_processes.launch(processes, sys.argv[1:])
+        raise typer.Exit(code)
     from upturn.cli import printed_tables, progress_display
     from upturn.loop import loop
     from upturn.report import write
 
-    if (source is None) != (after is None):
-        raise UserError("--from and --round go together", fix="Name the run and the round to continue after.")
-    fork = None if source is None or after is None else (find_run(source, runs).folder, after)
+    fork = _fork(source, after, runs)
     configured = _recipe(recipe, settings, name, fork)
     observer = progress_display.observer_for(as_json)
     try:
-        done = _simulated(configured, runs, observer, fork) if simulate else loop.run(configured, runs, observer, fork)
+        with _interrupts_reported():
+            run_all = _simulated if simulate else loop.run
+            done = run_all(configured, runs, observer, fork)
     finally:
         progress_display.close(observer)
     if not loop.is_first_process():
@@ -54,6 +67,22 @@ def run(
     if state == "waiting":
         print(message)
         raise typer.Exit(3)
+
+
+@contextmanager
+def _interrupts_reported() -> Iterator[None]:
+    """An interrupt is a run that failed, with a message; the command-line library has another exit code for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunError("stopped", fix="The same command resumes from the last finished step.") from None
+
+
+def _fork(source: str | None, after: int | None, runs: Path) -> tuple[Path, int] | None:
+    """The folder of the run that is forked, and the round to continue after."""
+    if (source is None) != (after is None):
+        raise UserError("--from and --round go together", fix="Name the run and the round to continue after.")
+    return None if source is None or after is None else (find_run(source, runs).folder, after)
 
 
 def _recipe(path: Path | None, settings: list[str], name: str | None, fork: tuple[Path, int] | None) -> Recipe:

@@ -35,7 +35,7 @@ def run(recipe: Recipe, runs: Path, observer: Observer | None = None, fork: tupl
     """
     observer = observer or Observer()
     parts = assemble(recipe)
-    _set_threads(recipe)
+    _prepare_process(recipe)
     folder = runs / recipe.name
     if not is_first_process():
         return _follow(parts, folder)
@@ -168,10 +168,21 @@ def _round(context: RunContext, recipe: Recipe, number: int) -> Iterator[Step]:
     yield lambda: stages.prune(context)
 
 
-def _set_threads(recipe: Recipe) -> None:
-    """Threads are part of the run's fingerprint: sums in another order round differently."""
+def _prepare_process(recipe: Recipe) -> None:
+    """The device and the threads of this process; of several on one machine each has its share.
+
+    Threads are part of the run's fingerprint: sums in another order round differently.
+    """
     import torch
 
-    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    if here > 1 and not torch.accelerator.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # else accelerate connects no processes without a device
+    elif torch.cuda.is_available() and here > torch.cuda.device_count():
+        raise UserError(
+            f"{here} processes, but this machine has {torch.cuda.device_count()} GPUs", where="--processes",
+            fix="Start at most one process for each GPU.",
+        )
+    torch.set_num_threads(recipe.threads or max(1, (os.cpu_count() or 1) // here))
     if not torch.cuda.is_available():
         torch.use_deterministic_algorithms(True)
