@@ -198,5 +198,5 @@ def test_a_file_without_votes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a vote has no 'person'"):
         read_votes(tmp_path / "v.jsonl")
     (tmp_path / "v.jsonl").write_text("no\n")
-    with pytest.raises(UserError, match="not JSON lines"):
+    with pytest.raises(UserError, match="not valid JSON"):
         read_votes(tmp_path / "v.jsonl")

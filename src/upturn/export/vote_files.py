@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from upturn.data.json_lines import records
 from upturn.errors import UserError
 from upturn.export.card import Exported, write_card, write_lines
 from upturn.export.preferences_voted import candidates_of, votes_so_far
@@ -82,13 +83,8 @@ def plain_rows(votes: Votes) -> list[dict[str, Any]]:
 
 def read_votes(path: Path) -> Votes:
     """Votes of such a file, .parquet or JSON lines. Raises UserError naming a column that is not there."""
-    if path.suffix == ".parquet":
-        rows = read_table(path).to_pylist()
-    else:
-        try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except ValueError as error:
-            raise UserError("this is not JSON lines", where=str(path), fix="Export the votes again.") from error
+    table = path.suffix == ".parquet"
+    rows = read_table(path).to_pylist() if table else [row for _, row in records(path)]
     for number, row in enumerate(rows, start=1):
         missing = [item.name for item in fields(Votes) if item.name not in row]
         if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +19,7 @@ def people_in(path: Path) -> list[dict[str, Any]]:
     """The entries of the file. UserError naming the file and the entry."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else yaml.safe_load(text)
+        found = list(csv.DictReader(io.StringIO(text))) if path.suffix == ".csv" else yaml.safe_load(text)
     except FileNotFoundError as error:
         raise UserError("there is no such file", where=str(path)) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:

@@ -83,7 +83,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
 def _lines(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The lineage and the captions of a store; an incomplete line is skipped: its image is captioned again."""
     rows = []
-    for raw in path.read_bytes().splitlines():
+    for raw in path.read_bytes().split(b"\n"):
         try:
             rows.append(json.loads(raw.decode("utf-8", "surrogatepass")))
         except ValueError:

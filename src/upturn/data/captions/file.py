@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from upturn.data.caption_fields import FILE, with_captions
+from upturn.data.file_names import existing, plain_name
 from upturn.data.json_lines import records
 from upturn.errors import UserError
 from upturn.protocols import Caption
@@ -42,7 +43,7 @@ class File(Caption):
         path = Path(self.path).expanduser()
         files = [str(name) for name in samples.fields[FILE]]
         found = _beside(path, files) if path.is_dir() else self._table(path)
-        captions = [tuple(found.get(_plain(name), ())) for name in files]
+        captions = [tuple(found.get(plain_name(name), ())) for name in files]
         if not any(captions):
             there = next(iter(found), None)
             raise UserError(
@@ -51,7 +52,7 @@ class File(Caption):
                 fix="Name the images by their path inside the data's folder.",
             )
         notes = []
-        left = len(found.keys() - {_plain(name) for name in files})
+        left = len(found.keys() - {plain_name(name) for name in files})
         if left:
             notes.append(f"captions of {left:,} images in {path.name} belong to none of the data")
         return with_captions(samples, [own or ("",) for own in captions]), tuple(notes)
@@ -76,7 +77,7 @@ class File(Caption):
                 raise UserError(
                     f"column '{self.column}' must hold a text or a list of texts", where=where, fix="Fix the line."
                 )
-            own = found.setdefault(_plain(str(row[FILE])), [])
+            own = found.setdefault(plain_name(str(row[FILE])), [])
             own += [text.strip() for text in texts if text.strip()]
         return {name: own for name, own in found.items() if own}
 
@@ -84,14 +85,14 @@ class File(Caption):
 def _beside(folder: Path, files: Sequence[str]) -> dict[str, list[str]]:
     found = {}
     for name in files:
-        path = (folder / name).with_suffix(".txt")
+        path = existing((folder / name).with_suffix(".txt"))
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+            lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
         except UnicodeDecodeError as error:
             raise UserError(f"not UTF-8 at byte {error.start:,}", where=str(path), fix="Save it as UTF-8.") from error
         own = [line.strip() for line in lines if line.strip()]
         if own:
-            found[_plain(name)] = own
+            found[plain_name(name)] = own
     return found
 
 
@@ -108,7 +109,3 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"not UTF-8 near byte {error.start:,}", where=str(path), fix="Save it as UTF-8.") from error
     except csv.Error as error:
         raise UserError(f"not valid CSV: {error}", where=f"{path}, line {reader.line_num}", fix="Fix it.") from error
-
-
-def _plain(name: str) -> str:
-    return str(PurePosixPath(name.replace("\\", "/")))

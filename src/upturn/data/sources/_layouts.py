@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from upturn.data.file_names import existing, plain_name
 from upturn.data.images import SUFFIXES
 from upturn.data.sources import _metadata
 from upturn.data.sources._columns import as_field
@@ -63,7 +64,7 @@ def listing(folder: Path, caption: str | None, label: str | None) -> Listing:
                 f"found: {len(found):,} images, {_inside(folder)}; expected: metadata.jsonl or metadata.csv",
                 where=str(folder), fix=f"Add the metadata, or leave '{key}' out.",
             )
-    texts = {path: path.with_suffix(".txt") for path in found}
+    texts = {path: existing(path.with_suffix(".txt")) for path in found}
     if any(text.is_file() for text in texts.values()):
         return _with_captions(folder, found, list(texts.values()))
     return _by_folder(folder, found)
@@ -102,9 +103,10 @@ def _inside(folder: Path) -> str:
 def _with_metadata(
     folder: Path, metadata: _metadata.Metadata, found: list[Path], caption: str | None, label: str | None
 ) -> Listing:
+    exact, known = set(found), {plain_name(str(path)): path for path in found}
     paths = [folder / row[_metadata.FILE_NAME] for row in metadata.rows]
-    known = set(found)
-    absent = [row for row, path in enumerate(paths) if path not in known and not path.is_file()]
+    paths = [path if path in exact else known.get(plain_name(str(path)), path) for path in paths]
+    absent = [row for row, path in enumerate(paths) if path not in exact and not path.is_file()]
     if absent:
         raise UserError(
             f"{len(absent):,} of {len(paths):,} images that the metadata names are absent; this line names "
@@ -112,7 +114,7 @@ def _with_metadata(
             fix="Paths count from the folder of the metadata. Fix them, or add the images.",
         )
     notes = []
-    extra = len(known - set(paths))
+    extra = len(exact - set(paths))
     if extra:
         notes.append(f"{extra:,} of {len(found):,} images are in no row of {metadata.path.name}: left out")
     if not caption and metadata.columns:

@@ -16,6 +16,7 @@ from upturn.errors import UserError
 from upturn.types import COMPLETION_MESSAGES, Array, Batch, Prompt, Ragged, Samples, TokenRows
 from upturn.types.conversations import completion_of
 
+_BEFORE = "\n"  # a text before another that no token joins with it
 NAME = "[BOS] prompt completion [EOS]"
 TooLong = Literal["refuse", "drop", "truncate_left", "truncate_right"]
 TOO_LONG = get_args(TooLong)
@@ -204,9 +205,18 @@ def completion_tokens(
         found.append(tokens[len(own) :] if fits else [])
         if not fits:
             apart.append(row)
-    for row, tokens in zip(apart, codec.encode([contents[row] for row in apart]), strict=True):
+    for row, tokens in zip(apart, _continuing(codec, [contents[row] for row in apart]), strict=True):
         found[row] = tokens
     return found
+
+
+def _continuing(codec: Codec, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of texts that follow another, without the space that some tokenizers write before every text."""
+    before = codec.encode([_BEFORE])[0]
+    joint = codec.encode([_BEFORE + text for text in texts])
+    alone = codec.encode(texts)
+    size = len(before)
+    return [row[size:] if row[:size] == before else own for row, own in zip(joint, alone, strict=True)]
 
 
 def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
