@@ -70,7 +70,7 @@ def test_it_is_the_share_of_pairs_with_the_larger_gain_over_the_base() -> None:
 
 
 def test_without_a_reference_the_log_probability_decides() -> None:
-    found = PreferenceAccuracy(reference=False).measure(evidence(PAIRS, POLICY, BASE))  # type: ignore[arg-type]
+    found = PreferenceAccuracy(relative=False).measure(evidence(PAIRS, POLICY, BASE))  # type: ignore[arg-type]
     assert found.values is not None and found.values.tolist() == [1.0, 0.0, 0.5, 0.0]
 
 

@@ -28,7 +28,7 @@ from upturn.store.commit import Draft
 from upturn.store.promotion import newest_promoted
 from upturn.store.run import Run
 from upturn.store.units import DATA, model_unit, round_unit, within
-from upturn.types import Array, Prompt, Samples, Scores, objects
+from upturn.types import Array, Message, Prompt, Samples, Scores, objects
 
 if TYPE_CHECKING:
     from upturn.protocols import SamplingSettings
@@ -121,6 +121,15 @@ class RunContext:
         """From here on the training part is what the filter kept; helper models were fitted on all of it."""
         split = self.real.fields["split"].astype(str)
         self.tools.train = self._used(self.real.take(split == "train"))
+
+    @cached_property
+    def converses(self) -> bool:
+        """Whether the prompts of the real data are conversations."""
+        return any(prompt.messages for prompt in self.real.prompts)
+
+    def prompt_of(self, text: str) -> Prompt:
+        """A text that a recipe or a person writes, as a prompt of the same form as the data's."""
+        return Prompt(text, messages=(Message("user", text),)) if self.converses else Prompt(text)
 
     def evaluation_prompts(self, evaluator: Evaluator) -> list[Prompt]:
         """The prompts of the held-out part, or of the rows that this evaluation selects, in its own wording.

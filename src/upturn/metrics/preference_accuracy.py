@@ -23,12 +23,12 @@ class PreferenceAccuracy(Metric):
 
     The implicit reward of DPO (Rafailov et al. 2023, section 4) is log pi(y | x) - log pi_0(y | x), up to its scale
     beta; pi_0 is the policy before its first training in this run. Of the untrained policy it is 0 for every answer,
-    and the accuracy is one half. ``reference: false`` leaves pi_0 out, as SimPO and ORPO do; then the log-probability
+    and the accuracy is one half. ``relative: false`` leaves pi_0 out, as SimPO and ORPO do; then the log-probability
     is divided by the number of tokens. Equal rewards count half, ties of the data are left out, and every comparison
     weighs the same. ``values`` (G,) are a comparison's share.
     """
 
-    reference: bool = True
+    relative: bool = True
 
     title: ClassVar[str] = "Preference accuracy"
     meaning: ClassVar[str] = "Share of held-out pairs whose better answer has the higher implicit reward."
@@ -46,7 +46,7 @@ class PreferenceAccuracy(Metric):
         except UserError as reason:
             raise UndefinedMetric(reason.what) from reason
         totals, counts = log_likelihoods(evidence.tools.model("policy"), held_out)
-        if self.reference:
+        if self.relative:
             rewards = totals - log_likelihoods(evidence.tools.model(INITIAL_POLICY), held_out)[0]
         else:
             rewards = totals / np.maximum(counts, 1)

@@ -49,7 +49,7 @@ class Drawer:
 
         Raises UserError for a prompt that the model cannot read.
         """
-        parsed = [_prompt(text, self._policy, self._context.tools.classes) for text in prompts] or [Prompt()]
+        parsed = [_prompt(text, self._policy, self._context) for text in prompts] or [Prompt()]
         keys = prompt_keys(seeds.key("sample", seed), parsed, count)
         return self._context.draw(self._policy, parsed, keys, self._settings)
 
@@ -81,11 +81,12 @@ def _changed(parts: Assembly, policy: Policy, settings: Sequence[str]) -> Any:
     return components.checked(type(own), values, "--set", "sampling") if settings else own
 
 
-def _prompt(text: str, policy: Policy, classes: Sequence[str]) -> Prompt:
+def _prompt(text: str, policy: Policy, context: RunContext) -> Prompt:
+    classes = context.tools.classes
     if not policy.conditional:
         raise UserError(f"the model takes no prompt, got '{text}'", where="--prompt", fix="Leave --prompt out.")
     if policy.kind == "text" or reads_text(policy) or not classes:
-        return Prompt(text)
+        return context.prompt_of(text)
     if text not in classes:
         raise UserError(f"there is no class '{text}'", where="--prompt", fix=f"One of: {', '.join(classes)}.")
     return Prompt(text, classes.index(text))
@@ -101,7 +102,9 @@ def _write(samples: Samples, row: int, folder: Path) -> Path:
         Image.fromarray(content[:, :, 0] if content.shape[2] == 1 else content).save(path)
     elif samples.kind == "text":
         path = folder / f"{stem}.txt"
-        path.write_text(samples.prompts[row].text + str(content), encoding="utf-8")
+        prompt = samples.prompts[row]
+        between = "\n\n" if prompt.messages else ""
+        path.write_text(f"{prompt.text}{between}{content}", encoding="utf-8")
     else:
         path = folder / f"{stem}.csv"
         np.savetxt(path, content[None, :], delimiter=",", fmt="%.8g")

@@ -131,7 +131,7 @@ def _read(text: str, context: RunContext, policy: Policy) -> Prompt:
     classes = context.tools.classes
     if policy.kind == "image" and not reads_text(policy) and text in classes:
         return Prompt(text, classes.index(text))
-    return Prompt(text)
+    return context.prompt_of(text)
 
 
 def _readable(measured: dict[str, Measurement]) -> dict[str, Any]:

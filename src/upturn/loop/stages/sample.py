@@ -62,7 +62,7 @@ def sample(context: RunContext, unit: str, number: int, incumbent: str) -> Outco
 def _prompts(context: RunContext, rounds: Rounds, sampling: Sampling, number: int) -> list[Prompt]:
     """The prompts of a round: texts of the recipe in sequence, or those of real samples."""
     if sampling.texts:
-        return [Prompt(sampling.texts[i % len(sampling.texts)]) for i in range(sampling.prompts)]
+        return [context.prompt_of(sampling.texts[i % len(sampling.texts)]) for i in range(sampling.prompts)]
     selected = rounds.mix.where if sampling.where is None else sampling.where
     pool = where(context.tools.train, selected, "rounds.sample")
     return round_prompts(pool, sampling.prompts, context.key("prompts", number))
