@@ -1,6 +1,6 @@
 """Greedy answers of a real chat model: they end by themselves, and are those of transformers' ``generate``.
 
-SmolLM2-135M-Instruct, the 64 first instructions without input of Self-Instruct's seed tasks, at most 128 tokens.
+SmolLM2-135M-Instruct, the 64 first of Self-Instruct's seed tasks, at most 128 tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def test_greedy_answers_are_those_of_generate() -> None:
     if not TASKS.exists():
         pytest.skip("the seed tasks of Self-Instruct are not there")
     rows = map(json.loads, TASKS.read_text(encoding="utf-8").splitlines())
-    texts = [row["instruction"] for row in rows if not row["instances"][0]["input"]][:COUNT]
+    texts = ["\n".join(filter(None, (row["instruction"], row["instances"][0]["input"]))) for row in rows][:COUNT]
     prompts = [Prompt(text, messages=(Message("user", text),)) for text in texts]
     model = CausalLm(folder=str(smollm2()), max_length=1024)
     model.build(real_samples("text", ["x"], [Prompt("x")], "bench"), 0)
