@@ -13,6 +13,8 @@ from upturn.annotation.statistics.annotator_model import _Model, noisy_choice
 from upturn.annotation.statistics.comparisons import compared
 from upturn.annotation.statistics.dawid_skene_choice import winners
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_winners_recover_planted_reliabilities_and_the_best_candidate() -> None:

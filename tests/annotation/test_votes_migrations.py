@@ -23,6 +23,8 @@ from upturn.annotation.db.upgrade import HEAD, version
 from upturn.annotation.db.validation import Answer, Task
 from upturn.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 KEY, SCHEMA = b"k" * 32, "upturn_migrations"
 
 

@@ -21,6 +21,8 @@ from upturn.errors import UserError
 from upturn.types import COMPLETION_MESSAGES, Samples, Splits, concatenate
 from upturn.types.conversations import completion_of
 
+pytestmark = pytest.mark.slow
+
 
 def load(path: Path, rows: Sequence[dict[str, Any]] | None = None, **fields: Any) -> Splits:
     if rows is not None:

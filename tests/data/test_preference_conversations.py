@@ -20,6 +20,8 @@ from upturn.errors import UserError
 from upturn.types import COMPLETION_MESSAGES, Samples, Splits, concatenate
 from upturn.types.conversations import completion_of
 
+pytestmark = pytest.mark.slow
+
 Chat = list[dict[str, Any]]
 
 

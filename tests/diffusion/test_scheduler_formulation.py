@@ -14,6 +14,8 @@ from upturn.diffusion.formulations.velocity import Velocity
 from upturn.diffusion.scheduled import check, formulation
 from upturn.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
 SCHEDULES = [("linear", {}), ("scaled_linear", BETAS), ("squaredcos_cap_v2", {})]
 

@@ -11,7 +11,11 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 from helpers.source_trees import nodes_of
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # No import names these: a library loads them (the reason is beside each).

@@ -17,6 +17,8 @@ from upturn.loop import loop
 from upturn.statistics.hessian import curvature
 from upturn.theory import estimates
 
+pytestmark = pytest.mark.slow
+
 REPLICAS = 40
 MISSES = 40 * 0.05 + 4 * math.sqrt(40 * 0.05 * 0.95)  # of 40 intervals of 95%: 2 expected, four standard errors
 

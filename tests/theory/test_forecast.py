@@ -15,6 +15,8 @@ from upturn.theory import DiscreteLearner, GaussianLearner, Selector
 from upturn.theory.case import Case
 from upturn.theory.diversity import chosen, diversity_left, parts
 
+pytestmark = pytest.mark.slow
+
 P = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
 
 ODDS, BEST, PICKED = Selector("odds"), Selector("best"), Selector("odds", by_votes=True)

@@ -19,6 +19,8 @@ from upturn.training.feeds import FixedFeed
 from upturn.training.optimizer import build_optimizer, tensors
 from upturn.training.setup import TrainingSetup
 
+pytestmark = pytest.mark.slow
+
 library = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None,
     reason="bitsandbytes is not installed: wherever it is, diffusers imports it at every start, for many seconds",
