@@ -262,8 +262,8 @@ class _Marks:
             model["unk_token"] = names[model["unk_token"]]
         raw = Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
         raw.encode_special_tokens = False
-        ids = {int(raw.token_to_id(names[text])): number for number, text in self._special}
-        return raw, {own: number for own, number in ids.items() if own != number}
+        ids = {raw.token_to_id(names[text]): number for number, text in self._special}
+        return raw, {own: number for own, number in ids.items() if own is not None and own != number}
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], Any]]:
         """Tokens of each marked text and (T, 2) their places in it, in characters."""

@@ -51,7 +51,7 @@ def preview(recipe: Recipe) -> DataPreview:
     group = np.concatenate([splits.train.group, splits.held_out.group])
     order = np.lexsort((every.candidate, group))
     where = np.array(["train"] * len(splits.train) + ["held_out"] * len(splits.held_out))[order]
-    rows = parts.model("policy").token_rows(every.take(order), splits.train, seeds.key(recipe.seed, "build", "policy"))
+    rows = parts.model("policy").as_tokens(every.take(order), splits.train, seeds.key(recipe.seed, "build", "policy"))
     if rows is None:
         raise UserError(
             f"the model '{recipe.models['policy'].name}' reads no tokens", where="models.policy",

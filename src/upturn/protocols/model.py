@@ -62,7 +62,7 @@ class Trainable(Component):
         """The tensors of the samples that ``forward`` reads: tokens, latents, captions."""
         raise NotImplementedError
 
-    def token_rows(self, samples: Samples, examples: Samples, key: int) -> TokenRows | None:
+    def as_tokens(self, samples: Samples, examples: Samples, key: int) -> TokenRows | None:
         """The samples as tokens, before there are weights; None where the model reads none.
 
         ``examples`` and ``key`` are what :meth:`build` will get. Raises UserError where a row cannot be read.

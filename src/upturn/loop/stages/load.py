@@ -69,7 +69,7 @@ def fitting_rows(parts: Assembly, splits: Splits) -> tuple[str, ...]:
     if policy.kind != "text" or not parts.recipe.models["policy"].pretrained:
         return ()
     every = concatenate([splits.train, splits.held_out])
-    rows = policy.token_rows(every, splits.train, seeds.key(parts.recipe.seed, "build", "policy"))
+    rows = policy.as_tokens(every, splits.train, seeds.key(parts.recipe.seed, "build", "policy"))
     return () if rows is None else rows.notes
 
 

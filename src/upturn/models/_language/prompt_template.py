@@ -240,4 +240,5 @@ def distinct_prompts(prompts: Sequence[Prompt]) -> tuple[list[Prompt], Array]:
 
 def _places(lengths: Array) -> Array:
     """The place of each token in its row, for rows of these lengths."""
-    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    found: Array = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return found

@@ -143,7 +143,7 @@ class TextModel(Trainable, ABC):
             )
         return int(own if self.max_length is None else self.max_length)  # type: ignore[arg-type]
 
-    def token_rows(self, samples: Samples, examples: Samples, key: int) -> TokenRows:
+    def as_tokens(self, samples: Samples, examples: Samples, key: int) -> TokenRows:
         """The rows as tokens: the tokenizer and the config are read, no weights."""
         self._need_text(samples)
         if self.config is not None:
