@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,7 +14,7 @@ import torch
 
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
-from upturn.models._language import pretrained_weights, prompt_template, vllm
+from upturn.models._language import chosen_adapters, pretrained_weights, prompt_template, vllm
 from upturn.models._language.chunked_head import head_log_probs, pays
 from upturn.models._language.generate import Choice, Decoded, decode
 from upturn.models._language.log_probs import token_log_probs
@@ -46,6 +47,8 @@ class TextSampling(SamplingSettings):
 
     ``max_tokens`` counts the end token; None: what ``max_length`` leaves after the longest prompt.
     ``precision`` bf16 rounds the weights to bfloat16 and computes in it where the processor can, else in float32.
+    ``adapters`` are the adapters that act: one choice for all prompts, or one for each; a choice is "base", a name, or
+    names joined by "+". None stated: all of the model's. Low-rank ones share one batch.
     ``sampler`` vllm samples with vLLM, which needs a GPU and does not reproduce a text from its key: only for the
     samples of a round.
     """
@@ -57,12 +60,15 @@ class TextSampling(SamplingSettings):
     batch: int = 512  # rows at once; a 0.1 M Llama on one thread: 2,048 rows in 2.4 s by 256, 1.7 by 512, 1.4 by 1,024
     sampler: Literal["own", "vllm"] = "own"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the weights while sampling; auto: as they are
+    adapters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ValueError("temperature and top_k cannot be negative, and top_p must be above 0 and at most 1")
         if self.batch < 1 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError("batch and max_tokens must be at least 1")
+        if self.adapters and self.sampler != "own":
+            raise ValueError("adapters are chosen by our own sampler alone: leave 'sampler' out")
 
     @property
     def keyed(self) -> bool:
@@ -197,13 +203,27 @@ class CausalLm(TextModel, Policy):
                 )
             else:
                 with in_precision(self.module, settings.precision):
-                    decoded = decode(
-                        self.module, self._bare.config, read, np.repeat(which, keys.shape[1]), keys.reshape(-1),
-                        stop=self.stops, max_tokens=wanted, batch=settings.batch, choice=choice,
-                    )
+                    decoded = self._decode(read, which, keys, settings, partial(
+                        decode, self.module, self._bare.config, stop=self.stops, max_tokens=wanted,
+                        batch=settings.batch, choice=choice,
+                    ))
         finally:
             self.module.train(was_training)
         return decoded, [read[i] for i in which]
+
+    def _decode(
+        self, read: list[list[int]], which: Array, keys: Array, settings: TextSampling, decode: Callable[..., Decoded]
+    ) -> Decoded:
+        """The completions of prompts ``read[which[p]]``, of each with the adapters that ``settings`` choose for it."""
+        repeats, flat = keys.shape[1], keys.reshape(-1)
+        stated = chosen_adapters.choices(self._bare, settings.adapters, len(which))
+        if stated is None:
+            return decode(read, np.repeat(which, repeats), flat)
+        read, which, chosen = chosen_adapters.distinct(read, which, stated)
+        of = np.repeat(which, repeats)
+        return chosen_adapters.decode_chosen(
+            self._bare, of, chosen, lambda rows, adapters: decode(read, of[rows], flat[rows], adapters=adapters)
+        )
 
     def _samples(self, prompts: Sequence[Prompt], keys: Array, decoded: Decoded) -> Samples:
         written = (decoded.lengths - decoded.stopped.long()).tolist()
@@ -223,11 +243,14 @@ class CausalLm(TextModel, Policy):
 
         Fields: "finish" ("stop" or "length"), "tokens" (the end token counted), "log_prob" (nats under the
         distribution drawn from) and "model_log_prob" (temperature 1, nothing left out); "key_reproducible", False,
-        where vLLM drew. UserError where a text could outgrow the model's positions.
+        where vLLM drew; "adapters", those that acted, where ``settings`` choose them. UserError where a text could outgrow the model's positions.
         """
         if guides:
             raise UserError("causal_lm cannot be guided by another model", where="sampling")
         samples = self._samples(prompts, keys, self._write(prompts, keys, settings)[0])
+        if settings.adapters:
+            stated = settings.adapters * (len(prompts) // len(settings.adapters))
+            samples = samples.with_fields(adapters=objects(list(np.repeat(stated, keys.shape[1]))))
         return samples if settings.keyed else samples.with_fields(key_reproducible=np.zeros(len(samples), dtype=bool))
 
     def rollout(self, prompts: Sequence[Prompt], keys: Array, settings: TextSampling) -> Rollout:

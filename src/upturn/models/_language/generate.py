@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from upturn import seeds
+from upturn.adapter_layers.row_adapters import RowAdapters
 from upturn.embeddings.unwrap import unwrapped
 from upturn.models._language import llama_decode
 from upturn.types import Array
@@ -84,9 +85,11 @@ def choose(logits: Tensor, uniform: Tensor, choice: Choice) -> tuple[Tensor, Ten
 
 def decode(
     module: torch.nn.Module, config: PretrainedConfig, prompts: Sequence[Sequence[int]], of: Array, keys: Array, *,
-    stop: Sequence[int], max_tokens: int, choice: Choice, batch: int,
+    stop: Sequence[int], max_tokens: int, choice: Choice, batch: int, adapters: RowAdapters | None = None,
 ) -> Decoded:
     """Completions for N rows: row r continues ``prompts[of[r]]`` with the randomness of ``keys[r]``.
+
+    ``adapters`` has a choice for each of the prompts; None where the same adapters act on all rows.
 
     Rows are taken ``batch`` at a time, shortest prompts first; each prompt of a batch is read once, whatever its
     number of candidates, and rows that end leave the batch.
@@ -94,19 +97,24 @@ def decode(
     lengths = np.array([len(prompts[p]) for p in of])
     order = np.lexsort((of, lengths))
     parts = [
-        _decode_batch(module, config, prompts, of[rows], keys[rows], stop, max_tokens, choice)
+        _decode_batch(module, config, prompts, of[rows], keys[rows], stop, max_tokens, choice, adapters)
         for rows in np.split(order, range(batch, len(order), batch))
     ]
+    return joined(parts, np.argsort(order))
+
+
+def joined(parts: Sequence[Decoded], back: Array) -> Decoded:
+    """Several calls' rows as one; row r is row ``back[r]`` of them all."""
     width = max(part.tokens.shape[1] for part in parts)
-    back = torch.from_numpy(np.argsort(order))
+    rows = torch.from_numpy(back)
 
     def join(name: str, fill: float) -> Tensor:
         columns = [getattr(part, name) for part in parts]
         wide = [torch.nn.functional.pad(c, (0, width - c.shape[1]), value=fill) for c in columns]
-        return torch.cat(wide)[back]
+        return torch.cat(wide)[rows]
 
     return Decoded(
-        join("tokens", -1), torch.cat([p.lengths for p in parts])[back], torch.cat([p.stopped for p in parts])[back],
+        join("tokens", -1), torch.cat([p.lengths for p in parts])[rows], torch.cat([p.stopped for p in parts])[rows],
         join("log_probs", 0.0), join("model_log_probs", 0.0),
     )
 
@@ -114,18 +122,22 @@ def decode(
 @torch.no_grad()
 def _decode_batch(
     module: torch.nn.Module, config: PretrainedConfig, prompts: Sequence[Sequence[int]], of: Array, keys: Array,
-    stop: Sequence[int], max_tokens: int, choice: Choice,
+    stop: Sequence[int], max_tokens: int, choice: Choice, adapters: RowAdapters | None,
 ) -> Decoded:
     from transformers import DynamicCache
 
     device = next(module.parameters()).device
     used, row_prompt = np.unique(of, return_inverse=True)
     # the distribution over the next token, for each prompt once, then for each of its candidates
+    if adapters is not None:
+        adapters.select(torch.from_numpy(used))
     read = _Step(module, [prompts[p] for p in used], DynamicCache(config=config), device)
     logits = read.read()
     index = torch.from_numpy(row_prompt).to(device)
     logits = logits[index]
     read.keep(index)
+    if adapters is not None:
+        adapters.keep(index)
     # a wrapper (several processes) may hold the weights elsewhere: then the wrapper is called
     quick = unwrapped(module) is module and llama_decode.fits(module)
     step = llama_decode.LlamaStep(module, read.cache, read.mask, read.at, max_tokens) if quick else read
@@ -154,6 +166,8 @@ def _decode_batch(
         if left <= _COMPACT * len(live):
             keep = going.nonzero()[:, 0]
             step.keep(keep)
+            if adapters is not None:
+                adapters.keep(keep)
             live, chosen, row_keys = live[keep], chosen[keep], row_keys[keep.cpu().numpy()]
         logits = step.next(chosen)
     lengths = (tokens >= 0).sum(dim=1)
