@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,38 @@ def test_dyloras_ranks_are_of_key_and_step_alone() -> None:
         adapter.attach(model, 100, key)
         drawn.append([adapter.drawn(model, step) for step in range(40)])
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.slow
+def test_dylora_is_exported_at_every_rank(tmp_path: Path) -> None:
+    """Each cut, opened by `peft` alone, is the model with the first ranks on; other adapters are not cut this way."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from upturn.adapter_layers import adapter_files, lora_form
+
+    adapter = Dylora(rank=4)
+    trained(built(LLAMA), adapter, 12).save(tmp_path)
+    model = CausalLm(config=LLAMA)
+    model.load(tmp_path)
+    model.module.eval()
+    assert adapter_files.nested(model.module, "dylora")
+    ids = torch.randint(3, 15, (2, 7), generator=torch.Generator().manual_seed(1))
+    seen = []
+    for rank in range(1, 5):
+        adapter._only(model, rank)
+        with torch.no_grad():
+            ours = model.module(input_ids=ids).logits
+        adapter._only(model, 4)
+        of = lora_form.parts(model.module, "dylora", rank)
+        assert {len(a) for a, _ in of.values()} == {rank}
+        lora_form.write(model.module, of, tmp_path / str(rank), model.module.peft_config["dylora"])
+        base = AutoModelForCausalLM.from_pretrained(tmp_path)
+        with torch.no_grad():
+            theirs = PeftModel.from_pretrained(base, tmp_path / str(rank)).eval()(input_ids=ids).logits
+        torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+        seen.append(ours)
+    assert all((one - two).abs().max() > 1e-3 for one, two in pairwise(seen))
 
 
 def test_alora_moves_the_least_important_ranks_to_layers_that_lost_none() -> None:

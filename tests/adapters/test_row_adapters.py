@@ -62,6 +62,7 @@ def test_a_mixed_batch_is_the_separate_runs(temperature: float) -> None:
         rows = slice(place, None, 6)
         alone = sampled(model, (kind,), rows, temperature=temperature)
         assert [mixed[2 * i + j] for i in range(12)[rows] for j in range(2)] == alone
+    assert len(sampled(model, choices, temperature=temperature, precision="bf16")) == 24
     assert sampled(model, (), temperature=temperature) == sampled(model, ("one+two+three",), temperature=temperature)
     assert len(set(map(tuple, (sampled(model, (kind,), temperature=temperature) for kind in kinds)))) == len(kinds)
 

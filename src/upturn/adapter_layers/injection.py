@@ -7,8 +7,9 @@ an injected layer, those of another kind are wrapped around it; either way they 
 from __future__ import annotations
 
 import copy
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,20 @@ def plain(module: PreTrainedModel) -> Iterator[None]:
         module._modules.update(heads)
 
 
+def spelled(module: PreTrainedModel, paths: Sequence[str]) -> list[str] | str:
+    """``target_modules`` of `peft` for exactly these paths: short names where exact, else paths, else a pattern.
+
+    In a list `peft` matches ends of paths, so that a path may catch a deeper layer of another part as well.
+    """
+    with plain(module):
+        every = [path for path, _ in module.named_modules() if path]
+    for spelling in (sorted({path.rpartition(".")[2] for path in paths}), sorted(paths)):
+        ends = tuple(f".{name}" for name in spelling)
+        if {path for path in every if path in spelling or path.endswith(ends)} == set(paths):
+            return spelling
+    return "|".join(re.escape(path) for path in paths)
+
+
 @contextmanager
 def merged(module: PreTrainedModel) -> Iterator[None]:
     """Inside, the base holds the merged weights of all adapters, for use with ``plain``."""
@@ -142,12 +157,12 @@ def inject(module: PreTrainedModel, name: str, config: PeftConfig) -> None:
     for _, layer in layers(module):
         if hasattr(layer.get_base_layer(), "groups") and not hasattr(layer, "groups"):
             layer.groups = layer.get_base_layer().groups  # an outer adapter of another kind reads them
-    _widen(module, name)
+    widen(module, name)
     dropout(module, name, 0.0)
     activate([layer for _, layer in layers(module)], names(module))
 
 
-def _widen(module: PreTrainedModel, name: str) -> None:
+def widen(module: PreTrainedModel, name: str) -> None:
     """An adapter in float32, also on a base of fewer bits: its steps are smaller than those can say."""
     for parameter in tensors(module, name).values():
         if parameter.dtype in NARROW:
@@ -170,7 +185,7 @@ def copy_entry(module: PreTrainedModel, name: str) -> None:
             if svd:
                 layer.ranknum[twin].copy_(layer.ranknum[name])
     module.peft_config[twin] = config
-    _widen(module, twin)
+    widen(module, twin)
     values = tensors(module, name)
     for key, parameter in tensors(module, twin).items():
         parameter.copy_(values[key])
@@ -207,7 +222,7 @@ def write(module: PreTrainedModel, name: str, values: Mapping[str, Tensor]) -> N
         if given is not None and len(given) != len(layer.lora_E[name]):
             layer.update_layer(name, len(given), config.lora_alpha, config=config)
             layer.ranknum[name].fill_(float(config.init_r))  # the scale stays that of the first rank
-    _widen(module, name)
+    widen(module, name)
     own = tensors(module, name)
     odd = sorted(own.keys() ^ values.keys())
     if odd:
@@ -219,19 +234,33 @@ def write(module: PreTrainedModel, name: str, values: Mapping[str, Tensor]) -> N
 
 
 @torch.no_grad()
-def merge(module: PreTrainedModel) -> None:
-    """Merge every adapter into the base and remove it: the same function within rounding.
+def merge(module: PreTrainedModel, chosen: Sequence[str] | None = None) -> None:
+    """The chosen adapters into the base, and all removed; None: all, the same function within rounding.
 
     A quantized base becomes one of plain linear layers: 4 bits cannot say what an adapter adds.
     """
-    merged_weights = {}
-    for path, (parent, name, layer) in _paths(module):
-        base = layer.get_base_layer()
-        merged_weights[path] = _effective(layer, names(module))
-        parent._modules[name] = base
+    wanted = [name for name in names(module) if chosen is None or name in chosen]
+    _become(module, {path: _effective(layer, wanted) for path, (_, _, layer) in _paths(module)})
+
+
+@torch.no_grad()
+def add(module: PreTrainedModel, updates: Mapping[str, Tensor]) -> None:
+    """Matrices (out, in), by the path of an adapted layer, into the base's weights, and all adapters removed."""
+    weights = {}
+    for path, (_, _, layer) in _paths(module):
+        weight, update = _values(layer.get_base_layer().weight), updates.get(path)
+        if update is not None:
+            flipped = bool(getattr(layer, "fan_in_fan_out", False))
+            weights[path] = weight + (update.T if flipped else update.reshape(weight.shape))
+    _become(module, weights)
+
+
+def _become(module: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    for parent, name, layer in outermost(module):
+        parent._modules[name] = layer.get_base_layer()
     if quantized(module):
         _dequantize(module)
-    for path, weight in merged_weights.items():
+    for path, weight in weights.items():
         module.get_submodule(path).weight.copy_(weight)
     if hasattr(module, "peft_config"):
         del module.peft_config

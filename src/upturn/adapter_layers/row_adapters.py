@@ -69,7 +69,7 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.base_layer(x)
-        gates = self.row_adapters.gates(self.columns)
+        gates = self.row_adapters.gates(self.columns).to(self.lora_a.dtype)
         hidden = nn.functional.linear(x.to(self.lora_a.dtype), self.lora_a)
         hidden = hidden * gates.reshape(len(gates), *[1] * (x.ndim - 2), -1)
         return result + nn.functional.linear(hidden, self.lora_b).to(result.dtype)

@@ -84,6 +84,7 @@ class Gated(LowRank):
             if len(e) == self.ranks:
                 continue
             layer.update_layer(name, self.ranks, config.lora_alpha, config=config)
+            adapters.widen(module, name)
             _random(layer.lora_A[name])
             layer.lora_A[name][: len(e)] = a
             layer.lora_E[name].zero_()[: len(e)] = e

@@ -105,7 +105,7 @@ class LowRank(Adapter, ABC):
         seeds.seed_torch(key)
         earlier = adapters.names(module)
         common = {
-            "target_modules": _targets.spelled(module, paths),
+            "target_modules": adapters.spelled(module, paths),
             "base_model_name_or_path": "../..",  # from the adapter's folder
             "task_type": "CAUSAL_LM" if hasattr(module, "generate") else None,
         }

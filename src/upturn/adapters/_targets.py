@@ -115,20 +115,6 @@ def _deepest(every: Collection[str]) -> str:
     return max(every, key=lambda path: path.count("."))
 
 
-def spelled(module: PreTrainedModel, paths: Sequence[str]) -> list[str] | str:
-    """``target_modules`` of `peft` for exactly these paths: short names where exact, else paths, else a pattern.
-
-    In a list `peft` matches ends of paths, so that a path may catch a deeper layer of another part as well.
-    """
-    with adapters.plain(module):
-        every = [path for path, _ in module.named_modules() if path]
-    for names in (sorted({path.rpartition(".")[2] for path in paths}), sorted(paths)):
-        ends = tuple(f".{name}" for name in names)
-        if {path for path in every if path in names or path.endswith(ends)} == set(paths):
-            return names
-    return "|".join(re.escape(path) for path in paths)
-
-
 def linear_kinds() -> tuple[type[nn.Module], ...]:
     """Linear layers: torch's, and GPT-2's with transposed weights."""
     from transformers.pytorch_utils import Conv1D

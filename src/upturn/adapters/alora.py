@@ -136,8 +136,8 @@ def reallocate(importance: list[Tensor], kept: list[Tensor], share: float) -> li
     closed = torch.zeros_like(flat)
     closed[scores.argsort(stable=True)[:count]] = True
     sizes = [len(each) for each in kept]
-    lost = [bool(part.any()) for part in closed.split(sizes)]
-    after = [part.clone() for part in (flat & ~closed).split(sizes)]
+    lost = [bool(part.any()) for part in torch.split(closed, sizes)]
+    after = [part.clone() for part in torch.split(flat & ~closed, sizes)]
     means = [
         float(part[on].mean()) if bool(on.any()) else -float("inf")
         for part, on in zip(importance, (each.cpu() for each in kept), strict=True)

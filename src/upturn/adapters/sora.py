@@ -47,8 +47,8 @@ class Sora(Gated):
     @torch.no_grad()
     def after_step(self, model: Trainable, step: int, learning_rate: float) -> None:
         """The proximal step of λ |g|₁: the gates' magnitude less η λ, and zero below."""
-        gates = self.values(model.module)
-        signs = torch._foreach_sign(gates)
+        gates: list[torch.Tensor] = list(self.values(model.module))
+        signs = list(torch._foreach_sign(gates))
         torch._foreach_abs_(gates)
         torch._foreach_sub_(gates, learning_rate * self.sparsity)
         torch._foreach_clamp_min_(gates, 0.0)

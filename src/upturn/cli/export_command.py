@@ -16,7 +16,15 @@ from upturn.errors import UserError
 def export(
     run: RunName,
     what: Annotated[str, typer.Option("--what", help="samples, votes, preferences, model or adapters.")],
-    form: Annotated[str | None, typer.Option("--format", help="Of adapters: peft, diffusers, kohya.")] = None,
+    form: Annotated[str | None, typer.Option("--format", help="Of adapters: peft, lora, diffusers, kohya.")] = None,
+    adapters: Annotated[
+        list[str], typer.Option("--adapter", help="Which adapters: a name or a folder, or either with =WEIGHT.")
+    ] = [],
+    combine: Annotated[
+        str | None, typer.Option("--combine", help="One of several: cat (the weighted sum), svd, ties, dare_ties, …")
+    ] = None,
+    density: Annotated[float | None, typer.Option("--density", help="The share that ties, dare, … keep.")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Ranks of a layer at most; of dylora the first.")] = None,
     to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("export"),
     runs: RunsFolder = RUNS,
 ) -> None:
@@ -26,8 +34,12 @@ def export(
 
     if form is not None and what != "adapters":
         raise UserError(f"'{what}' has one format", where="--format", fix="It is for '--what adapters'.")
-    adapters_only = partial(model_export.write_adapters, form=cast(model_export.Format, form or "peft"))
-    write = adapters_only if what == "adapters" else model_export.write
+    chosen = model_export.Chosen(tuple(adapters), combine, density, rank)
+    if chosen != model_export.Chosen() and what not in ("adapters", "model"):
+        raise UserError(f"'{what}' has no adapters", where="--what", fix="They are of 'adapters' and 'model'.")
+    form = form or ("lora" if chosen.changes else "peft")
+    only_adapters = partial(model_export.write_adapters, form=cast(model_export.Format, form), chosen=chosen)
+    write = only_adapters if what == "adapters" else partial(model_export.write, chosen=chosen)
     done = exports.export(find_run(run, runs), cast(exports.What, what), to, write)
     print(f"{done.folder}: {', '.join(f'{count} {name}' for name, count in done.counts.items())}")
     for why, count in done.left_out.items():

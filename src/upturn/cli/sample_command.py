@@ -20,6 +20,9 @@ def sample(
     settings: Annotated[
         list[str], typer.Option("--set", help="A sampling setting, e.g. guidance=2 or 'guide=round 0'.")
     ] = [],
+    adapters: Annotated[
+        list[str], typer.Option("--adapter", help="Of text: base, or names or folders joined by +; once, or by prompt.")
+    ] = [],
     to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("samples"),
     runs: RunsFolder = RUNS,
 ) -> None:
@@ -27,5 +30,5 @@ def sample(
     from upturn.runs import new_samples as sampling
 
     found = find_run(run, runs)
-    files = sampling.to_files(found, find_round(found, number), prompt, n, seed, to, settings)
+    files = sampling.to_files(found, find_round(found, number), prompt, n, seed, to, settings, adapters)
     print("\n".join(str(path) for path in files))

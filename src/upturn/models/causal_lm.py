@@ -243,7 +243,8 @@ class CausalLm(TextModel, Policy):
 
         Fields: "finish" ("stop" or "length"), "tokens" (the end token counted), "log_prob" (nats under the
         distribution drawn from) and "model_log_prob" (temperature 1, nothing left out); "key_reproducible", False,
-        where vLLM drew; "adapters", those that acted, where ``settings`` choose them. UserError where a text could outgrow the model's positions.
+        where vLLM drew; "adapters", those that acted, where ``settings`` choose.
+        UserError where a text could outgrow the model's positions.
         """
         if guides:
             raise UserError("causal_lm cannot be guided by another model", where="sampling")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
 class Drawer:
     """The policy of a unit, loaded once for any number of draws.
 
-    ``settings`` are ``name=value`` for the sampling settings of the first evaluation. Raises UserError for a setting
-    that the model does not have.
+    ``settings`` are ``name=value`` for the sampling settings of the first evaluation. ``adapters`` choose the adapters
+    that act, one choice for all prompts or one for each: "base", or names and folders joined by "+"; without any all of
+    the model's act. Raises UserError for a setting that the model does not have, or an adapter that does not fit it.
     """
 
-    def __init__(self, run: Run, unit: str, settings: Sequence[str] = ()) -> None:
+    def __init__(self, run: Run, unit: str, settings: Sequence[str] = (), adapters: Sequence[str] = ()) -> None:
         self._context = RunContext.open(run)
         self._policy = self._context.policy(unit)
-        self._settings = _changed(self._context.parts, self._policy, settings)
+        chosen = _added(self._policy, adapters)
+        self._settings = _changed(self._context.parts, self._policy, [*settings, *chosen])
 
     @property
     def conditional(self) -> bool:
@@ -55,15 +58,30 @@ class Drawer:
 
 
 def to_files(
-    run: Run, unit: str, prompts: Sequence[str], count: int, seed: int, folder: Path, settings: Sequence[str] = ()
+    run: Run, unit: str, prompts: Sequence[str], count: int, seed: int, folder: Path, settings: Sequence[str] = (),
+    adapters: Sequence[str] = (),
 ) -> list[Path]:
     """Samples of a :class:`Drawer` as PNG, text or CSV files, named by prompt and candidate."""
-    samples = Drawer(run, unit, settings).draw(prompts, count, seed)
+    samples = Drawer(run, unit, settings, adapters).draw(prompts, count, seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [_write(samples, row, folder) for row in range(len(samples))]
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(folder), fix="Name another --to.") from error
+
+
+def _added(policy: Policy, adapters: Sequence[str]) -> list[str]:
+    """The setting that chooses adapters; those that are named by their folder are loaded into the model."""
+    if not adapters:
+        return []
+    from upturn.adapter_layers import adapter_files, injection
+
+    module: Any = policy.module
+    named = []
+    for choice in adapters:
+        parts = choice.split("+") if choice != "base" else []
+        named.append("+".join(adapter_files.add(injection.inner(module), parts)) or "base")
+    return [f"adapters={json.dumps(named)}"]
 
 
 def _changed(parts: Assembly, policy: Policy, settings: Sequence[str]) -> Any:
