@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from helpers import tiny_pipelines as tiny
 from helpers.joint_pipelines import joint
-from helpers.textual_inversion_cases import TEXTS, built, drawn, same, theirs, trained
+from helpers.textual_inversion_cases import TEXTS, assert_same, built, drawn, theirs, trained
 from upturn.adapter_layers import injection
 from upturn.adapters.adalora import Adalora
 from upturn.adapters.dora import Dora
@@ -41,11 +41,11 @@ def test_lora_and_full_training_export_and_diffusers_draws_the_same(kind: str, t
     adapter_formats.write(model, "diffusers", tmp_path / "out")
     pipeline = tiny.opened(tmp_path / "lora")
     pipeline.load_lora_weights(str(tmp_path / "out" / "lora"))
-    same(ours, theirs(kind, pipeline, TEXTS, model.frame.shape))
+    assert_same(ours, theirs(kind, pipeline, TEXTS, model.frame.shape))
 
     whole = trained(built(folder), Full())
     whole.save(tmp_path / "full")
-    same(drawn(whole, TEXTS), theirs(kind, tiny.opened(tmp_path / "full"), TEXTS, whole.frame.shape))
+    assert_same(drawn(whole, TEXTS), theirs(kind, tiny.opened(tmp_path / "full"), TEXTS, whole.frame.shape))
 
 
 @pytest.mark.parametrize("adapter", [Dora(rank=2), Adalora(rank=2)], ids=["dora", "adalora"])
@@ -57,7 +57,7 @@ def test_dora_and_adalora_in_the_format_of_diffusers(adapter: Any, tmp_path: Pat
     adapter_formats.write(model, "diffusers", tmp_path / "out")
     pipeline = tiny.opened(tmp_path / "saved")
     pipeline.load_lora_weights(str(tmp_path / "out" / adapter.adapter_name))
-    same(drawn(model, TEXTS), theirs("sd15", pipeline, TEXTS, model.frame.shape))
+    assert_same(drawn(model, TEXTS), theirs("sd15", pipeline, TEXTS, model.frame.shape))
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
@@ -72,7 +72,7 @@ def test_kohyas_keys_of_a_lora_are_read_by_diffusers_own_converter(kind: str, tm
     assert len(held) == 3 * len(injection.layers(model.module))
     pipeline = tiny.opened(tmp_path / "saved")
     pipeline.load_lora_weights(str(tmp_path / "out"), weight_name="lora.safetensors")
-    same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
+    assert_same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
 
 
 def _delta(held: dict[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
@@ -122,7 +122,7 @@ def test_kohyas_keys_are_merged_as_the_format_specifies(kind: str, adapter: Any,
                     layer.weight.copy_(_delta(own, layer.weight))
                     used |= {key + name for name in own}
     assert used == set(held)
-    same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
+    assert_same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
     if not isinstance(adapter, Dora):
         with pytest.raises(UserError, match="diffusers does not load"):
             adapter_formats.write(model, "diffusers", tmp_path / "other")
@@ -150,7 +150,7 @@ def test_tokens_and_each_adapter_have_separate_files(tmp_path: Path) -> None:
         tokens, weight_name="learned_embeds_2.safetensors", text_encoder=pipeline.text_encoder_2,
         tokenizer=pipeline.tokenizer_2,
     )
-    same(drawn(model, TEXTS), theirs("sdxl", pipeline, TEXTS, model.frame.shape))
+    assert_same(drawn(model, TEXTS), theirs("sdxl", pipeline, TEXTS, model.frame.shape))
 
 
 def test_content_that_a_format_cannot_store_is_refused_by_name(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from helpers import tiny_pipelines as tiny
 from helpers.joint_pipelines import joint
-from helpers.textual_inversion_cases import TEXTS, drawn, same, theirs, trained
+from helpers.textual_inversion_cases import TEXTS, assert_same, drawn, theirs, trained
 from upturn.adapters.dora import Dora
 from upturn.adapters.loha import Loha
 from upturn.adapters.lokr import Lokr
@@ -77,5 +77,5 @@ def test_lycoris_reads_every_layer_and_draws_the_same(kind: str, name: str, tmp_
     merged = theirs(kind, pipeline, TEXTS, model.frame.shape)
     ours = drawn(model, TEXTS)
     assert not torch.allclose(ours, before, atol=1e-3)
-    same(ours, live)
-    same(ours, merged)
+    assert_same(ours, live)
+    assert_same(ours, merged)

@@ -9,7 +9,18 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import tiny_pipelines as tiny
-from helpers.textual_inversion_cases import SIZE, TEXTS, Stop, built, drawn, fresh, pictures, same, theirs, trained
+from helpers.textual_inversion_cases import (
+    SIZE,
+    TEXTS,
+    Stop,
+    assert_same,
+    built,
+    drawn,
+    fresh,
+    pictures,
+    theirs,
+    trained,
+)
 from upturn.adapters.full import Full
 from upturn.adapters.lora import Lora
 from upturn.adapters.textual_inversion import TextualInversion
@@ -54,18 +65,18 @@ def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: 
             str(kept), weight_name="learned_embeds_2.safetensors", text_encoder=pipeline.text_encoder_2,
             tokenizer=pipeline.tokenizer_2,
         )
-    same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
+    assert_same(drawn(model, TEXTS), theirs(kind, pipeline, TEXTS, model.frame.shape))
     again = fresh(folder)
     again.load(tmp_path / "saved")
-    same(drawn(model, TEXTS), drawn(again, TEXTS))
+    assert_same(drawn(model, TEXTS), drawn(again, TEXTS))
     again.save(tmp_path / "again")
     assert tree_hash(tmp_path / "saved") == tree_hash(tmp_path / "again")
 
     again.merge_tokens()  # built into the pipeline, which then needs no other file
     again.save(tmp_path / "merged")
     assert not (tmp_path / "merged" / "tokens").exists()
-    same(drawn(model, TEXTS), drawn(again, TEXTS))
-    same(drawn(model, TEXTS), theirs(kind, tiny.opened(tmp_path / "merged"), TEXTS, model.frame.shape))
+    assert_same(drawn(model, TEXTS), drawn(again, TEXTS))
+    assert_same(drawn(model, TEXTS), theirs(kind, tiny.opened(tmp_path / "merged"), TEXTS, model.frame.shape))
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -115,7 +126,7 @@ def test_the_stages_after_it_keep_the_tokens(tmp_path: Path) -> None:
     model.save(tmp_path / "saved")
     again = fresh(folder)
     again.load(tmp_path / "saved")
-    same(ours, drawn(again, TEXTS))
+    assert_same(ours, drawn(again, TEXTS))
     with pytest.raises(UserError, match="has 2 vectors, and this stage requests 3"):
         TextualInversion(tokens={"<cat>": "c"}, vectors=3).attach(again, 1, 1)
 

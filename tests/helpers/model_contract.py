@@ -1,6 +1,7 @@
 """The contract of every model: called by the tests of each model, never collected by itself.
 
-``check_policy(make, examples, prompts, tmp_path)`` runs all of it; ``make()`` returns a fresh model without weights.
+``assert_policy_contract(make, examples, prompts, tmp_path)`` runs all of it; ``make()`` returns a fresh model without
+weights.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ EQUAL = 1e-4  # points and images across batch sizes (kernels differ, noise does
 GREEDY = 0.999  # share of greedy texts (their characters) that must agree across batch sizes
 
 
-def check_policy(
+def assert_policy_contract(
     make: Make, examples: Samples, prompts: Sequence[Prompt], tmp_path: Path, *, settings: Any = None,
 ) -> None:
     """The whole contract. ``settings`` default to the model's ``Sampling()``; text wants greedy settings here."""
     model = make()
     model.build(examples, key=1)
     settings = settings if settings is not None else model.Sampling()
-    check_seeded_build(make, examples)
-    check_log_probs(model, examples)
-    check_draw_is_keyed(model, examples)
-    check_candidates_share_chance(model, examples)
-    check_micro_batches(model, examples)
-    check_gradients(model, examples)
-    check_sample_columns(model, prompts, settings)
-    check_batch_size_invariance(model, prompts, settings)
-    check_save_and_load(make, model, examples, prompts, tmp_path, settings)
-    check_flops(model, examples, settings)
+    assert_seeded_build(make, examples)
+    assert_log_probs(model, examples)
+    assert_draw_is_keyed(model, examples)
+    assert_candidates_share_chance(model, examples)
+    assert_micro_batches(model, examples)
+    assert_gradients(model, examples)
+    assert_sample_columns(model, prompts, settings)
+    assert_batch_size_invariance(model, prompts, settings)
+    assert_save_and_load(make, model, examples, prompts, tmp_path, settings)
+    assert_flops(model, examples, settings)
 
 
 def log_probs(model: Any, batch: Batch, key: int = 5, start: int = 0) -> Outputs:
@@ -49,7 +50,7 @@ def every(batch: Batch) -> Batch:
     return batch.take(torch.arange(len(batch)))
 
 
-def check_seeded_build(make: Make, examples: Samples) -> None:
+def assert_seeded_build(make: Make, examples: Samples) -> None:
     """The same key gives the same weights, another key others (where there are random weights at all)."""
     first, again = make(), make()
     first.build(examples, key=7)
@@ -61,7 +62,7 @@ def check_seeded_build(make: Make, examples: Samples) -> None:
         assert torch.equal(a[name], b[name]), f"{name} differs between two builds from one key"
 
 
-def check_log_probs(model: Any, examples: Samples) -> None:
+def assert_log_probs(model: Any, examples: Samples) -> None:
     """(N, T) log-probs and mask, finite, one value where the mask is one."""
     batch = every(model.encode(examples))
     out = log_probs(model, batch)
@@ -72,7 +73,7 @@ def check_log_probs(model: Any, examples: Samples) -> None:
     assert out.dims >= 1 and model.likelihood in {"exact", "elbo", "surrogate"}
 
 
-def check_draw_is_keyed(model: Any, examples: Samples) -> None:
+def assert_draw_is_keyed(model: Any, examples: Samples) -> None:
     """Chance is a function of (key, position): repeated it is the same, under another key it is not."""
     batch = every(model.encode(examples))
     one, two, other = (model.draw(batch, key, 0) for key in (3, 3, 4))
@@ -85,7 +86,7 @@ def check_draw_is_keyed(model: Any, examples: Samples) -> None:
     assert (one.sigma > 0).all()
 
 
-def check_candidates_share_chance(model: Any, examples: Samples) -> None:
+def assert_candidates_share_chance(model: Any, examples: Samples) -> None:
     """The K candidates of an example share noise level, noise and whether the condition is dropped."""
     count = len(examples) // 2 * 2
     flat = model.encode(examples.take(np.arange(count)))
@@ -100,7 +101,7 @@ def check_candidates_share_chance(model: Any, examples: Samples) -> None:
     assert not torch.equal(drawn.noise[0], drawn.noise[2]), "two examples share their noise"
 
 
-def check_micro_batches(model: Any, examples: Samples) -> None:
+def assert_micro_batches(model: Any, examples: Samples) -> None:
     """A global batch split anywhere sees the same chance, and gives the same log-probs to 1e-4."""
     batch = model.encode(examples)
     n = len(batch)
@@ -111,21 +112,21 @@ def check_micro_batches(model: Any, examples: Samples) -> None:
             part = batch.take(torch.arange(start, stop))
             drawn = model.draw(part, 11, 100 + start)
             if whole is not None:
-                _same_draw(whole, drawn, slice(start, stop))
+                _assert_same_draw(whole, drawn, slice(start, stop))
             got = model.forward(part, drawn)
             width = got.log_probs.shape[1]
             expected, mask = out.log_probs[start:stop, :width], got.mask
             torch.testing.assert_close(got.log_probs * mask, expected * mask, rtol=1e-4, atol=1e-4)
 
 
-def _same_draw(whole: Draw, part: Draw, rows: slice) -> None:
+def _assert_same_draw(whole: Draw, part: Draw, rows: slice) -> None:
     assert torch.equal(whole.sigma[rows], part.sigma) and torch.equal(whole.noise[rows], part.noise)
     assert (whole.drop is None) == (part.drop is None)
     if whole.drop is not None and part.drop is not None:
         assert torch.equal(whole.drop[rows], part.drop)
 
 
-def check_gradients(model: Any, examples: Samples) -> None:
+def assert_gradients(model: Any, examples: Samples) -> None:
     """Every trainable parameter gets a finite gradient."""
     model.module.train()
     model.module.zero_grad(set_to_none=True)
@@ -142,7 +143,7 @@ def sampling_keys(prompts: Sequence[Prompt], candidates: int, base: int = 17) ->
     return seeds.fold(base, range(len(prompts) * candidates)).reshape(len(prompts), candidates)
 
 
-def check_sample_columns(model: Any, prompts: Sequence[Prompt], settings: Any) -> None:
+def assert_sample_columns(model: Any, prompts: Sequence[Prompt], settings: Any) -> None:
     """P * K rows, prompt-major, of the model's kind and id; equal keys give equal samples, others do not."""
     keys = sampling_keys(prompts, 2)
     training = model.module.training
@@ -157,16 +158,16 @@ def check_sample_columns(model: Any, prompts: Sequence[Prompt], settings: Any) -
     assert all(np.array_equal(a, b) for a, b in zip(samples.content, again.content, strict=True))
 
 
-def check_batch_size_invariance(model: Any, prompts: Sequence[Prompt], settings: Any) -> None:
+def assert_batch_size_invariance(model: Any, prompts: Sequence[Prompt], settings: Any) -> None:
     """Row i depends on key i alone: alone, in small batches, in another order or all at once it is the same sample."""
     keys = sampling_keys(prompts, 3)
     whole = _content(model, prompts, keys, dataclasses.replace(settings, batch=10_000))
     for size in (1, 2, 7):
-        _same_content(whole, _content(model, prompts, keys, dataclasses.replace(settings, batch=size)))
+        _assert_same_content(whole, _content(model, prompts, keys, dataclasses.replace(settings, batch=size)))
     order = np.arange(len(prompts))[::-1]
     turned = _content(model, [prompts[i] for i in order], keys[order], settings)
     rows = np.arange(len(prompts) * 3).reshape(len(prompts), 3)[order].reshape(-1)
-    _same_content([whole[i] for i in rows], turned)
+    _assert_same_content([whole[i] for i in rows], turned)
 
 
 def _content(model: Any, prompts: Sequence[Prompt], keys: np.ndarray, settings: Any) -> list[Any]:
@@ -177,7 +178,7 @@ def _content(model: Any, prompts: Sequence[Prompt], keys: np.ndarray, settings: 
     return list(model.sample(prompts, keys, settings).content)
 
 
-def _same_content(a: Sequence[Any], b: Sequence[Any]) -> None:
+def _assert_same_content(a: Sequence[Any], b: Sequence[Any]) -> None:
     assert len(a) == len(b)
     if isinstance(a[0], str):
         pairs = list(zip(a, b, strict=True))
@@ -188,7 +189,7 @@ def _same_content(a: Sequence[Any], b: Sequence[Any]) -> None:
         np.testing.assert_allclose(np.stack(a), np.stack(b), atol=EQUAL, rtol=EQUAL)
 
 
-def check_save_and_load(
+def assert_save_and_load(
     make: Make, model: Any, examples: Samples, prompts: Sequence[Prompt], tmp_path: Path, settings: Any,
 ) -> None:
     """save → load → the same log-probs and samples; equal weights give equal bytes; no pickles, no paths inside."""
@@ -211,10 +212,10 @@ def check_save_and_load(
     loaded.module.eval()
     assert torch.equal(log_probs(model, batch).log_probs, log_probs(loaded, every(loaded.encode(examples))).log_probs)
     keys = sampling_keys(prompts, 1)
-    _same_content(_content(model, prompts, keys, settings), _content(loaded, prompts, keys, settings))
+    _assert_same_content(_content(model, prompts, keys, settings), _content(loaded, prompts, keys, settings))
 
 
-def check_flops(model: Any, examples: Samples, settings: Any) -> None:
+def assert_flops(model: Any, examples: Samples, settings: Any) -> None:
     """Within 20% of what torch counts (matrix products and convolutions) in one forward pass; grows with the rows."""
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -83,5 +83,5 @@ def theirs(kind: str, pipeline: Any, texts: list[str], shape: tuple[int, ...]) -
     return found
 
 
-def same(ours: torch.Tensor, others: torch.Tensor) -> None:
+def assert_same(ours: torch.Tensor, others: torch.Tensor) -> None:
     torch.testing.assert_close(ours, others, rtol=0, atol=2e-5 * max(float(ours.abs().max()), 1.0))

@@ -206,7 +206,7 @@ def image_data(n: int, seed: int, size: int = 16) -> np.ndarray:
     return fine.permute(0, 2, 3, 1).numpy().astype(np.uint8)
 
 
-def check_memorisation(real: np.ndarray, held: np.ndarray, few: int) -> None:
+def assert_memorisation_flags_copies(real: np.ndarray, held: np.ndarray, few: int) -> None:
     """A model that copies ``few`` training images, with noise, is flagged with the pairs; held-out ones are not."""
     rng = np.random.default_rng(0)
     prompts = [Prompt("x")] * len(real)
@@ -229,7 +229,7 @@ def check_memorisation(real: np.ndarray, held: np.ndarray, few: int) -> None:
 
 
 def test_memorisation_flags_copies_with_their_pairs() -> None:
-    check_memorisation(image_data(1000, 1), image_data(300, 2), few=20)
+    assert_memorisation_flags_copies(image_data(1000, 1), image_data(300, 2), few=20)
 
 
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji images are not here")
@@ -242,7 +242,7 @@ def test_metrics_work_on_emoji_with_texts(size: int) -> None:
     splits = source.load()
     real, held = splits.train, splits.held_out
     keep = np.random.default_rng(0).permutation(len(held))
-    check_memorisation(real.content, held.content[keep], few=20)
+    assert_memorisation_flags_copies(real.content, held.content[keep], few=20)
     few = held.take(keep[:150])
     given = {"train": real.take(np.arange(300)), "held_out": held.take(keep[150:])}
     flat: Any = lambda s: s.content.reshape(len(s), size, size, 3).mean(axis=(1, 2)) / 255.0  # noqa: E731

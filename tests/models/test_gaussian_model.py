@@ -38,7 +38,7 @@ def covariance(model: Gaussian) -> np.ndarray:
 
 @pytest.mark.parametrize("d", [1, 3])
 def test_contract(d: int, tmp_path: Path) -> None:
-    contract.check_policy(Gaussian, points(40, d), [Prompt()] * 4, tmp_path)
+    contract.assert_policy_contract(Gaussian, points(40, d), [Prompt()] * 4, tmp_path)
 
 
 @pytest.mark.parametrize(("division", "ddof"), [("n", 0), ("n-1", 1)])

@@ -79,7 +79,7 @@ def test_contract(case, tmp_path):
             return model
 
     settings = make().Sampling(steps=4, sampler="ancestral" if case == "points" else "euler", batch=5)
-    contract.check_policy(Nudged, examples(), PROMPTS, tmp_path, settings=settings)
+    contract.assert_policy_contract(Nudged, examples(), PROMPTS, tmp_path, settings=settings)
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_contract(case, tmp_path):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_samples_do_not_depend_on_batch_or_order(sampler, guidance):
     model = built(Pixels(classes=3, network=SMALL), pictures())
-    contract.check_batch_size_invariance(model, PROMPTS, model.Sampling(steps=6, sampler=sampler, guidance=guidance))
+    contract.assert_batch_size_invariance(model, PROMPTS, model.Sampling(steps=6, sampler=sampler, guidance=guidance))
 
 
 def test_one_noise_level_for_all_rows_is_the_same_network():

@@ -36,7 +36,7 @@ def learned() -> CausalLm:
 def test_contract(config: dict[str, Any], tmp_path: Path) -> None:
     prompts = list(worked().prompts[:4])
     greedy = TextSampling(temperature=0.0, max_tokens=8)
-    contract.check_policy(lambda: CausalLm(config=config), worked(20), prompts, tmp_path, settings=greedy)
+    contract.assert_policy_contract(lambda: CausalLm(config=config), worked(20), prompts, tmp_path, settings=greedy)
 
 
 # --- the template -----------------------------------------------------------------------------------------------

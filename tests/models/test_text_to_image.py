@@ -235,7 +235,7 @@ def test_contract(case, pipelines, tmp_path):
 
     settings = make().Sampling(steps=2, sampler="euler", batch=5, guidance=2.0)
     examples = pictures(4)
-    contract.check_policy(Nudged, examples, PROMPTS[:3], tmp_path, settings=settings)
+    contract.assert_policy_contract(Nudged, examples, PROMPTS[:3], tmp_path, settings=settings)
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])

@@ -24,8 +24,9 @@ from upturn.data.base_mixing_policy import BaseMixingPolicy
 from upturn.diffusion.denoiser import Formulation
 from upturn.errors import UserError
 from upturn.lab.experiment import Experiment
+from upturn.objectives.unpaired import Unpaired
 from upturn.report.section import Section
-from upturn.types import Array, Prompt, Samples, real_samples
+from upturn.types import Array, Batch, Outputs, Prompt, Samples, real_samples
 
 pytestmark = pytest.mark.slow
 
@@ -254,6 +255,57 @@ def test_an_objective_declares_what_it_reads_and_what_it_is_defined_for(name: st
     assert objective.before <= {"log_probs", "ref_log_probs", "values"}
     assert objective.candidates in {None, 2} and (objective.candidates is None or objective.example == "group")
     assert not (objective.ties or objective.unrelated) or objective.example == "group"
+
+
+def prepared_batch(objective: protocols.Objective) -> tuple[Outputs, Batch]:
+    """Six examples with everything that an objective may read, of unequal weights, after its ``prepare``."""
+    examples, length, gen = 6, 4, torch.Generator().manual_seed(0)
+    alone = objective.example == "sample" or isinstance(objective, Unpaired)
+    count = objective.candidates or (1 if alone else 3)
+    rows = examples * count
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=gen, dtype=torch.float64)
+
+    mask = (torch.arange(length) < torch.randint(1, length + 1, (rows, 1), generator=gen)).double()
+    columns = {
+        "attributes": drawn(rows, 2), "caption": torch.tensor([1, 2, 0, 1, 3, 4]).repeat_interleave(count),
+        "before_log_probs": -drawn(rows, length).square(), "before_ref_log_probs": -drawn(rows, length).square(),
+        "before_values": drawn(rows, length), "before_mask": mask, "behaviour": -drawn(rows, length).square(),
+    }
+    ranks = torch.stack([torch.randperm(count, generator=gen) + 1 for _ in range(examples)])
+    if count == 1:
+        ranks = torch.tensor([[1], [2], [1], [1], [2], [2]])
+    elif objective.unrelated:
+        ranks = torch.tensor([[1, 0], [2, 0], [1, 0], [1, 0], [2, 0], [2, 0]])
+    given = {
+        "weights": 1 + torch.rand(examples, generator=gen, dtype=torch.float64), "ranks": ranks,
+        "strength": torch.rand(examples, generator=gen, dtype=torch.float64), "rewards": drawn(examples, count),
+    }
+    batch = objective.prepare(Batch(columns, count, given))
+    rows = batch.rows  # some objectives leave rows out
+    out = Outputs(
+        -drawn(rows, length).square(), batch["before_mask"], ref_log_probs=-drawn(rows, length).square(),
+        values=drawn(rows, length), rewards=drawn(rows), logits=drawn(rows, 2),
+    )
+    return out, batch
+
+
+@of_kind("objective")
+@pytest.mark.parametrize("cuts", [(0, 1, 6), (0, 2, 5, 6), (0, 1, 2, 3, 4, 5, 6)], ids=str)
+def test_the_loss_of_a_batch_is_the_sum_over_its_parts(name: str, cuts: tuple[int, ...]) -> None:
+    """Of a batch that was prepared as a whole, split anywhere: micro-batches and processes change nothing."""
+    objective: protocols.Objective = example("objective", name)
+    out, batch = prepared_batch(objective)
+    whole = objective(out, batch)
+    count, parts = len(out.log_probs) // len(batch), []
+    for start, stop in itertools.pairwise(cuts):
+        rows = {item.name: value[start * count : stop * count] for item in dataclasses.fields(out)
+                if isinstance(value := getattr(out, item.name), torch.Tensor)}
+        parts.append(objective(dataclasses.replace(out, **rows), batch.take(torch.arange(start, stop))))
+    assert float(whole.weight) > 0 and float(whole.sum) != 0
+    assert sum(float(part.sum) for part in parts) == pytest.approx(float(whole.sum), rel=1e-6, abs=1e-9)
+    assert sum(float(part.weight) for part in parts) == pytest.approx(float(whole.weight), rel=1e-6)
 
 
 @of_kind("scorer")
