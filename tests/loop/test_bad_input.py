@@ -107,7 +107,7 @@ def a_background_that_is_no_colour(tmp: Path) -> tuple[dict[str, Any], list[str]
 @case
 def two_kinds_of_content(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     source = {"name": "parquet", "path": "x", "text": "a", "image": "b"}
-    return source, ["only one of text, completion, points and image", "['text', 'image']"]
+    return source, ["only one of messages, instruction, text, completion, points, image", "['text', 'image']"]
 
 
 @case
@@ -217,7 +217,8 @@ def a_column_that_one_line_lacks(tmp: Path) -> tuple[dict[str, Any], list[str]]:
 @case
 def a_column_of_the_wrong_type(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     path = lines(tmp / "a.jsonl", {"text": "x"}, {"text": ["y"]})
-    return {"name": "jsonl", "path": path}, [f"{path}, line 2", "column 'text' must hold text, here it holds a list"]
+    found = "column 'text' must hold text, or a list of {role, content}, here it holds a list"
+    return {"name": "jsonl", "path": path}, [f"{path}, line 2", found]
 
 
 @case
@@ -422,13 +423,13 @@ def a_parquet_file_with_damaged_pages(tmp: Path) -> tuple[dict[str, Any], list[s
 @case
 def a_parquet_column_that_is_absent(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     path = table(tmp / "a.parquet", body=["x"], label=[1])
-    return {"name": "parquet", "path": path}, [path, "column 'text' is expected (field 'text')", "found: body, label"]
+    return {"name": "parquet", "path": path}, [path, "no layout of text has these columns: body, label"]
 
 
 @case
 def a_parquet_column_of_the_wrong_type(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     path = table(tmp / "a.parquet", text=[1, 2])
-    return {"name": "parquet", "path": path}, [f"{path}, row 0", "must hold text, here it holds a int"]
+    return {"name": "parquet", "path": path}, [f"{path}, row 0", "or a list of {role, content}, here it holds a int"]
 
 
 @case
@@ -465,7 +466,7 @@ def a_hub_column_that_is_absent(tmp: Path) -> tuple[dict[str, Any], list[str]]:
     import datasets
 
     datasets.Dataset.from_dict({"body": ["x"]}).save_to_disk(str(tmp / "d"))
-    return {"name": "hub", "path": str(tmp / "d")}, ["split train", "column 'text' is expected", "found: body"]
+    return {"name": "hub", "path": str(tmp / "d")}, ["split train", "no layout of text has these columns: body"]
 
 
 @case

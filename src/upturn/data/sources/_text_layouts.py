@@ -164,7 +164,7 @@ def _messages(value: object, role: str, column: str, where: str) -> Messages:
     """A list of messages, or a text that is one message of ``role``."""
     if isinstance(value, str):
         return (Message(role, value),)
-    if not isinstance(value, list):
+    if not isinstance(value, list) or (value and not conversations.is_conversation(value)):
         raise wrong(column, "text, or a list of {role, content}", value, where)
     return conversations.messages_of(value, column, where)
 
