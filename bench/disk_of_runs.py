@@ -63,7 +63,8 @@ def main(base: Path) -> None:
             loop.run(recipe.parse(RECIPE.format(rows=rows, base=base), "disk.yaml", [f"name={name}"]), runs)
             files = size(runs)
             total = sum(files.values())
-            print(f"{name} run: {(total - before) / weights:.3f} of the base ({weights / 1e6:.0f} MB) added", flush=True)
+            share = (total - before) / weights
+            print(f"{name} run: {share:.3f} of the base ({weights / 1e6:.0f} MB) added", flush=True)
             before = total
         for path, number in sorted(files.items(), key=lambda item: -item[1])[:12]:
             print(f"  {number / 1e6:8.2f} MB  {path}")

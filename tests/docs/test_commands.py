@@ -146,6 +146,57 @@ def test_readme_and_docs_contain_only_tested_commands() -> None:
     assert not stale, "\n" + "\n".join(stale)
 
 
+def options(text: str) -> list[tuple[str, str]]:
+    """(command or "", option) of every option in inline code: in `upturn run --set a=b`, in `serve --host`, alone."""
+    found = []
+    outside = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for code in re.findall(r"`([^`\n]+)`|'(--[^'\n]+)'", outside):
+        words = (code[0] or code[1]).replace("[", " ").replace("]", " ").split()
+        if words[:1] == ["upturn"]:
+            words = words[1:]
+        named = words[0] if words and not words[0].startswith("-") and (code[0] or "").find("--") > 0 else ""
+        found += [(named, word.partition("=")[0]) for word in words if re.fullmatch(r"--[a-z][a-z-]*(=.*)?", word)]
+    return found
+
+
+def known_options(command: Any) -> dict[str, set[str]]:
+    """Options by the name of each command, its subcommands' among them; "" has all."""
+    found: dict[str, set[str]] = {"": {"--help"}}
+
+    def within(name: str, at: Any) -> None:
+        own = {"--help"} | {word for p in at.params for word in (*p.opts, *p.secondary_opts) if word.startswith("--")}
+        for key in {"", name}:
+            found.setdefault(key, set()).update(own)
+        for inner, each in getattr(at, "commands", {}).items():
+            within(name or inner, each)
+            found.setdefault(inner, set()).update(known(each))
+
+    def known(at: Any) -> set[str]:
+        return {word for p in at.params for word in (*p.opts, *p.secondary_opts) if word.startswith("--")}
+
+    within("", command)
+    return found
+
+
+def test_every_option_that_a_page_names_exists() -> None:
+    """Also in prose and tables, where no command is run."""
+    known = known_options(command_line())
+    pages = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    named = [(page, *pair) for page in pages for pair in options(page.read_text(encoding="utf-8"))]
+    assert len(named) > 40
+    stale = [
+        f"{page.relative_to(ROOT)}: {command} {option}" for page, command, option in named
+        if option not in known.get(command, known[""]) and page.parent.name != "decisions"
+    ]
+    assert not stale, "\n" + "\n".join(stale)
+
+
+def test_options_are_found_in_inline_code() -> None:
+    text = "`upturn run A --set a=b` and `--merge`, `serve --host` or '--what model'\n```bash\nupturn x --y\n```\n"
+    assert options(text) == [("run", "--set"), ("", "--merge"), ("serve", "--host"), ("", "--what")]
+    assert "--merge" not in known_options(command_line())[""]
+
+
 def test_commands_are_found_in_shell_blocks_only() -> None:
     text = (
         "```bash\n$ make demo  # two minutes\ngit clone x && cd x && make test\nupturn run a.yaml \\\n  --name b\n```\n"

@@ -64,7 +64,7 @@ def test_two_runs_store_their_base_once(runs: Path, base: Path) -> None:
     held = sorted((runs / bases.FOLDER).iterdir())
     assert len(held) == 1 and held[0].stat().st_size == (base / WEIGHTS).stat().st_size
     models = [path for path in runs.glob(f"*/rounds/**/{WEIGHTS}") if path.parent.name == "model"]
-    assert len(models) == 6 and all(path.samefile(held[0]) for path in models)
+    assert len(models) == 8 and all(path.samefile(held[0]) for path in models)
     assert not held[0].samefile(base / WEIGHTS)  # the user may write into that
     assert bytes_of(runs) < 2 * held[0].stat().st_size
     for name in ("first", "second"):

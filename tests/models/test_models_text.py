@@ -19,6 +19,7 @@ from upturn.errors import UserError
 from upturn.models._language.generate import Choice, choose
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models.causal_lm import CausalLm, TextSampling
+from upturn.models.reward_text import RewardText
 from upturn.types import Batch, Prompt, Samples, real_samples
 
 
@@ -109,7 +110,8 @@ def test_characters_by_frequency_and_unknown_ones_are_counted() -> None:
     assert model.notes == ("2 of 6 tokens are unknown to the tokenizer",)
 
 
-def test_pad_becomes_distinct_where_a_given_tokenizer_has_pad_equal_to_eos(tmp_path: Path) -> None:
+def test_a_pad_token_that_is_the_end_stays_so_and_the_end_is_learned(tmp_path: Path) -> None:
+    """A language model's padding is left out by masks; a reward model finds the last token by it."""
     model = built()
     model.save(tmp_path / "m")
     path = tmp_path / "m" / "tokenizer_config.json"
@@ -117,10 +119,16 @@ def test_pad_becomes_distinct_where_a_given_tokenizer_has_pad_equal_to_eos(tmp_p
     said |= {"pad_token": _tokenizer.EOS}
     del said["unk_token"]
     path.write_text(json.dumps(said))
-    again = CausalLm(folder=str(tmp_path / "m"))
-    again.build(worked(), 1)
-    assert again.codec.pad not in (again.codec.eos, again.codec.bos)
-    assert again.codec.pad < again.module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    again, reward = CausalLm(folder=str(tmp_path / "m")), RewardText(folder=str(tmp_path / "m"))
+    for each in (again, reward):
+        each.build(worked(), 1)
+    assert again.codec.tokenizer.pad_token == _tokenizer.EOS
+    assert len(again.codec.tokenizer) == len(model.codec.tokenizer)
+    batch = again.encode(worked(5)).take(torch.arange(5))
+    ends = (batch["tokens"] == again.codec.eos) & (batch["mask"] > 0)
+    assert (ends.sum(dim=1) == 1).all()
+    assert reward.codec.pad not in (reward.codec.eos, reward.codec.bos)
+    assert reward.codec.pad < reward.module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
 
 
 # --- PAINS 1 and 2: masks and truncation ------------------------------------------------------------------------

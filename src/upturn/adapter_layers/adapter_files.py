@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FOLDER = "adapters"
-_ORDER, _CONFIG, _WEIGHTS = "order.json", "adapter_config.json", "adapter_model.safetensors"
+_ORDER, CONFIG, _WEIGHTS = "order.json", "adapter_config.json", "adapter_model.safetensors"
 _RANKS, _NESTED = "ranks.json", "nested"  # beside the files of `peft`, where there is something to say
 _PREFIX = "base_model.model."  # of every name in a file of `peft`
 _DAMAGED = "It is damaged: use another checkpoint."
@@ -43,7 +43,7 @@ def write_adapter(at: Path, config: PeftConfig, tensors: Mapping[str, torch.Tens
     from safetensors.torch import save_file
 
     at.mkdir(parents=True, exist_ok=True)
-    (at / _CONFIG).write_text(to_json(config.to_dict()), encoding="utf-8")
+    (at / CONFIG).write_text(to_json(config.to_dict()), encoding="utf-8")
     named = {_PREFIX + key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     save_file(named, at / _WEIGHTS, metadata={"format": "pt"})
 
@@ -56,6 +56,12 @@ def write_order(folder: Path, names: Sequence[str]) -> None:
 def nested(module: PreTrainedModel, name: str) -> bool:
     """Whether the adapter's first ranks are an adapter of their own, for every number of them."""
     return bool(getattr(module.peft_config[name], _NESTED, False))
+
+
+def order(folder: Path) -> list[str]:
+    """The adapters of a saved model, as they act; empty where there is none."""
+    path = folder / FOLDER / _ORDER
+    return [str(name) for name in read_json(path)] if path.is_file() else []
 
 
 def _kept(module: PreTrainedModel, name: str) -> dict[str, torch.Tensor]:
@@ -103,7 +109,7 @@ def add(module: PreTrainedModel, stated: Sequence[str]) -> list[str]:
             called.setdefault(each, each)
             continue
         at = Path(each)
-        if not (at / _CONFIG).is_file():
+        if not (at / CONFIG).is_file():
             there = f"the model has {', '.join(known)}" if known else "the model has none"
             raise UserError(
                 f"there is no adapter '{each}': {there}", where="--adapter",
@@ -121,12 +127,12 @@ def _load_one(module: PreTrainedModel, name: str, at: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    read_json(at / _CONFIG)
+    read_json(at / CONFIG)
     try:
         config = PeftConfig.from_pretrained(str(at))
         adapters.inject(module, name, config)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"this adapter does not fit: {error}", where=str(at / _CONFIG), fix=_DAMAGED) from error
+        raise UserError(f"this adapter does not fit: {error}", where=str(at / CONFIG), fix=_DAMAGED) from error
     try:
         found = {key.removeprefix(_PREFIX): value for key, value in load_file(at / _WEIGHTS).items()}
         adapters.write(module, name, found)

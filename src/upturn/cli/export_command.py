@@ -38,7 +38,7 @@ def export(
     if chosen != model_export.Chosen() and what not in ("adapters", "model"):
         raise UserError(f"'{what}' has no adapters", where="--what", fix="They are of 'adapters' and 'model'.")
     form = form or ("lora" if chosen.changes else "peft")
-    only_adapters = partial(model_export.write_adapters, form=cast(model_export.Format, form), chosen=chosen)
+    only_adapters = partial(model_export.write_adapters, form=cast(model_export.Format, form), chosen=chosen, to=to)
     write = only_adapters if what == "adapters" else partial(model_export.write, chosen=chosen)
     done = exports.export(find_run(run, runs), cast(exports.What, what), to, write)
     print(f"{done.folder}: {', '.join(f'{count} {name}' for name, count in done.counts.items())}")

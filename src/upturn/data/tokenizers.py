@@ -80,7 +80,7 @@ def _bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerBase:
 
 @dataclass(frozen=True)
 class Codec:
-    """A tokenizer with its special tokens settled: ``pad`` is never ``eos``.
+    """A tokenizer with its special tokens settled. ``pad`` fills rows, where masks leave it out.
 
     ``bos`` is ``eos`` only where the model was pre-trained so (GPT-2) or has no BOS at all (Qwen).
     ``unknown`` is None where every text can be written in tokens.
@@ -117,11 +117,12 @@ class Codec:
         path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def settle(tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[Codec, bool]:
+def settle(tokenizer: PreTrainedTokenizerBase, where: str, *, padded: bool = False) -> tuple[Codec, bool]:
     """The codec of a tokenizer that was given, and whether the vocabulary grew.
 
-    A missing pad token, or one that is the end token (a model trained so never learns to stop), becomes the unknown
-    token where there is one, else a new one.
+    Where its pad token is missing or also the end, the codec's is the unknown token if there is one, else the end: it
+    is filler that masks leave out, and the tokenizer stays as it was given. ``padded``, for a head that is read before
+    the padding: such a tokenizer's pad token becomes the unknown token if there is one, else a new one.
     """
     raw = getattr(tokenizer, "backend_tokenizer", None)
     if raw is None:
@@ -138,8 +139,12 @@ def settle(tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[Codec, bool]
         )
     bos = eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     before = len(tokenizer)
-    if tokenizer.pad_token_id in (None, eos, bos):
-        spare = tokenizer.unk_token_id not in (None, eos, bos)
-        tokenizer.add_special_tokens({"pad_token": tokenizer.unk_token if spare else PAD})
-    codec = Codec(tokenizer, tokenizer.pad_token_id, bos, eos, tokenizer.unk_token_id)
-    return codec, len(tokenizer) > before
+    pad, unknown = tokenizer.pad_token_id, tokenizer.unk_token_id
+    if pad in (None, eos, bos):
+        spare = unknown not in (None, eos, bos)
+        if padded:
+            tokenizer.add_special_tokens({"pad_token": tokenizer.unk_token if spare else PAD})
+            pad = tokenizer.pad_token_id
+        else:
+            pad = unknown if spare else eos
+    return Codec(tokenizer, pad, bos, eos, unknown), len(tokenizer) > before

@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from upturn.adapter_layers import adapter_files, injection
+from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
+from upturn.store.files import read_json, to_json
 from upturn.store.run import Run
+from upturn.store.weights import digest
 
 if TYPE_CHECKING:
     from upturn.adapter_layers.lora_form import Parts
 
 Format = Literal["peft", "lora", "diffusers", "kohya"]
 
+_TOKENIZER = "tokenizer_config.json"
 _BESIDE = ("adapters", "tokens")  # folders beside a base that has some
 COMBINED = "combined"  # the name of an adapter that several have become
 _SUM = "cat"  # how adapters with weights are combined, if nothing else is stated: their weighted sum
@@ -74,7 +79,7 @@ def write(run: Run, unit: str, folder: Path, chosen: Chosen = Chosen()) -> None:
     if not chosen.stated and not any((source / name).is_dir() for name in _BESIDE):
         shutil.copytree(source, folder)
         return
-    from upturn.adapter_layers import adapter_files, injection, lora_form
+    from upturn.adapter_layers import lora_form
 
     policy = _loaded(run, unit, source)
     module = policy.module
@@ -88,15 +93,19 @@ def write(run: Run, unit: str, folder: Path, chosen: Chosen = Chosen()) -> None:
     policy.save(folder)
 
 
-def write_adapters(run: Run, unit: str, folder: Path, form: Format, chosen: Chosen = Chosen()) -> None:
-    """The adapters of ``unit`` into ``folder``, without their base.
+def write_adapters(
+    run: Run, unit: str, folder: Path, form: Format, chosen: Chosen = Chosen(), to: Path | None = None
+) -> None:
+    """The adapters of ``unit`` into ``folder``, without their base where others can find it.
 
-    peft       each in its folder, and learned tokens in theirs, as in the run
+    peft       each in its folder, and learned tokens in theirs, as in the run; those of a language model with its
+               tokenizer and the name of their base, as ``AutoPeftModelForCausalLM`` opens them
     lora       each as plain LoRA of peft, ranks at zero left out: also what is cut to a rank, or combined
     diffusers  what ``load_lora_weights`` and ``load_textual_inversion`` of a text-to-image pipeline open
     kohya      the keys of sd-scripts and LyCORIS, which ComfyUI and A1111 read
 
-    Raises UserError where there are none, or the format has no way to say what they do.
+    ``to`` is where ``folder``'s parent will be in the end. Raises UserError where there are none, or the format has no
+    way to say what they do.
     """
     source = run.model_folder(unit)
     if form not in get_args(Format):
@@ -106,12 +115,17 @@ def write_adapters(run: Run, unit: str, folder: Path, form: Format, chosen: Chos
         raise UserError(f"the model of '{unit}' has no adapters", where="--what", fix="Export '--what model'.")
     if form == "lora" or (form == "peft" and (chosen.stated or chosen.changes)):
         _write_chosen(_loaded(run, unit, source), folder, form, chosen)
+        if (source / _TOKENIZER).is_file():
+            alone = bool(chosen.stated) or chosen.changes
+            _name_bases(run, unit, source, folder, (to or folder.parent).resolve(), alone)
         return
     if chosen.stated or chosen.changes:
         raise UserError(f"'{form}' writes all adapters as they are", where="--format", fix="Take peft or lora.")
     if form == "peft":
         for name in beside:
             shutil.copytree(source / name, folder / name)
+        if (source / adapter_files.FOLDER).is_dir() and (source / _TOKENIZER).is_file():
+            _name_bases(run, unit, source, folder, (to or folder.parent).resolve(), alone=False)
         return
     from upturn.export import adapter_formats
 
@@ -124,7 +138,7 @@ def write_adapters(run: Run, unit: str, folder: Path, form: Format, chosen: Chos
 
 
 def _write_chosen(policy: Any, folder: Path, form: Format, chosen: Chosen) -> None:
-    from upturn.adapter_layers import adapter_files, injection, lora_form
+    from upturn.adapter_layers import lora_form
 
     module = policy.module
     names = adapter_files.add(module, chosen.names) or injection.names(module)
@@ -161,3 +175,54 @@ def _loaded(run: Run, unit: str, source: Path) -> Any:
     from upturn.loop.run_context import RunContext
 
     return load_model(RunContext.open(run).parts, "policy", source, unit)
+
+
+def _name_bases(run: Run, unit: str, source: Path, folder: Path, to: Path, alone: bool) -> None:
+    """In the config of each exported adapter the model that it is on, and its tokenizer beside it.
+
+    The first adapter's base is the model that the recipe names, where that has not been trained; else it is written
+    beside the adapters. That of a later one has those before it merged, and is written too; where adapters are chosen
+    or changed, each is ``alone`` on the first one's base.
+    """
+    base = _named_base(run, source)
+    order = adapter_files.order(folder)
+    for place, name in enumerate(order):
+        at = folder / adapter_files.FOLDER / name
+        if base is None or (place and not alone):
+            written = folder.parent / f"base-of-{name}"
+            base = str(to / written.name)
+            policy = _loaded(run, unit, source)
+            injection.merge(policy.module, order[:place])
+            policy.save(written)
+        config = read_json(at / adapter_files.CONFIG)
+        (at / adapter_files.CONFIG).write_text(to_json({**config, "base_model_name_or_path": base}), encoding="utf-8")
+        for path in (*source.glob("tokenizer*"), *source.glob("chat_template*")):
+            shutil.copyfile(path, at / path.name)
+
+
+def _named_base(run: Run, source: Path) -> str | None:
+    """The recipe's ``hub:`` or the path of its ``folder:``, where that is the base in ``source``; None elsewhere."""
+    from upturn.loop.assembly import load_model
+    from upturn.loop.run_context import RunContext
+
+    context = RunContext.open(run)
+    spec = run.recipe.models["policy"].spec
+    named = spec.get("hub") or spec.get("folder")
+    if named is None:
+        return None
+    try:
+        original = context.parts.model("policy")
+        original.build(context.tools.train, context.key("build", "policy"))
+    except UserError:  # it is not there any more
+        return None
+    wanted = _base_digest(original)
+    del original
+    if _base_digest(load_model(context.parts, "policy", source, "")) != wanted:
+        return None
+    return str(named) if spec.get("hub") else str(Path(str(named)).resolve())
+
+
+def _base_digest(model: Any) -> str:
+    inner = unwrapped(model.module)
+    with injection.plain(inner):
+        return digest(inner.state_dict())

@@ -196,8 +196,12 @@ def _adapters(write: Write, run: Run, folder: Path) -> Exported:
         raise UserError("this run has no model yet", where=str(run.folder))
     write(run, unit, folder / "adapters")
     counts = {"files": sum(path.is_file() for path in (folder / "adapters").rglob("*"))}
-    left = {"the base model of the adapters": 1}
-    notes = f"`adapters/` are those of `{unit}`, the incumbent. Their base model is the checkpoint that the " \
-        "recipe names, unless a stage before them has trained that, too ('--what model' exports both as one)."
+    bases = sorted(path.name for path in folder.glob("base-of-*"))
+    left = {} if bases else {"the base model of the adapters": 1}
+    notes = f"`adapters/` are those of `{unit}`, the incumbent. " + (
+        f"The models that they are on are in {', '.join(f'`{name}/`' for name in bases)}: their paths are in "
+        "`adapter_config.json` and change with the folder. " if bases else
+        "Their base is the model that the recipe names, which `adapter_config.json` names for language models. "
+    ) + "'--what model' exports both as one."
     write_card(folder, run, "Adapters", counts, left, notes, None)
     return Exported(folder, counts, left)

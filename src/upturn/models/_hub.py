@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upturn.data.tokenizers import Codec, settle
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+GENERATION = "generation_config.json"
+
 
 @dataclass(frozen=True)
 class Form:
@@ -24,6 +27,7 @@ class Form:
     auto    the class of `transformers`, "AutoModelForCausalLM"
     config  keys set on the config before the weights are read
     format  data type, quantization and attention
+    padded  the tokenizer gets a pad token of its own: the model finds the last token by it
     random  a module whose weights may be missing: it was initialized at random, and the result says so
     unfit   after "the model '…' cannot be read"
     needs   the files that it must have, as a fix;  whole  the same where weights are missing
@@ -34,6 +38,7 @@ class Form:
     whole: str
     unfit: str = ""
     random: str = ""
+    padded: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     format: WeightFormat = PLAIN
 
@@ -64,7 +69,8 @@ def read(form: Form, name: str, where: str, *, local: bool, dropout: bool) -> tu
             f"{len(missing)} weights are missing (the first is {missing[0]}) and would have been random",
             where=where, fix=form.whole,
         )
-    codec, grown = settle(tokenizer, where)
+    module.generation_text = _generation_text(name)
+    codec, grown = settle(tokenizer, where, padded=form.padded)
     if grown and len(codec.tokenizer) > module.get_input_embeddings().weight.shape[0]:
         module.resize_token_embeddings(len(codec.tokenizer))
     return module, codec, not report["missing_keys"]
@@ -74,7 +80,16 @@ def read_without_weights(form: Form, name: str, where: str, *, local: bool) -> t
     """The tokenizer and the config alone. Raises UserError where one cannot be read."""
     with _readable(form, name, where), quiet():
         config, tokenizer = _config_and_tokenizer(name, local)
-    return settle(tokenizer, where)[0], config
+    return settle(tokenizer, where, padded=form.padded)[0], config
+
+
+def _generation_text(name: str) -> str | None:
+    """generation_config.json of a model that was just read, as it is; None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    local = Path(name) / GENERATION
+    found = str(local) if local.is_file() else None if Path(name).is_dir() else try_to_load_from_cache(name, GENERATION)
+    return Path(found).read_text(encoding="utf-8") if isinstance(found, str) else None
 
 
 def _config_and_tokenizer(name: str, local: bool) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:

@@ -73,7 +73,7 @@ def _read(
     name: str, outputs: int, where: str, weights: WeightFormat, *, local: bool, dropout: bool
 ) -> tuple[torch.nn.Module, Codec, bool]:
     form = _hub.Form(
-        "AutoModelForSequenceClassification", unfit=f" with a head of {outputs}", random=_HEAD,
+        "AutoModelForSequenceClassification", unfit=f" with a head of {outputs}", random=_HEAD, padded=True,
         needs="It needs config.json, model.safetensors and tokenizer.json, all whole, of a causal "
               "language model, with the same number of outputs if it has a head.",
         whole="Give a causal language model.", config={"num_labels": outputs, "use_cache": False},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from upturn.data.tokenizers import Codec
 from upturn.embeddings.pretrained import located, quiet, without_dropout
 from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
-from upturn.models._hub import Form, read, read_without_weights
+from upturn.models._hub import GENERATION, Form, read, read_without_weights
 from upturn.models._weight_format import PLAIN, WeightFormat
 from upturn.store import bases
 from upturn.store.files import to_json
@@ -27,7 +28,7 @@ from upturn.store.weights import digest, linked
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_CONFIGS, _WEIGHTS = ("config.json", "generation_config.json"), "model.safetensors"
+_CONFIGS, _WEIGHTS = ("config.json", GENERATION), "model.safetensors"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")  # the base, and the head on it
 _INDEX = "model.safetensors.index.json"
 _FORM = Form(
@@ -143,7 +144,7 @@ def save(module: torch.nn.Module, folder: Path) -> None:
     inner.config._name_or_path = ""
     inner.name_or_path = ""
     folder.mkdir(parents=True, exist_ok=True)
-    with quiet(), injection.plain(inner):
+    with quiet(), injection.plain(inner), _generation_as_given(inner, folder):
         head = _head(inner) if _apart(inner) else {}
         at, base = folder / (SHARDS[0] if head else _WEIGHTS), _base(inner) if head else inner.state_dict()
         # weights that were read in 4 bits have no other form to go back to
@@ -163,6 +164,23 @@ def save(module: torch.nn.Module, folder: Path) -> None:
             _write_head(head, folder)
     heads.save(inner, folder)
     adapter_files.save(inner, folder)
+
+
+@contextmanager
+def _generation_as_given(inner: Any, folder: Path) -> Iterator[None]:
+    """generation_config.json in ``folder`` is as it was read: the library refuses to write some that it reads."""
+    text: str | None = getattr(inner, "generation_text", None)
+    if text is None or not inner.can_generate():
+        yield
+        return
+    from transformers import GenerationConfig
+
+    kept, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = kept
+    (folder / GENERATION).write_text(text, encoding="utf-8")
 
 
 def _linked(inner: Any, at: Path, base: Mapping[str, torch.Tensor]) -> Path | None:
