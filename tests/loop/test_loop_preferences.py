@@ -10,7 +10,7 @@ import pytest
 
 from helpers import child_process as children
 from helpers.small_recipes import small
-from upturn.errors import RunError, UserError
+from upturn.errors import UserError
 from upturn.loop import loop
 from upturn.observer import Observer
 from upturn.report import write
@@ -223,13 +223,16 @@ def test_pain_9_groups_without_spread_are_counted_and_reported(tmp_path: Path) -
     assert any("do not train: they have equal rewards" in said for said in notes.said)
 
 
-def test_pain_9_preferences_without_spread_end_the_stage(tmp_path: Path) -> None:
+def test_pain_9_preferences_without_spread_skip_the_round(tmp_path: Path) -> None:
+    """Training stops once an epoch held nothing to learn, and the round is skipped with this reason."""
     recipe = small(
         ONLINE, "rounds.count=1", "rounds.train.steps=40", "rounds.train.objective={name: dpo, beta: 0.1}",
         "rounds.train.online.settings={steps: 5}", "rounds.score={name: closeness, to: [400.0, 0.0], width: 0.1}",
     )
-    with pytest.raises(RunError, match="every group is a tie"):
-        loop.run(recipe, tmp_path)
+    run = loop.run(recipe, tmp_path)
+    train, gate = run.done("rounds/001", "train"), run.done("rounds/001", "gate")
+    assert train is not None and train.info["steps"] == train.info["idle_steps"] < 40
+    assert gate is not None and gate.info["decision"] == "skipped" and run.incumbent() == "rounds/000"
 
 
 def test_the_drift_between_sampler_and_trainer_is_in_every_record(online: Run) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from upturn.curators._helpers import UNSCORED, ranks_within, row_uniform, scored, selection, sizes_within
-from upturn.protocols import Curator, Tools
+from upturn.protocols import VERIFIED, Curator, Tools
 from upturn.types import Array, Samples, Selection, objects
 
 
@@ -16,10 +16,14 @@ class BestOfN(Curator):
     """The ``keep`` candidates of each prompt with the highest reward; ties are drawn, by key.
 
     Stiennon et al., NeurIPS 2020, "Learning to summarize from human feedback", section 4.3 (best-of-N sampling).
-    Unscored candidates are dropped as such and do not count.
+    Unscored candidates are dropped as such and do not count. Where a verifier scores (exact_match, final_answer, …) no
+    wrong candidate is kept: of a prompt without a right one, none (rejection sampling; Yuan et al. 2023, "Scaling
+    Relationship on Learning Mathematical Reasoning with Large Language Models", section 3.3). ``wrong: true`` keeps
+    the best of each prompt, wrong or not.
     """
 
     keep: int = 1  # best-of-N keeps one
+    wrong: bool = False  # the paper on rejection sampling above trains on right answers alone
 
     selects = "reward"
     among_candidates = True
@@ -32,7 +36,11 @@ class BestOfN(Curator):
 
     def curate(self, samples: Samples, rewards: Array, tools: Tools, key: int) -> Selection:
         """Rewards (N,), NaN where unscored."""
-        known = np.flatnonzero(scored(samples, rewards, "best_of_n"))
+        there = scored(samples, rewards, "best_of_n")
+        wrong = np.zeros(len(samples), dtype=bool)
+        if not self.wrong and VERIFIED in samples.fields:
+            wrong = there & (np.asarray(samples.fields[VERIFIED], dtype=np.float64) == 0)
+        known = np.flatnonzero(there & ~wrong)
         part = samples.group[known]
         ranks, sizes = ranks_within(part, rewards[known], row_uniform(samples, key)[known]), sizes_within(part)
         kept = np.zeros(len(samples), dtype=bool)
@@ -42,4 +50,5 @@ class BestOfN(Curator):
                          for rank in range(width) for size in range(width)])
         reasons = objects([UNSCORED] * len(samples))
         reasons[known] = words[ranks * width + sizes]
+        reasons[wrong] = "best_of_n: wrong"
         return selection("best_of_n", kept, reasons)

@@ -151,7 +151,13 @@ def _round(context: RunContext, recipe: Recipe, number: int) -> Iterator[Step]:
         for name, model in recipe.models.items():
             if model.refit is not None:
                 yield lambda name=name: stages.judge(context, unit, name, number)  # type: ignore[misc]
-                yield lambda name=name: stages.refit(context, unit, name, incumbent)  # type: ignore[misc]
+                if not context.skipped(within(unit, name), "judge"):
+                    yield lambda name=name: stages.refit(context, unit, name, incumbent)  # type: ignore[misc]
+                reason = context.skipped(within(unit, name), "judge") or context.skipped(within(unit, name), "fit")
+                if reason:
+                    why = f"'{name}' cannot be fitted: {reason}"
+                    yield lambda why=why: stages.skip(context, unit, incumbent, why)  # type: ignore[misc]
+                    return
         yield lambda: stages.score(context, unit)
         yield lambda: stages.curate(context, unit)
     start = incumbent if rounds.start == "incumbent" else None
@@ -160,7 +166,15 @@ def _round(context: RunContext, recipe: Recipe, number: int) -> Iterator[Step]:
         into = unit if place == len(rounds.train) - 1 else within(unit, training.label)
         if training.online is None:
             yield lambda into=into, training=training: stages.mix_round(context, into, number, training)  # type: ignore[misc]
+            reason = context.skipped(into, "mix")
+            if reason:
+                yield lambda reason=reason: stages.skip(context, unit, incumbent, reason)  # type: ignore[misc]
+                return
         yield lambda into=into, training=training, start=start: stages.train(context, into, training, start)  # type: ignore[misc]
+        reason = context.skipped(into, "train")
+        if reason:
+            yield lambda reason=reason: stages.skip(context, unit, incumbent, reason)  # type: ignore[misc]
+            return
         start = into
     yield lambda: stages.evaluate(context, unit)
     yield lambda: stages.checkpoints(context, unit, rounds.train[-1])

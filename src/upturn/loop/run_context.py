@@ -25,7 +25,7 @@ from upturn.observer import Observer
 from upturn.protocols import INITIAL_POLICY, Policy, Scorer, Trainable
 from upturn.store import parquet_tables
 from upturn.store.commit import Draft
-from upturn.store.promotion import newest_promoted
+from upturn.store.promotion import SKIPPED, newest_promoted
 from upturn.store.run import Run
 from upturn.store.units import DATA, model_unit, round_unit, within
 from upturn.types import Array, Message, Prompt, Samples, Scores, objects
@@ -88,6 +88,11 @@ class RunContext:
             return False
         self.observer.skip(unit, step)
         return True
+
+    def skipped(self, unit: str, step: str) -> str:
+        """Why the step left nothing for the rest of its round to learn from; "" where it did."""
+        record = self.run.done(unit, step)
+        return "" if record is None else str(record.info.get(SKIPPED, ""))
 
     def wait_for(self, unit: str, step: str) -> None:
         """Wait until the first process has committed the step; if that one dies, the launcher ends this one."""
@@ -178,7 +183,7 @@ class RunContext:
         rounds = self.parts.recipe.rounds
         for number in range(rounds.count if rounds else 0, 0, -1):
             unit = within(round_unit(number), name)
-            if self.run.done(unit, "fit") is not None:
+            if self.run.done(unit, "fit") is not None and not self.skipped(unit, "fit"):
                 return unit
         return None
 

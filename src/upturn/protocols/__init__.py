@@ -9,7 +9,7 @@ from upturn.protocols.capabilities import ClosedForm, FromFiles, Pretrained, Sta
 from upturn.protocols.caption import Caption
 from upturn.protocols.component import Component
 from upturn.protocols.component_tools import INITIAL_POLICY, Tools
-from upturn.protocols.curator import Curator, SelectionLaw
+from upturn.protocols.curator import VERIFIED, Curator, SelectionLaw
 from upturn.protocols.features import Features
 from upturn.protocols.metric import Better, Evidence, Metric
 from upturn.protocols.mixing import MixingPolicy
@@ -22,6 +22,7 @@ from upturn.protocols.source import Source
 
 __all__ = [
     "INITIAL_POLICY",
+    "VERIFIED",
     "Adapter",
     "Better",
     "Caption",

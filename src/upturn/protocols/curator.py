@@ -8,6 +8,7 @@ from upturn.protocols.component import Component
 from upturn.protocols.component_tools import Tools
 from upturn.types import Array, Samples, Selection
 
+VERIFIED = "verified"  # the field of a round's candidates with the verifiers' word: 1 right, 0 wrong, NaN not known
 SelectionLaw = Literal["odds", "best", "top", "independent"]
 
 

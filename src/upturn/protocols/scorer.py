@@ -17,6 +17,11 @@ class Scorer(Component):
         """The least and the greatest score that it can give, infinite where there is none; certificates need it."""
         return (-math.inf, math.inf)
 
+    @property
+    def verifies(self) -> bool:
+        """Whether its scores are verdicts: 1 right, 0 wrong, and nothing between."""
+        return False
+
     def score(self, samples: Samples, tools: Tools) -> Scores:
         """(N,) float64, NaN where a sample is unscored."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,6 +29,9 @@ class Equations(Scorer):
     Unscored (NaN) where the verifier cannot decide: a prompt that is not arithmetic, or whose ``fields["answer"]`` is
     another value than its own.
     """
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    verifies: ClassVar[bool] = True
 
     answer: str = "answer"  # the field of the prompt that holds the final number, where there is one
 

@@ -32,6 +32,7 @@ class ExactMatch(Scorer):
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    verifies: ClassVar[bool] = True
 
     answer: str = "answer"
     aliases: str | None = None

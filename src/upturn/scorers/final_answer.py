@@ -38,6 +38,7 @@ class FinalAnswer(Scorer):
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    verifies: ClassVar[bool] = True
 
     answer: str = "answer"
     marker: str = "####"

@@ -36,6 +36,7 @@ class JsonSchema(Scorer):
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    verifies: ClassVar[bool] = True
 
     schema: dict[str, Any] | None = None
     file: str | None = None

@@ -61,6 +61,10 @@ class Programs(Scorer):
     output_kb: int = 256
     at_once: int | None = None
 
+    @property
+    def verifies(self) -> bool:
+        return self.credit == "all"
+
     def __post_init__(self) -> None:
         for name in ("memory_mb", "cpu_seconds", "wall_seconds", "processes", "files_mb", "output_kb", "at_once"):
             given = getattr(self, name)

@@ -27,6 +27,7 @@ class RegexMatch(Scorer):
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    verifies: ClassVar[bool] = True
 
     pattern: str | None = None
     field: str = "pattern"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-PROMOTED, REJECTED = "promoted", "rejected"
+PROMOTED, REJECTED, SKIPPED = "promoted", "rejected", "skipped"
 
 
 def newest_promoted(decisions: Mapping[int, str | None]) -> int:

@@ -14,7 +14,7 @@ from upturn.errors import UserError
 from upturn.store import files
 from upturn.store.commit import Record
 from upturn.store.crash_points import reach
-from upturn.store.promotion import REJECTED, newest_promoted
+from upturn.store.promotion import REJECTED, SKIPPED, newest_promoted
 from upturn.store.units import is_round, round_unit, unit_round, whole_round
 
 DELETIONS = "deletions.jsonl"
@@ -39,7 +39,7 @@ class Deletion:
 
 
 def decision(records: Iterable[Record], unit: str) -> str | None:
-    """The gate's decision on a unit's round: "promoted", "rejected", or None before it."""
+    """The decision on a unit's round: "promoted", "rejected", "skipped", or None before it."""
     whole = whole_round(unit)  # a training within a round shares the fate of the round
     for record in records:
         if record.unit == whole and record.step == "gate":
@@ -84,7 +84,7 @@ def _dropped(keep: str, records: Sequence[Record], units: Sequence[str]) -> list
     if keep == "all":
         return []
     if keep == "promoted":
-        return [(unit, "keep: promoted") for unit in units if decision(records, unit) == REJECTED]
+        return [(unit, "keep: promoted") for unit in units if decision(records, unit) in (REJECTED, SKIPPED)]
     match = _LAST.fullmatch(keep)
     if match is None or int(match[1]) < 1:
         raise UserError(f"'{keep}' is not known", where="keep", fix="Write 'all', 'promoted' or 'last N'.")
@@ -102,7 +102,8 @@ def prune(folder: Path, records: Sequence[Record], keep: str, budget: int | None
         left = [unit for unit in free if unit not in dict(dropped)]
         kept = [unit for unit in units if unit not in dict(dropped)]
         # rejected rounds go first, then the oldest
-        for unit in sorted(left, key=lambda unit: (decision(records, unit) != REJECTED, unit_round(unit))):
+        out = {unit for unit in left if decision(records, unit) in (REJECTED, SKIPPED)}
+        for unit in sorted(left, key=lambda unit: (unit not in out, unit_round(unit))):
             if _bytes(folder, kept) <= budget:
                 break
             kept.remove(unit)

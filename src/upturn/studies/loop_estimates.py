@@ -12,6 +12,7 @@ from upturn.errors import UserError
 from upturn.runs import status
 from upturn.store import parquet_tables
 from upturn.store.columns import read_table
+from upturn.store.promotion import SKIPPED
 from upturn.store.run import Run
 from upturn.store.units import round_unit
 from upturn.studies.curvature import local_curvature
@@ -35,7 +36,7 @@ def estimate(run: Run, twin: Run | None = None) -> dict[str, Any]:
 
 
 def _finished(run: Run) -> list[int]:
-    numbers = [r.round for r in status.read(run).rounds[1:] if r.gate is not None]
+    numbers = [r.round for r in status.read(run).rounds[1:] if r.gate is not None and r.gate["decision"] != SKIPPED]
     if not numbers:
         raise UserError("no round is finished", where=str(run.folder), fix="Run it on; estimates need finished rounds.")
     return numbers

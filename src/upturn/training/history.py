@@ -22,3 +22,8 @@ class History:
     idle_in_a_row: int = 0
     saved: int = 0  # the step of the last checkpoint
     steering: dict[str, float] = field(default_factory=dict)  # what an objective adapts by step: a KL coefficient
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether every step was without a gradient: the weights are those that the training started from."""
+        return 0 < self.steps == self.idle

@@ -165,16 +165,21 @@ class OptimizationStep:
         metrics = dict(zip(names, means, strict=True))
         return StepResult(metrics.pop(_LOSS), metrics, gradient_norm)
 
+    def stuck(self) -> str:
+        """Why it is of no use to go on: an epoch of groups that are all ties; "" before that."""
+        idle = self.state.history.idle_in_a_row
+        if idle < max(_IDLE_STEPS, self.feed.steps_per_epoch):
+            return ""
+        return f"nothing to learn in {idle} steps in a row: the candidates of every prompt have equal rewards"
+
     def _skip(self, step: int) -> None:
-        """A batch without weight: of samples an error at once; of groups, which may all be ties, after an epoch."""
+        """A batch without weight: of samples an error; of groups, which may all be ties, it is counted."""
         history = self.state.history
         history.idle += 1
         history.idle_in_a_row += 1
-        patience = max(_IDLE_STEPS, self.feed.steps_per_epoch)
-        if self.setup.objective.example == "sample" or history.idle_in_a_row >= patience:
+        if self.setup.objective.example == "sample":
             raise RunError(
-                "a batch in which nothing is trained on: every weight or label is masked, or every group is a tie",
-                where=f"{self.setup.where}, step {step + 1}",
-                fix="Check the mixture and its weights, or the rewards.",
+                "a batch in which nothing is trained on: every weight or label is masked",
+                where=f"{self.setup.where}, step {step + 1}", fix="Check the mixture and its weights.",
             )
         self.state.optimizer.zero_grad(set_to_none=True)

@@ -69,7 +69,7 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
                 line = _line(step, done, result, seconds) | _record(step, done, result, masters)
                 lines.write(line)
                 setup.log(line, done)
-                history.stopped = reason_to_stop(setup.spec, history, result.metrics, setup.where)
+                history.stopped = step.stuck() or reason_to_stop(setup.spec, history, result.metrics, setup.where)
                 if history.stopped:
                     break
                 if (

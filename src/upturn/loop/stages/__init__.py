@@ -5,7 +5,7 @@ from upturn.loop.stages.curate import curate
 from upturn.loop.stages.epoch_checkpoints import checkpoints
 from upturn.loop.stages.evaluate import evaluate
 from upturn.loop.stages.filter_real import filter_real
-from upturn.loop.stages.gate import gate
+from upturn.loop.stages.gate import gate, skip
 from upturn.loop.stages.load import load
 from upturn.loop.stages.mix import mix_real, mix_round
 from upturn.loop.stages.outcome import Done, Outcome, Waiting
@@ -43,6 +43,7 @@ __all__ = [
     "sample",
     "score",
     "score_words",
+    "skip",
     "train",
     "vote",
 ]

@@ -10,9 +10,9 @@ import numpy as np
 from upturn.annotation.to_groups import vote_fields
 from upturn.loop.run_context import RunContext
 from upturn.loop.stages.outcome import Done, Outcome
-from upturn.loop.stages.score import rewards_of
+from upturn.loop.stages.score import rewards_of, verdicts
 from upturn.loop.stages.vote import votes_used
-from upturn.protocols import Curator
+from upturn.protocols import VERIFIED, Curator
 from upturn.store import parquet_tables
 from upturn.types import Array, Samples, Selection, objects
 
@@ -22,7 +22,9 @@ def curate(context: RunContext, unit: str) -> Outcome:
     if context.finished(unit, "curate"):
         return Done()
     samples = _voted(context, unit, parquet_tables.read_samples(context.run.unit(unit) / "samples.parquet"))
-    rewards = rewards_of(context, unit, samples)
+    rewards, right = rewards_of(context, unit, samples), verdicts(context, unit, samples)
+    if right is not None:
+        samples = samples.with_fields(**{VERIFIED: right})
     with context.committing(unit, "curate") as out:
         selections, alive, reasons = chosen(context, unit, context.parts.curators, samples, rewards)
         parquet_tables.write_selections(out.path / "selections.parquet", samples, selections)
@@ -30,6 +32,12 @@ def curate(context: RunContext, unit: str) -> Outcome:
         out.info["dropped"] = dict(reasons)
         if len(alive) and not np.isnan(rewards[alive]).all():
             out.info["reward_kept"] = float(np.nanmean(rewards[alive]))
+        if right is not None:
+            out.counts["kept_right"] = count = int((right[alive] == 1).sum())
+            if len(alive):
+                out.info["share_right"] = count / len(alive)
+            kept = f"{len(alive):,} of {len(samples):,} candidates kept"
+            context.observer.note(f"{unit}: {kept}, {count:,} of them right")
     return Done()
 
 
@@ -64,8 +72,10 @@ def chosen(
 
 
 def kept_rows(context: RunContext, unit: str) -> Array:
-    """(N,) bool: what the last curator kept; all where there is none."""
+    """(N,) bool: what the last curator kept; all where there is none, nothing of a round that was skipped before."""
     samples = parquet_tables.read_samples(context.run.unit(unit) / "samples.parquet")
+    if context.run.done(unit, "curate") is None:
+        return np.zeros(len(samples), dtype=bool)
     if not context.parts.curators:
         return np.ones(len(samples), dtype=bool)
     found = parquet_tables.read_selections(context.run.unit(unit) / "selections.parquet", samples.ids)

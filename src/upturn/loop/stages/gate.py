@@ -12,6 +12,7 @@ from upturn.loop.stages.evaluate import read_measured
 from upturn.loop.stages.forecast import forecast_after
 from upturn.loop.stages.outcome import Done, Outcome
 from upturn.store import parquet_tables
+from upturn.store.promotion import SKIPPED
 from upturn.store.units import round_unit
 from upturn.types import Array
 
@@ -44,6 +45,18 @@ def gate(context: RunContext, unit: str, number: int, incumbent: str) -> Outcome
         out.info.update(decision=found["decision"], reason=found["reason"], incumbent=incumbent)
         if certified["word"]:
             out.info["certificate"] = certified["word"]
+    return Done()
+
+
+def skip(context: RunContext, unit: str, incumbent: str, reason: str) -> Outcome:
+    """rounds/NNN/gate.json of a round that had nothing to learn from: the incumbent stays, and the reason is kept."""
+    if context.finished(unit, "gate"):
+        return Done()
+    with context.committing(unit, "gate") as out:
+        found = {"decision": SKIPPED, "metric": None, "reason": reason, "incumbent": incumbent}
+        (out.path / "gate.json").write_text(json.dumps(found, indent=1))
+        out.info.update(decision=SKIPPED, reason=reason, incumbent=incumbent)
+    context.observer.note(f"{unit} is skipped: {reason}")
     return Done()
 
 

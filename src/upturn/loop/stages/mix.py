@@ -11,7 +11,6 @@ from upturn.config.schema import People, Stage, Turn
 from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward, preferred
 from upturn.data.mixer import Mixer
 from upturn.data.split import assert_no_leak
-from upturn.errors import RunError
 from upturn.loop.run_context import RunContext
 from upturn.loop.stages.curate import kept_rows
 from upturn.loop.stages.outcome import Done, Outcome
@@ -22,6 +21,7 @@ from upturn.loop.tools import where
 from upturn.protocols import Objective
 from upturn.store import parquet_tables
 from upturn.store.commit import Draft
+from upturn.store.promotion import SKIPPED
 from upturn.store.units import DATA, round_unit
 from upturn.types import REAL, Array, Groups, Mixture, Samples, concatenate
 
@@ -76,10 +76,7 @@ def mix_round(context: RunContext, unit: str, number: int, turn: Turn) -> Outcom
             units |= dict.fromkeys(written.ids, f"{past}/{EDITED}")
         kept.append(samples)
     if rounds.mix.lambda_ != 0 and len(kept[-1]) == 0:
-        raise RunError(
-            "nothing was kept this round: every candidate was dropped", where=unit,
-            fix="Look at the reasons in selections.parquet; loosen the curators or sample more.",
-        )
+        return _nothing(context, unit, "nothing was kept this round: every candidate was dropped, each with its reason")
     assert context.parts.mixing is not None
     mixer = Mixer(
         policy=context.parts.mixing, lambda_=rounds.mix.lambda_, weights=rounds.mix.weights, real=rounds.mix.real,
@@ -100,10 +97,11 @@ def _mix_groups(context: RunContext, unit: str, origin: str, candidates: int | N
     telling = (groups.ranks > 0).any(axis=1) & (groups.ranks.max(axis=1) > 1)
     without = int((~telling).sum())
     if not telling.any():
-        raise RunError(
-            f"none of {without} prompts has candidates of different reward: there are no preferences", where=unit,
-            fix="Sample more candidates, or at a higher temperature.",
-        )
+        reason = f"none of {without:,} prompts has candidates of different reward: there are no preferences"
+        return _nothing(context, unit, reason)
+    if without:
+        context.observer.note(f"{unit}: {without:,} of {len(telling):,} prompts do not train: the rewards of their "
+                              "candidates are equal")
     with context.committing(unit, "mix") as out:
         marked = _marked(groups, np.flatnonzero(telling))
         _write(context, out, Mixture(marked, np.ones(len(marked))), dict.fromkeys(samples.ids, origin))
@@ -116,14 +114,19 @@ def _mix_votes(context: RunContext, unit: str, origin: str, objective: Objective
     samples = parquet_tables.read_samples(context.run.unit(origin) / "samples.parquet")
     preferences = groups_for(objective, votes_used(context, origin), samples, people)
     if not len(preferences.samples):
-        raise RunError(
-            f"no vote prefers one candidate to another ({listed(preferences.counts)}): there is nothing to train on",
-            where=unit, fix="Sample more prompts, or candidates that differ more.",
-        )
+        reason = f"no vote prefers one candidate to another ({listed(preferences.counts)})"
+        return _nothing(context, unit, reason)
     with context.committing(unit, "mix") as out:
         _write(context, out, Mixture(preferences.samples, preferences.weights), dict.fromkeys(samples.ids, origin))
         out.counts["pairs"] = len(np.unique(preferences.samples.group))
         out.info["votes"] = dict(preferences.counts)
+    return Done()
+
+
+def _nothing(context: RunContext, unit: str, reason: str) -> Outcome:
+    """The step is done without a mixture: what follows in the round is skipped for this reason."""
+    with context.committing(unit, "mix") as out:
+        out.info[SKIPPED] = reason
     return Done()
 
 

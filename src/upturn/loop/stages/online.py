@@ -105,6 +105,7 @@ def keep_draws(context: RunContext, unit: str, folder: Path, draws: int, out: Dr
         reward=float(np.nanmean(last)), reward_at_first=float(np.nanmean(first)), groups_without_spread=without,
         real_fraction=0.0,
     )
+    out.info["rewards_equal"] = bool(np.nanmin(known) == np.nanmax(known))
     groups = len(np.unique(samples.group))
     if without > groups / 2:
         context.observer.note(f"{unit}: {without} of {groups} prompts do not train: they have equal rewards")

@@ -13,9 +13,10 @@ from upturn.data.groups import RANK, SCORE, STRENGTH, by_reward
 from upturn.errors import RunError
 from upturn.loop.run_context import RunContext
 from upturn.loop.stages.outcome import Done, Outcome
-from upturn.loop.stages.train import assessed, finish, fitted
+from upturn.loop.stages.train import assessed, finish, fitted, skipped
 from upturn.loop.stages.vote import votes_used
 from upturn.store import parquet_tables
+from upturn.store.promotion import SKIPPED
 from upturn.store.units import round_unit, within
 from upturn.types import Mixture, Samples, concatenate
 
@@ -62,7 +63,9 @@ def _from_votes(context: RunContext, unit: str, name: str, number: int, samples:
     assert spec is not None and recipe.rounds is not None and recipe.rounds.people is not None
     preferences = groups_for(context.parts.objective(spec), votes_used(context, unit), samples, recipe.rounds.people)
     if not len(preferences.samples):
-        raise RunError("the votes prefer no candidate to another", where=into, fix="Sample more prompts.")
+        with context.committing(into, "judge") as out:
+            out.info[SKIPPED] = "the votes prefer no candidate to another"
+        return Done()
     with context.committing(into, "judge") as out:
         every, places = _with_earlier(context, name, number, preferences.samples, unit)
         parquet_tables.write_mixture(out.path / parquet_tables.MIXTURE, Mixture(every, np.ones(len(every))), places)
@@ -81,10 +84,11 @@ def _with_preferences(samples: Samples, rewards: Array) -> Samples:
 
 def _with_earlier(context: RunContext, name: str, number: int, new: Samples, unit: str) -> tuple[Samples, list[str]]:
     """What was judged in the round before, which holds all that came before it, then what is new; and where each is."""
-    before = f"{round_unit(number - 1)}/{name}"
-    if number == 1 or context.run.done(before, "judge") is None:
+    judged = (context.run.unit(within(round_unit(earlier), name)) for earlier in range(number - 1, 0, -1))
+    paths = [path for place in judged if (path := place / parquet_tables.MIXTURE).is_file()]
+    if not paths:
         return new, [unit] * len(new)
-    path = context.run.unit(before) / parquet_tables.MIXTURE
+    path = paths[0]
     old = parquet_tables.read_mixture(context.run, path).samples
     return concatenate([old, new]), [*parquet_tables.places(path), *[unit] * len(new)]
 
@@ -111,8 +115,12 @@ def refit(context: RunContext, unit: str, name: str, incumbent: str) -> Outcome:
     with context.committing(into, "fit") as out:
         with context.computing(out):
             history = fitted(context, into, model, spec, mixture, held_out)
-            out.info.update(assessed(model, held_out, name, context.key("assess", name)))
-        finish(context, out, into, model, history, parent=None)
+            if not history.learned_nothing:
+                out.info.update(assessed(model, held_out, name, context.key("assess", name)))
+        if history.learned_nothing:
+            skipped(out, history)
+        else:
+            finish(context, out, into, model, history, parent=None)
     shutil.rmtree(context.progress(into), ignore_errors=True)
     context.forget(name)
     return Done()

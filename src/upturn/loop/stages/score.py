@@ -23,7 +23,10 @@ def score(context: RunContext, unit: str) -> Outcome:
         if len(scored):
             out.info["reward"] = float(scored.mean())
         if found:
-            out.info["groups_without_spread"] = without_spread(samples, rewards)
+            out.info["groups_without_spread"] = equal = without_spread(samples, rewards)
+            if equal and (samples.candidate > 0).any():
+                groups = len(np.unique(samples.group))
+                context.observer.note(f"{unit}: the candidates of {equal:,} of {groups:,} prompts have equal rewards")
     return Done()
 
 
@@ -36,6 +39,19 @@ def rewards_of(context: RunContext, unit: str, samples: Samples) -> Array:
     for name, (_, weight) in context.parts.scorers.items():
         total = total + weight * found[name].values
     return total
+
+
+def verdicts(context: RunContext, unit: str, samples: Samples) -> Array | None:
+    """(N,) 1 where every verifier among the scorers says right, 0 where one says wrong, NaN where one does not know.
+
+    None where no scorer verifies.
+    """
+    names = [name for name, (scorer, _) in context.parts.scorers.items() if scorer.verifies]
+    if not names:
+        return None
+    found = parquet_tables.read_scores(context.run.unit(unit) / "scores.parquet", samples.ids)
+    lowest: Array = np.min([found[name].values for name in names], axis=0)
+    return lowest
 
 
 def without_spread(samples: Samples, rewards: Array) -> int:

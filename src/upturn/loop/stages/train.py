@@ -16,7 +16,7 @@ from upturn import seeds
 from upturn.config.schema import Training
 from upturn.data.groups import encode_groups, from_fields, without_empty
 from upturn.data.labelled import labelled, labels_of
-from upturn.errors import UserError
+from upturn.errors import RunError, UserError
 from upturn.loop.assembly import load_model
 from upturn.loop.run_context import RunContext
 from upturn.loop.stages.mix import learned
@@ -29,7 +29,9 @@ from upturn.loop.tools import where
 from upturn.protocols import ClosedForm, Objective, Trainable, ValueHead
 from upturn.store import parquet_tables
 from upturn.store.checkpoints import tree_hash
-from upturn.store.units import DATA, model_unit
+from upturn.store.commit import Draft
+from upturn.store.promotion import SKIPPED
+from upturn.store.units import DATA, model_unit, unit_round
 from upturn.store.weights import link_equal
 from upturn.training import step_log
 from upturn.training.feeds import Feed, FixedFeed, OnlineFeed, steps_of_a_draw
@@ -133,7 +135,10 @@ def train(context: RunContext, unit: str, spec: Training, start: str | None) -> 
         if spec.online is not None:
             each = steps_of_a_draw(spec.online.prompts, spec.batch_size, spec.online.passes)
             keep_draws(context, unit, context.progress(unit), -(-history.steps // each), out)
-        finish(context, out, unit, policy, history, parent, start)
+        if history.learned_nothing or out.info.get("rewards_equal"):
+            skipped(out, history)
+        else:
+            finish(context, out, unit, policy, history, parent, start)
     shutil.rmtree(context.progress(unit), ignore_errors=True)
     return Done()
 
@@ -143,6 +148,12 @@ def assessed(model: Trainable, held_out: Samples, name: str, key: int) -> dict[s
     if model.likelihood != "reward" or not len(held_out):
         return {}
     return {"assessment": assess(model, held_out, name, key)}
+
+
+def skipped(out: Draft, history: History) -> None:
+    """A training in a round in which all candidates of every prompt were equal: no model, and the reason."""
+    out.info[SKIPPED] = f"in all {history.steps} steps the candidates of every prompt had equal rewards"
+    out.info.update(steps=history.steps, idle_steps=history.idle)
 
 
 def finish(
@@ -212,7 +223,13 @@ def fitted(
             held_out=_held_out(model, held_out, objective), progress=progress,
             on_epoch=keep, log=log,
         )
-        return trainer.train(model, setup)
+        history = trainer.train(model, setup)
+    if history.learned_nothing and unit_round(unit) <= 0:  # a round is skipped instead
+        raise RunError(
+            "in no step is there anything to train on: every group is a tie", where=unit,
+            fix="Check the ranks or scores of the data, or use an objective that learns from ties (davidson, graded).",
+        )
+    return history
 
 
 def _progress_text(line: Mapping[str, float]) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from upturn.report.examples import SampleView, sample_view
 from upturn.report.facts import DATA, Facts
 from upturn.report.section import Section
-from upturn.report.titles import number, visible
+from upturn.report.titles import number, share, visible
 from upturn.store import parquet_tables
 from upturn.store.columns import read_table, to_samples
 from upturn.types import Array, Samples, Selection
@@ -63,6 +63,7 @@ class SelectionSummary:
     reasons: tuple[DropReason, ...]
     groups: tuple[tuple[SampleView, ...], ...]
     groups_round: int
+    right: tuple[str, ...] = ()  # of the kept, how many the verifier finds right, by round; () without one
 
 
 def selections_by_reason(facts: Facts) -> SelectionSummary | None:
@@ -83,7 +84,18 @@ def selections_by_reason(facts: Facts) -> SelectionSummary | None:
     last = [selections[-1] for selections in found.values()]
     return SelectionSummary(
         tuple(found), tuple(len(s.kept) for s in last), tuple(int(s.kept.sum()) for s in last), tuple(reasons),
-        examples.groups(units[newest], found[newest]), newest,
+        examples.groups(units[newest], found[newest]), newest, _right(facts, [units[n] for n in found]),
+    )
+
+
+def _right(facts: Facts, units: Sequence[str]) -> tuple[str, ...]:
+    """How many of the kept candidates are right, and their share; nothing where no scorer verifies."""
+    counts = [facts.counts(unit, "curate") for unit in units]
+    if not any("kept_right" in count for count in counts):
+        return ()
+    return tuple(
+        f"{number(count.get('kept_right'), 0)} ({share(facts.info(unit, 'curate').get('share_right'))})"
+        for count, unit in zip(counts, units, strict=True)
     )
 
 

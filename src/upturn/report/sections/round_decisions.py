@@ -17,7 +17,7 @@ from upturn.report.section import Section
 class RoundDecisions(Section):
     """Promoted and rejected rounds with the gate's reasons."""
 
-    title: ClassVar[str] = "Promoted and rejected rounds"
+    title: ClassVar[str] = "Promoted, rejected and skipped rounds"
     contents: ClassVar[str] = "Rounds"
     anchor: ClassVar[str] = "rounds"
     order: ClassVar[int] = 60

@@ -11,6 +11,8 @@ from markupsafe import Markup
 from upturn.report import titles
 from upturn.report.facts import Column, Facts
 from upturn.report.section import Section, all_sections
+from upturn.runs.status import RoundStatus
+from upturn.store.promotion import SKIPPED
 
 _NAMED = 3  # rejected rounds whose reasons fit at the top of the page
 
@@ -150,11 +152,16 @@ def _word(change: float, term: titles.Term) -> str:
 
 
 def _rejected(facts: Facts) -> list[str]:
-    """One sentence for each round with its reason; many rounds are only listed."""
+    """One sentence for each rejected or skipped round with its reason; many rounds are only listed."""
     rejected = [r for r in facts.status.rounds if r.gate and r.gate.get("decision") == "rejected"]
-    if len(rejected) > _NAMED:
-        return [f"Rounds {titles.listed([str(r.round) for r in rejected])} were rejected; the reasons are below."]
-    return [f"Round {r.round} was rejected: {str((r.gate or {}).get('reason', '')).rstrip('.')}." for r in rejected]
+    skipped = [r for r in facts.status.rounds if r.gate and r.gate.get("decision") == SKIPPED]
+    return [*_listed(rejected, "rejected"), *_listed(skipped, "skipped")]
+
+
+def _listed(rounds: Sequence[RoundStatus], word: str) -> list[str]:
+    if len(rounds) > _NAMED:
+        return [f"Rounds {titles.listed([str(r.round) for r in rounds])} were {word}; the reasons are below."]
+    return [f"Round {r.round} was {word}: {str((r.gate or {}).get('reason', '')).rstrip('.')}." for r in rounds]
 
 
 def _headline(facts: Facts, kept: Column, name: str) -> list[HeadlineFigure]:
