@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = [
     "upturn.loop.loop", "upturn.training.trainer", "upturn.store.catalog", "upturn.store.parquet_tables",
     "pyarrow.parquet", "sklearn.datasets",
 ]
-_CONTEXT.set_forkserver_preload(_MODULES)
+CONTEXT.set_forkserver_preload(_MODULES)
 
 
 def preload(*modules: str) -> None:
     """Have the server import these, too, where it has not begun: then not every run does so."""
-    _CONTEXT.set_forkserver_preload([*_MODULES, *modules])
+    CONTEXT.set_forkserver_preload([*_MODULES, *modules])
 
 
 def _run(text: str, runs: str, fault: str) -> None:
+    gc.freeze()  # what the server imported stays; a look for garbage would copy all its pages
     os.environ["UPTURN_FAULT"] = fault
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
@@ -35,6 +37,6 @@ def _run(text: str, runs: str, fault: str) -> None:
 
 def start(text: str, runs: Path, fault: str = "") -> ForkServerProcess:
     """A run of the recipe ``text`` in a process of its own; ``exitcode`` is -9 where it was killed."""
-    process = _CONTEXT.Process(target=_run, args=(text, str(runs), fault))
+    process = CONTEXT.Process(target=_run, args=(text, str(runs), fault))
     process.start()
     return process

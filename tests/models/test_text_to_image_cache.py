@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import time
@@ -16,6 +15,8 @@ import torch
 from PIL import Image
 
 from helpers import tiny_pipelines as tiny
+from helpers.child_process import CONTEXT
+from helpers.shard_processes import THREE, fills, killed, rows
 from upturn import seeds
 from upturn.adapters.textual_inversion import TextualInversion
 from upturn.config import components
@@ -38,7 +39,6 @@ pytestmark = pytest.mark.slow
 
 SIZE = 16
 TEXTS = ["a red cat", "a blue dog", "the ugly house"]
-THREE = ["a", "b", "c"]
 
 
 @pytest.fixture(scope="module")
@@ -269,10 +269,6 @@ def test_weights_that_change_in_the_process_are_seen(sd15: Path, tmp_path: Path)
 # Files.
 
 
-def rows(places: Sequence[int]) -> Iterator[shards.Row]:
-    yield from ({"x": torch.full((1, 3), float(place))} for place in places)
-
-
 def never(places: Sequence[int]) -> Iterator[shards.Row]:
     raise AssertionError(f"asked for {places}")
 
@@ -298,14 +294,9 @@ def test_a_damaged_file_is_removed_and_never_read(damage: str, sd15: Path, tmp_p
     assert same(read(built(sd15, cache), pictures()), whole)
 
 
-def _killed(folder: str, boundary: str) -> None:
-    os.environ["UPTURN_FAULT"] = boundary
-    Shards(Path(folder), "rows", {"by": "x"}).filled(THREE, rows)
-
-
 @pytest.mark.parametrize(("boundary", "there"), [("shard:written", False), ("shard:after-rename", True)])
 def test_a_kill_while_writing_leaves_all_or_nothing(boundary: str, there: bool, tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_killed, args=(str(tmp_path), boundary))
+    process = CONTEXT.Process(target=killed, args=(str(tmp_path), boundary))
     process.start()
     process.join()
     assert process.exitcode == -9
@@ -319,17 +310,9 @@ def test_a_kill_while_writing_leaves_all_or_nothing(boundary: str, there: bool, 
     assert not list(after.folder.glob(".*.tmp"))
 
 
-def _fills(folder: str, first: int, out: Any) -> None:
-    keys = [f"key-{i}" for i in range(first, first + 40)]
-    found = Shards(Path(folder), "rows", {"by": "x"}).filled(
-        keys, lambda places: ({"x": torch.full((1, 3), float(int(keys[p][4:])))} for p in places))
-    out.put(found["x"][torch.arange(40)][:, 0].tolist())
-
-
 def test_several_processes_read_and_write_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = multiprocessing.get_context("spawn")
-    out = context.Queue()
-    several = [context.Process(target=_fills, args=(str(tmp_path), first, out)) for first in (0, 20, 0)]
+    out = CONTEXT.Queue()
+    several = [CONTEXT.Process(target=fills, args=(str(tmp_path), first, out)) for first in (0, 20, 0)]
     for process in several:
         process.start()
     found = [out.get(timeout=240) for _ in several]
