@@ -11,6 +11,7 @@ import numpy as np
 
 from upturn.errors import UserError
 from upturn.export.card import Exported, write_card, write_lines
+from upturn.export.chat_rows import completion_value, prompt_value
 from upturn.store.columns import content_column, with_notes, write_table
 from upturn.store.parquet_tables import SAMPLES, SCORES, read_samples, read_scores
 from upturn.store.run import Run
@@ -88,10 +89,13 @@ def _pairs(samples: Samples, rewards: Array) -> tuple[Array, Array, Counter[str]
 
 def _pair(samples: Samples, high: int, low: int, rewards: Array) -> dict[str, Any]:
     prompt = samples.prompts[high]
-    content: dict[str, Any] = {"prompt": prompt.text}
+    content: dict[str, Any] = {"prompt": prompt_value(prompt)}
     if prompt.label is not None:
         content["label"] = prompt.label
-    if samples.kind != "image":
+    if samples.kind == "text":
+        both = (completion_value(prompt, str(samples.content[row])) for row in (high, low))
+        content |= dict(zip(("chosen", "rejected"), both, strict=True))
+    elif samples.kind != "image":
         content |= {"chosen": samples.content[high], "rejected": samples.content[low]}
     return content | {
         "chosen_reward": float(rewards[high]), "rejected_reward": float(rewards[low]),

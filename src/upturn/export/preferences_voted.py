@@ -14,6 +14,7 @@ from upturn.annotation.statistics.gold import weights
 from upturn.annotation.statistics.votes import CORRECTIONS
 from upturn.errors import UserError
 from upturn.export.card import Exported, write_card, write_lines
+from upturn.export.chat_rows import completion_value, prompt_value
 from upturn.store.columns import content_column, read_table, with_notes, write_table
 from upturn.store.parquet_tables import EVALUATION, SAMPLES, read_samples
 from upturn.store.run import Run
@@ -158,20 +159,21 @@ def _corrections(votes: Votes, samples: Mapping[str, Sample], left: Counter[str]
 
 def _pair(of: Sample, chosen: Sample | str, rejected: Sample) -> dict[str, Any]:
     return _prompt(of) | {
-        "chosen": _body(chosen) if isinstance(chosen, Sample) else chosen, "rejected": _body(rejected),
+        "chosen": _body(chosen) if isinstance(chosen, Sample) else completion_value(of.prompt, chosen),
+        "rejected": _body(rejected),
         "chosen_id": chosen.id if isinstance(chosen, Sample) else "", "rejected_id": rejected.id,
     }
 
 
 def _prompt(sample: Sample) -> dict[str, Any]:
     label = {} if sample.prompt.label is None else {"label_of_prompt": sample.prompt.label}
-    return {"prompt": sample.prompt.text} | label
+    return {"prompt": prompt_value(sample.prompt)} | label
 
 
 def _body(sample: Sample) -> Any:
-    """A text, or the numbers of a point; an image stays a sample, to be written as an image."""
+    """A text or its messages, or the numbers of a point; an image stays a sample, to be written as an image."""
     if isinstance(sample.content, str):
-        return sample.content
+        return completion_value(sample.prompt, sample.content)
     return sample if sample.content.ndim == 3 else sample.content.tolist()
 
 
