@@ -16,6 +16,7 @@ from trl import data_utils
 
 from upturn.config import components
 from upturn.data import chat_template
+from upturn.data.sources.jsonl import Jsonl
 from upturn.data.tokenizers import train
 from upturn.errors import UserError
 from upturn.types import COMPLETION_MESSAGES, Samples, Splits, concatenate
@@ -348,3 +349,22 @@ def test_rows_of_one_prompt_are_on_one_side(tmp_path: Path) -> None:
     found = load(tmp_path / "a.jsonl", rows)
     sides = [{prompt.text for prompt in side.prompts} for side in (found.train, found.held_out)]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 20 and len(whole(found)) == 100
+
+
+TINY = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 24, "max_position_embeddings": 128}
+
+
+def test_prompts_alone_are_sampled_from_and_teach_nothing(tmp_path: Path) -> None:
+    rows = [{"prompt": [{"role": "user", "content": f"q{i}"}], "answer": str(i)} for i in range(12)]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    splits = Jsonl(path=str(path), fields=["answer"], held_out=0.3).load()
+    prompts = [*splits.train.prompts, *splits.held_out.prompts]
+    assert sorted((p.messages[0].content, p.fields["answer"]) for p in prompts) == sorted(
+        (f"q{i}", str(i)) for i in range(12)
+    )
+    assert splits.layout == "prompt" and "prompts alone" in splits.notes[0]
+    model = components.make("model", {"name": "causal_lm", "config": TINY, "chat_template": "chatml"}, "test")
+    model.build(splits.train, 0)
+    assert float(model.encode(splits.train).columns["mask"].values.sum()) == 0.0

@@ -112,7 +112,7 @@ def two_kinds_of_content(tmp: Path) -> tuple[dict[str, Any], list[str]]:
 
 @case
 def a_prompt_without_completion(tmp: Path) -> tuple[dict[str, Any], list[str]]:
-    return {"name": "jsonl", "path": "x", "prompt": "q"}, ["prompt needs completion"]
+    return {"name": "jsonl", "path": "x", "prompt": "q", "text": "t"}, ["text has no prompt"]
 
 
 @case

@@ -25,7 +25,8 @@ class Columns:
     """Which column is what: the fields that every source of tables has.
 
     Where none names the content, the columns of the data decide: ``messages`` (or ``conversations``), ``instruction``
-    and ``output``, ``prompt`` and ``completion`` (or ``response``), ``text``, in this order. A note names it.
+    and ``output``, ``prompt`` and ``completion`` (or ``response``), ``text``, ``prompt`` alone, in this order; a note
+    names it.
 
     messages    conversations: lists of {role, content}, or of {from, value} as in ShareGPT; what comes before the first
                 answer is the prompt, the rest is the completion
@@ -36,7 +37,7 @@ class Columns:
     output      the answer to the instruction
     history     earlier turns of an instruction, pairs of texts ("history", where there is one)
     text        plain text without a prompt
-    prompt      text of the prompt, or its messages; needs ``completion`` where the content is text
+    prompt      text of the prompt, or its messages; without ``completion`` there are prompts alone, to sample from
     completion  text of the sample, or its messages
     rendered    texts in which a chat template is written out (<|im_start|>, [INST], …) are read as its messages
     label       class of the prompt: names or numbers; with it the classes are all that occur, sorted
@@ -71,8 +72,6 @@ class Columns:
         contents = [name for name, column in given.items() if column]
         if len(contents) > 1:
             raise ValueError(f"only one of {', '.join(given)} can be the content, not {contents}")
-        if self.prompt and not contents:
-            raise ValueError("prompt needs completion (or points, or image): the column of the content")
         if self.prompt and self.text:
             raise ValueError("text has no prompt: name the columns 'prompt' and 'completion'")
         if self.prompt and (self.messages or self.instruction):
@@ -88,7 +87,9 @@ class Columns:
         ``found`` are the columns of the data, ``possible`` those that further rows may have. UserError where they are
         no layout that is known.
         """
-        named = self.messages or self.instruction or self.text or self.completion or self.points or image
+        named = (
+            self.messages or self.instruction or self.text or self.completion or self.prompt or self.points or image
+        )
         layout: dict[str, Any] = {}
         if not named:
             layout = {"text": "text"} if self.label and "text" in found else recognized(found, where)
@@ -109,7 +110,9 @@ class Columns:
         """How rows of text are written, "" for points and images."""
         if self.messages or self.instruction or self.text:
             return "messages" if self.messages else "alpaca" if self.instruction else "text"
-        return "prompt and completion" if self.completion and self.prompt else "text" if self.completion else ""
+        if self.prompt and not self.points:
+            return "prompt and completion" if self.completion else "prompt"
+        return "text" if self.completion else ""
 
     @property
     def of_text(self) -> dict[str, str]:

@@ -25,11 +25,13 @@ RECOGNIZED: tuple[Mapping[str, str], ...] = (
     {"prompt": "prompt", "completion": "completion"},
     {"prompt": "prompt", "completion": "response"},
     {"text": "text"},
+    {"prompt": "prompt"},
 )
 # further columns that a layout reads where the data has them
 FURTHER = {"messages": ("tools", "system"), "instruction": ("input", "system", "history"), "completion": ("tools",)}
 _EXPECTED = (
-    "expected: messages (or conversations); instruction and output; prompt and completion (or response); or text"
+    "expected: messages (or conversations); instruction and output; prompt and completion (or response); text; or "
+    "prompt alone"
 )
 _EXCERPT = 60  # characters of a text in the example of a note
 
@@ -77,8 +79,10 @@ def read(columns: Mapping[str, Sequence[Any]], named: Mapping[str, str], rendere
     if "messages" in named or "instruction" in named:
         for row in range(count):
             _conversation(out, row, columns, named, place(row))
-    else:
+    elif "completion" in named or "text" in named:
         _prompts_and_completions(out, columns, named, rendered, place)
+    else:
+        _prompts_alone(out, columns, named, place)
     out.notes = [_described(out, named), *_pointed_out(out, place)]
     return out
 
@@ -160,6 +164,22 @@ def _prompts_and_completions(
         _fill(out, row, first, rest)
 
 
+def _prompts_alone(
+    out: Texts, columns: Mapping[str, Sequence[Any]], named: Mapping[str, str], place: Place
+) -> None:
+    """Prompts that a policy answers and scorers judge, as text or messages; there is nothing to learn from them."""
+    for row, value in enumerate(columns[named["prompt"]]):
+        if isinstance(value, str):
+            out.prompts[row] = value
+        else:
+            out.chats[row] = _messages(value, "user", named["prompt"], place(row))
+            out.prompts[row] = flattened(out.chats[row])
+            if out.chats[row][-1].role == "assistant":
+                out.faults[row] = "end with a message of the assistant"
+        if not out.prompts[row].strip():
+            out.faults[row] = "have no text"
+
+
 def _messages(value: object, role: str, column: str, where: str) -> Messages:
     """A list of messages, or a text that is one message of ``role``."""
     if isinstance(value, str):
@@ -184,6 +204,10 @@ def _described(out: Texts, named: Mapping[str, str]) -> str:
     which = ", ".join(f"{key} '{column}'" if key != column else f"'{key}'" for key, column in named.items())
     kept = next((row for row, fault in enumerate(out.faults) if not fault), 0)
     example = f"{out.prompts[kept][:_EXCERPT]!r} -> {out.contents[kept][:_EXCERPT]!r}"
+    if list(named) == ["prompt"]:
+        form = "conversations" if chats else "raw text"
+        return f"{len(out.contents):,} rows were read as prompts alone, {form} (column '{named['prompt']}'): the " \
+               f"policy answers them, and learns nothing from the rows; the first: {out.prompts[kept][:_EXCERPT]!r}"
     if not chats:
         kind = "prompts and completions of raw text" if "completion" in named and "prompt" in named else "raw text"
         if kind == "raw text":

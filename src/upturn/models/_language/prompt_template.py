@@ -13,7 +13,7 @@ import torch
 from upturn.data.chat_template import ChatTemplate, TrainOn
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
-from upturn.types import COMPLETION_MESSAGES, Array, Batch, Prompt, Ragged, Samples, TokenRows
+from upturn.types import COMPLETION_MESSAGES, REAL, Array, Batch, Prompt, Ragged, Samples, TokenRows
 from upturn.types.conversations import completion_of
 
 _BEFORE = "\n"  # a text before another that no token joins with it
@@ -67,6 +67,11 @@ class Format:
             rows, mask = self._mixed(samples, chats, notes)
         full = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         values = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(full.sum()))
+        alone = np.array([
+            not content and bool(prompt.text) for prompt, content in zip(samples.prompts, samples.content, strict=True)
+        ]) & (samples.origin == REAL)
+        if alone.any():  # prompts without a completion: a model that ends at once is not what they show
+            mask = mask & ~np.repeat(alone, full)
         values, mask, kept = self._shortened(samples, values, mask, full, notes)
         offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(kept)]))
         columns = {
