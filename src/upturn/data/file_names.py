@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
-_FORMS = ("NFC", "NFD")
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 def plain_name(name: str) -> str:
