@@ -25,8 +25,9 @@ from upturn.types.conversations import Message, Messages
 TrainOn = Literal["assistant", "last", "completion", "all"]
 TRAIN_ON = get_args(TrainOn)
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # marks what the assistant says, in templates for training
-_OUT, _IN = 0xF0000, 0x100000  # private characters: special tokens of the template, and their names in other text
-_PRIVATE = re.compile("[\U000F0000-\U0010FFFF]")
+# two planes of Unicode without a character: special tokens of the template, and their names in messages
+_OUT, _IN = 0x40000, 0x50000
+_OURS = re.compile("[\U00040000-\U0005FFFF]")
 _PROBE = (Message("user", "q"), Message("assistant", "a"))
 
 
@@ -190,10 +191,10 @@ class ChatTemplate:
 class _Marks:
     """Keeps the special tokens that a template writes apart from text that spells one.
 
-    Each special token has two other names of its own length in private characters. Where a message spells the token, it
-    is replaced by one of them while the template renders (:meth:`hidden`); afterwards the tokens that the template
-    wrote are replaced by the other, and the text of messages is restored (:meth:`marked`). A copy of the tokenizer in
-    which the special tokens have their marked names reads the result: it knows no other special token.
+    Each special token has two other names of its own length, of code points without a character. Where a message
+    spells the token, it is replaced by one of them while the template renders (:meth:`hidden`); afterwards the tokens
+    that the template wrote are replaced by the other, and the text of messages is restored (:meth:`marked`). A copy of
+    the tokenizer in which the special tokens have their marked names reads the result: it knows no other special token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -211,12 +212,12 @@ class _Marks:
         return chr(_IN + self._place[text]) * len(text)
 
     def hidden(self, value: Any) -> Any:
-        """``value`` with every special token's name in its texts replaced; UserError for private characters in it."""
+        """``value`` with every special token's name in its texts replaced; UserError for our code points in it."""
         if isinstance(value, str):
-            if _PRIVATE.search(value):
+            if _OURS.search(value):
                 raise UserError(
-                    "a text holds characters of Unicode's supplementary private use areas, which mark special tokens "
-                    "here", where="chat template", fix="Remove them from the row.",
+                    "a text holds code points of planes 4 and 5 of Unicode, where there are no characters; they mark "
+                    "special tokens here", where="chat template", fix="Remove them from the row.",
                 )
             return self._pattern.sub(lambda found: self._inner(found[0]), value) if self._pattern else value
         if isinstance(value, dict):
@@ -230,7 +231,7 @@ class _Marks:
         if self._pattern is None:
             return rendered
         text = self._pattern.sub(lambda found: self._outer(found[0]), rendered)
-        return re.sub("([\U00100000-\U0010FFFF])\\1*", self._restored, text)
+        return re.sub("([\U00050000-\U0005FFFF])\\1*", self._restored, text)
 
     def _restored(self, found: re.Match[str]) -> str:
         name = self._special[ord(found[1]) - _IN][1]
@@ -238,7 +239,7 @@ class _Marks:
 
     def special_of(self, marked: str) -> int | None:
         """The id of the first marked special token in a text; None where there is none."""
-        found = re.search("[\U000F0000-\U000FFFFF]", marked)
+        found = re.search("[\U00040000-\U0004FFFF]", marked)
         return None if found is None else self._special[ord(found[0]) - _OUT][0]
 
     @cached_property

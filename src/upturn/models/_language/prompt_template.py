@@ -86,15 +86,17 @@ class Format:
 
     def rows(self, samples: Samples) -> TokenRows:
         """The rows as tokens, cut as :meth:`encode` cuts them; a row that is dropped has nothing that is learned."""
-        batch, notes = self.encode(samples)
-        whole, _ = replace(self, max_length=_UNLIMITED).encode(samples)
+        whole, notes = replace(self, max_length=_UNLIMITED).encode(samples)
+        full = [len(row) for row in _lists(whole, "tokens")]
+        batch = whole
+        if max(full, default=0) > self.max_length:
+            batch, notes = self.encode(samples)
         raw = self.codec.tokenizer.backend_tokenizer
-        tokens, learned = _lists(batch, "tokens"), _lists(batch, "mask")
-        names = {token: raw.decode([token], skip_special_tokens=False) for row in tokens for token in row}
-        return TokenRows(
-            tokens, learned, [[names[token] for token in row] for row in tokens],
-            [len(row) for row in _lists(whole, "tokens")], self.max_length, notes,
-        )
+
+        def spelled(token: int) -> str:
+            return str(raw.decode([token], skip_special_tokens=False))
+
+        return TokenRows(_lists(batch, "tokens"), _lists(batch, "mask"), full, self.max_length, spelled, notes)
 
     def _plain(self, samples: Samples) -> tuple[list[list[int]], Array]:
         texts, which = distinct([prompt.text for prompt in samples.prompts])
