@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from upturn import seeds
 from upturn.models.causal_lm import CausalLm
-from upturn.types import Prompt, Samples, real_samples
+from upturn.types import Prompt, Samples, objects, real_samples
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -34,6 +36,15 @@ def worked(count: int = 40) -> Samples:
         prompts.append(Prompt(f"{a}+{b}+{c}=", fields={"answer": str(a + b + c)}))
         contents.append(f"{a + b}+{c}={a + b + c}")
     return real_samples("text", contents, prompts, "worked")
+
+
+def pairs() -> Samples:
+    """Twelve prompts i+i=, the right answer preferred to nines."""
+    asked = [Prompt(f"{i}+{i}=") for i in range(1, 13)]
+    both = objects([text for i in range(1, 13) for text in (str(2 * i), "9" * (i % 5 + 1))])
+    rank = {"rank": np.tile([1, 2], len(asked))}
+    samples = real_samples("text", both, [p for p in asked for _ in (0, 1)], "pairs", rank)
+    return replace(samples, group=np.repeat(np.arange(12), 2), candidate=np.tile([0, 1], 12))
 
 
 def built(config: dict[str, Any] = LLAMA, examples: Samples | None = None, **fields: Any) -> CausalLm:

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from helpers.tiny_language_models import GPT2, LLAMA, NEOX, built, worked
+from helpers.tiny_language_models import GPT2, LLAMA, NEOX, built, pairs, worked
 from upturn import seeds
 from upturn.adapters.full import Full
 from upturn.adapters.lora import Lora
@@ -25,7 +24,7 @@ from upturn.training import trainer
 from upturn.training.feeds import FixedFeed
 from upturn.training.packing import PackedFeed, bins, consecutive, packed, with_lengths
 from upturn.training.setup import TrainingSetup
-from upturn.types import PACKED, Batch, Prompt, Samples, objects, real_samples
+from upturn.types import PACKED, Batch
 
 pytestmark = pytest.mark.slow
 
@@ -73,14 +72,6 @@ def test_a_packed_training_is_the_padded_one(adapter: Any, limit: int) -> None:
                                       held_out=one.encode(worked(9))))
     torch.testing.assert_close(flat(two), flat(one), atol=2e-4, rtol=1e-3)
     assert history.points[-1]["loss"] < history.points[0]["loss"]
-
-
-def pairs() -> Samples:
-    asked = [Prompt(f"{i}+{i}=") for i in range(1, 13)]
-    both = objects([text for i in range(1, 13) for text in (str(2 * i), "9" * (i % 5 + 1))])
-    rank = {"rank": np.tile([1, 2], len(asked))}
-    samples = real_samples("text", both, [p for p in asked for _ in (0, 1)], "bench", rank)
-    return replace(samples, group=np.repeat(np.arange(12), 2), candidate=np.tile([0, 1], 12))
 
 
 def test_packed_pairs_and_their_cached_reference_are_the_padded_ones() -> None:

@@ -99,6 +99,7 @@ class CausalLm(TextModel, Policy):
 
     likelihood: ClassVar[Likelihood] = "exact"
     name: ClassVar[str] = "causal_lm"
+    bf16_weights: ClassVar[bool] = True
     unread: ClassVar[int] = 1  # the last token is only predicted
     indent: ClassVar[int] = 2
     Sampling: ClassVar[type] = TextSampling
@@ -303,7 +304,6 @@ class CausalLm(TextModel, Policy):
         return token * tokens + pair * tokens * (tokens + 1) / 2  # with a cache a token attends to those before it
 
 
-def _valued(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """(N, T) values by the value head for hidden states (N, T, D)."""
-    values: torch.Tensor = head(hidden.float())[..., 0]
-    return values
+def _valued(head: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+    """(N, T) values in float32 by the value head for hidden states (N, T, D)."""
+    return torch.nn.functional.linear(hidden.float(), head.weight.float(), head.bias.float())[..., 0]

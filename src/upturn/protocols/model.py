@@ -40,6 +40,8 @@ class Trainable(Component):
     """Of a reward model with a head for each attribute: its attributes in the order of the heads, and their weights."""
     embeds_images_and_texts: ClassVar[bool] = False
     """Whether it has vectors of images and of texts in one space, which a search uses."""
+    bf16_weights: ClassVar[bool] = False
+    """Whether its forward pass may run with all weights in bfloat16: it widens by itself what has to be wide."""
     notes: tuple[str, ...] = ()
     """Of the last ``encode``: what was cut, empty or unknown, counted."""
     words: tuple[Any, ...] = ()

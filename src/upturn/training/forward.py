@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from accelerate import Accelerator
 
 from upturn.protocols import Policy, Trainable
+from upturn.training.narrow_passes import NarrowPasses
 from upturn.types import Batch, Draw, Outputs
 
 
@@ -18,13 +19,14 @@ class ForwardPass:
 
     accelerator: Accelerator
     rollouts: bool
+    narrow: NarrowPasses = field(default_factory=NarrowPasses)
 
     def draw(self, model: Trainable, batch: Batch, key: int, start: int) -> Draw | None:
         """Noise and times for examples from ``start`` of the global batch; None where the model needs none."""
         return None if self.rollouts else model.draw(batch, key, start)
 
     def __call__(self, model: Trainable, batch: Batch, draw: Draw | None) -> Outputs:
-        with self.accelerator.autocast():
+        with self.narrow(model.module), self.accelerator.autocast():
             return cast(Policy, model).act(batch) if self.rollouts else model.forward(batch, draw)
 
     @torch.no_grad()

@@ -27,6 +27,7 @@ class TrainingSetup:
     on_step: Callable[[int, int, float], None] = lambda step, total, loss: None
     on_epoch: Callable[[int], None] = lambda epoch: None  # after an epoch that the recipe lists
     log: Callable[[Mapping[str, float], int], None] = lambda values, step: None  # after each step: see ``step_log``
+    note: Callable[[str], None] = lambda text: None  # what a user should know before the first step
 
     @property
     def total_steps(self) -> int:

@@ -16,6 +16,7 @@ from upturn.training.forward import ForwardPass
 from upturn.training.held_out import held_out_loss
 from upturn.training.history import History
 from upturn.training.master_weights import MasterWeights
+from upturn.training.narrow_passes import NarrowPasses, emulated, narrows
 from upturn.training.optimizer import build_optimizer
 from upturn.training.packing import packed
 from upturn.training.precompute import Precomputation, with_reference
@@ -35,11 +36,18 @@ def train(model: Trainable, setup: TrainingSetup) -> History:
     Raises RunError when a loss or a gradient is not finite, naming the step; the last checkpoint stays.
     """
     accelerator = accelerator_for(setup.spec)
+    narrow = narrows(setup.spec, model, accelerator)
+    if narrow:  # without autocast
+        accelerator = accelerator_for(setup.spec.model_copy(update={"precision": "fp32"}))
     setup = packed(setup, model)
     total = setup.total_steps
     setup.adapter.attach(model, total, int(seeds.fold(setup.key, _ATTACH)[0]))
     model.module.to(accelerator.device)
-    forward = ForwardPass(accelerator, setup.uses_rollouts)
+    slow = emulated(setup.spec, model, accelerator)
+    if slow:
+        setup.note("this processor does not multiply bf16 in hardware, which would be slower: trained in float32")
+    passes = NarrowPasses(narrow and not slow)
+    forward = ForwardPass(accelerator, setup.uses_rollouts, passes)
     feed, reference = with_reference(setup, model, forward)
     parameters = list(setup.adapter.parameters(model))
     masters = MasterWeights(parameters)

@@ -221,7 +221,7 @@ def fitted(
         setup = TrainingSetup(
             spec=spec, objective=objective, adapter=context.parts.adapter(spec), feed=feed, key=key, where=unit,
             held_out=_held_out(model, held_out, objective), progress=progress,
-            on_epoch=keep, log=log,
+            on_epoch=keep, log=log, note=lambda text: context.observer.note(f"{unit}: {text}"),
         )
         history = trainer.train(model, setup)
     if history.learned_nothing and unit_round(unit) <= 0:  # a round is skipped instead
