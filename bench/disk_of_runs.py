@@ -1,6 +1,6 @@
 """Disk after SFT, DPO and two rounds with LoRA of rank 8 on one base, over the size of the base; then of a second run.
 
-    python bench/disk_of_runs.py MODEL_FOLDER
+    python bench/disk_of_runs.py MODEL_FOLDER [RUNS]     RUNS: 2 by default
 
 Few steps of few tokens: what is stored does not depend on their number. Every file counts once, whatever its number of
 hard links. Prints the largest files, and the time of the whole.
@@ -26,16 +26,16 @@ data: {{name: preferences, path: {rows}}}
 models:
   policy: {{name: causal_lm, folder: {base}, max_length: 64}}
 stages:
-  - {{name: sft, steps: 2, batch_size: 2, learning_rate: 1.0e-4, adapter: {{name: lora, rank: 8, adapter_name: sft}}}}
-  - {{name: dpo, objective: dpo, steps: 2, batch_size: 2, learning_rate: 1.0e-4, adapter: &dpo
+  - {{name: sft, steps: 1, batch_size: 1, learning_rate: 1.0e-4, adapter: {{name: lora, rank: 8, adapter_name: sft}}}}
+  - {{name: dpo, objective: dpo, steps: 1, batch_size: 1, learning_rate: 1.0e-4, adapter: &dpo
         {{name: lora, rank: 8, adapter_name: dpo}}}}
 rounds:
   count: 2
-  sample: {{prompts: 2, candidates: 2, settings: {{max_tokens: 4}}}}
+  sample: {{prompts: 2, candidates: 2, settings: {{max_tokens: 2}}}}
   score: length
   mix: {{policy: replace, lambda: 1.0}}
-  train: {{objective: dpo, steps: 2, batch_size: 2, learning_rate: 1.0e-4, adapter: *dpo}}
-evaluate: {{prompts: 2, settings: {{max_tokens: 4}}, metrics: [reward]}}
+  train: {{objective: dpo, steps: 1, batch_size: 1, learning_rate: 1.0e-4, adapter: *dpo}}
+evaluate: {{prompts: 1, settings: {{max_tokens: 2}}, metrics: [reward]}}
 grid: {{prompts: 1, per_prompt: 1}}
 """
 
@@ -50,7 +50,7 @@ def size(folder: Path) -> dict[str, int]:
     return dict(found.values())
 
 
-def main(base: Path) -> None:
+def main(base: Path, count: int = 2) -> None:
     weights = (base / "model.safetensors").stat().st_size
     runs = Path(tempfile.mkdtemp(prefix="disk"))
     try:
@@ -59,7 +59,7 @@ def main(base: Path) -> None:
             json.dumps({"prompt": f"Count {i}.", "chosen": f"{i}, {i + 1}.", "rejected": "No."}) for i in range(24)
         ))
         began, before = time.process_time(), 0
-        for name in ("first", "second"):
+        for name in ("first", "second", "third")[:count]:
             loop.run(recipe.parse(RECIPE.format(rows=rows, base=base), "disk.yaml", [f"name={name}"]), runs)
             files = size(runs)
             total = sum(files.values())
@@ -74,4 +74,4 @@ def main(base: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

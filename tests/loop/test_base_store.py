@@ -99,9 +99,13 @@ def test_a_missing_or_changed_base_is_one_message(runs: Path, tmp_path: Path) ->
 def test_a_base_that_no_run_links_is_removed(runs: Path, base: Path, tmp_path: Path) -> None:
     loop.run(recipe(base, "only"), tmp_path)
     (stored,) = (tmp_path / bases.FOLDER).iterdir()
-    assert bases.sweep(tmp_path) == []
+    own = tmp_path / bases.FOLDER / "model.safetensors"
+    own.write_bytes(b"the user's")
+    left = stored.with_name(f".{stored.name}.12345")  # of a process that was killed while it stored one
+    left.write_bytes(b"a draft")
+    assert bases.sweep(tmp_path) == [left]
     shutil.rmtree(tmp_path / "only")
-    assert bases.sweep(tmp_path) == [stored] and not stored.exists()
+    assert bases.sweep(tmp_path) == [stored] and not stored.exists() and own.exists()
 
 
 def test_a_damaged_entry_of_the_store_is_replaced(base: Path, tmp_path: Path) -> None:

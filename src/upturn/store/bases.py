@@ -9,6 +9,7 @@ run links any more is removed by ``sweep``. On a disk without hard links nothing
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from upturn.store.new_run import IDENTITY
@@ -16,6 +17,7 @@ from upturn.store.new_run import IDENTITY
 FOLDER = ".bases"
 VARIABLE = "UPTURN_BASES"  # a folder for the runs of several folders on one disk
 _ENDING = ".safetensors"
+_OURS = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.safetensors\.\d+")
 
 
 def folder_of(runs: Path) -> Path:
@@ -46,11 +48,14 @@ def keep(written: Path, digest: str) -> Path | None:
 
 
 def sweep(runs: Path) -> list[Path]:
-    """Remove the bases that no run links any more; returns what was removed."""
+    """Remove the bases that no run links any more, and what a kill left of them; returns what was removed.
+
+    Files of other names, in a folder that ``UPTURN_BASES`` names, are not touched.
+    """
     gone = []
-    for path in sorted(folder_of(runs).glob(f"*{_ENDING}")):
+    for path in sorted(folder_of(runs).glob("*")):
         try:
-            if path.stat().st_nlink == 1:
+            if _OURS.fullmatch(path.name) and path.stat().st_nlink == 1:
                 path.unlink()
                 gone.append(path)
         except FileNotFoundError:  # another process was quicker
