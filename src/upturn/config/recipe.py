@@ -189,12 +189,16 @@ def renamed(recipe: Recipe, name: str) -> Recipe:
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """The keys in which two recipes differ, as ``key: a -> b``."""
+    return [f"{key}: {old} -> {new}" for key, (old, new) in changed_keys(a, b).items()]
+
+
+def changed_keys(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Key -> its values in two recipes that differ there; "nothing" where one has no such key."""
     flat_a, flat_b = (_flatten(r.model_dump(mode="json", by_alias=True)) for r in (a, b))
-    return [
-        f"{key}: {flat_a.get(key, 'nothing')} -> {flat_b.get(key, 'nothing')}"
-        for key in sorted(flat_a.keys() | flat_b.keys())
-        if flat_a.get(key) != flat_b.get(key)
-    ]
+    return {
+        key: (flat_a.get(key, "nothing"), flat_b.get(key, "nothing"))
+        for key in sorted(flat_a.keys() | flat_b.keys()) if flat_a.get(key) != flat_b.get(key)
+    }
 
 
 def line_of(text: str, key: str) -> int | None:
@@ -300,12 +304,13 @@ def _fields_at(path: Sequence[str]) -> list[str]:
         if part.isdigit():
             continue
         by_name = {item.alias or name: item for name, item in model.model_fields.items()}
-        found = _models_in(by_name[part].annotation) if part in by_name else []
+        found = models_in(by_name[part].annotation) if part in by_name else []
         model = found[0] if found else model
     return [str(item.alias or name) for name, item in model.model_fields.items()]
 
 
-def _models_in(hint: object) -> list[type[BaseModel]]:
+def models_in(hint: object) -> list[type[BaseModel]]:
+    """The classes of the schema in the type of a key."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return [hint]
-    return [found for inner in getattr(hint, "__args__", ()) for found in _models_in(inner)]
+    return [found for inner in getattr(hint, "__args__", ()) for found in models_in(inner)]

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from upturn.annotation.vote_mode import mode_named
-from upturn.config.recipe import Recipe, differences, to_yaml
+from upturn.config.recipe import Recipe, to_yaml
 from upturn.errors import RunError, UserError
 from upturn.loop import stages
 from upturn.loop.assemble import assemble
 from upturn.loop.assembly import Assembly
+from upturn.loop.recipe_changes import apply_changes
 from upturn.loop.run_context import RunContext
 from upturn.loop.stages.outcome import Waiting
 from upturn.observer import Observer
@@ -85,13 +86,7 @@ def _opened(recipe: Recipe, folder: Path, observer: Observer, fork: tuple[Path, 
     if fork is not None:
         raise UserError("the run exists already", where=str(folder), fix="Give the fork another --name.")
     found = Run.open(folder)
-    changed = differences(found.recipe, recipe)
-    if changed:
-        raise UserError(
-            f"the run was started with another recipe: {'; '.join(changed[:3])}"
-            f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}",
-            where=str(folder), fix="Give this one another --name, or start it '--from' the old run.",
-        )
+    found = apply_changes(found, recipe, observer)
     for change in changes(found.fingerprint, here):
         observer.note(f"{change}: from here on the results may not be the same bytes")
     return found

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from upturn.loop.gate import decide, spend
 from upturn.loop.run_context import RunContext
 from upturn.loop.stages.certificate import certificate
-from upturn.loop.stages.evaluate import read_measured
+from upturn.loop.stages.evaluate import evaluation_file, measure, read_measured
 from upturn.loop.stages.forecast import forecast_after
 from upturn.loop.stages.outcome import Done, Outcome
 from upturn.store import parquet_tables
+from upturn.store.columns import read_table
 from upturn.store.promotion import SKIPPED
 from upturn.store.units import round_unit
-from upturn.types import Array
+from upturn.types import Array, Measurement
 
 
 def gate(context: RunContext, unit: str, number: int, incumbent: str) -> Outcome:
@@ -28,8 +30,8 @@ def gate(context: RunContext, unit: str, number: int, incumbent: str) -> Outcome
             found = {"decision": "promoted", "metric": None, "reason": "no gate is configured: every round is promoted"}
         else:
             new = read_measured(context.run.unit(unit))
-            old = read_measured(context.run.unit(incumbent))
-            anchor = read_measured(context.run.unit(round_unit(0)))
+            old = _as_many(context, incumbent, unit, out.path)
+            anchor = _as_many(context, round_unit(0), unit, out.path)
             decision = decide(
                 recipe.gate.metric, new, old, anchor,
                 better=_better(context), clusters=_clusters(context, unit),
@@ -46,6 +48,21 @@ def gate(context: RunContext, unit: str, number: int, incumbent: str) -> Outcome
         if certified["word"]:
             out.info["certificate"] = certified["word"]
     return Done()
+
+
+def _as_many(context: RunContext, older: str, unit: str, folder: Path) -> dict[str, Measurement]:
+    """What was measured of an older model; measured again where the size of an evaluation has changed since."""
+    def sizes(of: str) -> list[int]:
+        paths = [context.run.unit(of) / evaluation_file(context, each) for each in context.parts.evaluators]
+        return [len(read_table(path, ["id"])) for path in paths]
+
+    if sizes(older) == sizes(unit):
+        return read_measured(context.run.unit(older))
+    again = folder / f"measured-again-{older.replace('/', '-')}"
+    if not again.exists():
+        again.mkdir()
+        measure(context, context.policy(older), context.parts.evaluators, again, keep_samples=False)
+    return read_measured(again)
 
 
 def skip(context: RunContext, unit: str, incumbent: str, reason: str) -> Outcome:
