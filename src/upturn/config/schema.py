@@ -73,9 +73,7 @@ class Training(Part):
     steps: Annotated[int | None, Field(ge=0)] = None
     batch_size: Positive = 128
     micro_batch: Positive | None = None  # examples in one forward pass; None: the whole batch of a process
-    # tokens in one forward pass, of whole rows one after the other without padding; no token attends to another row.
-    # None: padded rows, batched by length
-    pack_tokens: Positive | None = None
+    pack_tokens: Positive | None = None  # tokens in one forward pass, whole rows without padding; None: padded rows
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Annotated[PlugIn, plug_in("schedule")] = "cosine"
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the steps
