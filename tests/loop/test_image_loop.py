@@ -28,7 +28,7 @@ models:
   dual: {{name: dual_encoder, {dual}}}
 features: {{name: classifier, model: dual}}
 grid: {{prompts: 2, per_prompt: 1}}
-stages: [{{name: pretrain, steps: 2}}]
+stages: [{{name: pretrain, steps: 2, batch_size: 16}}]
 rounds:
   count: 1
   sample: {{prompts: 6, candidates: 2, settings: {{steps: 2}}}}
@@ -37,7 +37,7 @@ rounds:
     - {{name: zero_shot_safety, model: dual, safe: [red], unsafe: [blue]}}
     - {{name: reward_model, model: dual}}
   curate: [best_of_n]
-  train: {{steps: 2}}
+  train: {{steps: 2, batch_size: 16}}
 evaluate:
   prompts: 10
   candidates: 2

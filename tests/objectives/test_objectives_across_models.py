@@ -24,7 +24,7 @@ from upturn.types import Array, Batch, Prompt, Samples, objects, real_samples
 
 pytestmark = pytest.mark.slow
 
-_PROMPTS, _CANDIDATES, _MEASURED = 48, 8, 400
+_CANDIDATES, _MEASURED = 8, 400
 _Z = 4.0  # standard errors of the difference of means: one chance in 30,000 that nothing happened
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 0.5}, "rpo": {"beta": 0.5}, "listwise": {"beta": 0.5},
@@ -41,6 +41,7 @@ class Task:
     drawn: Any  # settings of a draw
     reward: Callable[[Samples], Array]
     rates: dict[str, float]
+    prompts: int  # of a step: as many as a rise far beyond chance takes
 
     def sample(self, model: Any, count: int, key: int) -> tuple[Samples, Array]:
         keys = seeds.fold(key, range(count * _CANDIDATES)).reshape(count, _CANDIDATES)
@@ -67,7 +68,7 @@ def points() -> Task:
     model = _pretrained("points", {"network": {"name": "mlp", "width": 48, "depth": 2}}, real, 400, 2e-3)
     settings = components.checked(model.Sampling, {"steps": 8, "sampler": "ancestral"}, "test", "sampling")
     return Task(model, Prompt(), settings, lambda s: s.content[:, 0].astype(np.float64),
-                {"rloo": 5e-4, "reward_weighted": 2e-3, "": 1e-3})
+                {"rloo": 5e-4, "reward_weighted": 2e-3, "": 1e-3}, prompts=48)
 
 
 def pixels() -> Task:
@@ -79,7 +80,7 @@ def pixels() -> Task:
     model = _pretrained("pixels", fields, real, 300, 2e-3)
     settings = components.checked(model.Sampling, {"steps": 8, "sampler": "ancestral"}, "test", "sampling")
     return Task(model, Prompt(), settings, lambda s: s.content.mean(axis=(1, 2, 3)) / 255.0 * 10,
-                {"rloo": 5e-4, "reward_weighted": 2e-3, "": 1e-3})
+                {"rloo": 5e-4, "reward_weighted": 2e-3, "": 1e-3}, prompts=16)
 
 
 def text() -> Task:
@@ -91,7 +92,7 @@ def text() -> Task:
     model = _pretrained("causal_lm", {"config": config}, real, 200, 3e-3)
     settings = components.checked(model.Sampling, {"max_tokens": 10}, "test", "sampling")
     return Task(model, Prompt("w:"), settings, lambda s: np.array([str(t).count("a") for t in s.content], float),
-                {"rloo": 1e-3, "": 1e-3})
+                {"rloo": 1e-3, "": 1e-3}, prompts=16)
 
 
 _TASKS: dict[str, Task] = {}
@@ -111,11 +112,11 @@ def task(request: pytest.FixtureRequest) -> Task:
 def drawing(task: Task, objective: Any) -> Callable[[int], Batch]:
     def draw(number: int) -> Batch:
         if objective.example == "rollout":
-            keys = seeds.fold(1000 + number, range(_PROMPTS * _CANDIDATES)).reshape(_PROMPTS, _CANDIDATES)
-            rollout = task.model.rollout([task.prompt] * _PROMPTS, keys, task.drawn)
-            rewards = torch.from_numpy(task.reward(rollout.samples)).float().reshape(_PROMPTS, _CANDIDATES)
+            keys = seeds.fold(1000 + number, range(task.prompts * _CANDIDATES)).reshape(task.prompts, _CANDIDATES)
+            rollout = task.model.rollout([task.prompt] * task.prompts, keys, task.drawn)
+            rewards = torch.from_numpy(task.reward(rollout.samples)).float().reshape(task.prompts, _CANDIDATES)
             return replace(task.model.replay(rollout), candidates=_CANDIDATES, given={"rewards": rewards})
-        samples, rewards = task.sample(task.model, _PROMPTS, 1000 + number)
+        samples, rewards = task.sample(task.model, task.prompts, 1000 + number)
         wanted = getattr(objective, "candidates", None)
         return encode_groups(task.model, by_reward(samples, rewards, wanted), wanted)
 
@@ -128,9 +129,9 @@ def test_the_reward_rises_beyond_chance(task: Task, objective: str) -> None:
     made = components.make("objective", {"name": objective, **OBJECTIVES[objective]}, "test")
     _, before = task.sample(task.model, _MEASURED // _CANDIDATES, 5)
     steps = 30
-    spec = Training(steps=steps, batch_size=_PROMPTS, learning_rate=task.rates.get(objective, task.rates[""]),
+    spec = Training(steps=steps, batch_size=task.prompts, learning_rate=task.rates.get(objective, task.rates[""]),
                     schedule="constant", warmup=0.0)
-    feed = OnlineFeed(drawing(task, made), _PROMPTS, _PROMPTS, 1, 9)
+    feed = OnlineFeed(drawing(task, made), task.prompts, task.prompts, 1, 9)
     trainer.train(task.model, TrainingSetup(
         spec=spec, objective=made, adapter=Full(), feed=feed, key=9, where="test"))
     _, after = task.sample(task.model, _MEASURED // _CANDIDATES, 5)

@@ -115,9 +115,9 @@ def _rated_groups(votes: Votes, samples: Samples, people: People) -> VotedGroups
     telling = groups.ranks.max(axis=1, initial=0) > 1
     counts["prompts without two different ratings"] = int((~telling).sum())
     rows, ranks = groups.rows[telling], groups.ranks[telling]
-    said = (rows >= 0) & (ranks > 0)
-    chosen = samples.take(rows[said]).with_fields(**{
-        RANK: ranks[said], SCORE: groups.rewards[telling][said], STRENGTH: np.ones(int(said.sum())),
+    ranked = (rows >= 0) & (ranks > 0)
+    chosen = samples.take(rows[ranked]).with_fields(**{
+        RANK: ranks[ranked], SCORE: groups.rewards[telling][ranked], STRENGTH: np.ones(int(ranked.sum())),
     })
     counts[CHOSEN] = int(telling.sum())
     return VotedGroups(chosen, np.ones(len(chosen)), +counts)
@@ -154,14 +154,14 @@ def vote_fields(votes: Votes, samples: Samples, people: People) -> dict[str, Arr
         return _corrected_fields(votes, samples, weights)
     if feedback == "rating":
         return _rated(votes, samples, weights)
-    said = columns(RULES[people.rule](votes, weights), samples)
-    word = said[VOTE]
+    table = columns(RULES[people.rule](votes, weights), samples)
+    word = table[VOTE]
     for group in np.unique(samples.group[word == TIED]):
         rows = (samples.group == group) & (word == TIED)
         # even: some were chosen as often as others; a tie: people said that they cannot tell
-        split = (said[RANK][rows] == 0).any() or (people.rule == "majority" and np.nanmax(said[SCORE][rows]) > 0)
+        split = (table[RANK][rows] == 0).any() or (people.rule == "majority" and np.nanmax(table[SCORE][rows]) > 0)
         word[rows] = EVEN if split else TIE
-    return said
+    return table
 
 
 def _rated(votes: Votes, samples: Samples, weights: Array) -> dict[str, Array]:
@@ -180,14 +180,14 @@ def _rated(votes: Votes, samples: Samples, weights: Array) -> dict[str, Array]:
 
 def _corrected_fields(votes: Votes, samples: Samples, weights: Array) -> dict[str, Array]:
     """Of each text: right as it is, corrected, or not fixable, by weight."""
-    place, said = _places(samples), np.zeros((3, len(samples)))
+    place, counts = _places(samples), np.zeros((3, len(samples)))
     for vote in np.flatnonzero(votes.check == "").tolist():
         which = {"said": 0, "edit": 1, "bad": 2}.get(str(votes.action[vote]))
         if which is not None:
-            said[which, place[str(votes.shown[vote][0])]] += weights[vote]
+            counts[which, place[str(votes.shown[vote][0])]] += weights[vote]
     word = objects([""] * len(samples))
-    word[(said.sum(axis=0) > 0)] = TIE
-    word[said[0] > said[2]], word[said[2] > said[0]], word[said[1] > 0] = RIGHT, BAD, CORRECTED
+    word[(counts.sum(axis=0) > 0)] = TIE
+    word[counts[0] > counts[2]], word[counts[2] > counts[0]], word[counts[1] > 0] = RIGHT, BAD, CORRECTED
     rank = np.where(word == RIGHT, 1, 0)
     return {RANK: rank, SCORE: np.full(len(samples), np.nan), STRENGTH: np.ones(len(samples)), VOTE: word}
 
@@ -199,16 +199,16 @@ def corrected(votes: Votes, samples: Samples, people: People) -> Samples | None:
     The same text by two people for one sample is there once.
     """
     weights, place = weights_of(votes, people).of(votes), _places(samples)
-    made: dict[str, tuple[int, str, str]] = {}
+    corrections: dict[str, tuple[int, str, str]] = {}
     for vote in np.flatnonzero((votes.action == "edit") & (votes.check == "") & (weights > 0)).tolist():
         row, text = place[str(votes.shown[vote][0])], str(votes.text[vote])
-        made.setdefault(content_id(AUTHOR, samples.ids[row], text), (row, text, str(votes.person[vote])))
-    if not made:
+        corrections.setdefault(content_id(AUTHOR, samples.ids[row], text), (row, text, str(votes.person[vote])))
+    if not corrections:
         return None
-    rows, texts, by = (list(part) for part in zip(*made.values(), strict=True))
+    rows, texts, by = (list(part) for part in zip(*corrections.values(), strict=True))
     n = len(rows)
     return Samples(
-        samples.kind, objects(list(made)), tuple(samples.prompts[row] for row in rows), objects(texts),
+        samples.kind, objects(list(corrections)), tuple(samples.prompts[row] for row in rows), objects(texts),
         objects([SYNTHETIC] * n), objects([AUTHOR] * n), np.arange(n), np.zeros(n, dtype=np.int64),
         {"parent": objects([str(samples.ids[row]) for row in rows]), EDITOR: objects(by)},
     )

@@ -91,23 +91,23 @@ def _help(cls: type[Any]) -> str:
 def _with_options(cls: type[Any], then: Callable[..., None]) -> Callable[..., None]:
     """A function whose signature has an option for each field of ``cls``, as typer reads it."""
     kind = inspect.Parameter.KEYWORD_ONLY
-    made = [inspect.Parameter(item.name, kind, default=None, annotation=_option(item)) for item in _fields(cls)]
+    options = [inspect.Parameter(item.name, kind, default=None, annotation=_option(item)) for item in _fields(cls)]
     further = {"to": (To, None), "workers": (Workers, None), "as_json": (AsJson, False)}
-    made += [inspect.Parameter(key, kind, default=value, annotation=hint) for key, (hint, value) in further.items()]
+    options += [inspect.Parameter(key, kind, default=value, annotation=hint) for key, (hint, value) in further.items()]
 
     def call(to: Path | None, workers: int | None, as_json: bool, **settings: str | None) -> None:
         then({key: value for key, value in settings.items() if value is not None}, to, workers, as_json)
 
-    call.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
+    call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in options}
     return call
 
 
 def _option(item: Any) -> Any:
     about = item.metadata.get("about", "")
     default = item.default_factory() if callable(item.default_factory) else item.default
-    told = ",".join(map(_text, default)) if isinstance(default, list) else _text(default)
-    words = f"{about} ({told})" if told else about
+    usual = ",".join(map(_text, default)) if isinstance(default, list) else _text(default)
+    words = f"{about} ({usual})" if usual else about
     several = "A,B,…" if isinstance(default, list) else "VALUE"
     return Annotated[
         str | None,
@@ -173,9 +173,9 @@ def _number(value: object, digits: int = 6) -> str:
 def _verdict(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [("formula", "what it says", "checks", "failed", "largest |z|", "holds")] + [
         (
-            said["formula"], said["text"], str(said["tested"]), str(said["failed"]),
-            "exact" if said["exact"] == said["tested"] else f"{said['largest_z']:.2f}",
-            "yes" if said["agrees"] else "NO",
+            row["formula"], row["text"], str(row["tested"]), str(row["failed"]),
+            "exact" if row["exact"] == row["tested"] else f"{row['largest_z']:.2f}",
+            "yes" if row["agrees"] else "NO",
         )
-        for said in found["verdict"]
+        for row in found["verdict"]
     ]

@@ -41,13 +41,13 @@ def search(
         where, runs, text=text, image=image, k=k, near=near, encoder=encoder,
         say=lambda line: typer.echo(line, err=True),
     )
-    asked = f"“{text}”" if text is not None else f"pictures like {image}"
+    query = f"“{text}”" if text is not None else f"pictures like {image}"
     if html is not None:
-        _page(html, where.name, asked, near, found)
+        _page(html, where.name, query, near, found)
     if as_json:
         print(json.dumps(_plain(found), indent=1))
         return
-    _show(asked, near, found)
+    _show(query, near, found)
     if html is not None:
         print(f"\nPage: {html}")
 
@@ -61,22 +61,22 @@ def _plain(found: Found) -> dict[str, object]:
     return {"encoder": found.encoder, "notes": list(found.notes), "hits": hits, "hidden": found.hidden}
 
 
-def _show(asked: str, near: float, found: Found) -> None:
+def _show(query: str, near: float, found: Found) -> None:
     from upturn.report.titles import visible
 
     for note in found.notes:
         print(f"note: {visible(note)}")
-    print(f"{visible(asked)} by {visible(found.encoder)}")
+    print(f"{visible(query)} by {visible(found.encoder)}")
     wide = max((len(found.name(hit.row)) for hit in found.hits), default=0)
     for place, hit in enumerate(found.hits, 1):
         behind = f"  (+{len(hit.hidden)} nearly alike)" if hit.hidden else ""
-        name, said = visible(found.name(hit.row)), visible(found.text(hit.row))
-        print(f"{place:4}  {hit.cosine:6.3f}  {name:{wide}}  {said}{behind}")
+        name, words = visible(found.name(hit.row)), visible(found.text(hit.row))
+        print(f"{place:4}  {hit.cosine:6.3f}  {name:{wide}}  {words}{behind}")
     if found.hidden:
         print(f"{found.hidden} hidden: cosine to one that is shown at least {near:g}.")
 
 
-def _page(path: Path, name: str, asked: str, near: float, found: Found) -> None:
+def _page(path: Path, name: str, query: str, near: float, found: Found) -> None:
     from upturn.report import search_page as page
 
     hits = [
@@ -85,4 +85,4 @@ def _page(path: Path, name: str, asked: str, near: float, found: Found) -> None:
         )
         for hit in found.hits
     ]
-    page.write(path, name, asked, found.encoder, near, found.notes, hits)
+    page.write(path, name, query, found.encoder, near, found.notes, hits)

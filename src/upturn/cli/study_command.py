@@ -29,11 +29,11 @@ def study(
     from upturn.studies import study_definition as studies
     from upturn.studies.study_results import RESULTS
 
-    asked = studies.load(file, settings)
+    wanted = studies.load(file, settings)
     if only:
-        asked = asked.only(only)
+        wanted = wanted.only(only)
     if plan:
-        estimated = cost.estimate(asked)
+        estimated = cost.estimate(wanted)
         if as_json:
             print(json.dumps(estimated, indent=1))
         else:
@@ -42,12 +42,12 @@ def study(
     observer = progress_display.observer_for(as_json)
     failure: RunError | None = None
     try:
-        study_runner.conduct(asked, folder, observer, after=report.write)
+        study_runner.conduct(wanted, folder, observer, after=report.write)
     except RunError as error:
         failure = error
     finally:
         progress_display.close(observer)
-    there = folder / asked.name
+    there = folder / wanted.name
     found = json.loads((there / RESULTS).read_text(encoding="utf-8"))
     page = report.write_study(there)
     if as_json:
@@ -60,14 +60,14 @@ def study(
 
 
 def _planned(found: dict[str, Any]) -> list[list[str]]:
-    def row(name: str, said: dict[str, Any]) -> list[str]:
+    def row(name: str, costs: dict[str, Any]) -> list[str]:
         return [
-            name, str(said["runs"]), f"{said['training_seconds']:,.0f} s", f"{said['seconds']:,.0f} s",
-            f"{said['usd']:.2f}", f"{said['disk_bytes'] / 1e6:,.1f} MB",
+            name, str(costs["runs"]), f"{costs['training_seconds']:,.0f} s", f"{costs['seconds']:,.0f} s",
+            f"{costs['usd']:.2f}", f"{costs['disk_bytes'] / 1e6:,.1f} MB",
         ]
 
     head = ["variant", "runs", "training", "in all", "USD", "disk"]
-    return [head, *[row(said["variant"], said) for said in found["variants"]], row("in all", found["total"])]
+    return [head, *[row(costs["variant"], costs) for costs in found["variants"]], row("in all", found["total"])]
 
 
 def _table(found: dict[str, Any]) -> list[list[str]]:
@@ -78,8 +78,8 @@ def _table(found: dict[str, Any]) -> list[list[str]]:
     rows = [["metric", *[variant["name"] for variant in variants]]]
     sign = {"best": " best", "worse": " worse"}
     for metric in found["metrics"]:
-        name, said = metric["name"], metric["marks"]
-        rows.append([name, *[figure(v["metrics"].get(name)) + sign.get(said.get(v["name"], ""), "") for v in variants]])
+        name, mark = metric["name"], metric["marks"]
+        rows.append([name, *[figure(v["metrics"].get(name)) + sign.get(mark.get(v["name"], ""), "") for v in variants]])
     rows.append(["training", *[f"{v['cost']['training_seconds']:.0f} s" for v in variants]])
     rows.append(["cost, USD", *[f"{v['cost']['usd']:.4f}" for v in variants]])
     return rows

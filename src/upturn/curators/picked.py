@@ -45,7 +45,7 @@ class Picked(Curator):
         size = np.zeros(len(samples), dtype=np.int64)
         size[voted] = sizes_within(samples.group[voted])
         reasons = objects([
-            f"picked: {_WHY.get(said) or f'another of {count} was picked'}"
-            for said, count in zip(word.tolist(), size.tolist(), strict=True)
+            f"picked: {_WHY.get(vote) or f'another of {count} was picked'}"
+            for vote, count in zip(word.tolist(), size.tolist(), strict=True)
         ])
         return selection("picked", kept, reasons)

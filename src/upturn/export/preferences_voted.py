@@ -119,10 +119,10 @@ def _rows(
             continue
         own, ranks, kind = [samples[name] for name in names], outcomes.ranks[i], outcomes.kind[i]
         group, strength = outcomes.tasks[i][0], float(outcomes.strength[i])
-        said = [(sample, name == winner) for sample, name in zip(own, names, strict=True)]
+        judged = [(sample, name == winner) for sample, name in zip(own, names, strict=True)]
         if kind != TIED:
             labelled += [_prompt(s) | {"completion": _body(s), "label": good, "strength": strength, "id": s.id,
-                                       "group": group} for s, good in said]
+                                       "group": group} for s, good in judged]
         if kind == ALL_BAD:
             left["groups that are all bad, from pairs and ranks: in completions alone"] += 1
             continue
@@ -134,7 +134,7 @@ def _rows(
             left["groups that tie, from pairs and completions: in ranks alone"] += 1
             continue
         best = samples[str(winner)]
-        for other, good in said:
+        for other, good in judged:
             if not good and _same(best, other):
                 left["pairs of candidates that are the same"] += 1
             elif not good:

@@ -104,8 +104,8 @@ def read_scores(path: Path, ids: Array | Sequence[str] | None = None) -> dict[st
             texts = objects(block.column("explanation").to_pylist())
             unexplained = name in _notes(table)["unexplained"]
             found = np.where(rows < 0, np.nan, values[rows]) if len(values) else np.full(len(rows), np.nan)
-            said = objects(["" if row < 0 else texts[row] for row in rows])
-            out[name] = Scores(name, found, None if unexplained else said)
+            words = objects(["" if row < 0 else texts[row] for row in rows])
+            out[name] = Scores(name, found, None if unexplained else words)
         return out
 
     return _understood(path, read)

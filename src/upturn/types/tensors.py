@@ -109,8 +109,8 @@ class Stacks:
         starts = np.cumsum([0, *(len(some.parts) for some in stacks)])
         which = torch.cat([some.which + int(start) for some, start in zip(stacks, starts, strict=False)])
         place = torch.cat([some.place for some in stacks])
-        made = Stacks(tuple(part for some in stacks for part in some.parts), which, place)
-        return made if order is None else made.gathered(order)
+        joined = Stacks(tuple(part for some in stacks for part in some.parts), which, place)
+        return joined if order is None else joined.gathered(order)
 
 
 Column = Union["Tensor", Ragged, Stacks]

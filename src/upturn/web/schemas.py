@@ -73,8 +73,8 @@ class VoteBody(BaseModel):
 
 def client_of(request: Request) -> str:
     """Which program sent it, in characters that can be seen."""
-    said = request.headers.get("user-agent", "")
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in said)[:120]
+    agent = request.headers.get("user-agent", "")
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in agent)[:120]
 
 
 def from_json(vote: VoteIn, person: str, client: str) -> Answer:

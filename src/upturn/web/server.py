@@ -46,16 +46,16 @@ def bound(host: str, port: int) -> socket.socket:
     """A socket that listens. UserError where the address is taken or not this machine's."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(found[0], socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(found[4])
+        listener = socket.socket(found[0], socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(found[4])
     except OSError as error:
         raise UserError(
             f"cannot listen: {error.strerror or error}", where=f"{host}:{port}", fix="Choose another --port or --host."
         ) from error
-    made.listen(2048)
-    made.setblocking(False)
-    return made
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
 
 
 def serve(

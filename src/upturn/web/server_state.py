@@ -102,10 +102,10 @@ class ServerState:
 
     async def session(self, cookie: str | None) -> Session | None:
         """Who sends this cookie; None where nobody is signed in by it (any more)."""
-        said = self.signing.read(cookie) if cookie else None
-        if said is None:
+        signed = self.signing.read(cookie) if cookie else None
+        if signed is None:
             return None
-        name, epoch, csrf = said
+        name, epoch, csrf = signed
         person = (await self.people()).get(name)
         return Session(person, csrf) if person is not None and person.epoch == epoch else None
 

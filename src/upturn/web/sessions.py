@@ -38,8 +38,8 @@ class Signing:
 
     def cookie(self, person: Person) -> str:
         """The value of a new session's cookie."""
-        made: str | bytes = self._cookies.dumps([person.id, person.epoch, secrets.token_hex(8)])
-        return made if isinstance(made, str) else made.decode()
+        cookie: str | bytes = self._cookies.dumps([person.id, person.epoch, secrets.token_hex(8)])
+        return cookie if isinstance(cookie, str) else cookie.decode()
 
     def read(self, cookie: str) -> tuple[str, int, str] | None:
         """Person, number of the token, and the token against forged requests; None where the cookie is not ours."""

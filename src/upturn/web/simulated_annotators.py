@@ -103,8 +103,8 @@ class _Person:
         self._voter, self._place, self._people = voter, place, people
         self._seed, self._rewards = seed, rewards
         self._headers = {"Content-Type": "application/json", "User-Agent": "upturn simulate"}
-        said = self._call("POST", "/api/session", {"token": token})
-        self._headers["X-CSRF-Token"] = said["csrf"]
+        session = self._call("POST", "/api/session", {"token": token})
+        self._headers["X-CSRF-Token"] = session["csrf"]
         self._next: dict[str, Any] | None = None
 
     def answer(self) -> str:

@@ -50,8 +50,8 @@ def run_through(
 
 def answer(run: Run, parts: Assembly, people: People) -> int:
     """Everything that a waiting run asks is answered; how many answers were given."""
-    asked = people.simulated
-    assert asked is not None
+    simulated = people.simulated
+    assert simulated is not None
     unit = unanswered(run)
     assert unit is not None, "a run that waits for people has a round that they have not answered"
     samples = parquet_tables.read_samples(run.unit(unit) / parquet_tables.SAMPLES)
@@ -60,10 +60,10 @@ def answer(run: Run, parts: Assembly, people: People) -> int:
         raise RunError("the taste of the simulated people says nothing of any sample", where=unit)
     liked = np.where(np.isnan(liked), np.nanmin(liked), liked)  # what cannot be judged is liked least
     rewards = dict(zip(samples.ids.astype(str).tolist(), liked.tolist(), strict=True))
-    voters = [SimulatedAnnotator(temperature=asked.temperature, careless=asked.careless)] * asked.count
+    voters = [SimulatedAnnotator(temperature=simulated.temperature, careless=simulated.careless)] * simulated.count
     contents = ContentStore(run)
     try:
         with box_of(run, people) as box, crowd(ServerState(run.name, box, contents), voters) as (address, tokens):
-            return simulate(address, tokens, rewards.__getitem__, voters, asked.seed).votes
+            return simulate(address, tokens, rewards.__getitem__, voters, simulated.seed).votes
     finally:
         contents.close()

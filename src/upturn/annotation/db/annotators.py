@@ -48,10 +48,10 @@ def add(
     return Person(person, name, role, team, quota, False, 0, 0), token
 
 
-def add_missing(db: Connection, key: bytes, asked: Sequence[Mapping[str, Any]]) -> list[tuple[Person, str]]:
+def add_missing(db: Connection, key: bytes, people: Sequence[Mapping[str, Any]]) -> list[tuple[Person, str]]:
     """Adds those of a list ({name, role, team, quota}) that do not exist, each with a token; others are unchanged."""
     known = set(db.execute(select(t.people.c.name)).scalars())
-    return [add(db, key, **one) for one in asked if str(one["name"]).strip() not in known]
+    return [add(db, key, **one) for one in people if str(one["name"]).strip() not in known]
 
 
 def change(db: Connection, person: str, **columns: Any) -> Person:

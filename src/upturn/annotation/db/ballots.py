@@ -68,9 +68,9 @@ class BallotBox:
         """The new annotator and their token, which is returned only here."""
         return self._now(partial(annotators.add, key=self.key, name=name, role=role, team=team, quota=quota))
 
-    def add_people(self, asked: Sequence[dict[str, Any]]) -> list[tuple[Person, str]]:
+    def add_people(self, people: Sequence[dict[str, Any]]) -> list[tuple[Person, str]]:
         """Adds those of a list that do not exist; returns them with their tokens."""
-        return self._now(partial(annotators.add_missing, key=self.key, asked=asked))
+        return self._now(partial(annotators.add_missing, key=self.key, people=people))
 
     def change_person(self, person: str, **what: Any) -> Person:
         """Changes role, team, quota or paused."""
