@@ -25,6 +25,7 @@ def export(
     ] = None,
     density: Annotated[float | None, typer.Option("--density", help="The share that ties, dare, … keep.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Ranks of a layer at most; of dylora the first.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Which model, by its name in the recipe.")] = None,
     to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("export"),
     runs: RunsFolder = RUNS,
 ) -> None:
@@ -37,10 +38,12 @@ def export(
     chosen = model_export.Chosen(tuple(adapters), combine, density, rank)
     if chosen != model_export.Chosen() and what not in ("adapters", "model"):
         raise UserError(f"'{what}' has no adapters", where="--what", fix="They are of 'adapters' and 'model'.")
+    if model is not None and what != "model":
+        raise UserError(f"'{what}' is of the policy", where="--model", fix="It is for '--what model'.")
     form = form or ("lora" if chosen.changes else "peft")
     only_adapters = partial(model_export.write_adapters, form=cast(model_export.Format, form), chosen=chosen, to=to)
     write = only_adapters if what == "adapters" else partial(model_export.write, chosen=chosen)
-    done = exports.export(find_run(run, runs), cast(exports.What, what), to, write)
+    done = exports.export(find_run(run, runs), cast(exports.What, what), to, write, model)
     print(f"{done.folder}: {', '.join(f'{count} {name}' for name, count in done.counts.items())}")
     for why, count in done.left_out.items():
         print(f"left out: {count}, {why}")

@@ -77,7 +77,7 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if "policy" not in self.models:
-            raise ValueError("models: needs 'policy', the model that is trained")
+            return self._without_policy()
         if self.models["policy"].fit is not None or self.models["policy"].refit is not None:
             raise ValueError("models.policy: has 'fit:' or 'refit:', but 'stages:' and 'rounds:' train the policy")
         for what, names in (("stages", [s.name for s in self.stages]), ("evaluate", [e.name for e in self.evaluate])):
@@ -93,6 +93,26 @@ class Recipe(Part):
                     hint = f"; did you mean '{near[0]}'?" if near else ""
                     raise ValueError(f"gate: '{name}' is not among the metrics of evaluate: {', '.join(known)}{hint}")
         return self
+
+    def _without_policy(self) -> Recipe:
+        """A recipe that trains a reward model or a classifier, and no generative model: data, models, and nothing of
+        what samples."""
+        if not any(model.fit is not None and not model.ready for model in self.models.values()):
+            raise ValueError(
+                "models: needs 'policy', the model that is trained; or, of a reward model or classifier, say how it is "
+                "trained: 'fit: {epochs: 1}'"
+            )
+        wrong = [name for name in ("stages", "rounds", "evaluate", "gate", "captions", "score_words", "filter")
+                 if getattr(self, name)]
+        if wrong:
+            raise ValueError(f"{wrong[0]}: is of a policy, and 'models:' has none")
+        return self
+
+    @property
+    def main_model(self) -> str:
+        """The model that the recipe is about: the policy, or without one the last that is trained."""
+        trained = [name for name, model in self.models.items() if model.fit is not None and not model.ready]
+        return "policy" if "policy" in self.models else trained[-1]
 
     def _check_what_there_is(self) -> None:
         """Whether a recipe without stages or evaluations still says what is to be done."""
@@ -114,7 +134,7 @@ class Recipe(Part):
     @property
     def _comes_first(self) -> bool:
         """Whether the model as it came is a unit of its own: it has weights, and no stage of 0 steps stands for it."""
-        if not self.models["policy"].pretrained or (self.stages and not self.evaluate):
+        if "policy" not in self.models or not self.models["policy"].pretrained or (self.stages and not self.evaluate):
             return False
         return not self.stages or 0 not in (self.stages[0].steps, self.stages[0].epochs)
 

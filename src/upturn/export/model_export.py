@@ -14,6 +14,7 @@ from upturn.embeddings.unwrap import unwrapped
 from upturn.errors import UserError
 from upturn.store.files import read_json, to_json
 from upturn.store.run import Run
+from upturn.store.units import model_name
 from upturn.store.weights import digest
 
 if TYPE_CHECKING:
@@ -174,7 +175,15 @@ def _loaded(run: Run, unit: str, source: Path) -> Any:
     from upturn.loop.assembly import load_model
     from upturn.loop.run_context import RunContext
 
-    return load_model(RunContext.open(run).parts, "policy", source, unit)
+    return load_model(RunContext.open(run).parts, _name(run, unit), source, unit)
+
+
+def _name(run: Run, unit: str) -> str:
+    """The name in the recipe of the model that a unit holds: a helper's, or the policy."""
+    last = unit.rpartition("/")[2]
+    model = run.recipe.models.get(last)
+    fitted = model is not None and (model_name(unit) is not None or model.refit is not None)
+    return last if fitted else "policy"
 
 
 def _name_bases(run: Run, unit: str, source: Path, folder: Path, to: Path, alone: bool) -> None:

@@ -24,7 +24,7 @@ from upturn.store.columns import read_table, with_notes, write_table
 from upturn.store.files import tree_hash
 from upturn.store.parquet_tables import SAMPLES, SCORES, SELECTIONS, read_scores, read_selections
 from upturn.store.run import Run
-from upturn.store.units import unit_round
+from upturn.store.units import is_round, unit_round
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,9 @@ def _copied(run: Run, unit: str, folder: Path) -> None:
     shutil.copytree(run.model_folder(unit), folder)
 
 
-def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -> Exported:
+def export(
+    run: Run, what: What, to: Path | str, write_model: Write = _copied, model: str | None = None
+) -> Exported:
     """Write ``to`` (a new or empty folder), whole or not at all.
 
     samples      samples.parquet (with images) and samples.jsonl (without): all but held-out data, with
@@ -48,7 +50,8 @@ def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -
     preferences  preferences.jsonl, or .parquet for images: prompt, chosen, rejected: from votes, where there
                  did (completions.jsonl and ranked.jsonl beside it), else the candidates of highest and lowest reward of
                  every prompt of every round
-    model        model/, the incumbent's, as ``write_model`` writes it
+    model        model/, the incumbent's, as ``write_model`` writes it; of a run without a policy the model that it
+                 trained. ``model`` names another one of the recipe: a reward model, a classifier
     adapters     adapters/, the incumbent's without its base, as ``write_model`` writes them
 
     Raises UserError where there is nothing of the kind, or ``to`` is not empty.
@@ -56,8 +59,8 @@ def export(run: Run, what: What, to: Path | str, write_model: Write = _copied) -
     if what not in get_args(What):
         raise UserError(f"cannot export '{what}'", where="what", fix=f"One of: {', '.join(get_args(What))}.")
     writers: dict[What, Callable[[Run, Path], Exported]] = {
-        "samples": _samples, "votes": write_votes, "preferences": _preferences, "model": partial(_model, write_model),
-        "adapters": partial(_adapters, write_model),
+        "samples": _samples, "votes": write_votes, "preferences": _preferences,
+        "model": partial(_model, write_model, model), "adapters": partial(_adapters, write_model),
     }
     to = Path(to)
     with _whole(to) as draft:
@@ -176,15 +179,30 @@ def _alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
 # model
 
 
-def _model(write: Write, run: Run, folder: Path) -> Exported:
-    unit = run.incumbent()
+def _unit_of(run: Run, model: str | None) -> str:
+    """Where the newest weights of a model of the recipe are."""
+    name = run.recipe.main_model if model is None else model
+    if name not in run.recipe.models:
+        there = ", ".join(run.recipe.models)
+        raise UserError(f"the run has no model '{name}'", where="--model", fix=f"It has: {there}.")
+    if name == "policy":
+        unit = run.incumbent()
+    else:
+        fits = [record.unit for record in run.records() if record.step == "fit" and "model" in record.files]
+        unit = next((unit for unit in reversed(fits) if unit.rpartition("/")[2] == name), None)
     if unit is None:
-        raise UserError("this run has no model yet", where=str(run.folder))
+        raise UserError(f"this run has no model '{name}' yet", where=str(run.folder))
+    return unit
+
+
+def _model(write: Write, model: str | None, run: Run, folder: Path) -> Exported:
+    unit = _unit_of(run, model)
     write(run, unit, folder / "model")
     counts = {"files": sum(path.is_file() for path in (folder / "model").rglob("*"))}
     left = {"weights of other units": sum("model" in record.files for record in run.records()) - 1}
     record = next(record for record in run.records(unit) if "model" in record.files)
-    notes = f"`model/` is that of `{unit}`, the incumbent: `{record.info.get('model')}`, started from " \
+    which = "the incumbent" if is_round(unit) and unit == run.incumbent() else "a model that the run fitted"
+    notes = f"`model/` is that of `{unit}`, {which}: `{record.info.get('model')}`, started from " \
         f"`{record.info.get('parent')}`; SHA-256 of the folder `{tree_hash(folder / 'model')}`."
     write_card(folder, run, "Model", counts, left, notes, None)
     return Exported(folder, counts, left)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
+from upturn.config.schema import Training
 from upturn.errors import UserError
 from upturn.loop import guides
 from upturn.loop.assembly import (
@@ -40,21 +41,10 @@ def assemble(recipe: Recipe) -> Assembly:
     Raises UserError that names both where two parts do not fit.
     """
     source: Source = components.make("source", recipe.data, "data")
+    _check_models(recipe, source)
+    if "policy" not in recipe.models:
+        return _without_policy(recipe, source)
     policy: Policy = components.make("model", recipe.models["policy"].spec, "models.policy")
-    for name, model in recipe.models.items():
-        component = new_model(recipe, name)
-        if name != "policy" and model.fit is None and model.refit is None:
-            raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {split: train, epochs: 20}'.")
-        for word, spec in (("fit", model.fit), ("refit", model.refit)):
-            if spec is not None and not model.ready:
-                check_objective(spec, component, recipe.models[name].name, f"models.{name}.{word}")
-        if model.refit is not None and not model.refit.score and not (recipe.rounds and recipe.rounds.people):
-            raise UserError("the candidates that it is fitted on have no scores and no votes",
-                            where=f"models.{name}.refit.score",
-                            fix="Name scorers, or add 'people:' to the rounds.")
-        if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
-            raise UserError("is fitted on the candidates of a round, and no round samples any",
-                            where=f"models.{name}.refit", fix="Add 'sample:' to the rounds, or use 'fit:'.")
     if not isinstance(policy, Policy):
         raise UserError(
             f"models.policy is '{recipe.models['policy'].name}', which cannot sample",
@@ -67,13 +57,7 @@ def assemble(recipe: Recipe) -> Assembly:
         )
     for stage in recipe.stages:
         check_objective(stage, policy, recipe.models["policy"].name, f"stages.{stage.name}")
-        component = components.make("objective", stage.objective, f"stages.{stage.name}.objective")
-        if component.example == "group" and not source.compares:
-            raise UserError(
-                f"the objective '{stage.objective['name']}' learns from comparisons, and the data "
-                f"'{recipe.data['name']}' has none", where=f"stages.{stage.name}.objective",
-                fix="Use the source 'preferences', or put the objective into the rounds.",
-            )
+        _check_compares(recipe, source, stage, f"stages.{stage.name}")
         if stage.online is not None:
             raise UserError(
                 "a stage before the rounds trains on real data", where=f"stages.{stage.name}.online",
@@ -103,6 +87,54 @@ def assemble(recipe: Recipe) -> Assembly:
     if recipe.rounds is not None:
         check_rounds(recipe, policy)
         check_mix(recipe.rounds.mix, parts.mixing)
+    return parts
+
+
+def _check_models(recipe: Recipe, source: Source) -> None:
+    """The models beside the policy: how each is trained, and on what."""
+    for name, model in recipe.models.items():
+        component = new_model(recipe, name)
+        if name != "policy" and model.fit is None and model.refit is None:
+            raise UserError(f"models.{name} has no 'fit:'", fix="Say how: 'fit: {split: train, epochs: 20}'.")
+        for word, spec in (("fit", model.fit), ("refit", model.refit)):
+            if spec is not None and not model.ready:
+                check_objective(spec, component, recipe.models[name].name, f"models.{name}.{word}")
+                if word == "fit":
+                    _check_compares(recipe, source, spec, f"models.{name}.fit")
+        if model.refit is not None and not model.refit.score and not (recipe.rounds and recipe.rounds.people):
+            raise UserError("the candidates that it is fitted on have no scores and no votes",
+                            where=f"models.{name}.refit.score",
+                            fix="Name scorers, or add 'people:' to the rounds.")
+        if model.refit is not None and (recipe.rounds is None or recipe.rounds.sample is None):
+            raise UserError("is fitted on the candidates of a round, and no round samples any",
+                            where=f"models.{name}.refit", fix="Add 'sample:' to the rounds, or use 'fit:'.")
+
+
+def _check_compares(recipe: Recipe, source: Source, spec: Training, where: str) -> None:
+    objective: Objective = components.make("objective", spec.objective, f"{where}.objective")
+    if objective.example == "group" and not source.compares:
+        raise UserError(
+            f"the objective '{spec.objective['name']}' learns from comparisons, and the data "
+            f"'{recipe.data['name']}' has none", where=f"{where}.objective",
+            fix="Use the source 'preferences', or put the objective into the rounds.",
+        )
+
+
+def _without_policy(recipe: Recipe, source: Source) -> Assembly:
+    """Of a recipe that trains a reward model or a classifier alone."""
+    for name, model in recipe.models.items():
+        kind = new_model(recipe, name).kind
+        if kind != source.kind:
+            raise UserError(
+                f"data '{recipe.data['name']}' gives {source.kind}, but the model '{model.name}' reads {kind}",
+                where=f"data, models.{name}", fix="Pair a source and a model of one kind.",
+            )
+    parts = Assembly(
+        recipe=recipe, source=source, features=components.make("feature", recipe.features, "features"), scorers={},
+        curators={}, evaluators=(), mixing=None, sampling=None, judges={},
+    )
+    check_models_named(recipe, parts)
+    check_sizes(recipe, parts, None)
     return parts
 
 

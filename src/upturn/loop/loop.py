@@ -114,6 +114,8 @@ def _steps(context: RunContext, parts: Assembly) -> Iterator[Step]:
     if recipe.score_words is not None:
         yield lambda: stages.score_words(context)
     start: str | None = None
+    if "policy" not in recipe.models:
+        return
     last = ""
     for stage in recipe.all_stages:
         unit = last = stage_unit(stage.name)

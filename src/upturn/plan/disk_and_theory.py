@@ -28,7 +28,8 @@ def disk_bytes(planner: Planner) -> float:
         for name, model in recipe.models.items() if name != "policy"
     )
     made = sum(row.samples for row in planner.rows if row.step in ("load", "sample", "evaluate"))
-    weights = _weight_bytes(planner.policy.module) * (len(recipe.all_stages) + trainings + epochs)
+    units = len(recipe.all_stages) + trainings + epochs
+    weights = units * _weight_bytes(planner.policy.module) if planner.policy is not None else 0
     return weights + helpers + made * (_ROW_BYTES + _content_bytes(planner.splits.train))
 
 

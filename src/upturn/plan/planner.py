@@ -75,17 +75,19 @@ class Planner:
         self._epochs: dict[str, float] = {}  # of the training of a unit
         self._sampled_before = False
         self._words: Line | None = None
-        self._encoding = preprocessing.Encoding(isinstance(self.recipe.models["policy"].spec.get("cache"), str))
-        self.policy: Any = self._built("policy")
+        main = self.recipe.models[self.recipe.main_model]
+        self._encoding = preprocessing.Encoding(isinstance(main.spec.get("cache"), str))
+        self.policy: Any = self._built("policy") if "policy" in self.recipe.models else None
         self.tools = Toolbox(
             splits.train, splits.held_out, splits.classes, parts.features, loader=self._built,
-            models={"policy": self.policy}, fitter=self._another,
+            models={} if self.policy is None else {"policy": self.policy}, fitter=self._another,
         )
         self._fits = 0.0  # seconds of trainings that metrics requested, which are counted and not done
 
     def _built(self, name: str) -> Trainable:
         if name == INITIAL_POLICY:
-            return self.policy
+            policy: Trainable = self.policy
+            return policy
         refit = self.recipe.models[name].refit
         with TemporaryDirectory() as folder:
             if refit is not None and refit.base == "policy":

@@ -15,7 +15,7 @@ from upturn.runs.steps import STEP_TITLES, step_group
 from upturn.store.commit import Record
 from upturn.store.promotion import newest_promoted
 from upturn.store.run import Run
-from upturn.store.units import round_unit, stage_unit
+from upturn.store.units import model_unit, round_unit, stage_unit
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,12 @@ def _zero(run: Run, recipe: Recipe, records: Mapping[tuple[str, str], Record], p
             total[step] = total.get(step, 0.0) + spent
     own = round_unit(0)
     state = _state(records, own, "base")
+    if "policy" not in recipe.models:  # no model of rounds: the run is about models that are fitted
+        state = _state(records, model_unit(recipe.main_model), "fit")
     if state == "pending" and any(s.state != "pending" for s in inner):
         state = "running"
     return RoundStatus(
-        0, own, state, None, inner[-1].real_fraction, _metrics(run, own), None, {}, total,
+        0, own, state, None, inner[-1].real_fraction if inner else None, _metrics(run, own), None, {}, total,
         sum(total.values()) / 3600 * price, tuple(inner),
     )
 

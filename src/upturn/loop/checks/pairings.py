@@ -70,7 +70,7 @@ def check_models_named(recipe: Recipe, parts: Assembly) -> None:
                 )
 
 
-def check_sizes(recipe: Recipe, parts: Assembly, policy: Policy) -> None:
+def check_sizes(recipe: Recipe, parts: Assembly, policy: Policy | None) -> None:
     """Raises UserError where images have several sizes and a component takes those of one."""
     settings = [(f"evaluate.{i}.settings", e.settings) for i, e in enumerate(parts.evaluators)]
     why = image_sizes.several(parts.source, str(recipe.data["name"]), [*settings, ("rounds", parts.sampling)])

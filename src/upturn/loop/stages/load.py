@@ -65,11 +65,12 @@ def fitting_rows(parts: Assembly, splits: Splits) -> tuple[str, ...]:
     Here and in a plan, so that a row that is too long, or a conversation that the chat template refuses, is found
     before the first step. A model from a config has its tokenizer from the data, and reads it at once.
     """
-    policy = parts.model("policy")
-    if policy.kind != "text" or not parts.recipe.models["policy"].pretrained:
+    name = parts.recipe.main_model
+    policy = parts.model(name)
+    if policy.kind != "text" or not parts.recipe.models[name].pretrained:
         return ()
     every = concatenate([splits.train, splits.held_out])
-    rows = policy.as_tokens(every, splits.train, seeds.key(parts.recipe.seed, "build", "policy"))
+    rows = policy.as_tokens(every, splits.train, seeds.key(parts.recipe.seed, "build", name))
     return () if rows is None else rows.notes
 
 
@@ -82,11 +83,12 @@ def load(context: RunContext) -> Outcome:
         check_leakage(example_keys(splits.train), example_keys(splits.held_out), where="data")
         for note in (*splits.notes, *fitting_rows(context.parts, splits)):
             context.observer.note(note)
-        policy = context.parts.recipe.models["policy"].spec
+        name = context.parts.recipe.main_model
+        policy = context.parts.recipe.models[name].spec
         if policy.get("classes") and splits.classes and policy["classes"] != len(splits.classes):
             raise UserError(
                 f"the model has {policy['classes']} classes, the data {len(splits.classes)}",
-                where="models.policy.classes", fix=f"Write 'classes: {len(splits.classes)}'.",
+                where=f"models.{name}.classes", fix=f"Write 'classes: {len(splits.classes)}'.",
             )
         parts = [
             part.with_fields(split=objects([name] * len(part)))

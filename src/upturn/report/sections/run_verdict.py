@@ -13,6 +13,7 @@ from upturn.report.facts import Column, Facts
 from upturn.report.section import Section, all_sections
 from upturn.runs.status import RoundStatus
 from upturn.store.promotion import SKIPPED
+from upturn.store.units import model_unit
 
 _NAMED = 3  # rejected rounds whose reasons fit at the top of the page
 
@@ -62,6 +63,8 @@ def verdict(facts: Facts, warnings: Sequence[str] = ()) -> VerdictText:
         lead = "Nothing has been measured yet."
         if facts.columns:
             lead = f"No round has started: the newest model is the one after {facts.columns[-1].title}."
+        elif "policy" not in facts.recipe.models:
+            lead = _fitted(facts, facts.recipe.main_model)
         elif not facts.recipe.evaluate:
             lead = "Nothing is measured: the recipe has no evaluation. The losses of its trainings are below."
         return VerdictText(lead, (), state, alarm, (), "", "")
@@ -71,6 +74,18 @@ def verdict(facts: Facts, warnings: Sequence[str] = ()) -> VerdictText:
         _lead(facts, kept), tuple(sentences), state, alarm, tuple(_headline(facts, kept, name)), term.title,
         term.meaning,
     )
+
+
+def _fitted(facts: Facts, name: str) -> str:
+    """Of a run that trains a reward model or a classifier alone."""
+    found = facts.info(model_unit(name), "fit")
+    if not found:
+        return f"'{name}' is not trained yet."
+    accuracy = (found.get("assessment") or {}).get("accuracy")
+    if accuracy is None:
+        return f"'{name}' is trained."
+    pairs = titles.plural(int(found["assessment"]["pairs"]), "held-out pair")
+    return f"'{name}' is trained: it orders {titles.interval(accuracy)} of {pairs} right."
 
 
 def _state(facts: Facts) -> tuple[str, bool]:
