@@ -54,8 +54,10 @@ def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
                 votes = 0
                 while (seen := ada.json("GET", f"/api/studio/{first}"))["state"] != "done":
                     assert seen["state"] in ("queued", "making"), seen
-                    ada.vote(ada.json("GET", "/api/task")["task"], pick=1)  # voting goes on
-                    votes += 1
+                    task = ada.json("GET", "/api/task")["task"]
+                    if task is not None:  # all are answered where the machine is slow
+                        ada.vote(task, pick=1)  # voting goes on
+                        votes += 1
                     time.sleep(0.1)
                 assert votes > 0 and state.studio.ready == (False, ())
                 other = until(lambda: (s := ada.json("GET", f"/api/studio/{second}"))["state"] == "done" and s)
