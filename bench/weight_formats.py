@@ -9,6 +9,7 @@ is reset before). The same rows and steps everywhere; losses are of the same bat
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ def child(folder: str, rows: int, tokens: int, steps: int, fields: dict[str, obj
     from upturn.models.causal_lm import CausalLm
     from upturn.types import Prompt, real_samples
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     text = Path(__file__).parents[1].joinpath("docs", "theory.md").read_text(encoding="utf-8")
     parts = [text[i * 4 * tokens:(i + 1) * 8 * tokens] for i in range(rows)]
     samples = real_samples("text", parts, [Prompt()] * rows, "theory")

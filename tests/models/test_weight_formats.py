@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,22 @@ def test_gradient_checkpointing_changes_no_loss(adapter: Any, folder: Path) -> N
     checkpointed.module.eval()
     loss_of(checkpointed).backward()
     assert calls.count("checkpointed") == 9
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
+def test_gradient_checkpointing_takes_less_memory(tmp_path: Path) -> None:
+    """The peak of training above the loaded model, each in a process of its own: 12 layers keep one input each."""
+    deep = {**LLAMA, "hidden_size": 64, "head_dim": 16, "intermediate_size": 256, "num_hidden_layers": 12,
+            "max_position_embeddings": 256}
+    built(deep).save(tmp_path / "deep")
+    script = Path(__file__).parents[2] / "bench" / "weight_formats.py"
+    taken = []
+    for fields in ({}, {"gradient_checkpointing": True}):
+        child = [sys.executable, str(script), "--child", str(tmp_path / "deep"), "8", "256", "1", json.dumps(fields)]
+        found = json.loads(subprocess.run(child, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        taken.append((found["peak"] - found["held"], found["losses"]))
+    (plain, losses), (checkpointed, same) = taken
+    assert checkpointed < 0.75 * plain and losses == pytest.approx(same, abs=1e-5)
 
 
 def test_attention_is_the_one_that_is_stated(folder: Path, tmp_path: Path) -> None:

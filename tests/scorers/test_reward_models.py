@@ -414,7 +414,7 @@ def test_truncation_is_counted_and_wrong_fields_are_refused() -> None:
     model = RewardText(config=LLAMA, max_length=9, truncated_at_most=1.0)
     model.build(samples, 1)
     assert torch.isfinite(rewards_of(model, samples)).all() and "were cut" in model.notes[0]
-    with pytest.raises(UserError, match="would be cut"):
+    with pytest.raises(UserError, match="are longer than"):
         short = RewardText(config=LLAMA, max_length=9)
         short.build(samples, 1)
         short.encode(samples)
