@@ -132,7 +132,7 @@ class Ratios:
     def say(self, name: str, of: str) -> None:
         spread = f"median of {len(self.speeds)} pairs ({min(self.speeds):.2f} to {max(self.speeds):.2f})"
         say(f"{name}: {of} a second, {spread}", f"{self.speed:.2f}")
-        say(f"{name}: peak memory above imports", f"{self.memory:.2f}")
+        say(f"{name}: peak memory above the loaded model", f"{self.memory:.2f}")
 
 
 def paired_speeds(script: str, ours: Sequence[str], theirs: Sequence[str]) -> Ratios:
