@@ -36,6 +36,7 @@ class HeldOutLoss(Metric):
     meaning: ClassVar[str] = "The training loss on real samples that were never trained on: lower is better."
     better: ClassVar[Better] = "lower"
     several_sizes: ClassVar[bool] = True
+    rows_at_once: ClassVar[int] = _ROWS
     held_out_only: ClassVar[bool] = True  # the samples of the evaluation are not used
 
     def __post_init__(self) -> None:

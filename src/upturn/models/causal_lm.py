@@ -15,7 +15,7 @@ import torch
 from upturn.data.tokenizers import Codec
 from upturn.errors import UserError
 from upturn.models._language import chosen_adapters, pretrained_weights, prompt_template, vllm
-from upturn.models._language.chunked_head import head_log_probs, pays
+from upturn.models._language.chunked_head import CHUNK_BYTES, head_log_probs, pays
 from upturn.models._language.generate import Choice, Decoded, decode
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models._language.packed_rows import PackedRows, refusal
@@ -39,6 +39,8 @@ from upturn.types import (
 )
 
 VALUE_HEAD = "value_head"
+_TABLES = 3  # of float32 logits in a training step: logits, their exponentials, gradients
+_DRAWN = 20.0  # bytes a logit while sampling: logits, log-probs and probabilities of 4, sums of 8
 
 
 @dataclass(frozen=True)
@@ -296,6 +298,23 @@ class CausalLm(TextModel, Policy):
         behaviour, keep = torch.cat([none, rollout.log_probs], dim=1)[:, 1:], keep[:, 1:]
         fewer = torch.nn.functional.pad((before + taken - 1).cumsum(0), (1, 0))
         return Batch({**columns, "behaviour": Ragged(behaviour[keep], fewer)})
+
+    @property
+    def vocabulary(self) -> int:  # type: ignore[override]
+        return int(self._bare.config.get_text_config().vocab_size)
+
+    def logits_bytes(self, tokens: int) -> float:
+        """Whole tables: logits, log-probs and their gradients; in chunks one of each, of a chunk."""
+        whole = 4.0 * tokens * self.vocabulary
+        return _TABLES * (CHUNK_BYTES if pays(tokens, self.vocabulary) else whole)
+
+    def sampling_bytes(self, settings: TextSampling, rows: int, tokens: int) -> tuple[float, float]:
+        """Keys and values of all layers, and for each row logits, log-probs, probabilities and their sums."""
+        config = self._bare.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        size = self._bare.get_input_embeddings().weight.element_size()
+        return 2.0 * config.num_hidden_layers * heads * width * size * rows * tokens, _DRAWN * rows * self.vocabulary
 
     def sampling_flops(self, settings: TextSampling) -> float:
         """For one text of ``max_tokens``; a text ends earlier at an end token."""

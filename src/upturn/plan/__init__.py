@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from upturn.config import components
 from upturn.config.recipe import Recipe
-from upturn.plan import prefetch
+from upturn.plan import memory, prefetch
 from upturn.plan.result import Plan, Row
 
 __all__ = ["Plan", "Row", "plan"]
@@ -36,8 +36,11 @@ def plan(recipe: Recipe) -> Plan:
         planner.rows += writing
     planner.before_rounds()
     fractions = add_rounds(planner, recipe.rounds) if recipe.rounds else (1.0,)
+    free = memory.free_bytes() + planner.loaded_bytes()
+    memory.require(planner.memory, free, planner.trainings, planner.batch)
     return Plan(
-        recipe, tuple(planner.rows), fractions, disk_bytes(planner), theory(planner), tuple(planner.notes)
+        recipe, tuple(planner.rows), fractions, disk_bytes(planner), theory(planner), tuple(planner.notes),
+        tuple(planner.memory), free,
     )
 
 

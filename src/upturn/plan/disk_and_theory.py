@@ -9,7 +9,7 @@ from upturn.loop.assembly import Assembly, models_named, reward_bounds
 from upturn.loop.tools import where
 from upturn.plan import expected_counts
 from upturn.plan.planner import Planner
-from upturn.protocols import Trainable
+from upturn.protocols import FromFiles, Trainable
 from upturn.theory import DiscreteLearner, Division, GaussianLearner, Verdict, verdict
 from upturn.types import Array, Prompt, Samples, Splits, real_samples
 
@@ -17,19 +17,27 @@ _ROW_BYTES = 200  # of ids, prompt and key in a table, about
 
 
 def disk_bytes(planner: Planner) -> float:
-    """Weights of every stage, round and listed epoch, and the tables of samples; before compression."""
+    """What is trained in every stage, round and listed epoch, the base once, and the tables of samples.
+
+    Before compression. A model that no stage changes takes no more space: unchanged files are hard links.
+    """
     recipe = planner.recipe
     rounds = recipe.rounds
-    trainings = rounds.count * len(rounds.train) if rounds else 0
-    epochs = sum(len(stage.checkpoint_epochs) for stage in recipe.stages)
-    epochs += rounds.count * sum(len(turn.checkpoint_epochs) for turn in rounds.train) if rounds else 0
+    own = 0 if planner.policy is None else _weight_bytes(planner.policy.module)
+    given = isinstance(planner.policy, FromFiles) and planner.policy.config is None
+    turns = [turn for _ in range(rounds.count) for turn in rounds.train] if rounds else []
+    weights = float(own) if given else 0.0
+    for spec in (*recipe.all_stages, *turns):
+        trains = (spec.steps or spec.epochs or 0) > 0
+        if planner.policy is None:
+            break
+        copies = (1 if trains or not given else 0) + len(spec.checkpoint_epochs)
+        weights += copies * planner.trained_bytes(spec, own)
     helpers = sum(
         _weight_bytes(planner.tools.model(name).module) * (rounds.count if model.refit is not None and rounds else 1)
         for name, model in recipe.models.items() if name != "policy"
     )
     made = sum(row.samples for row in planner.rows if row.step in ("load", "sample", "evaluate"))
-    units = len(recipe.all_stages) + trainings + epochs
-    weights = units * _weight_bytes(planner.policy.module) if planner.policy is not None else 0
     return weights + helpers + made * (_ROW_BYTES + _content_bytes(planner.splits.train))
 
 

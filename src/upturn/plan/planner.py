@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from upturn import seeds
+from upturn.config import components
 from upturn.config.schema import Training
 from upturn.loop.assembly import Assembly, Evaluator
 from upturn.loop.checks.caption_strategy import prompt_for
@@ -23,19 +24,23 @@ from upturn.loop.stages.mix import learned
 from upturn.loop.stages.train import count_examples, encode_examples
 from upturn.loop.tools import Toolbox, where
 from upturn.plan import forward_passes as passes
-from upturn.plan import preprocessing, several_sizes, timing
+from upturn.plan import preprocessing, several_sizes, short_steps, timing
 from upturn.plan.forward_passes import Passes
+from upturn.plan.memory import Memory
 from upturn.plan.result import COMMIT, Row
+from upturn.plan.short_steps import StepCost
 from upturn.plan.timing import Line, SamplingTime
-from upturn.protocols import INITIAL_POLICY, ClosedForm, Metric, Trainable
+from upturn.protocols import INITIAL_POLICY, ClosedForm, Metric, OptimizerFactory, Trainable
 from upturn.store.units import model_unit, stage_unit
 from upturn.training.feeds import Feed, FixedFeed
-from upturn.types import Array, Batch, Mixture, Ragged, Samples, Splits
+from upturn.types import Array, Batch, Mixture, Prompt, Ragged, Samples, Splits, objects
 
 if TYPE_CHECKING:
     from upturn.protocols import SamplingSettings
 
 _HELD_OUT = 512  # samples in a held-out loss of the training curve
+_HELD_OUT_FEW = 1  # held-out groups that a metric of a large model is timed on
+_FEW_ROWS = 8  # texts that a forward pass without gradient is measured on
 _COMPARED = 0.05  # seconds to compare one metric of two checkpoints, by pairs
 _FORWARD = 1 / 3  # of a step's operations
 _SHOWN = 4  # batches of examples that steps are timed on
@@ -71,6 +76,10 @@ class Planner:
         self.notes: list[str] = [*splits.notes, *fitting_rows(parts, splits)]
         self._steps: dict[tuple[str | int | None, ...], float] = {}
         self._quiet: dict[tuple[str | int, ...], float] = {}
+        self._costs: dict[tuple[str | int | None, ...], StepCost] = {}  # of large models
+        self._decoding: dict[tuple[str, str], timing.Decoding] = {}
+        self.memory: list[Memory] = []
+        self.trainings: list[tuple[str, Training]] = []
         self._measured: list[tuple[Evaluator, Line, Line]] = []
         self._epochs: dict[str, float] = {}  # of the training of a unit
         self._sampled_before = False
@@ -165,6 +174,7 @@ class Planner:
         steps = spec.steps or (spec.epochs or 0) * per_epoch
         self._epochs[unit] = steps / per_epoch
         each = self._step_seconds(model, spec, timed)
+        self._add_memory(unit, step, model, spec, timed, steps)
         if self.parts.objective(spec).example == "sample":
             every = max(1, round(spec.held_out_every * per_epoch))
             each *= 1 + _FORWARD * min(_HELD_OUT, len(self.splits.held_out)) / spec.batch_size / every
@@ -183,18 +193,92 @@ class Planner:
 
     def _step_seconds(self, model: Trainable, spec: Training, timed: Timed) -> float:
         """Timed once for all stages with equal steps: the schedule and the number of steps do not matter."""
-        same_step = (
+        whole = max(1.0, min(spec.batch_size, timed.count) / len(timed.examples))
+        if short_steps.is_large(model):
+            cost = self._cost(model, spec, timed)
+            return cost.fixed + cost.per_flop * 3 * whole * _flops_of_a_batch(model, timed.feed)
+        same_step = self._same_step(model, spec)
+        if same_step not in self._steps:
+            self._steps[same_step] = timing.step_seconds(self.parts, model, spec, timed.feed)
+        return self._steps[same_step] * whole
+
+    def _cost(self, model: Trainable, spec: Training, timed: Timed) -> StepCost:
+        same_step = self._same_step(model, spec)
+        if same_step not in self._costs:
+            self._costs[same_step] = short_steps.cost(self.parts, model, spec, timed.feed, timed.examples)
+        return self._costs[same_step]
+
+    @staticmethod
+    def _same_step(model: Trainable, spec: Training) -> tuple[str | int | None, ...]:
+        return (
             model.id, repr(spec.objective), repr(spec.adapter), spec.batch_size, spec.micro_batch, spec.ema > 0,
             repr(spec.online),
         )
-        if same_step not in self._steps:
-            self._steps[same_step] = timing.step_seconds(self.parts, model, spec, timed.feed)
-        return self._steps[same_step] * max(1.0, min(spec.batch_size, timed.count) / len(timed.examples))
+
+    def _add_memory(self, unit: str, step: str, model: Trainable, spec: Training, timed: Timed, steps: int) -> None:
+        """Of the training of a large model; that of others is less than the libraries take."""
+        if not short_steps.is_large(model) or not steps:
+            return
+        cost, objective, own = self._cost(model, spec, timed), self.parts.objective(spec), _bytes_of(model)
+        reference = "ref_log_probs" in objective.inputs | objective.before and self.parts.adapter(spec).trains_all
+        cached = spec.online is None and timed.count <= steps * spec.batch_size
+        before = own if model is self.policy and self.memory else 0.0  # the model of the unit before stays loaded
+        tokens = _largest_pass(timed.examples, spec)
+        factory: OptimizerFactory = components.make("optimizer", spec.optimizer, "optimizer")
+        self.memory.append(Memory(
+            unit, step, own + before + (own if reference and not cached else 0.0), 4.0 * cost.trained,
+            cost.trained * (factory.state_bytes + (4.0 if spec.ema else 0.0)), cost.per_token * tokens,
+            logits=model.logits_bytes(tokens),
+        ))
+        self.trainings.append((unit, spec))
+
+    def add_sampling_memory(
+        self, unit: str, step: str, settings: SamplingSettings, prompts: int, candidates: int, held_out_rows: int = 0
+    ) -> None:
+        """Of sampling from a large model, and of metrics that read so many held-out rows at once."""
+        if self.policy is None or not short_steps.is_large(self.policy):
+            return
+        rows, completion = min(prompts * candidates, settings.batch), self._usual_length or 0
+        completion = min(completion, getattr(settings, "max_tokens", None) or completion)
+        cache, logits = self.policy.sampling_bytes(settings, rows, self._prompt_length + completion)
+        read = min(held_out_rows, len(self.splits.held_out)) * (self._prompt_length + (self._usual_length or 0))
+        own, activations = _bytes_of(self.policy), self._quiet_bytes * read if read else 0.0
+        if activations > cache + logits:  # the metrics follow when what sampling needs is free again
+            self.memory.append(Memory(unit, step, own, activations=activations))
+        else:
+            self.memory.append(Memory(unit, step, own, kv_cache=cache, logits=logits))
+
+    @cached_property
+    def _quiet_bytes(self) -> float:
+        """Of activations, for each token that the policy reads without gradient."""
+        return short_steps.quiet_bytes(self.policy, self.policy.encode(self.splits.train.take(np.arange(_FEW_ROWS))))
+
+    @property
+    def batch(self) -> int:
+        """Rows that are sampled at once, at most."""
+        if self.policy is None:
+            return 1
+        settings = [e.settings for e in self.parts.evaluators]
+        settings += [self.parts.sampling] if self.recipe.rounds is not None else []
+        return max((asked.batch for asked in settings), default=1)
+
+    def trained_bytes(self, spec: Training, whole: float) -> float:
+        """Of the files that a training of the policy writes: all weights, or those of its adapter."""
+        cost = self._costs.get(self._same_step(self.policy, spec))
+        return whole if cost is None or self.parts.adapter(spec).trains_all else 4.0 * cost.trained
+
+    def loaded_bytes(self) -> float:
+        """Of the models that this plan holds, and a run does not."""
+        return sum(_bytes_of(model) for model in {id(m): m for m in self.tools.models.values()}.values())
 
     def _quiet_seconds(self, model: Trainable, spec: Training, timed: Timed, made: Passes) -> float:
         """Of one example without gradient; 0 where no step needs more than is timed with it."""
         if not made.beside:
             return 0.0
+        if short_steps.is_large(model):
+            cost = self._cost(model, spec, timed)
+            batch = timed.feed.batch(0)
+            return cost.quiet_per_flop * model.flops(batch) / len(batch)
         acting = self.parts.objective(spec).example == "rollout"
         same_step = (model.id, acting, spec.batch_size, timed.examples.candidates)
         if same_step not in self._quiet:
@@ -205,11 +289,30 @@ class Planner:
         """Sampling as the trained model will do it, timed on prompts of these samples."""
         prompts = [prompt_for(self.policy, p) for p in of.take(np.arange(min(len(of), wanted))).prompts]
         settings = self.as_trained(settings)
+        if short_steps.is_large(self.policy) and self.policy.kind == "text":
+            return self._sampled_text(of, prompts, candidates, settings)
         if not self._sampled_before:
             guides = timing.guides_of(self.policy, settings)
             self.policy.sample(prompts[:1], timing.candidate_keys(1, 1), settings, guides)  # imports and allocates
             self._sampled_before = True
         return timing.sampled(self.policy, prompts, candidates, settings, wanted)
+
+    def _sampled_text(
+        self, of: Samples, prompts: list[Prompt], candidates: int, settings: SamplingSettings
+    ) -> SamplingTime:
+        """Timed on a few tokens; the samples are the data's own texts, so that they have the usual lengths."""
+        same = (self.policy.id, repr(settings))
+        if same not in self._decoding:
+            self._decoding[same] = timing.decoding(self.policy, prompts, settings)
+        found = self._decoding[same]
+        length = self._usual_length or 1
+        limit = getattr(settings, "max_tokens", None)
+        made = found.made.take(np.repeat(np.arange(len(found.prompts)), candidates))
+        texts = [str(of.content[i % len(of)]) for i in range(len(found.prompts)) for _ in range(candidates)]
+        made = replace(made, content=objects(texts), candidate=np.tile(np.arange(candidates), len(found.prompts)))
+        return SamplingTime(
+            found.line(min(limit or length, length), candidates, settings.batch), made, candidates,
+        )
 
     def as_trained(self, settings: SamplingSettings) -> SamplingSettings:
         """These settings with texts as long as the data's: an untrained text model may never stop."""
@@ -226,6 +329,17 @@ class Planner:
             return None
         learned = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
         return max(1, round(float(torch.quantile(learned, _LONG))))
+
+    @cached_property
+    def _prompt_length(self) -> int:
+        """Tokens of the longest prompt of the data, about."""
+        train = self.splits.train
+        spread = np.linspace(0, len(train) - 1, min(_LENGTHS, len(train))).astype(int)
+        mask = self.policy.encode(train.take(spread)).columns.get("mask")
+        if not isinstance(mask, Ragged):
+            return 0
+        learned = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
+        return int((mask.lengths - learned).max())
 
     def rewards(self, samples: Samples, judge: str = "") -> Array:
         """(N,) by the round's scorers, or by those that label samples for the refitted model ``judge``."""
@@ -264,6 +378,9 @@ class Planner:
         asked = self.recipe.grid
         cells = (len(asked.texts) or asked.prompts) + sum(len(wordings) for wordings in asked.wordings)
         seconds += sampling(cells * asked.per_prompt / first.candidates)
+        evaluator = max((found[0] for found in measured), key=lambda e: e.prompts * e.candidates)
+        rows = max((m.rows_at_once for found in measured for m in found[0].metrics.values()), default=0)
+        self.add_sampling_memory(unit, step, evaluator.settings, evaluator.prompts, evaluator.candidates, rows)
         self.rows.append(Row(unit, step, count, 0, flops, seconds))
 
     def _measuring(self, evaluator: Evaluator) -> tuple[Line, Line]:
@@ -279,12 +396,26 @@ class Planner:
                 known = rewards[: len(samples)]
                 return metric.measure(EvaluationEvidence(samples, known, self.tools, 0, evaluator.settings))
 
-            if metric.held_out_only:
+            if metric.held_out_only and short_steps.is_large(self.policy):
+                line += self._held_out_line(measure, sampled.prompts)
+            elif metric.held_out_only:
                 line += timing.measuring_once(measure, sampled.prompts, loaded=self._loaded)
             else:
                 line += self._measuring_line(measure, sampled, evaluator.prompts)
             line += Line(self._fits_of(measure, sampled.prompts), 0.0)
         return sampled.line, line
+
+    def _held_out_line(self, measure: Callable[[int], object], prompts: int) -> Line:
+        """Seconds of a metric of the held-out part alone, timed on few of its groups: it reads all in equal batches."""
+        whole = self.tools.held_out
+        names, first = np.unique(whole.group, return_index=True)
+        few = whole.take(np.flatnonzero(np.isin(whole.group, names[np.argsort(first)[:_HELD_OUT_FEW]])))
+        self.tools.held_out = few
+        try:
+            seconds = timing.measuring_once(measure, prompts, loaded=self._loaded)(1)
+        finally:
+            self.tools.held_out = whole
+        return Line(seconds * len(whole) / max(1, len(few)), 0.0)
 
     def _another(self, name: str, samples: Samples, key: int) -> Trainable:
         """As untrained as the model itself; what its training would take is counted."""
@@ -317,3 +448,21 @@ class Planner:
     def _loaded(self) -> object:
         """What is embedded stays embedded, within a run; and what was timed is known."""
         return len(self.tools.cache), len(self._steps)
+
+
+def _bytes_of(model: Trainable) -> float:
+    return float(sum(p.numel() * p.element_size() for p in model.module.parameters()))
+
+
+def _flops_of_a_batch(model: Trainable, feed: Feed) -> float:
+    """Of a forward pass over a batch, with its padding; the mean of a few."""
+    count = min(_SHOWN, feed.steps_per_epoch)
+    return sum(model.flops(feed.batch(i)) for i in range(count)) / count
+
+
+def _largest_pass(examples: Batch, spec: Training) -> int:
+    """Tokens in the largest forward pass, padding counted; rows where the examples are no texts."""
+    if spec.pack_tokens is not None:
+        return spec.pack_tokens
+    rows = min(spec.micro_batch or spec.batch_size, len(examples)) * examples.candidates
+    return rows * (1 if examples.lengths is None else int(examples.lengths.max()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from upturn.config.schema import Rounds, Sampling, Turn
@@ -15,11 +16,14 @@ from upturn.loop.tools import where
 from upturn.plan import expected_counts, timing
 from upturn.plan.planner import Planner, PromptDraw, Timed
 from upturn.plan.result import COMMIT, Row, placeholder_rewards
+from upturn.plan.short_steps import is_large
 from upturn.plan.timing import SamplingTime
+from upturn.protocols import Policy
 from upturn.store.units import round_unit, within
 from upturn.training.feeds import OnlineFeed
-from upturn.types import Batch, Rollout, Samples
+from upturn.types import Batch, Ragged, Rollout, Samples
 
+_LOG_PROB = -1.0  # nats of a token, in place of what the policy would have acted with
 _ENDLESS = 10**9  # passes
 _FITTED = 0.9  # of the labelled groups; the reward model is assessed on the others
 
@@ -46,6 +50,7 @@ def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[
     flops, fractions = count * planner.policy.sampling_flops(settings), [1.0]
     for number in range(1, rounds.count + 1):
         unit = round_unit(number)
+        planner.add_sampling_memory(unit, "sample", settings, asked.prompts, asked.candidates)
         planner.rows.append(Row(unit, "sample", count, 0, flops, seen.line(asked.prompts) + COMMIT))
         for name, model in planner.recipe.models.items():
             if model.refit is not None:
@@ -113,6 +118,8 @@ def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: SamplingTime) -> B
     if objective.example != "rollout":
         wanted = objective.candidates
         return encode_groups(policy, by_reward(seen.made, placeholder_rewards(len(seen.made)), wanted), wanted)
+    if is_large(policy) and policy.kind == "text":
+        return _as_rollout(policy, pool, turn.batch_size, seen.candidates)
     count = min(seen.prompts, turn.batch_size)
     keys = timing.candidate_keys(count, seen.candidates)
     prompts = [prompt_for(policy, pool.prompts[i % len(pool)]) for i in range(count)]
@@ -120,3 +127,14 @@ def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: SamplingTime) -> B
     rewards = torch.from_numpy(placeholder_rewards(keys.size).reshape(keys.shape)).float()
     batch: Batch = policy.replay(rollout)
     return replace(batch, candidates=seen.candidates, given={"rewards": rewards})
+
+
+def _as_rollout(policy: Policy, pool: Samples, prompts: int, candidates: int) -> Batch:
+    """What ``replay`` makes of a rollout, from the data's own texts: they have the usual lengths."""
+    rows = pool.take(np.repeat(np.arange(prompts) % len(pool), candidates))
+    batch = policy.encode(rows)
+    fewer = (batch.columns["tokens"].lengths - 1).clamp_min(0)  # type: ignore[union-attr]
+    offsets = torch.nn.functional.pad(fewer.cumsum(0), (1, 0))
+    behaviour = Ragged(torch.full((int(offsets[-1]),), _LOG_PROB), offsets)
+    rewards = torch.from_numpy(placeholder_rewards(len(rows)).reshape(prompts, candidates)).float()
+    return replace(batch.with_columns(behaviour=behaviour), candidates=candidates, given={"rewards": rewards})

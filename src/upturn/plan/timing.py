@@ -28,6 +28,7 @@ _ASKED = 4  # passes without gradient that are timed, the first not counted
 _BUDGET = 0.3  # seconds of timed steps of one kind, about
 _FEW, _MANY = 16, 256  # sample counts that separate the fixed cost from the cost of each sample
 _TIMES = 4  # as many as the few are affordable
+_READ, _DECODED, _WIDE = 1, 8, 16  # prompts, tokens and candidates that a large model's decoding is timed on
 _SLOW = 4.0  # seconds that no sampling is to take longer than
 
 Found = TypeVar("Found")
@@ -101,6 +102,37 @@ def sampled(
     long, made = sampled_for(many)
     line = _line((few, short), (many, long))
     return SamplingTime(Line(line.fixed, line.each, batch), made, candidates)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What sampling texts from a large model costs: reading a prompt, and a decoding step of n rows, in seconds."""
+
+    reading: float  # of a prompt
+    step: float  # for any number of rows
+    row: float  # a row in a step
+    prompts: Sequence[Prompt]  # timed
+    made: Samples  # one of each prompt, cut after a few tokens
+
+    def line(self, tokens: int, candidates: int, batch: int) -> Line:
+        """By prompts, for completions of so many tokens."""
+        each = self.reading + candidates * tokens * self.row
+        return Line(tokens * self.step, each, max(1.0, batch / candidates))
+
+
+def decoding(policy: Policy, prompts: Sequence[Prompt], settings: SamplingSettings) -> Decoding:
+    """Timed on a few prompts and tokens: with one candidate at two lengths, then with several."""
+    guides, read = guides_of(policy, settings), [prompts[i % len(prompts)] for i in range(_READ)]
+
+    def seconds(candidates: int, tokens: int) -> tuple[float, Samples]:
+        keys = candidate_keys(len(read), candidates)
+        return timed(lambda: policy.sample(read, keys, settings.with_length(tokens), guides))
+
+    seconds(1, 1)  # imports and allocates
+    short, (long, made), (wide, _) = seconds(1, 1)[0], seconds(1, 1 + _DECODED), seconds(_WIDE, 1 + _DECODED)
+    narrow = max(long - short, 0.0) / _DECODED  # of a step of one row a prompt
+    row = max((wide - short) / _DECODED - narrow, 0.0) / (len(read) * (_WIDE - 1))
+    return Decoding(short / len(read), max(narrow - row * len(read), 0.0), row, read, made)
 
 
 def measuring_line(

@@ -60,6 +60,8 @@ class Metric(Component):
     """"higher", "lower" or "neither": a description, which no gate can use."""
     by_features: ClassVar[bool] = False
     """Whether it sees images through the recipe's ``features:`` alone."""
+    rows_at_once: ClassVar[int] = 0
+    """Rows in one forward pass of the policy over the held-out part; 0 where it makes none."""
     held_out_only: ClassVar[bool] = False
     """Whether it looks at held-out data and not at the samples of the evaluation."""
     averages_reward: ClassVar[bool] = False

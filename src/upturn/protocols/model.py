@@ -42,6 +42,8 @@ class Trainable(Component):
     """Whether it has vectors of images and of texts in one space, which a search uses."""
     bf16_weights: ClassVar[bool] = False
     """Whether its forward pass may run with all weights in bfloat16: it widens by itself what has to be wide."""
+    vocabulary: int = 0
+    """Entries in a row of its logits, of a language model; 0 for none."""
     notes: tuple[str, ...] = ()
     """Of the last ``encode``: what was cut, empty or unknown, counted."""
     words: tuple[Any, ...] = ()
@@ -101,6 +103,10 @@ class Trainable(Component):
         """Floating-point operations of one forward pass over the batch."""
         raise NotImplementedError
 
+    def logits_bytes(self, tokens: int) -> float:
+        """The most memory that the logits of so many tokens take in a training step; 0 where there are none."""
+        return 0.0
+
     def without_store(self) -> None:
         """Keep nothing on disk that outlives the process: a plan writes no file and times the work itself."""
 
@@ -130,6 +136,10 @@ class Policy(Trainable):
     def act(self, batch: Batch) -> Outputs:
         """Log-probs (N, T) of the actions of a replayed rollout: tokens in text, denoising steps in diffusion."""
         raise NotImplementedError
+
+    def sampling_bytes(self, settings: Any, rows: int, tokens: int) -> tuple[float, float]:
+        """Memory beside the weights while ``rows`` rows of ``tokens`` tokens are sampled: (cache, logits)."""
+        return 0.0, 0.0
 
     def sampling_flops(self, settings: Any) -> float:
         """Floating-point operations of one sample."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 class OptimizerFactory(Protocol):
     """Builds the optimizer of a training; its fields are hyperparameters beside learning rate and weight decay."""
+
+    state_bytes: ClassVar[float] = 8.0
+    """Bytes that it keeps for each trained weight: two moments of 4."""
 
     def build(
         self, parameters: Sequence[torch.nn.Parameter], learning_rate: float, weight_decay: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from upturn.errors import UserError
 from upturn.protocols import OptimizerFactory
@@ -19,6 +19,8 @@ class Adamw8bit(OptimizerFactory):
 
     Weights of fewer than 4,096 elements keep moments in 32 bits. Needs bitsandbytes.
     """
+
+    state_bytes: ClassVar[float] = 2.0  # two moments of 1
 
     def build(
         self, parameters: Sequence[torch.nn.Parameter], learning_rate: float, weight_decay: float
