@@ -48,10 +48,10 @@ def planted(kind: str) -> Path:
     return path
 
 
-def job(name: str, recipe: str, data: Path, *settings: str) -> tuple[Run, RunStatus]:
+def job(name: str, recipe: str, data: Path, *settings: str, model: str = "policy") -> tuple[Run, RunStatus]:
     return run(
-        f"chat-{name}", f"{recipe}.yaml", f"data.path={data}", f"models.policy.folder={smollm2()}",
-        f"models.policy.max_length={LENGTH}", *settings,
+        f"chat-{name}", f"{recipe}.yaml", f"data.path={data}", f"models.{model}.folder={smollm2()}",
+        f"models.{model}.max_length={LENGTH}", *settings,
     )
 
 
@@ -116,7 +116,8 @@ def test_a_planted_preference_is_learned(objective: str, preference: str) -> Non
 def test_reward_models(objective: str, preference: str) -> None:
     done, _ = job(
         f"reward-{objective}-{preference}", "reward-model", planted(preference), "data.held_out=0.3",
-        f"stages.0.objective={objective}", "stages.0.epochs=2", "stages.0.learning_rate=3.0e-4",
+        f"models.reward.fit.objective={objective}", "models.reward.fit.epochs=2",
+        "models.reward.fit.learning_rate=3.0e-4", model="reward",
     )
     found = next(record.info["assessment"] for record in done.records() if "assessment" in record.info)
     accuracy = found["accuracy"]

@@ -18,7 +18,7 @@ def new(
         str | None,
         typer.Option(
             "--for", metavar="KIND", help="A commented starter: images (the default), text or points; or a job on your "
-            "own chat model: sft, dpo, rejection-sampling-dpo, rloo, grpo or ppo.",
+            "own chat model: sft, dpo, reward-model, rejection-sampling-dpo, rloo, grpo or ppo.",
         ),
     ] = None,
     source: Annotated[

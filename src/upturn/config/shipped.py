@@ -12,7 +12,7 @@ _HERE = Path(__file__).parent
 _STARTERS = _HERE / "templates"
 _IN_WHEEL = _HERE / "shipped_recipes"  # pyproject.toml maps the repository's recipes/ to it
 _IN_CHECKOUT = _HERE.parents[2] / "recipes"
-JOBS = ("sft", "dpo", "rejection-sampling-dpo", "rloo", "grpo", "ppo")
+JOBS = ("sft", "dpo", "reward-model", "rejection-sampling-dpo", "rloo", "grpo", "ppo")
 """Recipes of jobs on a pre-trained model of the user's, in the order in which people do them."""
 
 

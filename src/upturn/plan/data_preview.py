@@ -51,10 +51,11 @@ def preview(recipe: Recipe) -> DataPreview:
     group = np.concatenate([splits.train.group, splits.held_out.group])
     order = np.lexsort((every.candidate, group))
     where = np.array(["train"] * len(splits.train) + ["held_out"] * len(splits.held_out))[order]
-    rows = parts.model("policy").as_tokens(every.take(order), splits.train, seeds.key(recipe.seed, "build", "policy"))
+    name = recipe.main_model
+    rows = parts.model(name).as_tokens(every.take(order), splits.train, seeds.key(recipe.seed, "build", name))
     if rows is None:
         raise UserError(
-            f"the model '{recipe.models['policy'].name}' reads no tokens", where="models.policy",
+            f"the model '{recipe.models[name].name}' reads no tokens", where=f"models.{name}",
             fix="'upturn data' is for language models; for captions of images use 'upturn captions'.",
         )
     return DataPreview(rows, where.tolist(), splits.layout, (*splits.notes, *rows.notes))
