@@ -39,7 +39,7 @@ def loaded(folder: str) -> CausalLm:
         with torch.no_grad():
             for key, parameter in injection.tensors(model.module, name).items():
                 if "lora_B" in key:
-                    parameter.copy_(0.01 * torch.randn_like(parameter))
+                    parameter.copy_(0.05 * torch.randn_like(parameter))
     model.module.eval()
     return model
 
