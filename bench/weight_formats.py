@@ -64,7 +64,8 @@ def child(folder: str, rows: int, tokens: int, steps: int, fields: dict[str, obj
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    weights = sum(t.numel() * t.element_size() for t in model.module.state_dict(keep_vars=True).values()) / 2**20
+    held_by = {t.data_ptr(): t.numel() * t.element_size() for t in model.module.state_dict().values()}  # tied: once
+    weights = sum(held_by.values()) / 2**20
     print(json.dumps({
         "weights": weights, "held": held, "peak": memory("VmHWM"), "losses": losses,
         "seconds": (time.process_time() - began) / steps,
