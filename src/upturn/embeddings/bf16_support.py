@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is fast there.
 
-    A CPU without it (no AMX, no AVX512_BF16) emulates: 7 to 8 GFLOP/s instead of 50 in float32, one thread of an EPYC
-    of the third generation, 1,024 x 1,024 x 1,024 (python bench/bf16.py peak).
+    A CPU without it (no AMX, no AVX512_BF16) emulates: 0.8 (A B) to 8 (A Bᵀ) GFLOP/s instead of 53 in float32, one
+    thread of an EPYC of the third generation, 1,024 x 1,024 x 1,024 (python bench/bf16.py peak).
     """
     import torch
 
