@@ -144,6 +144,20 @@ BY_HAND = {
     ("llama3", "assistant", 6): "f<|eot_id|>",
     ("llama3", "last", 4): "f<|eot_id|>",
     ("llama3", "completion", 6): "f<|eot_id|>",
+    ("llama3", "assistant", 4): "d<|eot_id|>f<|eot_id|>",
+    ("llama3", "last", 2): "f<|eot_id|>",
+    ("chatml_generation", "last", 6): "f<|im_end|>",
+    ("tools", "completion", 2): (
+        "b<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\nd<|im_end|>\n<|im_start|>user\ne<|im_end|>\n"
+        "<|im_start|>assistant\nf<|im_end|>\n"
+    ),
+    ("llama3", "all", 6): (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\ns<|eot_id|>"
+        + "".join(
+            f"<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"
+            for role, text in zip(["user", "assistant"] * 3, "abcdef", strict=True)
+        )
+    ),
 }
 
 
