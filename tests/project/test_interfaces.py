@@ -45,6 +45,7 @@ THIRD_PARTY = {
     "features/_local_encoder.py": "configurations and models of transformers",
     "features/encoder.py": "configurations of transformers",
     "lab/experiment_runner.py": "the module os: sched_getaffinity exists on Linux only",
+    "models/_hub.py": "configurations of transformers",
     "models/_dual_encoder/": "configurations and modules of transformers",
     "models/_language/": "configurations and modules of transformers",
     "models/_text_to_image/": "configurations and modules of diffusers and transformers",

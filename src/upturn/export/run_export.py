@@ -181,8 +181,10 @@ def _alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 def _unit_of(run: Run, model: str | None) -> str:
     """Where the newest weights of a model of the recipe are."""
-    name = run.recipe.main_model if model is None else model
-    if name not in run.recipe.models:
+    name = model or "policy"
+    if model is None and run.incumbent() is None:  # no policy has been trained: a reward model or classifier may be
+        name = run.recipe.main_model
+    if model is not None and name not in run.recipe.models:
         there = ", ".join(run.recipe.models)
         raise UserError(f"the run has no model '{name}'", where="--model", fix=f"It has: {there}.")
     if name == "policy":

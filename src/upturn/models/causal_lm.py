@@ -17,6 +17,7 @@ from upturn.errors import UserError
 from upturn.models._language import chosen_adapters, pretrained_weights, prompt_template, vllm
 from upturn.models._language.chunked_head import CHUNK_BYTES, head_log_probs, pays
 from upturn.models._language.generate import Choice, Decoded, decode
+from upturn.models._language.kv_cache_size import cached_numbers
 from upturn.models._language.log_probs import token_log_probs
 from upturn.models._language.packed_rows import PackedRows, refusal
 from upturn.models._language.plain_head import aside, plain_head
@@ -76,6 +77,10 @@ class TextSampling(SamplingSettings):
     def keyed(self) -> bool:
         """Whether a text is a function of its prompt and key."""
         return self.sampler == "own"
+
+    @property
+    def longest(self) -> int | None:
+        return self.max_tokens
 
     def with_length(self, tokens: int) -> Self:
         return replace(self, max_tokens=min(self.max_tokens or tokens, tokens))
@@ -311,10 +316,8 @@ class CausalLm(TextModel, Policy):
     def sampling_bytes(self, settings: TextSampling, rows: int, tokens: int) -> tuple[float, float]:
         """Keys and values of all layers, and for each row logits, log-probs, probabilities and their sums."""
         config = self._bare.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         size = self._bare.get_input_embeddings().weight.element_size()
-        return 2.0 * config.num_hidden_layers * heads * width * size * rows * tokens, _DRAWN * rows * self.vocabulary
+        return cached_numbers(config) * size * rows * tokens, _DRAWN * rows * self.vocabulary
 
     def sampling_flops(self, settings: TextSampling) -> float:
         """For one text of ``max_tokens``; a text ends earlier at an end token."""

@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from upturn.config import components
 from upturn.errors import UserError
 
 if TYPE_CHECKING:
     from upturn.config.schema import Training
+    from upturn.protocols import Adapter, OptimizerFactory
 
 _MIB = 2**20  # bytes
+_NARROW = 2.0  # bytes of optimizer state a weight: two moments of 8 bits
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -114,11 +117,13 @@ def _fix(worst: Memory, free: float, spec: Training | None, batch: int) -> str:
         fitting = int(rows * (room - worst.logits) / worst.activations) if worst.activations else 0
         if 0 < fitting < rows:
             found.append(f"micro_batch: {fitting}")
-        if spec.adapter["name"] == "full":
+        adapter: Adapter = components.make("adapter", spec.adapter, "adapter")
+        if adapter.trains_all:
             found.append("adapter: {name: lora}")
         if worst.activations > worst.total / 2:
             found.append("gradient_checkpointing: true (of the model)")
-        if worst.optimizer > worst.total / 4 and spec.optimizer == "adamw":
+        optimizer: OptimizerFactory = components.make("optimizer", spec.optimizer, "optimizer")
+        if worst.optimizer > worst.total / 4 and optimizer.state_bytes > _NARROW:
             found.append("optimizer: adamw_8bit")
     found.append("dtype: bfloat16 (of the model)")
     return f"What would make it smaller: {'; '.join(found)}."

@@ -239,7 +239,7 @@ class Planner:
         if self.policy is None or not short_steps.is_large(self.policy):
             return
         rows, completion = min(prompts * candidates, settings.batch), self._usual_length or 0
-        completion = min(completion, getattr(settings, "max_tokens", None) or completion)
+        completion = min(completion, settings.longest or completion)
         cache, logits = self.policy.sampling_bytes(settings, rows, self._prompt_length + completion)
         read = min(held_out_rows, len(self.splits.held_out)) * (self._prompt_length + (self._usual_length or 0))
         own, activations = _bytes_of(self.policy), self._quiet_bytes * read if read else 0.0
@@ -306,7 +306,7 @@ class Planner:
             self._decoding[same] = timing.decoding(self.policy, prompts, settings)
         found = self._decoding[same]
         length = self._usual_length or 1
-        limit = getattr(settings, "max_tokens", None)
+        limit = settings.longest
         made = found.made.take(np.repeat(np.arange(len(found.prompts)), candidates))
         texts = [str(of.content[i % len(of)]) for i in range(len(found.prompts)) for _ in range(candidates)]
         made = replace(made, content=objects(texts), candidate=np.tile(np.arange(candidates), len(found.prompts)))

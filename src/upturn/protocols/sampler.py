@@ -69,6 +69,11 @@ class SamplingSettings:
         """Samples in one call of the model."""
         return 1024
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a sample at most; None where nothing limits it but the model, or samples have no length."""
+        return None
+
     def require(self, where: str) -> None:
         """Raises UserError naming ``where`` where these settings cannot run on this machine."""
 

@@ -54,6 +54,11 @@ def _as_many(context: RunContext, older: str, unit: str, folder: Path) -> dict[s
     """What was measured of an older model; measured again where the size of an evaluation has changed since."""
     def sizes(of: str) -> list[int]:
         paths = [context.run.unit(of) / evaluation_file(context, each) for each in context.parts.evaluators]
+        if of == round_unit(0) and not all(path.exists() for path in paths):
+            # a run of an earlier version linked the first evaluation alone
+            record = context.run.done(of, "base")
+            assert record is not None
+            paths = [context.run.unit(record.info["from"]) / path.name for path in paths]
         return [len(read_table(path, ["id"])) for path in paths]
 
     if sizes(older) == sizes(unit):

@@ -18,9 +18,10 @@ def base(context: RunContext, last: str) -> Outcome:
     source = context.run.unit(last)
     with context.committing(unit, "base") as out:
         shutil.copytree(source / "model", out.path / "model", copy_function=os.link)
-        for name in ("metrics.json", "values.parquet", "grid.parquet", "evaluation.parquet"):
-            if (source / name).exists():  # without 'evaluate:' nothing is measured
-                os.link(source / name, out.path / name)
+        measured = ("metrics.json", "values.parquet", "grid.parquet", "evaluation.parquet", "evaluation-*.parquet")
+        for name in measured:  # without 'evaluate:' nothing is measured
+            for path in sorted(source.glob(name)):
+                os.link(path, out.path / path.name)
         record = context.run.done(last, "train")
         assert record is not None
         out.info.update(model=record.info["model"], parent=record.info["parent"], mixture=last)
