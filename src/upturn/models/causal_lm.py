@@ -48,7 +48,7 @@ _DRAWN = 20.0  # bytes a logit while sampling: logits, log-probs and probabiliti
 class TextSampling(SamplingSettings):
     """How texts are drawn: ``temperature`` 0 is greedy, ``top_k`` 0 and ``top_p`` 1 leave every token in.
 
-    ``max_tokens`` counts the end token; None: what ``max_length`` leaves after the longest prompt.
+    ``max_tokens`` counts the end token; None: what the model's ``max_length`` leaves after the longest prompt.
     ``precision`` bf16 rounds the weights to bfloat16 and computes in it where the processor can, else in float32.
     ``adapters`` are the adapters that act: one choice for all prompts, or one for each; a choice is "base", a name, or
     names joined by "+". None stated: all of the model's. Low-rank ones share one batch.
@@ -191,13 +191,13 @@ class CausalLm(TextModel, Policy):
             raise UserError("there are no prompts to sample from", where="sampling", fix="Give at least one.")
         different, which = prompt_template.distinct_prompts(prompts)
         read = self._format.prompt_tokens(different)
-        limit, longest = self._positions(), max(map(len, read))
-        free = limit - longest
-        wanted = free if settings.max_tokens is None else settings.max_tokens
-        if free < 1 or wanted > free:
+        # max_length is of rows that are trained on; a text that is sampled may use every position of the model
+        limit, longest = self._own_positions() or self._positions(), max(map(len, read))
+        wanted = self._positions() - longest if settings.max_tokens is None else settings.max_tokens
+        if wanted < 1 or wanted > limit - longest:
             raise UserError(
                 f"the longest prompt has {longest} tokens and {max(wanted, 1)} more are requested, but a text has "
-                f"{limit} tokens at most",
+                f"{self._positions() if settings.max_tokens is None else limit} tokens at most",
                 where="sampling.max_tokens", fix="Lower max_tokens, shorten the prompts, or raise max_length.",
             )
         choice = Choice(settings.temperature, settings.top_k, settings.top_p)

@@ -128,7 +128,11 @@ class TextModel(Trainable, ABC):
 
     def _positions(self) -> int:
         """Tokens in a row at most: ``max_length``, or the model's own number of positions."""
-        return self._limit(getattr(self._bare.config.get_text_config(), "max_position_embeddings", None))
+        return self._limit(self._own_positions())
+
+    def _own_positions(self) -> int | None:
+        """The model's own number of positions; None where it has no limit."""
+        return getattr(self._bare.config.get_text_config(), "max_position_embeddings", None)
 
     def _limit(self, own: int | None) -> int:
         """Tokens in a row at most, of a model with ``own`` positions; UserError where neither states a number."""
