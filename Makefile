@@ -1,5 +1,6 @@
 # make demo   install, then train, improve and report on real handwritten digits
-# make test   install, then run the tests (TESTS=tests/loop: some); make test-fast: the unit tests, in a minute
+# make test   install, then run the tests (TESTS=tests/loop: some); make test-fast: the unit tests, in a minute;
+#             make test-long: the tests that take several seconds each, which make test leaves out and CI runs
 # make docs   install, then build the documentation into build/site
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ DOCS_INSTALLED := .venv/.docs-installed
 
 unexport PYTHONDONTWRITEBYTECODE  # tests start many processes: each would compile the package again
 
-.PHONY: setup demo test test-fast lint bench docs clean
+.PHONY: setup demo test test-fast test-long lint bench docs clean
 
 setup: $(INSTALLED)
 
@@ -31,11 +32,16 @@ demo: setup
 # Workers run side by side with one thread each: more threads than cores make small models slower.
 test: setup
 	@.ci/debian
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(TESTS)
+
+# Runs that are killed and resumed, several processes, annotators in browsers, trainings that must learn something.
+test-long: setup
+	@.ci/debian
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long $(TESTS)
 
 # Without what takes long: whole runs, runs that are killed, browsers, databases.
 test-fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not browser and not database"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long and not browser and not database"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -169,6 +169,7 @@ def opened(kind: str, folder: Path) -> Any:
 # --- one stage ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "kind"), [
     (name, kind) for name in KINDS for kind in ("llama", "gpt2", "mlp", "unet")
     if kind != "gpt2" or name not in ("loha", "lokr")  # GPT-2's layers are of a class that those do not fit
@@ -271,6 +272,7 @@ def loaded_id(kind: str, folder: Path, model: Any) -> str:
 # --- several adapters on one base ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["llama", "unet"])
 @pytest.mark.parametrize("chain", IN_TURN, ids="-".join)
 def test_a_chain_keeps_every_adapter(chain: tuple[str, ...], kind: str, tmp_path: Path) -> None:
@@ -519,6 +521,7 @@ def run_stage(adapter: Any, entry: Path, progress: Path | None, stop: int | None
     return model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [
     Lora(rank=3, dropout=0.1), Adalora(rank=2, initial_rank=4, warmup=0.1, settle=0.2),
     Lora(rank=3, adapter_name="earlier"), Lokr(rank=2), Alora(rank=2, moves=3, rows=2, share=0.2, warmup=0.3),

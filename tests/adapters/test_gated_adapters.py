@@ -37,6 +37,7 @@ def trained(model: Any, adapter: Any, steps: int, rate: float = 1e-2, key: int =
     return model
 
 
+@pytest.mark.slow
 def test_sora_shrinks_gates_by_the_learning_rate_times_the_sparsity() -> None:
     model, adapter = built(LLAMA), Sora(rank=4, sparsity=0.3)
     adapter.attach(model, 5, 1)

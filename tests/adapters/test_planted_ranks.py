@@ -82,6 +82,7 @@ def left_over(model: Any, target: torch.Tensor) -> float:
     return float(((learned - target) ** 2).sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [
     Adalora(rank=2, initial_rank=6, orthogonality=0.0), Sora(rank=6),
     Alora(rank=2, most=6, rows=32, moves=6, share=0.15),
@@ -95,6 +96,7 @@ def test_the_planted_ranks_are_found(adapter: Any) -> None:
     assert left_over(model, target) < 0.1 * float((target**2).sum())
 
 
+@pytest.mark.long
 def test_dylora_loses_little_at_every_rank() -> None:
     """Cut to a rank, it gains at least nine tenths of what a LoRA of the rank gains in as many steps."""
     model, target = trained(Dylora(rank=4), 3)

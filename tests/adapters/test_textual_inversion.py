@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow
 ADAPTER = TextualInversion(tokens={"<cat>": "c"}, vectors=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "flux"])
 def test_only_new_rows_are_learned_and_diffusers_draws_the_same_with_them(kind: str, tmp_path: Path) -> None:
     folder = tiny.saved(kind, tmp_path / kind)

@@ -95,6 +95,7 @@ def test_the_likelihood_of_the_noisy_choice_is_an_integral() -> None:
     assert np.exp(model.guess[0]) == pytest.approx((1 - 1 / 5) / 2)  # (ties + 1) / (answers + 2), then one of two
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_noisy_choice_tells_guessers_and_orders_candidates() -> None:
     """Picks of four at temperature 1: reliabilities 0, a half and 1, 400 answers each, in the order they were planted.

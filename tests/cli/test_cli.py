@@ -155,6 +155,7 @@ def whole(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_exit_codes_and_no_traceback(tmp_path: Path) -> None:
     bad = whole("run", tmp_path / "absent.yaml")
     assert bad.returncode == 2 and bad.stderr.startswith("upturn: ") and "Traceback" not in bad.stderr

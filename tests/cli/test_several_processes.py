@@ -59,6 +59,7 @@ def training(tmp_path: Path) -> Iterator[Training]:
             child.kill()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("ending", "words"),
     [
@@ -82,6 +83,7 @@ def test_all_processes_end_together_with_one_message(
         assert words in message and message.count("upturn: ") == 1 and "Traceback" not in message
 
 
+@pytest.mark.long
 def test_a_mistake_in_the_data_is_one_message_of_two_processes(tmp_path: Path) -> None:
     recipe = tmp_path / "mistaken.yaml"
     recipe.write_text(POINTS.replace("data: {name: points, shape: eight_gaussians, n: 400}",

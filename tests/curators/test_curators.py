@@ -229,6 +229,7 @@ def greedy(points: Array, distance: float) -> Array:
     return np.array(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dims", "distance"), [(2, 0.15), (14, 2.8)])
 def test_near_copies_are_dropped_as_defined(dims: int, distance: float) -> None:
     points = np.random.default_rng(dims).normal(size=(2600, dims)).astype(np.float32)  # three blocks

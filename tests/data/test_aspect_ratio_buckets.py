@@ -282,6 +282,7 @@ def recipe_with(data: Path, *settings: str) -> Recipe:
     return parse(RECIPE.format(data=data), "shapes.yaml", settings)
 
 
+@pytest.mark.long
 def test_a_run_trains_on_buckets_and_samples_the_requested_sizes(data: Path, tmp_path: Path) -> None:
     run = loop.run(recipe_with(data), tmp_path, Observer())
     real = parquet_tables.read_samples(run.folder / "data" / "samples.parquet")

@@ -76,6 +76,7 @@ def own_tokenizer() -> tuple[Codec, str]:
     return settle(tokenizer, "test")[0], tokenizer.chat_template
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["llama3", "tools", "chatml_generation", pytest.param("smollm2", marks=pytest.mark.slow)]
 )

@@ -43,6 +43,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 def test_no_variant_is_in_both_parts(emoji: Splits) -> None:
     side = {s.prompt.fields["name"]: held for held, part in ((0, emoji.train), (1, emoji.held_out)) for s in part}
     for group in VARIANTS:

@@ -173,6 +173,7 @@ def test_a_rare_digit_has_its_share_of_train_and_all_its_held_out_images(rare: i
     assert "rare" not in plain.train.fields
 
 
+@pytest.mark.slow
 def test_which_images_of_a_rare_digit_stay_follows_from_the_images_alone() -> None:
     few, more = (load("digits", rare=1, rare_share=s).train for s in (0.02, 0.05))
     assert set(few.ids) < set(more.ids)
@@ -313,6 +314,7 @@ def test_text_that_is_not_arithmetic_is_refused(text: str) -> None:
         work_out(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.sampled_from("+-*"), min_size=1, max_size=5), st.data())
 def test_every_step_has_the_value_that_python_finds(first: int, signs: list[str], data: st.DataObject) -> None:
@@ -361,6 +363,7 @@ def test_gsm8k_train_has_11021_different_equations() -> None:
     assert len(train) == 11_021
 
 
+@pytest.mark.slow
 @needs_data
 def test_gsm8k_test_equations_that_are_in_train_are_not_held_out() -> None:
     files = {name: DATA / "gsm8k" / f"{name}.jsonl" for name in ("train", "test")}
@@ -408,6 +411,7 @@ def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (12, 12
     Image.new(mode, size, colour).save(path)
 
 
+@pytest.mark.slow
 @needs_data
 def test_emoji_with_metadata_match_a_plain_reading_of_the_files() -> None:
     folder = DATA / "emoji"
@@ -426,6 +430,7 @@ def test_emoji_with_metadata_match_a_plain_reading_of_the_files() -> None:
         assert splits.classes[sample.prompt.label] == row["category"]
 
 
+@pytest.mark.slow
 @needs_data
 def test_emoji_without_metadata_are_split_by_their_pixels() -> None:
     splits = load("imagefolder", path=str(DATA / "emoji" / "images"), size=16)
@@ -571,6 +576,7 @@ def test_jsonl_of_points_and_labels(tmp_path: Path) -> None:
     assert splits.train.content.dtype == np.float32
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_glob_and_a_separate_test_file_of_word_problems() -> None:
     folder = DATA / "gsm8k"

@@ -309,6 +309,7 @@ def scheduler(name, **config):
     return made
 
 
+@pytest.mark.slow
 def test_euler_is_ddim():
     """Steps of DDIMScheduler in the variance-preserving coordinates are Euler steps in ours, down to sigma = 0."""
     ddim = scheduler("DDIMScheduler", clip_sample=False, set_alpha_to_one=True, beta_schedule="linear",

@@ -131,6 +131,7 @@ def workplace(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs" / "how-to")))
 def test_a_page_runs_and_prints_its_output(page: Path, workplace: Path) -> None:
     printed, ran = "", 0

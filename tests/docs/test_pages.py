@@ -90,6 +90,7 @@ def generators(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_generated_pages_name_every_key_command_and_component(generators) -> None:
     import command_line
@@ -109,6 +110,7 @@ def test_generated_pages_name_every_key_command_and_component(generators) -> Non
         assert all(f"## {name} " in page for name in components.names(kind))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_drawings_have_a_box_for_every_package(generators) -> None:
     import architecture

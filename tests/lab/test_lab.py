@@ -158,6 +158,7 @@ def test_only_the_last_state_is_kept_and_none_of_what_is_done(
     assert rows == read_table(tmp_path / "whole" / "table.parquet").to_pylist() and len(rows) == 10
 
 
+@pytest.mark.long
 def test_processes_make_the_same_table_and_tell_of_a_failure(tmp_path: Path) -> None:
     one, two = (experiment_runner.conduct("categorical", {
         "policy": ["replace", "accumulate"], "replicas": 50, "rounds": 3, "n": [20],

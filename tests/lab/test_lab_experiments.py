@@ -41,6 +41,7 @@ def test_theory_and_simulation_agree(tmp_path: Path, name: str) -> None:
     assert result["sentences"] or name in ("categorical", "regression", "kde", "mixture")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "wrong", "formula", "settings"),
     [

@@ -167,6 +167,7 @@ def test_points_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     assert set(lost) == {0, 1, 2} and lost[2]["theory"] is not None
 
 
+@pytest.mark.long
 def test_a_formulation_learns_eight_gaussians(tmp_path: Path) -> None:
     """Width 64, 300 steps, one retraining: most samples lie on the data, and all modes are there."""
     found = lab(tmp_path, "points", lam=[0.5], n=1000, rounds=1, seeds=2, steps=300, batch=128)

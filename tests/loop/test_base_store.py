@@ -60,6 +60,7 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_two_runs_store_their_base_once(runs: Path, base: Path) -> None:
     held = sorted((runs / bases.FOLDER).iterdir())
     assert len(held) == 1 and held[0].stat().st_size == (base / WEIGHTS).stat().st_size

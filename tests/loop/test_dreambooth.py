@@ -52,6 +52,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "adapter"), [
     ("sd15", "full"), ("sdxl", "{name: lora, rank: 2, modules: [to_q]}"),
     ("sd3", "{name: lora, rank: 2, modules: [to_q]}"), ("flux", "{name: lora, rank: 2, modules: [to_q]}"),

@@ -63,11 +63,13 @@ def paired(tmp_path: Path, encoder: str) -> Path:
     return done.folder
 
 
+@pytest.mark.long
 def test_a_run_with_a_dual_encoder(tmp_path: Path) -> None:
     losses = json.loads((paired(tmp_path, SMALL) / "models" / "dual" / "losses.json").read_text())
     assert losses[-1]["held_out"] < losses[0]["held_out"]
 
 
+@pytest.mark.long
 def test_a_pretrained_encoder_needs_no_fit_and_is_unchanged(tmp_path: Path) -> None:
     """A CLIP folder by name alone: scored and measured by it, kept in the run, its weights the folder's own."""
     folder = dual.tiny_clip(tmp_path / "clip")

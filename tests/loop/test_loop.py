@@ -174,6 +174,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return models(folder / "points")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("boundary", crash_points.BOUNDARIES)
 def test_killed_at_a_boundary_it_resumes_to_the_same_bytes(
     boundary: str, undisturbed: dict[str, str], tmp_path: Path
@@ -209,6 +210,7 @@ def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -
         process.join()
 
 
+@pytest.mark.long
 def test_two_processes_share_the_training_of_a_run(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     """``--processes 2``: every round is there, and the losses and weights of round 0 are those of one process."""
     import json

@@ -61,6 +61,7 @@ def test_one_file_trains_every_kind(text: str, objective: str, tmp_path: Path) -
     assert (run.folder / "rounds" / "001" / "metrics.json").is_file()
 
 
+@pytest.mark.long
 def test_dpo_moves_points_where_the_reward_is(tmp_path: Path) -> None:
     """The mean reward over fixed noise rises by more than 3 standard errors of the paired difference."""
     more = ("rounds.count=1", "stages.pretrain.steps=300", "rounds.train.steps=60", "rounds.sample.prompts=200",

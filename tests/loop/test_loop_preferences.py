@@ -83,6 +83,7 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(small(ROUNDS), tmp_path_factory.mktemp("rounds"))
 
 
+@pytest.mark.long
 def test_an_online_round_keeps_all_that_it_drew(online: Run) -> None:
     """40 steps, each on a draw of its own of 24 prompts x 8."""
     unit = online.unit("rounds/001")
@@ -122,6 +123,7 @@ def test_pain_10_the_best_round_is_chosen_by_reward(online: Run) -> None:
     assert seen.incumbent.metrics["reward"]["value"] == max(r.metrics["reward"]["value"] for r in promoted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.0, 2.0])
 def test_an_online_run_killed_anywhere_resumes_to_the_same_bytes(seconds: float, online: Run, tmp_path: Path) -> None:
     process = children.start(ONLINE, tmp_path)

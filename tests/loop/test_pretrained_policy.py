@@ -78,6 +78,7 @@ def tuned(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return loop.run(_recipe(pretrained, _STAGES + _EVALUATE), tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.long
 def test_the_model_as_it_came_is_measured_before_the_stages(tuned: Run, pretrained: Path) -> None:
     assert [s.name for s in status.read(tuned).rounds[0].stages] == ["base", "sft"]
     for name, tensor in _weights(pretrained).items():

@@ -77,6 +77,7 @@ def ended(text: str, runs: Path, fault: str = "") -> int | None:
     return process.exitcode
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_in_every_kind_of_step_it_ends_with_the_same_bytes(text: str, tmp_path: Path) -> None:
     assert ended(text, tmp_path / "whole") == 0

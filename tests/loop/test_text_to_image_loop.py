@@ -65,6 +65,7 @@ def recipe(data, model=f"config: {CONFIG}", adapter="full", sample=SAMPLE, train
     return parse(RECIPE.format(data=data, model=model, adapter=adapter, sample=sample, train=train), "colours.yaml")
 
 
+@pytest.mark.long
 def test_a_round_writes_pipelines_that_diffusers_opens_and_links_shared_parts(data, tmp_path):
     run = loop.run(recipe(data), tmp_path)
     before, after = run.model_folder("rounds/000"), run.model_folder("rounds/001")
@@ -78,6 +79,7 @@ def test_a_round_writes_pipelines_that_diffusers_opens_and_links_shared_parts(da
     assert tree_hash(after) == tree_hash(again.model_folder("rounds/001"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
 def test_a_round_of_choices_then_preferences_on_a_checkpoint(kind, data, tmp_path):
     """Every weight tuned, then a round: of two candidates one is chosen and mixed with real ones, then Diffusion-DPO
@@ -111,6 +113,7 @@ def _latents(folder: Path) -> tuple[int, int, int]:
     return model.frame.shape
 
 
+@pytest.mark.long
 def test_picks_among_candidates_train_a_lora(data, tmp_path):
     folder = tiny.saved("sd15", tmp_path / "sd15")
     lora = "{name: lora, rank: 2, modules: [to_q, to_v]}"
@@ -122,6 +125,7 @@ def test_picks_among_candidates_train_a_lora(data, tmp_path):
     assert tree_hash(before / "adapters") != tree_hash(after / "adapters")
 
 
+@pytest.mark.long
 def test_rewards_train_a_policy_step_by_step(data, tmp_path):
     """DDPO (Black et al. 2024): rollouts of the ancestral sampler, with guidance, replayed with their captions."""
     train = "{steps: 2, batch_size: 4, objective: {name: rloo, beta: 0.01}, " \
@@ -134,6 +138,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", ["full", {"name": "lora", "rank": 2, "modules": ["to_q", "q_proj"]}])
 def test_stopped_and_resumed_it_ends_with_the_same_bytes(adapter, tmp_path):
     """With an average, the text encoder training too, and captions in variants."""
@@ -165,6 +170,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bytes(adapter, tmp_path):
     assert trained(tmp_path / "stopped") == whole
 
 
+@pytest.mark.long
 def test_it_learns_which_colour_a_caption_names(data):
     """Two captions, two colours: after 200 steps the channel of each is much brighter in its samples."""
     from upturn.data.sources.imagefolder import Imagefolder

@@ -232,6 +232,7 @@ def test_memorisation_flags_copies_with_their_pairs() -> None:
     assert_memorisation_flags_copies(image_data(1000, 1), image_data(300, 2), few=20)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji images are not here")
 @pytest.mark.parametrize("size", [16, 32])
 def test_metrics_work_on_emoji_with_texts(size: int) -> None:
@@ -251,6 +252,7 @@ def test_metrics_work_on_emoji_with_texts(size: int) -> None:
         assert np.isfinite([found.value, found.low, found.high]).all(), f"{name}: {found.note}"
 
 
+@pytest.mark.slow
 def test_held_out_loss_of_images_with_texts_repeats_itself() -> None:
     rng = np.random.default_rng(0)
     samples = image_samples(coloured(NAMES[:12], rng, 16), [Prompt(f"a {name} thing") for name in NAMES[:12]])

@@ -268,6 +268,7 @@ print(*levels)
 """
 
 
+@pytest.mark.long
 def test_peak_memory_at_a_vocabulary_of_32_thousand() -> None:
     """Whole: 131 MB of logits and as much of gradient. By chunks: 34 MB, and its gradient. The peak only rises."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)

@@ -342,6 +342,7 @@ def probabilities(samples: Samples) -> Array:
     return logits.double().softmax(1).numpy()
 
 
+@pytest.mark.slow
 def test_scores_are_the_softmax() -> None:
     held = digits()[1]
     p = probabilities(held)
@@ -394,6 +395,7 @@ def test_a_label_that_the_classifier_does_not_know() -> None:
             components.make("scorer", {"name": "classifier", **fields})
 
 
+@pytest.mark.slow
 def test_the_ordinary_trainer_and_likelihood_train_it(tmp_path: Path) -> None:
     trainer = pytest.importorskip("upturn.training.trainer")
     from upturn.config.schema import Training

@@ -270,6 +270,7 @@ def test_preferences_train_its_rewards() -> None:
     assert float((gaps[:, 0] > gaps[:, 1]).float().mean()) > 0.85
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not EMOJI.is_dir(), reason="the emoji pictures are not here")
 def test_on_real_images_it_finds_names_that_it_never_saw() -> None:
     """Held-out names among held-out images, six epochs: recall@10 at least twice, the category twice chance."""

@@ -376,6 +376,7 @@ def trained(model, examples, steps, size, rate):
     return model
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_points_learn_eight_gaussians_and_their_classes():
     """At least 95% of 1,000 samples within 3 standard deviations of a mode (true: 98.9%), every mode found."""

@@ -207,6 +207,7 @@ def test_pain_8_log_probs_of_a_row_do_not_depend_on_padding_or_neighbours(config
         assert together.mask[row, width:].sum() == 0
 
 
+@pytest.mark.slow
 def test_log_probs_are_those_of_transformers_own_loss(learned: CausalLm) -> None:
     batch = learned.encode(worked(6)).take(torch.arange(6))
     out = learned.forward(batch, None)

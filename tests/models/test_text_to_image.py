@@ -216,6 +216,7 @@ CASES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_contract(case, pipelines, tmp_path):
     make = CASES[case](pipelines)

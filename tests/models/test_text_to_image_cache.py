@@ -142,6 +142,7 @@ grid: {{prompts: 1, per_prompt: 1}}
 """
 
 
+@pytest.mark.long
 def test_a_run_ends_with_the_same_bytes_with_a_cache_and_without(
     sd15: Path, tmp_path: Path, encoded_counts: dict[str, int]
 ) -> None:
@@ -377,6 +378,7 @@ def test_stacks_are_their_rows() -> None:
         mixed[torch.tensor([0, 6])]
 
 
+@pytest.mark.long
 def test_start_up_cost_with_and_without_a_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the seconds of processor time (docs/benchmarks.md has them); the test checks what was encoded."""
     folder = tiny.saved("sd15", tmp_path / "sd15")

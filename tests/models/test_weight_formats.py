@@ -196,6 +196,7 @@ def test_gradient_checkpointing_changes_no_loss(adapter: Any, folder: Path) -> N
     assert calls.count("checkpointed") == 9
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
 def test_gradient_checkpointing_takes_less_memory(tmp_path: Path) -> None:
     """The peak of training above the loaded model, each in a process of its own: 12 layers keep one input each."""

@@ -123,6 +123,7 @@ def drawing(task: Task, objective: Any) -> Callable[[int], Batch]:
     return draw
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("task", ["points", "pixels", "causal_lm"], indirect=True)
 def test_the_reward_rises_beyond_chance(task: Task, objective: str) -> None:

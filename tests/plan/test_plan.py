@@ -217,6 +217,7 @@ def test_texts_are_taken_to_be_as_long_as_the_data() -> None:
     assert short.max_tokens == 2
 
 
+@pytest.mark.slow
 def test_the_module_is_light_and_collections_go_on_after_a_plan() -> None:
     code = "import sys, upturn.plan; print(*[m for m in ('torch', 'scipy', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

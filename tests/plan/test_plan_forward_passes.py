@@ -137,6 +137,7 @@ def _alone(tmp_path: Path, *settings: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long
 def test_data_that_another_process_loads_are_the_same(tmp_path: Path) -> None:
     here = plan.plan(small(TEXT))
     assert _alone(tmp_path) == " ".join([str(here.rows[0].samples), "True", *here.notes])

@@ -173,6 +173,7 @@ def test_a_plan_writes_nothing_into_the_cache(data: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.long
 def test_a_plan_has_every_training_and_refit_of_a_round() -> None:
     """`recipes/llama-rounds.yaml`, smaller: two trainings a round, and the reward model's labels and fit in it."""
     changes = [

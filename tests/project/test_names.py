@@ -46,6 +46,7 @@ def names(root: Path) -> Iterator[tuple[str, str, str]]:
                 yield f"{where}:{node.lineno}", "function", node.name
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("root", [PACKAGE, ROOT / "tests", ROOT / "bench"], ids=["src", "tests", "bench"])
 def test_no_name_has_a_banned_word(root: Path) -> None:

@@ -67,6 +67,7 @@ def test_the_wheel_holds_recipes_and_data_files(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_wheel_runs_without_the_checkout(python: Path, tmp_path: Path) -> None:
     home = call(python, tmp_path, "-c", "import upturn; print(upturn.__file__)")

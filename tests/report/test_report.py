@@ -56,6 +56,7 @@ def test_table_of_figures_is_metrics_json(whole: StoredRun, page: Page) -> None:
             np.testing.assert_allclose(shown, [stored[k] for k in ("value", "low", "high")], atol=0.051 * half)
 
 
+@pytest.mark.slow
 def test_verdict_names_the_kept_round_and_the_paired_gain(page: Page) -> None:
     lead = page.text.split("Contents")[0]
     assert "Round 3 is kept; 2 of 3 rounds passed the gate." in lead
@@ -202,6 +203,7 @@ def test_flip_book_goes_through_checkpoints_and_rounds_and_ends_visible(whole: S
     assert slider["max"] == str(len(frames) - 1) == slider["value"]
 
 
+@pytest.mark.slow
 def test_frame_has_prompts_across(tmp_path: Path) -> None:
     fake = StoredRun(tmp_path / "frames", "image").whole()
     page = page_of(fake.run)
@@ -291,6 +293,7 @@ def test_failed_and_waiting_runs_say_so(tmp_path: Path) -> None:
     assert "The run is waiting: 12 votes are missing." in page_of(fake.run).text
 
 
+@pytest.mark.slow
 def test_all_rounds_rejected_keeps_round_0(tmp_path: Path) -> None:
     fake = StoredRun(tmp_path / "nothing-gained", "points", rounds=2)
     fake.stages()

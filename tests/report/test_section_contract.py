@@ -70,6 +70,7 @@ def test_a_run_without_any_step_renders(name: str, empty: Facts) -> None:
     assert found.warnings(empty) == []
 
 
+@pytest.mark.slow
 def test_the_page_has_each_section_with_its_heading_in_order(finished: Facts) -> None:
     page = page_of(finished.run)
     ids = [a["id"] for tag, a in page.tags if tag == "section"]

@@ -484,6 +484,7 @@ def test_an_image_reward_model_learns_the_ink_that_the_class_asks_for(name: str)
     assert found["pairs"] == 300 and found["accuracy"]["value"] > 0.9
 
 
+@pytest.mark.long
 def test_attributes_make_the_stated_reward() -> None:
     samples = letters(150)
     own = np.array([[text.count("a"), len(text)] for text in samples.content], dtype=float)

@@ -159,6 +159,7 @@ def test_the_sources_own_completions_are_right_and_spoilt_ones_are_wrong() -> No
             assert set(steps) == {value(prompt[:-1]).exact}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GSM8K.exists(), reason="the GSM8K file is not at hand")
 def test_gsm8k() -> None:
     """Every equation of the file is read; nearly all of its annotations are right, and a wrong one is named."""

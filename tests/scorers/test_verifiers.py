@@ -126,6 +126,7 @@ def test_numbers_are_read_as_written_by_python() -> None:
         assert last is not None and last.exact == exact
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GSM8K.exists(), reason="the GSM8K files are not at hand")
 def test_every_reference_of_gsm8k_is_right_by_its_own_solution() -> None:
     """All 8,792; and against the answer plus 1, and without its last line, none."""

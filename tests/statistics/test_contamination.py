@@ -26,6 +26,7 @@ def planted(share: float, seed: int, n: int = 400) -> np.ndarray:
     return np.concatenate([rows(n - count, 10 * seed), rows(count, 10 * seed + 1, made=True)])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_the_interval_holds_the_planted_share(share):

@@ -96,6 +96,7 @@ def test_share_is_wilsons_interval():
     assert share(alike, clusters=np.repeat(np.arange(8), 5)) == pytest.approx(share(alike[::5]), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean", "standard deviation"])
 def test_subsample_and_jackknife_cover_the_truth(name):
     draw = np.random.default_rng(4)

@@ -452,6 +452,7 @@ for write in (
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_real_write_that_the_system_refuses_is_one_message(run: Run) -> None:
     write(run, "data", "load", **{"samples.parquet": "x"})

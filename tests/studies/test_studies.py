@@ -173,6 +173,7 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_over_seeds_it_is_a_paired_t_test(seeded: Path) -> None:
     def rewards(variant: str) -> list[float]:
         runs = [Run.open(seeded / f"{variant}-seed{n}") for n in (1, 2, 3)]
@@ -265,6 +266,7 @@ def test_all_recipes_are_checked_before_the_first_run(tmp_path: Path) -> None:
     assert not (tmp_path / "toy").exists()
 
 
+@pytest.mark.long
 def test_a_plan_adds_up_and_counts_lent_judges_once(tmp_path: Path) -> None:
     asked = study_definition.load(write(tmp_path, DIGITS))
     found = cost.estimate(asked)
@@ -304,6 +306,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.long
 def test_a_study_killed_between_variants_resumes(tmp_path: Path, seeded: Path) -> None:
     class Impatient(Observer):
         def note(self, text: str) -> None:

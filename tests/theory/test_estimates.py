@@ -135,6 +135,7 @@ def test_curvature_against_closed_forms() -> None:
         curvature(network, torch.zeros(2001))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_on_a_real_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A Gaussian in the real loop at λ = 1 and K = 4: both truths are inside their intervals."""

@@ -40,6 +40,7 @@ def _differences(theta: np.ndarray, points: np.ndarray, step: float = 1e-4) -> n
     ])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lam", [0.5, 2.0])
 def test_a_gaussian_against_differences_and_its_exact_slope(tmp_path: Path, lam: float) -> None:
     """Any exponential family contracts by λ/(1+λ), also on data that are no Gaussian."""
@@ -63,6 +64,7 @@ def test_a_gaussian_against_differences_and_its_exact_slope(tmp_path: Path, lam:
     assert abs(slope["value"] - lam / (1 + lam)) < wide < 0.5
 
 
+@pytest.mark.long
 def test_a_saddle_and_a_run_without_real_data_have_no_slope(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the mean off by δ > σ the Hessian in (mean, log σ) has the determinant 2(σ² - δ²)/σ⁴ < 0: no optimum."""
     from upturn.cli import app
@@ -84,6 +86,7 @@ def test_a_saddle_and_a_run_without_real_data_have_no_slope(tmp_path: Path, caps
     assert "these weights are no strict optimum" in local_curvature(run, 1.0)["slope"]["note"]
 
 
+@pytest.mark.long
 def test_models_that_are_too_large_or_without_likelihood_give_a_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def test_micro_batches_of_pairs_do_not_change_dpo() -> None:
     torch.testing.assert_close(*results, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_pain_6_two_processes_do_not_change_the_loss(tmp_path: Path) -> None:
     """Two real gloo processes against one: the same weights after 16 steps, uneven batches included."""
     script = tmp_path / "child.py"

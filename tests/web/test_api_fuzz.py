@@ -13,6 +13,7 @@ from upturn.annotation.tasks import Question
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", [None, "voter", "admin"])
 def test_no_request_breaks_the_server(role: str | None, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(4))

@@ -73,6 +73,7 @@ def until(run: Run, state: str, words: str = "") -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_an_annotator_votes_and_the_run_continues(tmp_path: Path) -> None:
     """Round after round, by a program: new tasks come when the next round waits."""
     run = loop.run(small(VOTED, "rounds.sample.prompts=3"), tmp_path)
@@ -96,6 +97,7 @@ def test_an_annotator_votes_and_the_run_continues(tmp_path: Path) -> None:
     assert votes is not None and len(votes) == 6
 
 
+@pytest.mark.long
 @pytest.mark.browser
 @pytest.mark.skipif(bool(browsers.why_not()), reason=browsers.why_not())
 def test_in_a_real_browser_the_quota_is_met_and_the_report_shows_it(tmp_path: Path) -> None:

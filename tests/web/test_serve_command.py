@@ -46,6 +46,7 @@ def started(runs: Path, *more: str) -> tuple[subprocess.Popen[str], list[str]]:
     return process, lines
 
 
+@pytest.mark.long
 def test_serve_prints_a_link_that_signs_in(runs: Path) -> None:
     process, lines = started(runs)
     try:

@@ -85,6 +85,7 @@ def test_the_softmax_at_a_temperature() -> None:
         assert np.all(np.abs(shares - expected) < 4 * np.sqrt(expected * (1 - expected) / n))
 
 
+@pytest.mark.long
 def test_careless_and_biased_annotators(tmp_path: Path) -> None:
     """300 tasks each: shares within 4 standard errors of what each kind says."""
     samples = text_samples(300)

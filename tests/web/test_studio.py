@@ -42,6 +42,7 @@ def until(find: Any) -> Any:
     return found
 
 
+@pytest.mark.long
 def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
     with voting_state(run, Question("pick", overlap=3)) as state:
         state.studio = Studio(run.folder, run.incumbent() or "", state.box)

@@ -54,6 +54,7 @@ def looks(page: Any, name: str) -> None:
         Path(SHOTS, f"{name}-{width}.png").write_bytes(picture)
 
 
+@pytest.mark.long
 def test_pick(browser: Any, tmp_path: Path) -> None:
     """Mouse, keys, undo, reload, the quota; small pictures; the help."""
     run = sampled_run(tmp_path / "run", image_samples(20))
@@ -91,6 +92,7 @@ def test_pick(browser: Any, tmp_path: Path) -> None:
         assert len(state.box.votes()) == 7
 
 
+@pytest.mark.long
 def test_texts_are_texts(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(3, 4, [EVIL] + [f"{EVIL} {i}" for i in range(11)]))
     for style in ("plain", "markdown"):
@@ -259,6 +261,7 @@ def test_an_answer_is_kept_while_the_network_is_away(browser: Any, tmp_path: Pat
         assert len(state.box.votes()) == 1 and page.locator("#trouble").is_hidden()
 
 
+@pytest.mark.long
 def test_progress_admin_and_sign_in(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", image_samples(4))
     with (
