@@ -35,6 +35,7 @@ def layer_test() -> ModuleType:
         raise RuntimeError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.path.insert(0, str(ROOT / "tests"))  # its helpers
     spec.loader.exec_module(module)
     return module
 

@@ -72,9 +72,10 @@ def run(
         >>> status = upturn.run("recipe.yaml", settings=["rounds.count=1"])
         >>> status.state
         'done'
-        >>> [r.gate["decision"] for r in status.rounds if r.gate]
-        ['promoted']
-        >>> status.incumbent.metrics["reward"]["value"] > status.rounds[0].metrics["reward"]["value"]
+        >>> first, last = status.rounds
+        >>> last.gate["decision"]
+        'promoted'
+        >>> last.metrics["reward"].get("value") > first.metrics["reward"].get("value")
         True
     """
     from upturn.loop import loop

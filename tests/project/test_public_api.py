@@ -54,4 +54,4 @@ def test_examples_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         [example] = finder.find(function, function.__name__)
         runner.run(example)
     found = runner.summarize()
-    assert found.attempted == 10 and found.failed == 0
+    assert found.attempted == 11 and found.failed == 0
