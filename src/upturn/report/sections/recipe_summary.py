@@ -63,7 +63,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         rows.append((stage.name.capitalize(), f"On real data{_where(stage.where)}, {_training(stage)}."))
     if recipe.rounds is not None:
         rows.append(("Rounds", _rounds(facts, recipe.rounds)))
-    rows.append(("Gate", _gate(recipe)))
+        rows.append(("Gate", _gate(recipe)))
     measured = "; ".join(
         f"{plural(e.prompts, 'prompt')}{_where(e.where)}{f' × {e.candidates}' if e.candidates > 1 else ''}: "
         f"{listed([str(m.get('as', m['name'])) for m in e.metrics])}" for e in recipe.evaluate

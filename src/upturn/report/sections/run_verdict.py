@@ -114,6 +114,8 @@ def _lead(facts: Facts, kept: Column) -> str:
             every = f": all {count} rounds were better than the one before" if count > 1 else ""
             return f"Round {kept.round} is kept{every}."
         return f"Round {kept.round} is kept; {count} of {len(decided)} rounds passed the gate."
+    if not decided and facts.recipe.rounds is None:
+        return f"The model after {kept.title}: the recipe has no rounds."
     if not decided:
         return f"The model after {kept.title} is round 0; the gate has not decided on a round yet."
     what = "the one round" if len(decided) == 1 else f"none of the {len(decided)} rounds"
