@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from upturn.errors import UserError
 from upturn.protocols import Trainable
-from upturn.types import Array, Samples
+from upturn.types import Array, Batch, Ragged, Samples
+
+if TYPE_CHECKING:
+    import torch
 
 _DOCUMENTS = 64  # texts in one forward pass that gives a log-prob a token
 _CHUNK = 512  # samples in one forward pass: the trainer's own size for held-out losses
@@ -48,6 +51,16 @@ def forwarded(model: Trainable, name: str, samples: Samples, column: Literal["fe
     return out
 
 
+def learned_rows(examples: Batch) -> torch.Tensor:
+    """(N,) bool: rows in which something is learned. A text that is too long may have been dropped: its mask is 0."""
+    import torch
+
+    mask = examples.columns.get("mask")
+    if not isinstance(mask, Ragged):
+        return torch.ones(examples.rows, dtype=torch.bool)
+    return torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff() > 0
+
+
 def log_likelihoods(model: Trainable, samples: Samples) -> tuple[Array, Array]:
     """(N,) sums of a model's exact log-probs in nats, and (N,) how many (tokens; 1 of a point) each sums."""
     import torch
@@ -55,6 +68,7 @@ def log_likelihoods(model: Trainable, samples: Samples) -> tuple[Array, Array]:
     examples = model.encode(samples)
     lengths = examples.lengths
     order = torch.arange(len(examples)) if lengths is None else lengths.argsort(stable=True)
+    order = order[learned_rows(examples)[order]]
     totals, counts = torch.zeros(len(examples), dtype=torch.float64), torch.zeros(len(examples), dtype=torch.int64)
     device = next(model.module.parameters()).device
     was_training = model.module.training

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from upturn.data.groups import preferred
+from upturn.embeddings.inference import learned_rows
 from upturn.metrics._embedded import metric_key
 from upturn.metrics._undefined import UndefinedMetric, defined_or_note
 from upturn.protocols import Better, Evidence, Metric
@@ -76,11 +77,15 @@ class HeldOutLoss(Metric):
         model = evidence.tools.model(self.model)
         batch = model.encode(held_out)
         losses, weights = np.zeros(len(batch)), np.zeros(len(batch))
+        learned = learned_rows(batch)
         training = model.module.training
         model.module.eval()
         try:
             with torch.no_grad():
-                for start, chosen in batch.parts(_ROWS):
+                for start, every in batch.parts(_ROWS):
+                    chosen = every[learned[every]]
+                    if not len(chosen):
+                        continue
                     part, rows = batch.take(chosen), chosen.numpy()
                     for number in fold(key, range(self.draws)):
                         draw = model.draw(part, int(number), start)
