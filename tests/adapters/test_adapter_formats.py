@@ -30,6 +30,7 @@ LINEAR = ["to_q", "to_v", "q_proj", "fc1"]
 KOHYA = {"sd15": {"text_encoder": "lora_te_"}, "sdxl": {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux"])
 def test_lora_and_full_training_export_and_diffusers_draws_the_same(kind: str, tmp_path: Path) -> None:
     folder = tiny.saved(kind, tmp_path / kind)
@@ -48,6 +49,7 @@ def test_lora_and_full_training_export_and_diffusers_draws_the_same(kind: str, t
     assert_same(drawn(whole, TEXTS), theirs(kind, tiny.opened(tmp_path / "full"), TEXTS, whole.frame.shape))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("adapter", [Dora(rank=2), Adalora(rank=2)], ids=["dora", "adalora"])
 def test_dora_and_adalora_in_the_format_of_diffusers(adapter: Any, tmp_path: Path) -> None:
     """AdaLoRA as the LoRA that it amounts to; convolutions, too."""
@@ -96,6 +98,7 @@ def _delta(held: dict[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
     return changed * (held["dora_scale"] / changed.flatten(1).norm(dim=1).reshape(rows))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "adapter"), [
     ("sd15", Loha(rank=2, alpha=3)), ("sd15", Lokr(rank=2, alpha=3)), ("sd15", Lokr(rank=64, alpha=3)),
     ("sd15", Dora(rank=2, alpha=3)), ("sdxl", Lokr(rank=2, alpha=3)),
@@ -128,6 +131,7 @@ def test_kohyas_keys_are_merged_as_the_format_specifies(kind: str, adapter: Any,
             adapter_formats.write(model, "diffusers", tmp_path / "other")
 
 
+@pytest.mark.long
 def test_tokens_and_each_adapter_have_separate_files(tmp_path: Path) -> None:
     folder = tiny.saved("sdxl", tmp_path / "sdxl")
     model = trained(built(folder), TextualInversion(tokens={"<cat>": "c"}, vectors=2))

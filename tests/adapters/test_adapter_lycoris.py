@@ -49,6 +49,7 @@ def readable(pipeline: Any, kind: str) -> tuple[list[nn.Module], nn.Module]:
     return texts, Called(pipeline.unet, lambda path: sgm(path, config) if kind == "sdxl" else path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(ADAPTERS))
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_lycoris_reads_every_layer_and_draws_the_same(kind: str, name: str, tmp_path: Path) -> None:

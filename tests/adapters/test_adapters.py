@@ -330,6 +330,7 @@ def test_merged_opens_in_plain_transformers(tmp_path: Path) -> None:
     torch.testing.assert_close(log_probs_of(model, "llama"), ours, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(KINDS))
 def test_a_stage_resumes_with_an_adapter(name: str, tmp_path: Path) -> None:
     """The reference is the adapter as it was; another adapter lies around it, so that order matters."""

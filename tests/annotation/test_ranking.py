@@ -28,6 +28,7 @@ def log_likelihood(found: Contests, strength: Array, nu: float) -> float:
     return total
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("k", "nu"), [(2, 0.0), (2, 0.6), (4, 0.0), (4, 0.5)])
 def test_the_maximum_and_its_covariance_are_those_of_the_definition(k: int, nu: float) -> None:

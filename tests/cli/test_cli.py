@@ -35,6 +35,7 @@ def invoke(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.long
 def test_status_report_and_compare(runs: Path) -> None:
     seen = json.loads(invoke("status", "gaussian", "--runs", runs, "--json"))
     assert [r["round"] for r in seen["rounds"]] == [0, 1, 2, 3]
@@ -102,6 +103,7 @@ def test_new_writes_every_shipped_recipe(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.yaml").read_bytes() == source.read_bytes()
 
 
+@pytest.mark.long
 def test_the_points_starter_runs(tmp_path: Path) -> None:
     invoke("new", tmp_path / "p.yaml", "--for", "points")
     few = ["rounds.count=1", "stages.0.steps=30", "rounds.train.epochs=1", "evaluate.prompts=60",

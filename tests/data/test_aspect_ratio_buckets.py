@@ -216,6 +216,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     samples = drawn(20)
 

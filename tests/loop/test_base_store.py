@@ -72,6 +72,7 @@ def test_two_runs_store_their_base_once(runs: Path, base: Path) -> None:
         assert Run.open(runs / name).verify().intact
 
 
+@pytest.mark.long
 def test_a_run_without_the_store_or_the_folder_is_whole(runs: Path, base: Path, tmp_path: Path) -> None:
     copied = tmp_path / "elsewhere" / "first"
     shutil.copytree(runs / "first", copied)

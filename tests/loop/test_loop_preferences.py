@@ -99,6 +99,7 @@ def test_an_online_round_keeps_all_that_it_drew(online: Run) -> None:
     assert not list(unit.glob(".train-progress"))
 
 
+@pytest.mark.long
 def test_an_online_round_has_its_ancestry_and_its_report(online: Run) -> None:
     samples = parquet_tables.read_samples(online.unit("rounds/002") / "samples.parquet")
     assert "rounds/000" in json.dumps(lineage.trace(online, str(samples.ids[0])), default=vars)
@@ -139,6 +140,7 @@ def test_an_online_run_killed_anywhere_resumes_to_the_same_bytes(seconds: float,
             assert drawn[0] == drawn[1]
 
 
+@pytest.mark.long
 def test_a_round_of_two_trainings(rounds: Run) -> None:
     """Likelihood on the best, then DPO from there: each has its mixture, its weights and its parent."""
     first, second = rounds.done("rounds/001/best", "train"), rounds.done("rounds/001", "train")
@@ -163,6 +165,7 @@ def test_the_weights_of_a_training_within_a_round_go_with_the_round(rounds: Run)
     assert retention.decision(records, "rounds/001/best") == retention.decision(records, "rounds/001") is not None
 
 
+@pytest.mark.long
 def test_a_reward_model_that_follows_the_policy(tmp_path: Path) -> None:
     """On digits: judges compare 40 prompts' candidates, the model learned from them scores all of them."""
     text = """

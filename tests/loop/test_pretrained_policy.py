@@ -94,6 +94,7 @@ def test_the_model_as_it_came_is_measured_before_the_stages(tuned: Run, pretrain
     assert prompts[0] == prompts[1]
 
 
+@pytest.mark.long
 def test_the_report_says_what_the_stage_did(tuned: Run) -> None:
     page = write(tuned).read_text()
     metrics = [json.loads((tuned.unit(f"rounds/000/{unit}") / "metrics.json").read_text())["held_out_loss"]["value"]
@@ -118,6 +119,7 @@ def test_the_measured_base_changes_no_weights(tuned: Run, pretrained: Path, tmp_
     assert tree_hash(plain.unit("rounds/000") / "model") == tree_hash(tuned.unit("rounds/000") / "model")
 
 
+@pytest.mark.long
 def test_a_fine_tune_without_evaluation_has_its_losses_alone(pretrained: Path, tmp_path: Path) -> None:
     recipe = _recipe(pretrained, _STAGES)
     assert {row.step for row in plan(recipe).rows if row.unit.startswith("rounds/")} == {"train"}
@@ -130,6 +132,7 @@ def test_a_fine_tune_without_evaluation_has_its_losses_alone(pretrained: Path, t
     assert len(Drawer(run, "rounds/000").draw(["1+1="], 2, 0)) == 2
 
 
+@pytest.mark.long
 def test_rounds_without_stages_start_from_the_model_as_it_came(pretrained: Path, tmp_path: Path) -> None:
     recipe = _recipe(pretrained, _ROUNDS + _EVALUATE + "gate: {metric: distinct}\n")
     run = loop.run(recipe, tmp_path)

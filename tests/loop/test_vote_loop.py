@@ -158,6 +158,7 @@ def test_picked_candidates_are_kept_and_the_votes_are_frozen(undisturbed: Run) -
             box.open_poll("rounds/001", "pick", [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["commit:written", "commit:after-record"])
 def test_killed_around_the_vote_it_ends_with_the_same_bytes(
     voted: Run, undisturbed: Run, tmp_path: Path, fault: str

@@ -114,6 +114,7 @@ def calibration_error(probability: Array, right: Array, bins: int = 10) -> float
                for b in set(which.tolist()))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_digits_are_learned_in_seconds_and_their_probability_is_one() -> None:
     model, took = judge()
@@ -246,6 +247,7 @@ def test_a_damaged_folder_is_one_message(damage: str, tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_saved_bytes_are_equal_in_another_process(tmp_path: Path) -> None:
     code = (

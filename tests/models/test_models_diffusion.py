@@ -194,6 +194,7 @@ def test_diffusers_opens_a_conditional_unet(tmp_path):
     torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_points_do_not_import_diffusers():
     """It costs seconds at every start."""

@@ -295,6 +295,7 @@ def test_a_damaged_file_is_removed_and_never_read(damage: str, sd15: Path, tmp_p
     assert same(read(built(sd15, cache), pictures()), whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("boundary", "there"), [("shard:written", False), ("shard:after-rename", True)])
 def test_a_kill_while_writing_leaves_all_or_nothing(boundary: str, there: bool, tmp_path: Path) -> None:
     process = CONTEXT.Process(target=killed, args=(str(tmp_path), boundary))

@@ -36,6 +36,7 @@ EPOCHS = POINTS.replace("steps: 40, batch_size: 64, ema: 0.9", "epochs: 3, batch
 ).replace("curate: [deduplicate, choice]", "curate: [choice]")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [GAUSSIAN, EPOCHS, TEXT + SAMPLED, TEXT + ONLINE], ids=["closed form", "points", "two trainings", "online"]

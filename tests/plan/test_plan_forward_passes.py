@@ -143,6 +143,7 @@ def test_data_that_another_process_loads_are_the_same(tmp_path: Path) -> None:
     assert _alone(tmp_path) == " ".join([str(here.rows[0].samples), "True", *here.notes])
 
 
+@pytest.mark.long
 def test_a_refusal_of_the_child_process_is_raised_here(tmp_path: Path) -> None:
     said = _alone(tmp_path, "data={name: jsonl, path: nowhere.jsonl}")
     assert said.startswith("refused") and "nowhere.jsonl" in said

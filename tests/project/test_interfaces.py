@@ -154,6 +154,7 @@ def _tree(place: str) -> ast.Module:
     return tree_of(PACKAGE / place)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_attributes_read_from_a_component_are_declared() -> None:
     found = [

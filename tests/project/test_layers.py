@@ -191,6 +191,7 @@ def cycles(found: list[Import]) -> list[list[str]]:
     return out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_import_follows_the_layers() -> None:
     found = violations(PACKAGE)

@@ -107,6 +107,7 @@ def test_with_another_interpreter_its_packages_can_be_imported() -> None:
         Programs(python="/bin/false")
 
 
+@pytest.mark.long
 @sandboxed
 def test_one_slow_program_does_not_hold_up_the_others_and_order_is_kept() -> None:
     programs = [f"def add(a, b):\n    return a + b + {i % 2}" for i in range(12)]

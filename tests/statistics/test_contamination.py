@@ -42,6 +42,7 @@ def test_the_interval_holds_the_planted_share(share):
     assert abs(np.mean([one.value for one in found]) - share) < 0.07
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_real_data_gives_no_false_alarm():
     found = [

@@ -84,6 +84,7 @@ CASES = [*crash_points.BOUNDARIES, "commit:file-moved:9", "commit:before-record:
          "state:before-rename:3"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", CASES)
 def test_a_run_killed_at_a_boundary_is_complete_and_resumes(
     fault: str, child: Child, undisturbed: dict[str, str], tmp_path: Path

@@ -196,6 +196,7 @@ def test_over_seeds_it_is_a_paired_t_test(seeded: Path) -> None:
     assert d["differs"] and found["metrics"][0]["marks"] == {"all": "worse", "chosen": "best"}
 
 
+@pytest.mark.long
 def test_a_finished_study_runs_nothing_again(seeded: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in seeded.glob("*/state.json")}
     said = read(seeded)
@@ -205,6 +206,7 @@ def test_a_finished_study_runs_nothing_again(seeded: Path) -> None:
     assert read(seeded) == said
 
 
+@pytest.mark.long
 def test_judges_are_fitted_once_and_lent(digits: Path) -> None:
     lent = [digits / name / "models" / "referee" / "model" for name in ("few", "more", "bare")]
     files = [next(folder.rglob("*.safetensors")) for folder in lent]

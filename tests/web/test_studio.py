@@ -75,6 +75,7 @@ def test_a_real_model_generates_four_while_annotators_vote(run: Run) -> None:
             state.studio.close()
 
 
+@pytest.mark.long
 def test_a_missing_model_is_a_message(run: Run, tmp_path: Path) -> None:
     with open_box(run) as box:
         room = Studio(run.folder, "rounds/777", box)

@@ -110,6 +110,7 @@ def test_texts_are_texts(browser: Any, tmp_path: Path) -> None:
             answered(page, lambda: page.get_by_role("button", name="Pick 2").click())
 
 
+@pytest.mark.long
 def test_compare(browser: Any, tmp_path: Path) -> None:
     run = sampled_run(tmp_path / "run", text_samples(12))
     with voting_state(run, Question("compare")) as state, running(state) as address, browsers.page_of(browser) as page:
@@ -163,6 +164,7 @@ def both(state: ServerState) -> tuple[Any, Any]:
     return votes.ids, votes.scores
 
 
+@pytest.mark.long
 def test_rank(browser: Any, tmp_path: Path) -> None:
     """By keys, by the arrow buttons, by arrow keys, by dragging."""
     run = sampled_run(tmp_path / "run", image_samples(8))
