@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 
 from common import RUNS, say
 from test_chat_recipes import planted
-from test_kills import models
+from test_kills import models, whole
 
 from helpers import child_process as children
 from helpers.smollm2 import smollm2
@@ -32,14 +31,6 @@ rounds:
   train: {{adapter: {{name: lora, rank: 8}}, steps: 2, batch_size: 4, learning_rate: 1.0e-4, save_every: 1}}
 evaluate: {{prompts: 2, settings: {{temperature: 0, max_tokens: 8}}, metrics: [distinct]}}
 """
-
-
-def whole(text: str, folder: object) -> float:
-    began = time.monotonic()
-    process = children.start(text, folder)
-    process.join()
-    assert process.exitcode == 0
-    return time.monotonic() - began
 
 
 def test_killed_at_random_instants() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,19 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 from trl import data_utils
 
+from helpers.chat_rows import answer, loaded, user, whole
 from upturn.config import components
 from upturn.data import chat_template
 from upturn.data.sources.jsonl import Jsonl
 from upturn.data.tokenizers import train
 from upturn.errors import UserError
-from upturn.types import COMPLETION_MESSAGES, Samples, Splits, concatenate
+from upturn.types import COMPLETION_MESSAGES, Samples
 from upturn.types.conversations import completion_of
 
 pytestmark = pytest.mark.slow
 
 
-def load(path: Path, rows: Sequence[dict[str, Any]] | None = None, **fields: Any) -> Splits:
-    if rows is not None:
-        path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    found: Splits = components.make(
-        "source", {"name": "jsonl", "path": str(path), "held_out": 0.3, **fields}
-    ).load()
-    return found
-
-
-def whole(splits: Splits) -> Samples:
-    return concatenate([splits.train, splits.held_out])
-
-
-def user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
-
-
-def answer(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
+load = partial(loaded, "jsonl")
 
 
 def conversations_of(samples: Samples) -> dict[str, list[dict[str, Any]]]:

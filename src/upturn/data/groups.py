@@ -186,8 +186,7 @@ def without_empty(batch: Batch) -> Batch:
     mask = batch.columns.get("mask")
     if not isinstance(mask, Ragged):
         return batch
-    sums = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
-    kept = (sums.reshape(-1, batch.candidates) > 0).all(dim=1)
+    kept = (mask.sums.reshape(-1, batch.candidates) > 0).all(dim=1)
     if bool(kept.all()):
         return batch
     examples = kept.nonzero()[:, 0]

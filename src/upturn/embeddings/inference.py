@@ -58,7 +58,7 @@ def learned_rows(examples: Batch) -> torch.Tensor:
     mask = examples.columns.get("mask")
     if not isinstance(mask, Ragged):
         return torch.ones(examples.rows, dtype=torch.bool)
-    return torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff() > 0
+    return mask.sums > 0
 
 
 def log_likelihoods(model: Trainable, samples: Samples) -> tuple[Array, Array]:
@@ -75,7 +75,7 @@ def log_likelihoods(model: Trainable, samples: Samples) -> tuple[Array, Array]:
     model.module.eval()
     try:
         with torch.no_grad():
-            for rows in torch.split(order, _DOCUMENTS):
+            for rows in torch.split(order, _DOCUMENTS) if len(order) else ():
                 out = model.forward(examples.take(rows).to(device), None)
                 totals[rows] = (out.log_probs * out.mask).double().sum(dim=1).cpu()
                 counts[rows] = out.mask.sum(dim=1).long().cpu()

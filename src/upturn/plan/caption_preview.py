@@ -61,12 +61,12 @@ def previews(recipe: Recipe, runs: Path, count: int = 20) -> tuple[list[str], li
     splits = parts.source.load()
     empty = Splits(splits.train, splits.held_out, splits.classes)
     strategies = caption_strategies(recipe)
-    made: Mapping[str, Splits] = {
+    worded: Mapping[str, Splits] = {
         name: captioned(strategy, empty, runs / SHARED, caption_key(parts)) for name, strategy in strategies.items()
     } or {PLAIN: empty}
     rng = seeds.generator(seeds.key(recipe.seed, "captions", "shown"))
     rows = np.sort(rng.permutation(len(splits.train))[:count])
-    return list(splits.notes), [_preview(name, found, rows, policy) for name, found in made.items()]
+    return list(splits.notes), [_preview(name, found, rows, policy) for name, found in worded.items()]
 
 
 def _preview(name: str, splits: Splits, rows: Array, policy: Policy) -> Preview:

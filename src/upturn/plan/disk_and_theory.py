@@ -37,8 +37,8 @@ def disk_bytes(planner: Planner) -> float:
         _weight_bytes(planner.tools.model(name).module) * (rounds.count if model.refit is not None and rounds else 1)
         for name, model in recipe.models.items() if name != "policy"
     )
-    made = sum(row.samples for row in planner.rows if row.step in ("load", "sample", "evaluate"))
-    return weights + helpers + made * (_ROW_BYTES + _content_bytes(planner.splits.train))
+    samples = sum(row.samples for row in planner.rows if row.step in ("load", "sample", "evaluate"))
+    return weights + helpers + samples * (_ROW_BYTES + _content_bytes(planner.splits.train))
 
 
 def _weight_bytes(module: torch.nn.Module) -> int:
@@ -98,8 +98,8 @@ def _start(parts: Assembly, real: Samples, policy: Trainable) -> GaussianLearner
 
 def _rewards(parts: Assembly, points: Array) -> Array:
     """(m,) of the round's scorers, of points (m, d) on a grid or in the support."""
-    asked = real_samples("points", points, [Prompt("")] * len(points), "foresight")
+    at_points = real_samples("points", points, [Prompt("")] * len(points), "foresight")
     total = np.zeros(len(points))
     for scorer, weight in parts.scorers.values():
-        total += weight * scorer.score(asked, None).values  # type: ignore[arg-type]
+        total += weight * scorer.score(at_points, None).values  # type: ignore[arg-type]
     return total

@@ -41,10 +41,10 @@ def selection(rounds: Rounds) -> list[Selector]:
     return found
 
 
-def after_filter(asked: Filter, count: int) -> int:
+def after_filter(spec: Filter, count: int) -> int:
     """How many of ``count`` real samples the filter is expected to keep."""
     left = float(count)
-    for curator in _curators(asked.curate):
+    for curator in _curators(spec.curate):
         left = math.ceil(curator.expected_kept(left, left) - _ROUNDING)
     return max(1, round(left))
 

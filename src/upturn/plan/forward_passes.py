@@ -38,11 +38,11 @@ def of_a_fixed_set(
     objective: Objective, model: Trainable, examples: Batch, count: int, steps: int, batch_size: int
 ) -> Passes:
     """``count`` examples like ``examples``, in epochs, as the trainer refers to them: see ``feeds.FixedFeed``."""
-    asked = precompute.required_columns(objective)
+    required = precompute.required_columns(objective)
     epochs, rest = divmod(steps, -(-count // batch_size))
     seen = epochs * count + min(rest * batch_size, count)
-    policy = seen if asked & _POLICY else 0
-    if _REFERENCE not in objective.inputs | asked:
+    policy = seen if required & _POLICY else 0
+    if _REFERENCE not in objective.inputs | required:
         return Passes(seen, policy, 0)
     if model.draw(examples.take(torch.arange(1)), 0, 0) is not None:
         return Passes(seen, policy + seen, 0)  # noise and times are new in every step: nothing can be kept
@@ -52,10 +52,10 @@ def of_a_fixed_set(
 
 def of_draws(objective: Objective, model: Trainable, spec: Training, online: Online, draws: int) -> Passes:
     """Sets that the policy draws, each prepared as a whole before its first step: see ``feeds.OnlineFeed``."""
-    asked, drawn = precompute.required_columns(objective), draws * online.prompts
+    required, drawn = precompute.required_columns(objective), draws * online.prompts
     seen = drawn * online.passes
-    policy = 0 if _in_one(objective, model, spec, online) or not asked & _POLICY else drawn
-    if _REFERENCE in asked:
+    policy = 0 if _in_one(objective, model, spec, online) or not required & _POLICY else drawn
+    if _REFERENCE in required:
         return Passes(seen, 0, policy + drawn)
     return Passes(seen, seen if _REFERENCE in objective.inputs else 0, policy)
 

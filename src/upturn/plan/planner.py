@@ -27,6 +27,7 @@ from upturn.plan import forward_passes as passes
 from upturn.plan import preprocessing, several_sizes, short_steps, timing
 from upturn.plan.forward_passes import Passes
 from upturn.plan.memory import Memory
+from upturn.plan.pass_sizes import TIMED_BATCHES, bytes_of, flops_of_a_batch, largest_pass
 from upturn.plan.result import COMMIT, Row
 from upturn.plan.short_steps import StepCost
 from upturn.plan.timing import Line, SamplingTime
@@ -43,7 +44,6 @@ _HELD_OUT_FEW = 1  # held-out groups that a metric of a large model is timed on
 _FEW_ROWS = 8  # texts that a forward pass without gradient is measured on
 _COMPARED = 0.05  # seconds to compare one metric of two checkpoints, by pairs
 _FORWARD = 1 / 3  # of a step's operations
-_SHOWN = 4  # batches of examples that steps are timed on
 _LENGTHS = 500  # texts that the length of texts is estimated from
 _LONG = 0.95  # quantile of their lengths at which a batch of texts is taken to have ended
 
@@ -145,19 +145,19 @@ class Planner:
         return self._words(count)
 
     def train_on(
-        self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int, made: int | None = None
+        self, unit: str, step: str, model: Trainable, spec: Training, like: Samples, rows: int, new: int | None = None
     ) -> None:
-        """A row of training on ``rows`` samples that are encoded as these are, ``made`` of them in this round."""
+        """A row of training on ``rows`` samples that are encoded as these are, ``new`` of them in this round."""
         more = several_sizes.more_batches(like, spec.batch_size)
         like = several_sizes.of_one_size(like)
         objective = self.parts.objective(spec)
         total = count_examples(like, objective)
-        shown = like.take(np.isin(like.group, np.unique(like.group)[: _SHOWN * spec.batch_size]))
-        mixture = Mixture(shown, np.ones(len(shown)))
-        examples, _ = self._encoding.timed(model, len(shown), lambda: encode_examples(model, mixture, objective))
+        some = like.take(np.isin(like.group, np.unique(like.group)[: TIMED_BATCHES * spec.batch_size]))
+        mixture = Mixture(some, np.ones(len(some)))
+        examples, _ = self._encoding.timed(model, len(some), lambda: encode_examples(model, mixture, objective))
         held_out = min(_HELD_OUT, len(self.splits.held_out)) if objective.example == "sample" else 0
-        self.rows += self._encoding.row(unit, model, rows + held_out, made)
-        there = len(examples) / max(1, count_examples(shown, objective))  # less than 1 where rows hold nothing to learn
+        self.rows += self._encoding.row(unit, model, rows + held_out, new)
+        there = len(examples) / max(1, count_examples(some, objective))  # less than 1 where rows hold nothing to learn
         count = max(1, round(rows * total / len(like) * there))
         feed = FixedFeed(examples, spec.batch_size, 0)
         self.train(unit, step, model, spec, Timed(examples, feed, count, more), rows)
@@ -181,12 +181,13 @@ class Planner:
         draws = -(-steps // per_epoch)
         objective = self.parts.objective(spec)
         if spec.online is None:
-            made = passes.of_a_fixed_set(objective, model, timed.examples, timed.count, steps, spec.batch_size)
+            forward = passes.of_a_fixed_set(objective, model, timed.examples, timed.count, steps, spec.batch_size)
         else:
-            made = passes.of_draws(objective, model, spec, spec.online, draws)
+            forward = passes.of_draws(objective, model, spec, spec.online, draws)
         flops = timing.flops_of(model, timed.examples, spec.batch_size) * steps + draw.flops * draws
-        flops += _FORWARD * timing.flops_of(model, timed.examples, spec.batch_size) * made.quiet / spec.batch_size
-        seconds = steps * each + draw.seconds * draws + made.beside * self._quiet_seconds(model, spec, timed, made)
+        flops += _FORWARD * timing.flops_of(model, timed.examples, spec.batch_size) * forward.quiet / spec.batch_size
+        seconds = steps * each + draw.seconds * draws
+        seconds += forward.beside * self._quiet_seconds(model, spec, timed, forward)
         self.rows.append(Row(unit, step, rows, steps, flops, seconds + 2 * COMMIT))
         if spec.patience:
             self.notes.append(f"{unit} may stop earlier than the {steps} steps counted here (patience)")
@@ -196,7 +197,7 @@ class Planner:
         whole = max(1.0, min(spec.batch_size, timed.count) / len(timed.examples))
         if short_steps.is_large(model):
             cost = self._cost(model, spec, timed)
-            return cost.fixed + cost.per_flop * 3 * whole * _flops_of_a_batch(model, timed.feed)
+            return cost.fixed + cost.per_flop * 3 * whole * flops_of_a_batch(model, timed.feed)
         same_step = self._same_step(model, spec)
         if same_step not in self._steps:
             self._steps[same_step] = timing.step_seconds(self.parts, model, spec, timed.feed)
@@ -219,11 +220,11 @@ class Planner:
         """Of the training of a large model; that of others is less than the libraries take."""
         if not short_steps.is_large(model) or not steps:
             return
-        cost, objective, own = self._cost(model, spec, timed), self.parts.objective(spec), _bytes_of(model)
+        cost, objective, own = self._cost(model, spec, timed), self.parts.objective(spec), bytes_of(model)
         reference = "ref_log_probs" in objective.inputs | objective.before and self.parts.adapter(spec).trains_all
         cached = spec.online is None and timed.count <= steps * spec.batch_size
         before = own if model is self.policy and self.memory else 0.0  # the model of the unit before stays loaded
-        tokens = _largest_pass(timed.examples, spec)
+        tokens = largest_pass(timed.examples, spec)
         factory: OptimizerFactory = components.make("optimizer", spec.optimizer, "optimizer")
         self.memory.append(Memory(
             unit, step, own + before + (own if reference and not cached else 0.0), 4.0 * cost.trained,
@@ -242,7 +243,7 @@ class Planner:
         completion = min(completion, settings.longest or completion)
         cache, logits = self.policy.sampling_bytes(settings, rows, self._prompt_length + completion)
         read = min(held_out_rows, len(self.splits.held_out)) * (self._prompt_length + (self._usual_length or 0))
-        own, activations = _bytes_of(self.policy), self._quiet_bytes * read if read else 0.0
+        own, activations = bytes_of(self.policy), self._quiet_bytes * read if read else 0.0
         if activations > cache + logits:  # the metrics follow when what sampling needs is free again
             self.memory.append(Memory(unit, step, own, activations=activations))
         else:
@@ -260,7 +261,7 @@ class Planner:
             return 1
         settings = [e.settings for e in self.parts.evaluators]
         settings += [self.parts.sampling] if self.recipe.rounds is not None else []
-        return max((asked.batch for asked in settings), default=1)
+        return max((each.batch for each in settings), default=1)
 
     def trained_bytes(self, spec: Training, whole: float) -> float:
         """Of the files that a training of the policy writes: all weights, or those of its adapter."""
@@ -269,11 +270,11 @@ class Planner:
 
     def loaded_bytes(self) -> float:
         """Of the models that this plan holds, and a run does not."""
-        return sum(_bytes_of(model) for model in {id(m): m for m in self.tools.models.values()}.values())
+        return sum(bytes_of(model) for model in {id(m): m for m in self.tools.models.values()}.values())
 
-    def _quiet_seconds(self, model: Trainable, spec: Training, timed: Timed, made: Passes) -> float:
+    def _quiet_seconds(self, model: Trainable, spec: Training, timed: Timed, forward: Passes) -> float:
         """Of one example without gradient; 0 where no step needs more than is timed with it."""
-        if not made.beside:
+        if not forward.beside:
             return 0.0
         if short_steps.is_large(model):
             cost = self._cost(model, spec, timed)
@@ -307,11 +308,11 @@ class Planner:
         found = self._decoding[same]
         length = self._usual_length or 1
         limit = settings.longest
-        made = found.made.take(np.repeat(np.arange(len(found.prompts)), candidates))
+        samples = found.samples.take(np.repeat(np.arange(len(found.prompts)), candidates))
         texts = [str(of.content[i % len(of)]) for i in range(len(found.prompts)) for _ in range(candidates)]
-        made = replace(made, content=objects(texts), candidate=np.tile(np.arange(candidates), len(found.prompts)))
+        samples = replace(samples, content=objects(texts), candidate=np.tile(np.arange(candidates), len(found.prompts)))
         return SamplingTime(
-            found.line(min(limit or length, length), candidates, settings.batch), made, candidates,
+            found.line(min(limit or length, length), candidates, settings.batch), samples, candidates,
         )
 
     def as_trained(self, settings: SamplingSettings) -> SamplingSettings:
@@ -320,26 +321,26 @@ class Planner:
         return settings if usual is None else settings.with_length(usual)
 
     @cached_property
-    def _usual_length(self) -> int | None:
-        """Tokens after which a batch of the data's texts has ended, the end token counted; None where none are."""
+    def _text_lengths(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Tokens that are learned, and tokens in all, of some of the data's texts; None where there are no tokens."""
         train = self.splits.train
         spread = np.linspace(0, len(train) - 1, min(_LENGTHS, len(train))).astype(int)
         mask = self.policy.encode(train.take(spread)).columns.get("mask")
         if not isinstance(mask, Ragged):
             return None
-        learned = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
-        return max(1, round(float(torch.quantile(learned, _LONG))))
+        kept = mask.sums > 0  # texts that are too long may be dropped
+        return (mask.sums[kept], mask.lengths[kept]) if bool(kept.any()) else None
 
-    @cached_property
+    @property
+    def _usual_length(self) -> int | None:
+        """Tokens after which a batch of the data's texts has ended, the end token counted; None where none are."""
+        found = self._text_lengths
+        return None if found is None else max(1, round(float(torch.quantile(found[0], _LONG))))
+
+    @property
     def _prompt_length(self) -> int:
         """Tokens of the longest prompt of the data, about."""
-        train = self.splits.train
-        spread = np.linspace(0, len(train) - 1, min(_LENGTHS, len(train))).astype(int)
-        mask = self.policy.encode(train.take(spread)).columns.get("mask")
-        if not isinstance(mask, Ragged):
-            return 0
-        learned = torch.nn.functional.pad(mask.values.double().cumsum(0), (1, 0))[mask.offsets].diff()
-        return int((mask.lengths - learned).max())
+        return 0 if self._text_lengths is None else int((self._text_lengths[1] - self._text_lengths[0]).max())
 
     def rewards(self, samples: Samples, judge: str = "") -> Array:
         """(N,) by the round's scorers, or by those that label samples for the refitted model ``judge``."""
@@ -370,14 +371,14 @@ class Planner:
     def _evaluation(self, unit: str, step: str, measured: list[tuple[Evaluator, Line, Line]]) -> None:
         seconds, flops, count = COMMIT, 0.0, 0
         for evaluator, sampling, measuring in measured:
-            made = evaluator.prompts * evaluator.candidates
+            samples = evaluator.prompts * evaluator.candidates
             seconds += sampling(evaluator.prompts) + measuring(evaluator.prompts)
-            flops += made * self.policy.sampling_flops(evaluator.settings)
-            count += made
+            flops += samples * self.policy.sampling_flops(evaluator.settings)
+            count += samples
         first, sampling, _ = self._measured[0]
-        asked = self.recipe.grid
-        cells = (len(asked.texts) or asked.prompts) + sum(len(wordings) for wordings in asked.wordings)
-        seconds += sampling(cells * asked.per_prompt / first.candidates)
+        grid = self.recipe.grid
+        cells = (len(grid.texts) or grid.prompts) + sum(len(wordings) for wordings in grid.wordings)
+        seconds += sampling(cells * grid.per_prompt / first.candidates)
         evaluator = max((found[0] for found in measured), key=lambda e: e.prompts * e.candidates)
         rows = max((m.rows_at_once for found in measured for m in found[0].metrics.values()), default=0)
         self.add_sampling_memory(unit, step, evaluator.settings, evaluator.prompts, evaluator.candidates, rows)
@@ -385,9 +386,9 @@ class Planner:
 
     def _measuring(self, evaluator: Evaluator) -> tuple[Line, Line]:
         """Seconds to sample n prompts of an evaluation, and to score and measure them."""
-        asked = where(self.splits.held_out, evaluator.where, f"evaluate.{evaluator.name}")
-        sampled = self.sampled(asked, evaluator.candidates, evaluator.settings, evaluator.prompts)
-        rewards = self.rewards(sampled.made)
+        held_out = where(self.splits.held_out, evaluator.where, f"evaluate.{evaluator.name}")
+        sampled = self.sampled(held_out, evaluator.candidates, evaluator.settings, evaluator.prompts)
+        rewards = self.rewards(sampled.samples)
         line = self.scoring(sampled, evaluator.prompts)
         for metric in evaluator.metrics.values():
 
@@ -449,20 +450,3 @@ class Planner:
         """What is embedded stays embedded, within a run; and what was timed is known."""
         return len(self.tools.cache), len(self._steps)
 
-
-def _bytes_of(model: Trainable) -> float:
-    return float(sum(p.numel() * p.element_size() for p in model.module.parameters()))
-
-
-def _flops_of_a_batch(model: Trainable, feed: Feed) -> float:
-    """Of a forward pass over a batch, with its padding; the mean of a few."""
-    count = min(_SHOWN, feed.steps_per_epoch)
-    return sum(model.flops(feed.batch(i)) for i in range(count)) / count
-
-
-def _largest_pass(examples: Batch, spec: Training) -> int:
-    """Tokens in the largest forward pass, padding counted; rows where the examples are no texts."""
-    if spec.pack_tokens is not None:
-        return spec.pack_tokens
-    rows = min(spec.micro_batch or spec.batch_size, len(examples)) * examples.candidates
-    return rows * (1 if examples.lengths is None else int(examples.lengths.max()))

@@ -38,13 +38,13 @@ def worded(parts: Assembly, splits: Splits) -> tuple[Splits, list[Row]]:
         notes.append("captions that are stored already cost nothing: all are counted")
     elif parts.captions is not None:
         splits = captioned(parts.captions, splits, None, key)
-    for asked in parts.evaluators:
-        if asked.captions is None or asked.captions == parts.captions:
+    for evaluator in parts.evaluators:
+        if evaluator.captions is None or evaluator.captions == parts.captions:
             continue
-        if written_by_model(asked.captions):
-            rows.append(_writing(f"data/{asked.name}", asked.captions, splits.held_out, splits, key))
+        if written_by_model(evaluator.captions):
+            rows.append(_writing(f"data/{evaluator.name}", evaluator.captions, splits.held_out, splits, key))
         else:
-            texts(asked.captions, splits.held_out, splits.classes, None, key)
+            texts(evaluator.captions, splits.held_out, splits.classes, None, key)
     return replace(splits, notes=(*splits.notes, *notes)), rows
 
 
@@ -63,8 +63,8 @@ def _writing(unit: str, strategy: Caption, samples: Samples, splits: Splits, key
 
 def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, Row, list[str]]:
     """As many training samples as the filter is expected to keep, its row, and what had to be guessed."""
-    filtering, asked = parts.filtering, parts.recipe.filter
-    assert filtering is not None and asked is not None
+    filtering, spec = parts.filtering, parts.recipe.filter
+    assert filtering is not None and spec is not None
     train = splits.train
 
     def measure(count: int) -> object:
@@ -74,25 +74,25 @@ def filtered(parts: Assembly, splits: Splits, tools: Toolbox) -> tuple[Samples, 
         return [curator.curate(some, placeholder_rewards(count), tools, 0) for curator in filtering.curators.values()]
 
     line = _scoring(measure, len(train), tools)
-    kept = expected_counts.after_filter(asked, len(train))
+    kept = expected_counts.after_filter(spec, len(train))
     rows: Array = np.linspace(0, len(train) - 1, kept).astype(np.int64)
     if parts.source.compares:  # whole comparisons
         groups = np.unique(train.group)
         some = np.linspace(0, len(groups) - 1, max(1, kept * len(groups) // len(train))).astype(np.int64)
         rows = np.flatnonzero(np.isin(train.group, groups[some]))
     row = Row("data", "filter", len(train), 0, 0.0, line(len(train)) + COMMIT)
-    return train.take(rows), row, expected_counts.guesses(asked.curate, "the filter's curator")
+    return train.take(rows), row, expected_counts.guesses(spec.curate, "the filter's curator")
 
 
 def score_words_seconds(parts: Assembly, splits: Splits, tools: Toolbox) -> timing.Line:
     """Seconds that the scorers of ``score_words:`` take for n images."""
-    asked = parts.score_words
-    assert asked is not None
+    words = parts.score_words
+    assert words is not None
     train = splits.train
 
     def measure(count: int) -> object:
         some = train.take(np.arange(count))
-        return [scorer.score(some, tools).values for scorer, _ in asked.scorers.values()]
+        return [scorer.score(some, tools).values for scorer, _ in words.scorers.values()]
 
     return _scoring(measure, len(train), tools)
 
@@ -118,12 +118,12 @@ class Encoding:
         self._each.setdefault(model.id, seconds / max(1, samples))
         return found
 
-    def row(self, unit: str, model: Trainable, count: int, made: int | None) -> list[Row]:
-        """``count`` samples, of which ``made`` are the round's own; None where all are real."""
+    def row(self, unit: str, model: Trainable, count: int, new: int | None) -> list[Row]:
+        """``count`` samples, of which ``new`` are the round's own; None where all are real."""
         if not model.expensive:
             return []
         fresh = count
         if self.kept:
-            fresh = max(0, count - self._known) if made is None else min(count, made)
+            fresh = max(0, count - self._known) if new is None else min(count, new)
             self._known = max(self._known, count)
         return [Row(unit, "encode", fresh, 0, 0.0, fresh * self._each[model.id])]

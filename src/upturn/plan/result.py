@@ -7,8 +7,9 @@ from typing import Any
 
 from upturn import seeds
 from upturn.config.recipe import Recipe, to_yaml
-from upturn.plan import memory
 from upturn.plan.memory import Memory
+from upturn.plan.memory import lines as memory_lines
+from upturn.plan.memory import to_json as memory_json
 from upturn.store.files import plain
 from upturn.store.fingerprint import fingerprint
 from upturn.theory import Verdict
@@ -55,7 +56,7 @@ class Plan:
         return {
             "recipe": self.recipe.model_dump(mode="json", by_alias=True), "stages": [asdict(row) for row in self.rows],
             "seconds": self.seconds, "usd": self.usd, "disk_bytes": self.disk_bytes,
-            "memory": memory.to_json(self.memory), "free_bytes": self.free_bytes,
+            "memory": memory_json(self.memory), "free_bytes": self.free_bytes,
             "flops": sum(row.flops for row in self.rows), "real_fractions": list(self.real_fractions),
             "verdict": None if self.theory is None else plain(asdict(self.theory)), "notes": list(self.notes),
             "machine": self.machine,
@@ -74,7 +75,7 @@ class Plan:
         lines.append(f"Time {_duration(self.seconds)} on this machine ({self.machine['processor']}), "
                      f"cost {self.usd:.2f} USD at {self.recipe.usd_per_hour:.2f} an hour, "
                      f"disk {self.disk_bytes / 1e6:.1f} MB.")
-        lines += memory.lines(self.memory, self.free_bytes)
+        lines += memory_lines(self.memory, self.free_bytes)
         if len(self.real_fractions) > 1:
             lines.append("Real fraction by round: " + ", ".join(f"{f:.0%}" for f in self.real_fractions))
         if self.theory is not None:

@@ -36,49 +36,49 @@ def add_rounds(planner: Planner, rounds: Rounds) -> tuple[float, ...]:
     return _sampled_rounds(planner, rounds, rounds.sample)
 
 
-def _sampled_rounds(planner: Planner, rounds: Rounds, asked: Sampling) -> tuple[float, ...]:
-    pool = where(planner.splits.train, rounds.mix.where if asked.where is None else asked.where, "rounds.sample")
+def _sampled_rounds(planner: Planner, rounds: Rounds, sampling: Sampling) -> tuple[float, ...]:
+    pool = where(planner.splits.train, rounds.mix.where if sampling.where is None else sampling.where, "rounds.sample")
     mixable = where(planner.splits.train, rounds.mix.where, "rounds.mix")
     settings, mixing = planner.parts.sampling, planner.parts.mixing
     assert mixing is not None
-    seen = planner.sampled(pool, asked.candidates, settings, asked.prompts)
-    scoring, count = planner.scoring(seen, asked.prompts), expected_counts.sampled(rounds)
+    seen = planner.sampled(pool, sampling.candidates, settings, sampling.prompts)
+    scoring, count = planner.scoring(seen, sampling.prompts), expected_counts.sampled(rounds)
     labelling = {
-        name: planner.scoring(seen, min(model.refit.prompts or asked.prompts, asked.prompts), name)
+        name: planner.scoring(seen, min(model.refit.prompts or sampling.prompts, sampling.prompts), name)
         for name, model in planner.recipe.models.items() if model.refit is not None
     }
     flops, fractions = count * planner.policy.sampling_flops(settings), [1.0]
     for number in range(1, rounds.count + 1):
         unit = round_unit(number)
-        planner.add_sampling_memory(unit, "sample", settings, asked.prompts, asked.candidates)
-        planner.rows.append(Row(unit, "sample", count, 0, flops, seen.line(asked.prompts) + COMMIT))
+        planner.add_sampling_memory(unit, "sample", settings, sampling.prompts, sampling.candidates)
+        planner.rows.append(Row(unit, "sample", count, 0, flops, seen.line(sampling.prompts) + COMMIT))
         for name, model in planner.recipe.models.items():
             if model.refit is not None:
-                labelled = min(model.refit.prompts or asked.prompts, asked.prompts)
+                labelled = min(model.refit.prompts or sampling.prompts, sampling.prompts)
                 seconds = labelling[name](labelled) + COMMIT
-                planner.rows.append(Row(f"{unit}/{name}", "judge", labelled * asked.candidates, 0, 0.0, seconds))
-                rows = round(_FITTED * labelled * number * asked.candidates)
+                planner.rows.append(Row(f"{unit}/{name}", "judge", labelled * sampling.candidates, 0, 0.0, seconds))
+                rows = round(_FITTED * labelled * number * sampling.candidates)
                 groups = _as_groups(seen, None)
                 planner.train_on(within(unit, name), "fit", planner.tools.model(name), model.refit, groups, rows)
-        planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(asked.prompts) + 2 * COMMIT))
+        planner.rows.append(Row(unit, "score", count, 0, 0.0, scoring(sampling.prompts) + 2 * COMMIT))
         fraction = 1.0
         for turn in rounds.train:
             into = unit if turn is rounds.train[-1] else within(unit, turn.label)
             objective = planner.parts.objective(turn)
             if objective.example == "group":
                 like = _as_groups(seen, objective.candidates)
-                rows, fraction = len(like) * asked.prompts // seen.prompts, 0.0
-                made = rows
+                rows, fraction = len(like) * sampling.prompts // seen.prompts, 0.0
+                new = rows
             else:
                 real, _ = learned(objective, mixable)
                 sizes = [len(real), *[expected_counts.kept(rounds)] * number]
-                like, made = real, expected_counts.kept(rounds)
+                like, new = real, expected_counts.kept(rounds)
                 rows = expected_counts.mixed(mixing, rounds.mix, sizes, rounds.count)
                 if planner.recipe.score_words is not None:
-                    planner.rows.append(Row(into, "score_words", made, 0, 0.0, planner.words(made)))
+                    planner.rows.append(Row(into, "score_words", new, 0, 0.0, planner.words(new)))
                 real_rows = mixing.real_count(len(real), rounds.mix.real, rounds.count) * rounds.mix.repeat
                 fraction = expected_real_fraction(mixing, rounds.mix.lambda_, number, [real_rows, *sizes[1:]])
-            planner.train_on(into, "train", planner.policy, turn, like, rows, made)
+            planner.train_on(into, "train", planner.policy, turn, like, rows, new)
         fractions.append(fraction)  # of the last training, which makes the round's model
         planner.evaluate(unit, rounds.train[-1])
     return tuple(fractions)
@@ -93,12 +93,12 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
     # one set without end: what a set costs before its first step is added by the draw, not timed with the steps
     feed = OnlineFeed(lambda number: batch, len(batch), turn.batch_size, _ENDLESS, 0)
     timed = Timed(batch, feed, online.prompts)
-    made = online.prompts * online.candidates
+    drawn = online.prompts * online.candidates
     seconds = seen.line(online.prompts) + planner.scoring(seen, online.prompts)(online.prompts)
-    draw = PromptDraw(online.passes, seconds, made * planner.policy.sampling_flops(planner.parts.sampling))
+    draw = PromptDraw(online.passes, seconds, drawn * planner.policy.sampling_flops(planner.parts.sampling))
     for number in range(1, rounds.count + 1):
         unit = round_unit(number)
-        planner.train(unit, "train", planner.policy, turn, timed, made, draw)
+        planner.train(unit, "train", planner.policy, turn, timed, drawn, draw)
         planner.evaluate(unit, turn)
     return (1.0, *[0.0] * rounds.count)
 
@@ -106,10 +106,10 @@ def _online_rounds(planner: Planner, rounds: Rounds, turn: Turn) -> tuple[float,
 def _as_groups(seen: SamplingTime, candidates: int | None) -> Samples:
     """Groups with placeholder ranks: the time of a step does not depend on which candidate is better."""
     width = min(candidates or seen.candidates, seen.candidates)
-    made = seen.made.take(seen.made.candidate < width)
-    rewards = placeholder_rewards(len(made))
+    some = seen.samples.take(seen.samples.candidate < width)
+    rewards = placeholder_rewards(len(some))
     ranks = (-rewards.reshape(-1, width)).argsort(axis=1).argsort(axis=1) + 1
-    return made.with_fields(rank=ranks.reshape(-1), score=rewards)
+    return some.with_fields(rank=ranks.reshape(-1), score=rewards)
 
 
 def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: SamplingTime) -> Batch:
@@ -117,7 +117,7 @@ def _drawn(planner: Planner, turn: Turn, pool: Samples, seen: SamplingTime) -> B
     objective, policy = planner.parts.objective(turn), planner.policy
     if objective.example != "rollout":
         wanted = objective.candidates
-        return encode_groups(policy, by_reward(seen.made, placeholder_rewards(len(seen.made)), wanted), wanted)
+        return encode_groups(policy, by_reward(seen.samples, placeholder_rewards(len(seen.samples)), wanted), wanted)
     if is_large(policy) and policy.kind == "text":
         return _as_rollout(policy, pool, turn.batch_size, seen.candidates)
     count = min(seen.prompts, turn.batch_size)

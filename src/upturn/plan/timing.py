@@ -55,15 +55,15 @@ class SamplingTime:
     """What sampling costs by number of prompts, and the samples drawn to measure it, K of each prompt."""
 
     line: Line
-    made: Samples
+    samples: Samples
     candidates: int
 
     def first(self, prompts: int) -> Samples:
-        return self.made.take(np.arange(min(prompts * self.candidates, len(self.made))))
+        return self.samples.take(np.arange(min(prompts * self.candidates, len(self.samples))))
 
     @property
     def prompts(self) -> int:
-        return len(self.made) // self.candidates
+        return len(self.samples) // self.candidates
 
 
 def candidate_keys(prompts: int, candidates: int) -> Array:
@@ -89,19 +89,19 @@ def sampled(
     guides = guides_of(policy, settings)
 
     def sampled_for(count: int) -> tuple[float, Samples]:
-        asked = [prompts[i % len(prompts)] for i in range(count)]
-        return timed(lambda: policy.sample(asked, candidate_keys(count, candidates), settings, guides))
+        cycled = [prompts[i % len(prompts)] for i in range(count)]
+        return timed(lambda: policy.sample(cycled, candidate_keys(count, candidates), settings, guides))
 
     few = max(2, _FEW // candidates)
-    short, made = sampled_for(few)
+    short, samples = sampled_for(few)
     if short > _SLOW:
-        return SamplingTime(Line(0.0, short / few), made, candidates)
+        return SamplingTime(Line(0.0, short / few), samples, candidates)
     batch = max(few + 1, settings.batch // candidates)
     affordable = max(_TIMES * few, int(_SLOW / short * few))  # if all of it grew with their number: most of it does not
     many = min(batch, affordable, max(few + 1, min(wanted, _MANY // candidates)))
-    long, made = sampled_for(many)
+    long, samples = sampled_for(many)
     line = _line((few, short), (many, long))
-    return SamplingTime(Line(line.fixed, line.each, batch), made, candidates)
+    return SamplingTime(Line(line.fixed, line.each, batch), samples, candidates)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Decoding:
     step: float  # for any number of rows
     row: float  # a row in a step
     prompts: Sequence[Prompt]  # timed
-    made: Samples  # one of each prompt, cut after a few tokens
+    samples: Samples  # one of each prompt, cut after a few tokens
 
     def line(self, tokens: int, candidates: int, batch: int) -> Line:
         """By prompts, for completions of so many tokens."""
@@ -129,10 +129,10 @@ def decoding(policy: Policy, prompts: Sequence[Prompt], settings: SamplingSettin
         return timed(lambda: policy.sample(read, keys, settings.with_length(tokens), guides))
 
     seconds(1, 1)  # imports and allocates
-    short, (long, made), (wide, _) = seconds(1, 1)[0], seconds(1, 1 + _DECODED), seconds(_WIDE, 1 + _DECODED)
+    short, (long, samples), (wide, _) = seconds(1, 1)[0], seconds(1, 1 + _DECODED), seconds(_WIDE, 1 + _DECODED)
     narrow = max(long - short, 0.0) / _DECODED  # of a step of one row a prompt
     row = max((wide - short) / _DECODED - narrow, 0.0) / (len(read) * (_WIDE - 1))
-    return Decoding(short / len(read), max(narrow - row * len(read), 0.0), row, read, made)
+    return Decoding(short / len(read), max(narrow - row * len(read), 0.0), row, read, samples)
 
 
 def measuring_line(

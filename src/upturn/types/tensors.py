@@ -36,6 +36,13 @@ class Ragged:
         """The length of each row."""
         return self.offsets[1:] - self.offsets[:-1]
 
+    @property
+    def sums(self) -> Tensor:
+        """(N,) float64: the sum of each row."""
+        import torch
+
+        return torch.nn.functional.pad(self.values.double().cumsum(0), (1, 0))[self.offsets].diff()
+
     def pad(self, rows: Tensor, fill: int | float = 0) -> Tensor:
         """(len(rows), longest) with ``fill`` on the right."""
         import torch

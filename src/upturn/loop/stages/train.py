@@ -81,13 +81,18 @@ def _taken(context: RunContext, unit: str, name: str) -> Outcome:
     from upturn.training.history import History
 
     with context.committing(unit, "fit") as out:
-        nothing = context.tools.train.take([])
-        parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(nothing, np.zeros(0)), [])
+        _without_mixture(context, out.path)
         model = context.parts.model(name)
         model.build(context.tools.train, context.key("build", name))
         out.info.update(assessed(model, context.tools.held_out, name, context.key("assess", name)))
         finish(context, out, unit, model, History(), parent=None)
     return Done()
+
+
+def _without_mixture(context: RunContext, folder: Path) -> None:
+    """The mixture of a model that this run does not train: no rows."""
+    nothing = context.tools.train.take([])
+    parquet_tables.write_mixture(folder / "mixture.parquet", Mixture(nothing, np.zeros(0)), [])
 
 
 def as_it_came(context: RunContext, unit: str) -> Outcome:
@@ -100,8 +105,7 @@ def as_it_came(context: RunContext, unit: str) -> Outcome:
     from upturn.training.history import History
 
     with context.committing(unit, "train") as out:
-        nothing = context.tools.train.take([])
-        parquet_tables.write_mixture(out.path / "mixture.parquet", Mixture(nothing, np.zeros(0)), [])
+        _without_mixture(context, out.path)
         with context.computing(out):
             policy: Trainable = context.parts.model("policy")
             policy.build(context.tools.train, context.key("build", "policy"))
