@@ -67,6 +67,8 @@ def test_a_reward_model_is_trained_and_exported(adapter: str, tmp_path: Path) ->
     page = write(run).read_text()
     assert "'reward' is trained" in page.replace("&#39;", "'") and "right" in page
     out = tmp_path / "export"
+    state = CliRunner().invoke(app, ["status", "reward", "--runs", str(tmp_path / "runs")]).output
+    assert "reward: done. 'reward' is trained: it orders" in state
     done = CliRunner().invoke(app, ["export", "reward", "--what", "model", "--to", str(out), "--runs",
                                     str(tmp_path / "runs")])
     assert done.exit_code == 0, done.output

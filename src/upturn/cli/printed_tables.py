@@ -32,12 +32,19 @@ def _console() -> Console:
 
 
 def print_run(run: Run) -> None:
-    """One row a round: decision, metrics with intervals, real fraction, seconds."""
+    """One row a round: decision, metrics with intervals, real fraction, seconds; of a model without rounds one line."""
     from rich.table import Table
 
     from upturn.runs import status
 
     seen = status.read(run)
+    if "policy" not in seen.recipe.models:
+        from upturn.report.facts import Facts
+        from upturn.report.sections.run_verdict import verdict
+
+        # a reward model or a classifier alone has no rounds
+        print(f"{seen.run}: {seen.state}. {verdict(Facts(run)).lead}")
+        return
     names = list(seen.rounds[0].metrics)[:_MOST_METRICS] or seen.recipe.metric_names()[:_MOST_METRICS]
     table = Table(title=f"{seen.run}: {seen.state}{f' ({seen.message})' if seen.message else ''}")
     for column in ("round", "decision", *names, "real", "seconds"):

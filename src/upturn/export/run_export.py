@@ -201,7 +201,8 @@ def _model(write: Write, model: str | None, run: Run, folder: Path) -> Exported:
     unit = _unit_of(run, model)
     write(run, unit, folder / "model")
     counts = {"files": sum(path.is_file() for path in (folder / "model").rglob("*"))}
-    left = {"weights of other units": sum("model" in record.files for record in run.records()) - 1}
+    others = sum("model" in record.files for record in run.records()) - 1
+    left = {"weights of other units": others} if others else {}
     record = next(record for record in run.records(unit) if "model" in record.files)
     which = "the incumbent" if is_round(unit) and unit == run.incumbent() else "a model that the run fitted"
     notes = f"`model/` is that of `{unit}`, {which}: `{record.info.get('model')}`, started from " \

@@ -23,8 +23,9 @@ class ModelLineage(Section):
 
     def render(self, facts: Facts) -> Markup | None:
         identity = facts.run.identity
+        none = "Nothing has been trained yet." if "policy" in facts.recipe.models else "The run has no policy."
         return self.fill(
-            models=lineage(facts), run_id=facts.run.id, forked_from=identity.get("forked_from"),
+            models=lineage(facts), none=none, run_id=facts.run.id, forked_from=identity.get("forked_from"),
             created=str(identity.get("created", ""))[:16].replace("T", " "), fingerprint=facts.run.fingerprint,
         )
 
